@@ -1,0 +1,99 @@
+"""What a run shows: TensorBoard summaries, the figures in them, and the same figures as PNG files."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkfin.recipe import Recipe, fields
+
+
+class Board:
+    """Summaries of one stage or subject under `folder`; use it as a context manager."""
+
+    def __init__(self, folder: str):
+        import tensorflow as tf
+
+        self._tf, self.folder = tf, folder
+        self._writer = tf.summary.create_file_writer(folder)
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._writer.close()
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        with self._writer.as_default(step):
+            for tag, value in values.items():
+                self._tf.summary.scalar(tag, float(value))
+
+    def figure(self, tag: str, figure, step: int, png: Path | None = None) -> None:
+        """Shows a matplotlib figure, and keeps it as a PNG file if a path is given."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        if png is not None:
+            png.parent.mkdir(parents=True, exist_ok=True)
+            png.write_bytes(buffer.getvalue())
+        with self._writer.as_default(step):
+            self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
+
+    def hparams(self, recipe: Recipe, metrics: dict[str, float]) -> None:
+        """The recipe as hyperparameters with the scores it gave."""
+        from tensorboard.plugins.hparams import api
+
+        with self._writer.as_default(0):
+            api.hparams_config(hparams=[], metrics=[api.Metric(tag) for tag in metrics])
+            api.hparams(_flat(recipe), trial_id=recipe.digest)
+            for tag, value in metrics.items():
+                self._tf.summary.scalar(tag, float(value))
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    table = {}
+    for key in fields():
+        value: Any = recipe
+        for part in key.split("."):
+            value = getattr(value, part)
+        table[key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return table
+
+
+def confusion_figure(matrix: np.ndarray, labels: list[int], title: str):
+    """Confusion matrix (G, G) of counts, rows true, as row percentages."""
+    figure, axes = _figure(max(4.0, 0.42 * len(labels) + 1.6))
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, vmin=0, vmax=100, cmap="viridis")
+    axes.set(title=title, xlabel="predicted movement", ylabel="true movement")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    for (i, j), value in np.ndenumerate(share):
+        if value >= 0.5:
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,
+                      color="black" if value > 60 else "white")
+    figure.colorbar(image, ax=axes, label="% of the true movement's windows", shrink=0.8)
+    return figure
+
+
+def imitation_figure(true: np.ndarray, imitated: np.ndarray, names: tuple[str, ...], scores: dict[str, dict]):
+    """Imitated against true features (N, F), one panel a feature."""
+    figure, panels = _figure(3.2, width=3.2 * len(names), columns=len(names))
+    chosen = np.linspace(0, len(true) - 1, min(len(true), 2000)).astype(int)
+    for i, (name, axes) in enumerate(zip(names, np.atleast_1d(panels), strict=True)):
+        low, high = np.min(true[:, i]), np.max(true[:, i])
+        axes.plot([low, high], [low, high], color="0.6", linewidth=1)
+        axes.plot(true[chosen, i], imitated[chosen, i], ".", markersize=3, alpha=0.4)
+        axes.set(title=f"{name}   R² {scores[name]['r2']:.3f}", xlabel="true", ylabel="imitated")
+    figure.tight_layout()
+    return figure
+
+
+def _figure(height: float, width: float | None = None, columns: int = 1):
+    """A figure that belongs to no global state: nothing to close, no window, safe in threads."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((width or height * 1.15, height))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)

@@ -1,0 +1,56 @@
+"""What every command line shares: one-line errors with exit code 2, quiet TensorFlow, logging."""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("tfkfin")
+
+
+class InputError(ValueError):
+    """Something the user gave is unfit. The message is one line: what is wrong, where, what would do."""
+
+
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Runs a command line and exits: 0 for work done, 2 for an input error, 130 for an interrupt."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers, log.propagate = [handler], False  # absl gives the root logger a handler of its own
+    log.setLevel(logging.INFO)
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command resumes where it stopped\n")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Holds back what TensorFlow's libraries write to stderr as they load, which no log level stops.
+
+    It is shown after all if the block fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,46 @@
+"""What a recording's arrays have to be before anything is computed on them; shared by every reader."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError
+
+
+def signal(path: Path, emg: np.ndarray) -> np.ndarray:
+    """`emg` as (T, C) float32 and finite, copied only when the file has another type."""
+    if not isinstance(emg, np.ndarray) or emg.dtype.kind not in "iuf":
+        raise InputError(f"{path}: emg is not numeric ({getattr(emg, 'dtype', type(emg).__name__)}), "
+                         "but real numbers in volts are needed")
+    if emg.ndim != 2 or emg.shape[0] <= emg.shape[1] or not emg.shape[1]:
+        raise InputError(f"{path}: emg has shape {emg.shape}, but (samples, channels) is needed with more samples "
+                         "than channels")
+    with np.errstate(over="ignore"):
+        emg = emg.astype(np.float32, copy=False)
+    with np.errstate(all="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(emg.sum(axis=0)))  # a sum may overflow, so only a suspicion
+    bad = [(int(np.argmin(ok)), c + 1) for c in suspects if not (ok := np.isfinite(emg[:, c])).all()]
+    if bad:
+        channels = ", ".join(str(channel) for _, channel in bad)
+        raise InputError(f"{path}: emg has NaN or Inf in channel {channels}, first at sample {min(bad)[0]} "
+                         "(counted from 0): repair or leave out the recording")
+    return emg
+
+
+def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """Labels of any type as (T,) int16."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: {name} is not numeric, but whole numbers are needed")
+    if values.size == 0 or values.size != max(values.shape):
+        raise InputError(f"{path}: {name} has shape {values.shape}, but one column (samples, 1) is needed")
+    flat = values.reshape(-1)
+    whole = flat.astype(np.int16) if flat.dtype.kind in "biu" or np.isfinite(flat).all() else flat[:0]
+    if len(whole) != len(flat) or (whole != flat).any() or whole.min() < 0:
+        raise InputError(f"{path}: {name} must hold whole numbers from 0 to 32767, and it does not")
+    return whole
+
+
+def has_movement(path: Path, labels: np.ndarray, repetitions: np.ndarray) -> None:
+    """Raises InputError unless some sample has both a movement and a repetition."""
+    if not ((labels > 0) & (repetitions > 0)).any():
+        raise InputError(f"{path} has no movement: its labels and repetitions are nowhere both above 0")

@@ -1,0 +1,98 @@
+"""Cuts windows inside segments. A window is a start and a length; no sample is copied here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfkfin.console import InputError
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Samples [start, stop) of one movement (0 is rest) in one repetition."""
+
+    start: int
+    stop: int
+    movement: int
+    repetition: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """N windows: first samples (N,) int64, movements (N,) int16, repetitions (N,) int16."""
+
+    starts: np.ndarray
+    movements: np.ndarray
+    repetitions: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def samples(ms: float, rate_hz: float) -> int:
+    """Whole samples nearest to `ms` milliseconds at `rate_hz`: 300 ms at 2000 Hz are 600.
+
+    Raises:
+        InputError: that is less than one sample.
+    """
+    count = int(np.floor(ms * rate_hz / 1000 + 0.5))
+    if count < 1:
+        raise InputError(f"{ms:g} ms at {rate_hz:g} Hz is less than one sample: give at least {1000 / rate_hz:g} ms")
+    return count
+
+
+def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False) -> list[Segment]:
+    """Longest runs over which both movement and repetition stay the same.
+
+    Args:
+        labels: (T,) movements, 0 is rest.
+        repetitions: (T,). A movement with repetition 0 belongs to no split, so it gives no segment.
+        rest: also the runs of label 0, with the repetition that the file gives them (0 included).
+
+    Returns:
+        Segments in order of time. A movement seen again in the same repetition gives a segment of its own.
+    """
+    if not len(labels):
+        return []
+    changes = np.flatnonzero((np.diff(labels) != 0) | (np.diff(repetitions) != 0)) + 1
+    starts = np.concatenate([[0], changes])
+    stops = np.concatenate([changes, [len(labels)]])
+    movement, repetition = np.asarray(labels)[starts], np.asarray(repetitions)[starts]
+    kept = (movement > 0) & (repetition > 0)
+    if rest:
+        kept |= movement == 0
+    columns = (column[kept].tolist() for column in (starts, stops, movement, repetition))
+    return [Segment(*row) for row in zip(*columns, strict=True)]
+
+
+def starts(segments: Sequence[Segment], length: int, stride: int, rate_hz: float | None = None) -> Windows:
+    """Every window of `length` samples at a `stride` that lies wholly inside one segment.
+
+    A segment of n samples gives (n - length) // stride + 1 windows, or none when it is shorter than a window.
+
+    Args:
+        segments: as `segments()` gives them.
+        length: samples: 600 is 300 ms at 2 kHz.
+        stride: samples: 20 is 10 ms at 2 kHz.
+        rate_hz: only to speak of milliseconds in the error.
+
+    Raises:
+        InputError: the window is longer than every segment.
+    """
+    if length < 1 or stride < 1:
+        raise ValueError(f"`length` and `stride` must be at least 1 sample. Received: {length=}, {stride=}")
+    table = np.array([(s.start, s.stop, s.movement, s.repetition) for s in segments], np.int64).reshape(-1, 4)
+    room = table[:, 1] - table[:, 0] - length
+    counts = np.where(room >= 0, room // stride + 1, 0)
+    if len(table) and not counts.any():
+        longest = int(room.max()) + length
+
+        def said(n: int) -> str:
+            return f"{n} samples" + (f" ({1000 * n / rate_hz:g} ms)" if rate_hz else "")
+
+        raise InputError(f"a window of {said(length)} is longer than every segment, the longest has {said(longest)}: "
+                         "choose a shorter window")
+    owner = np.repeat(np.arange(len(table)), counts)  # (N,) the segment of each window
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # (N,) its place in the segment
+    return Windows(table[owner, 0] + rank * stride, table[owner, 2].astype(np.int16), table[owner, 3].astype(np.int16))

@@ -1,0 +1,1 @@
+"""Keras models: feature imitation networks, augmentation, classifier, and the two joined."""

@@ -1,0 +1,95 @@
+"""Feature imitation networks: one small network a feature, shared by all channels.
+
+A FIN maps one channel's standardised window to one closed-form feature. A bank runs the FINs of several features on
+every channel by folding channels into the batch: `TimeDistributed`'s mathematics without its copies of the graph.
+Paper §3.1: three Bi-LSTM layers of 32 units, then a dense layer to one value.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers, ops
+
+from tfkfin.models.recurrent import BiLSTM
+from tfkfin.models.scaling import LOG_SCALED, FeatureScale
+
+FAMILIES = ("bilstm", "conv", "dense")
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class PerChannel(layers.Wrapper):
+    """Applies a one-channel model to every channel: (B, L, C) -> (B, C, D) for a model (N, L, 1) -> (N, D)."""
+
+    def build(self, input_shape):
+        if not self.layer.built:
+            self.layer.build((None, input_shape[1], 1))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        _, length, channels = ops.shape(inputs)  # static where known; shipped FINs leave the channels open
+        folded = ops.reshape(ops.transpose(inputs, (0, 2, 1)), (-1, length, 1))  # (B, L, C) -> (B·C, L, 1)
+        outputs = self.layer(folded, training=training)
+        return ops.reshape(outputs, (-1, channels, outputs.shape[-1]))  # (B·C, D) -> (B, C, D)
+
+    def compute_output_shape(self, input_shape):
+        depth = self.layer.compute_output_shape((None, input_shape[1], 1))[-1]
+        return (input_shape[0], input_shape[2], depth)
+
+
+def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_layers: int = 3,
+        readout: str = "both") -> keras.Model:
+    """A FIN of one feature: standardised one-channel window (N, length, 1) -> feature (N, 1) in its own units.
+
+    Args:
+        feature: name of the feature; it decides the scale of the output only.
+        length: samples a window; 600 is 300 ms at 2 kHz.
+        family: "bilstm" (paper), "conv" or "dense".
+        units: width of a layer.
+        num_layers: Bi-LSTM layers, or hidden layers of the other families.
+        readout: Bi-LSTM states read: "both" directions (paper's text) or "reverse" (authors' code).
+
+    Raises:
+        ValueError: unknown family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"`family` must be one of {FAMILIES}. Received: family={family!r}")
+    inputs = keras.Input((length, 1), name="emg")
+    if family == "bilstm":
+        x = BiLSTM(units, num_layers, readout=readout, name="bilstm")(inputs)
+    elif family == "conv":
+        x = _conv_body(inputs, units, num_layers)
+    else:
+        x = _dense_body(inputs, units, num_layers)
+    y = layers.Dense(1, name="linear")(x)
+    outputs = FeatureScale(log=feature in LOG_SCALED, name="scale", dtype="float32")(y)
+    return keras.Model(inputs, outputs, name=f"fin_{feature.lower()}")
+
+
+def _conv_body(inputs, units: int, num_layers: int):
+    """Pointwise nonlinearities of short filters, averaged over time: what most temporal features are."""
+    x = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")(inputs)
+    for i in range(2, num_layers):
+        x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
+    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)])
+    return layers.Dense(units, activation="relu", name="mix")(x)
+
+
+def _dense_body(inputs, units: int, num_layers: int):
+    x = layers.Flatten()(inputs)
+    for i in range(num_layers):
+        x = layers.Dense(4 * units, activation="relu", name=f"dense_{i + 1}")(x)
+    return x
+
+
+def bank(fins: Sequence[keras.Model], channels: int) -> keras.Model:
+    """FINs run together on every channel: standardised windows (B, L, C) -> features (B, C, F), own units."""
+    length = fins[0].input_shape[1]
+    inputs = keras.Input((length, channels), name="emg")
+    outputs = [PerChannel(model, name=f"{model.name}_per_channel")(inputs) for model in fins]
+    features = layers.Concatenate(name="features")(outputs) if len(outputs) > 1 else outputs[0]
+    return keras.Model(inputs, features, name="fins")
+
+
+def fins_of(bank_model: keras.Model) -> list[keras.Model]:
+    """The one-channel FINs inside a bank, in the order of its features."""
+    return [layer.layer for layer in bank_model.layers if isinstance(layer, PerChannel)]

@@ -1,0 +1,127 @@
+"""`python -m tfkfin.train`: runs the stages of a recipe on recordings and prints the scores."""
+
+import argparse
+from pathlib import Path
+
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.recipe import Recipe
+
+EXAMPLES = """examples:
+  python -m tfkfin.train --stage finetune
+      the main job on an embedded synthetic DB2: FINs, classifier, both joined, a score table
+  python -m tfkfin.train --stage finetune --data DB2 --pipeline db2_within
+      the paper's within-subject experiment on Ninapro DB2
+  python -m tfkfin.train --stage finetune --data MINE --pipeline own --set split.train_repetitions=1,3 \\
+      --set split.test_repetitions=2
+      the paper's method on any folder of recordings
+  tensorboard --logdir runs
+      watch it
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m tfkfin.train", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--stage", choices=("imitate", "classify", "finetune", "all"), default="all",
+                   help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
+    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or the name of a shipped one (default: demo, "
+                   "or own with --data)")
+    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
+    p.add_argument("--run", metavar="DIR", help="run folder (default: runs/<recipe>-<digest>)")
+    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
+    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
+    p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
+    p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
+    return p
+
+
+def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
+    """The recipe and run folder that a command line asks for."""
+    settings = dict(recipes.parse_setting(text) for text in arguments.settings)
+    if arguments.subjects is not None:
+        settings["split.subjects"] = arguments.subjects
+    name = arguments.pipeline or ("own" if arguments.data else "demo")
+    if arguments.data is not None:
+        settings |= {"source.kind": "recordings", "source.data": str(Path(arguments.data).absolute())}
+    recipe = recipes.load(name, settings)
+    if recipe.source.kind == "recordings" and not recipe.source.data:
+        raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
+    stem = Path(name).stem + (f"-{Path(recipe.source.data).name}" if recipe.source.data else "")
+    return recipe, Path(arguments.run or Path("runs", f"{stem}-{recipe.digest}"))
+
+
+def set_up_device(device: str, mixed_precision: bool) -> None:
+    """Chooses the device before TensorFlow starts on one. GPU memory grows as needed instead of being taken whole."""
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise InputError("--device gpu: TensorFlow sees no GPU here")
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    else:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if mixed_precision and (device == "cpu" or not gpus):
+        raise InputError("--mixed-precision pays on a GPU only, and none is used here")
+    if mixed_precision:
+        keras.mixed_precision.set_global_policy("mixed_float16")
+    with quiet_start():
+        tf.zeros(1)  # starts the devices
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    recipe, folder = resolve(arguments)
+    from tfkfin.runs import open_run
+
+    opened = open_run(recipe, folder, arguments.profile)
+    if recipe.source.kind != "signals":
+        described = opened.dataset.describe()
+        log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
+                 len(described["subjects"]), described["channels"], described["rate_hz"],
+                 len(described["movements"]), described["train_repetitions"], described["test_repetitions"],
+                 " (synthetic recordings: scores prove the plumbing, nothing about people)"
+                 if described["synthetic"] else "")
+    set_up_device(arguments.device, arguments.mixed_precision)
+    from tfkfin.stages import run_stage
+
+    results = run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
+    show(results, folder)
+
+
+def show(results: dict, folder: Path) -> None:
+    """Prints the score table of a run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if "fin" in results:
+        table = Table("feature", "R²", "paper R²", "paper MAP %", title="Imitation (test windows)")
+        for name, scores in results["fin"].items():
+            table.add_row(name, *(f"{scores[key]:{form}}" for key, form in
+                                  (("r2", ".4f"), ("paper_r2", ".4f"), ("paper_map", ".1f"))))
+        console.print(table)
+    columns = [(title, results[key]) for key, title in
+               (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
+    if results["stage"] == "finetune":
+        columns.append(("FINs + classifier, raw", results["accuracy"]))
+    if columns:
+        what = "synthetic recordings" if results["dataset"]["synthetic"] else "every test window"
+        table = Table("subject", *(title for title, _ in columns), title=f"Accuracy % ({what}, {results['protocol']})")
+        for subject in columns[0][1]["per_subject"]:
+            table.add_row(f"S{subject}", *(f"{100 * c['per_subject'][subject]:.1f}" for _, c in columns))
+        table.add_section()
+        table.add_row("mean ± sd", *(f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" for _, c in columns))
+        console.print(table)
+    spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
+    console.print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(main)
