@@ -1,7 +1,7 @@
 """What every benchmark shares: paired timing, the machine, a table and a JSON file.
 
-Ours and the peer run in turn in one process, so that a change of the machine's load touches both; the claim is the median
-of the pairs' ratios, with the lowest and the highest beside it.
+Ours and the peer run in turn in one process, so that a change of the machine's load touches both. The claim is the
+median of the pairs' ratios, with the lowest and the highest beside it.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -28,7 +29,8 @@ def paired(ours: Callable, peer: Callable, repeats: int = 7, work: tuple[float, 
     """Times `ours` and `peer` in turn, once unmeasured, then `repeats` pairs.
 
     `work`: the units (windows, say) that one call of each gets through.
-    Gives units a second of each (medians), `ratio` = times faster ours is (median of pairs), `spread` = [lowest, highest].
+    Gives units a second of each (medians), `ratio` = times faster ours is (median of pairs), `spread` =
+    [lowest, highest] ratio.
     """
     ours(), peer()
     pairs = [(work[0] / seconds(ours), work[1] / seconds(peer)) for _ in range(repeats)]
@@ -50,8 +52,8 @@ def machine() -> dict:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = models[0] if models else model
+        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = named[0].split(":", 1)[1].strip() if named else model
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"cpu": model, "cores": os.cpu_count(), "system": platform.platform(), "load": load}
 
@@ -78,13 +80,14 @@ def report(title: str, comparisons: list[dict], packages: tuple[str, ...], file:
     """Prints the table and writes {"comparisons", "machine", "versions"} where asked."""
     table = Table(title=title)
     for column in ("comparison", "ours", "peer", "unit", "times faster", "lowest .. highest"):
-        table.add_column(column, justify="left" if column in ("comparison", "unit") else "right")
+        table.add_column(column, justify="left" if column in ("comparison", "unit") else "right",
+                         no_wrap=column != "comparison")
     for c in comparisons:
         low, high = c["spread"]
         table.add_row(c["name"], f"{c['ours']:,.0f}", f"{c['peer']:,.0f}", c["unit"], f"{c['ratio']:.1f}",
                       f"{low:.1f} .. {high:.1f}")
     about, found = machine(), versions(*packages)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)  # 80 columns would break the names in a log
     console.print(table)
     console.print(f"{about['cpu']}, {about['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in found.items()))
     if file:

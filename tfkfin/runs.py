@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tfkfin import __version__, recipe as recipes
+from tfkfin import __version__
+from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
 from tfkfin.recipe import Recipe
 

@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--stage", choices=("imitate", "classify", "finetune", "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or the name of a shipped one (default: demo, "
-                   "or own with --data)")
+    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
+                   "(default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
     p.add_argument("--run", metavar="DIR", help="run folder (default: runs/<recipe>-<digest>)")
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")

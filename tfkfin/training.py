@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfkfin.console import log
@@ -83,6 +84,23 @@ class Restart:
     def __call__(self) -> None:
         for variable, value in zip(self.variables, self.values, strict=True):
             variable.assign(value)
+
+
+class Predictor:
+    """A model's outputs over many windows, through one graph whatever the size of the last batch."""
+
+    def __init__(self, model: keras.Model):
+        signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+        self._call = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+
+    def __call__(self, data, batch_size: int = 64):
+        """Outputs for an array (N, ...) or a dataset of inputs, or of (inputs, targets): arrays (N, ...)."""
+        if isinstance(data, np.ndarray):
+            batches = (data[i : i + batch_size] for i in range(0, max(1, len(data)), batch_size))
+        else:
+            batches = (batch[0] if isinstance(batch, tuple) else batch for batch in data)
+        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(tf.convert_to_tensor(x))) for x in batches]
+        return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def adam(learning_rate: float, weight_decay: float, clip_norm: float | None = None) -> keras.optimizers.Optimizer:

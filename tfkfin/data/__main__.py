@@ -1,4 +1,4 @@
-"""Command line of the data room: `python -m tfkfin.data {synthesize,info,verify,plot}`."""
+"""Command line of the data room: `python -m tfkfin.data {synthesize,download,info,verify,plot}`."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from tfkfin.console import InputError, log, run
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
+  python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
   python -m tfkfin.data info data/DB2
   python -m tfkfin.data verify data/DB2 && echo fit
   python -m tfkfin.data plot data/DB2 --subject 1 --movement 5 --to movement5.png
@@ -51,6 +52,13 @@ def _synthesize(options) -> None:
     log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
 
 
+def _add_download(commands) -> None:
+    from tfkfin.data import download_command
+
+    text = "fetch Ninapro DB2, DB3 or DB7 (resumes, verifies, unpacks); the same command goes on where it ended"
+    download_command.add_options(commands.add_parser("download", help=text, description=text))
+
+
 def _add_reading(commands, name: str, text: str, action):
     parser = commands.add_parser(name, help=text)
     parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
@@ -65,15 +73,15 @@ def _add_info(commands) -> None:
 
 
 def _info(options) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from tfkfin.data import health, splits
 
     chosen = splits.parse_numbers(options.subjects) if options.subjects else None
-    heads = ("subject", "movements", "repetitions", "missing", "seconds", "Hz", "channels", "flat", "clipped", "50 Hz",
-             "60 Hz")
-    table, notes = Table(*heads, title=str(options.folder)), []
+    heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "flat", "clipped", "50Hz %", "60Hz %"
+    table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
     for file, recording, error in _recordings(options, chosen):
         if error:
             notes.append(f"subject {file.subject}: unfit: {error}")
@@ -85,7 +93,7 @@ def _info(options) -> None:
         missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
         table.add_row(str(file.subject), movements, repetitions, missing, f"{recording.seconds:.0f}",
                       f"{recording.rate_hz:g}", str(recording.num_channels), splits.format_numbers(found.flat),
-                      splits.format_numbers(found.clipped), *(f"{100 * share:.1f} %" for share in found.mains))
+                      splits.format_numbers(found.clipped), *(f"{100 * share:.1f}" for share in found.mains))
         made = ("synthetic: nobody was recorded",) if recording.synthetic else ()
         notes += [f"subject {file.subject}: {note}" for note in made + recording.notes]
     console = Console()
@@ -146,8 +154,8 @@ def _recordings(options, subjects: tuple[int, ...] | None):
             yield file, None, error
 
 
-# Each adds one subcommand and sets its `action`. A further one (download) is a function of the same kind.
-COMMANDS = [_add_synthesize, _add_info, _add_verify, _add_plot]
+# Each adds one subcommand and sets its `action`.
+COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot]
 
 if __name__ == "__main__":
     run(main)

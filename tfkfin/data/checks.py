@@ -34,8 +34,9 @@ def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     if values.size == 0 or values.size != max(values.shape):
         raise InputError(f"{path}: {name} has shape {values.shape}, but one column (samples, 1) is needed")
     flat = values.reshape(-1)
-    whole = flat.astype(np.int16) if flat.dtype.kind in "biu" or np.isfinite(flat).all() else flat[:0]
-    if len(whole) != len(flat) or (whole != flat).any() or whole.min() < 0:
+    with np.errstate(invalid="ignore"):  # what does not fit differs afterwards, and is refused for that
+        whole = flat.astype(np.int16)
+    if (whole != flat).any() or whole.min() < 0:
         raise InputError(f"{path}: {name} must hold whole numbers from 0 to 32767, and it does not")
     return whole
 

@@ -89,16 +89,7 @@ class Dataset:
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]
         mean, sd = splits.statistics(recording.emg, training)
         kept = splits.select_segments(every, wanted)
-        # Only these samples stay in memory; the recording, several times as large, goes.
-        emg = np.empty((sum(s.stop - s.start for s in kept), self.channels), np.float32)
-        moved, position = [], 0
-        for s in kept:
-            stop = position + s.stop - s.start
-            emg[position:stop] = (recording.emg[s.start : s.stop] - mean) / sd
-            moved.append(replace(s, start=position, stop=stop))
-            position = stop
-        cut = windows.starts(moved, self.length, self.stride, self.rate_hz)
-        return Subject(subject, emg, cut, mean, sd)
+        return _prepared(recording, kept, mean, sd, self.window)
 
     def subjects(self, wanted: Iterable[int] | None = None) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
@@ -120,7 +111,8 @@ class Dataset:
         return {
             "subjects": list(split.subjects), "channels": self.channels, "rate_hz": self.rate_hz,
             "movements": list(self.movements), "train_repetitions": list(split.train_repetitions),
-            "test_repetitions": list(split.test_repetitions), "windows": sum(sum(self.counts[s].values()) for s in split.subjects),
+            "test_repetitions": list(split.test_repetitions),
+            "windows": sum(sum(self.counts[s].values()) for s in split.subjects),
             "pretrain_subjects": list(split.pretrain_subjects), "synthetic": self.synthetic,
             "pretrain_repetitions": list(split.pretrain_repetitions),
             "finetune_repetitions": list(split.finetune_repetitions),
@@ -157,6 +149,32 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
               for s, w in every.items()}
     synthetic = any(header.synthetic for header in headers.values())
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
+
+
+def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
+    """All of a recording's movements, standardised by the recording's own statistics, and its rate in Hz.
+
+    For judging FINs, which need neither training nor labels; never for judging a classifier.
+    """
+    recording = resampled(ninapro.read(file), window.rate_hz)
+    _report(recording)
+    every = _segments(recording.labels, recording.repetitions, window.rest)
+    return _prepared(recording, every, *splits.statistics(recording.emg, every), window), recording.rate_hz
+
+
+def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: np.ndarray, sd: np.ndarray,
+              window: Window) -> Subject:
+    """The kept segments alone, standardised and joined: the recording, several times as large, can go."""
+    emg = np.empty((sum(s.stop - s.start for s in kept), recording.num_channels), np.float32)
+    moved, position = [], 0
+    for s in kept:
+        stop = position + s.stop - s.start
+        emg[position:stop] = (recording.emg[s.start : s.stop] - mean) / sd
+        moved.append(replace(s, start=position, stop=stop))
+        position = stop
+    length, stride = (windows.samples(ms, recording.rate_hz) for ms in (window.length_ms, window.stride_ms))
+    cut = windows.starts(moved, length, stride, recording.rate_hz)
+    return Subject(recording.subject, emg, cut, mean, sd)
 
 
 def resampled(recording: ninapro.Recording, rate_hz: float) -> ninapro.Recording:

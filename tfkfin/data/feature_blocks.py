@@ -10,7 +10,8 @@ import numpy as np
 from tfkfin.data import feature_formulas as formulas
 
 CHUNK = 32  # rows added in float32 before going on in float64 (and in uint8 for counts)
-PIECE = 1 << 17  # samples x channels worked on at once: three such float32 arrays stay in the cache
+PIECE = 1 << 17  # samples x channels whose blocks are summed at once: a few such float32 arrays fit the cache
+RUN = 1 << 15  # windows x channels joined at once
 SHORTEST_RUN = 4  # windows: below it the direct formula costs no more
 
 
@@ -18,10 +19,11 @@ def plan(starts: np.ndarray, length: int) -> tuple[int, list[tuple[int, int]]]:
     """The stride, and the runs [low, high) of `starts` that go by it; no runs where no stride divides `length`."""
     steps = np.diff(starts)
     fit = steps[(steps > 0) & (steps <= length)]
-    fit = fit[length % fit == 0] if len(fit) else fit
-    if not len(fit):
+    counts = np.bincount(fit, minlength=length + 1)
+    counts[[i for i in np.flatnonzero(counts) if length % i]] = 0
+    if not counts.any():
         return length, []
-    stride = int(np.bincount(fit).argmax())
+    stride = int(counts.argmax())
     edges = np.concatenate([[0], np.flatnonzero(steps != stride) + 1, [len(starts)]])
     long = np.flatnonzero(np.diff(edges) >= SHORTEST_RUN)
     return stride, [(int(edges[i]), int(edges[i + 1])) for i in long]
@@ -33,8 +35,8 @@ def covered(runs) -> int:
 
 
 def pieces(runs, stride: int, length: int, channels: int):
-    """Cuts runs so that one piece's samples fit the cache; a piece repeats the k - 1 blocks before it."""
-    most = max(PIECE // (stride * channels), 4 * (length // stride))
+    """Cuts long runs [low, high) of windows; a piece repeats the k - 1 blocks before it."""
+    most = max(RUN // channels, 8 * (length // stride))
     for low, high in runs:
         count = -(-(high - low) // most)
         for i in range(count):
@@ -42,65 +44,47 @@ def pieces(runs, stride: int, length: int, channels: int):
 
 
 def _total(terms):
-    """Column sums of (R, Q) terms or masks, as float64."""
+    """Column sums of (R, Q) terms or masks: float32 within a chunk, float64 over several."""
     if terms.dtype == bool:
         terms = terms.view(np.uint8)
-    parts = [terms[i : i + CHUNK].sum(0, dtype=terms.dtype) for i in range(0, len(terms), CHUNK)]
-    return sum(part.astype(np.float64) for part in parts)
+    return _chunked(lambda rows: terms[rows].sum(0, dtype=terms.dtype), len(terms))
 
 
 def _dot(a, b):
-    """Column sums of a * b, (R, Q), as float64."""
-    parts = [np.einsum("rq,rq->q", a[i : i + CHUNK], b[i : i + CHUNK]) for i in range(0, len(a), CHUNK)]
+    """Column sums of a * b, (R, Q), in the same way."""
+    return _chunked(lambda rows: np.einsum("rq,rq->q", a[rows], b[rows]), len(a))
+
+
+def _chunked(of, count):
+    if count <= CHUNK:
+        return of(slice(None)).astype(np.float32, copy=False)
+    parts = (of(slice(i, i + CHUNK)) for i in range(0, count, CHUNK))
     return sum(part.astype(np.float64) for part in parts)
 
 
 class Blocks:
-    """Samples (n d, C) of a piece, laid out (d, n C): row i holds sample i of each block; sums run down columns.
+    """Samples (n d, C), laid out (d, n C): row i holds sample i of each of n blocks; sums run down columns.
 
-    Two more rows repeat the next block's first samples, for terms of two or three neighbours; past the end they are 0.
+    Two more rows hold what follows each block, for terms of two or three neighbours; past the end of `x` they are 0.
     """
 
-    def __init__(self, x: np.ndarray, stride: int):
-        self.stride, self.channels = stride, x.shape[1]
-        n = len(x) // stride
-        self.ahead = np.zeros((stride + 2, n, self.channels), np.float32)
-        self.ahead[:stride] = x.reshape(n, stride, -1).transpose(1, 0, 2)
+    def __init__(self, x: np.ndarray, n: int, stride: int):
+        channels = x.shape[1]
+        ahead = np.empty((stride + 2, n, channels), np.float32)
+        ahead[:stride] = x[: n * stride].reshape(n, stride, channels).transpose(1, 0, 2)
         for row in (stride, stride + 1):
-            block = row // stride
-            self.ahead[row, : n - block] = self.ahead[row % stride, block:]
-        self.ahead = self.ahead.reshape(stride + 2, -1)
+            follow = x[row::stride][:n]
+            ahead[row, : len(follow)] = follow
+            ahead[row, len(follow) :] = 0
+        self.stride, self.channels, self.ahead = stride, channels, ahead.reshape(stride + 2, -1)
         self.x = self.ahead[:stride]
 
     @cached_property
-    def mean(self):
-        return (_total(self.x) / self.stride).astype(np.float32)
-
-    @cached_property
-    def centre(self):
-        """The piece's mean (C,) float64: near enough to all blocks' means for sums about it to keep their digits."""
-        return self.mean.reshape(-1, self.channels).mean(0, dtype=np.float64)
-
-    @cached_property
-    def centred(self):
-        return self.x - self.mean
-
-    @cached_property
-    def squared(self):
-        return self.centred * self.centred
-
-    @cached_property
-    def first(self):
-        return _total(self.centred)
-
-    @cached_property
-    def second(self):
-        return _dot(self.centred, self.centred)
-
-    @cached_property
-    def away(self):
-        """The blocks' means less the piece's (n C,) float64."""
-        return (self.mean.reshape(-1, self.channels) - self.centre).ravel()
+    def moments(self):
+        """Block mean, y = x - mean, and the sums of y and y^2 (the mean is rounded, so y need not add up to 0)."""
+        mean = (_total(self.x) / self.stride).astype(np.float32)
+        y = self.x - mean
+        return mean, y, _total(y), _dot(y, y)
 
     @cached_property
     def step(self):
@@ -108,28 +92,22 @@ class Blocks:
 
 
 def _moments(b, low, high):
-    """Sums of z and z^2, z = x - the piece's centre, from y = x - the block's mean (the mean need not be exact)."""
-    away = b.away
-    return b.first + b.stride * away, b.second + away * (2 * b.first + b.stride * away)
+    mean, _, first, second = b.moments
+    return mean, first, second
 
 
 def _high_moments(b, low, high):
-    away, first, second = b.away, b.first, b.second
-    third, fourth = _dot(b.squared, b.centred), _dot(b.squared, b.squared)
-    cubes = third + away * (3 * second + away * (3 * first + b.stride * away))
-    return cubes, fourth + away * (4 * third + away * (6 * second + away * (4 * first + b.stride * away)))
+    mean, y, first, second = b.moments
+    square = y * y
+    return mean, first, second, _dot(square, y), _dot(square, square)
 
 
 def _softmax(b, low, high):
-    """Sums of e^z and z e^z, z = x - the piece's maximum, by way of the block's: nothing overflows or loses digits."""
+    """The block's maximum, and sums of e^y and y e^y with y = x - maximum: nothing overflows or loses digits."""
     top = b.x.max(0)
     y = b.x - top
     e = np.exp(y)
-    total, weighted = _total(e), _dot(y, e)
-    tops = top.reshape(-1, b.channels).astype(np.float64)
-    down = (tops - tops.max(0)).ravel()
-    scale = np.exp(down)
-    return total * scale, (weighted + down * total) * scale
+    return top, _total(e), _dot(y, e)
 
 
 def _logs(b, low, high):
@@ -152,8 +130,9 @@ def _patterns(b, low, high):
     return tuple(_total(mask) for mask in formulas.patterns(*rows))
 
 
-# name: (samples that a term reaches ahead, sums over rows low..high of the blocks)
+# name: (samples that a term reaches ahead, its parts over rows low..high; all rows where it reaches none)
 SUMS = {
+    "plain": (0, lambda b, low, high: (_total(b.x), _dot(b.x, b.x))),
     "moments": (0, _moments),
     "high_moments": (0, _high_moments),
     "softmax": (0, _softmax),
@@ -167,3 +146,28 @@ SUMS = {
     "bends": (2, _bends),
     "patterns": (2, _patterns),
 }
+
+
+def block_sums(x: np.ndarray, stride: int, length: int, needs: tuple[str, ...]) -> dict[str, tuple]:
+    """For each sum named, lists of (n, C) float64: over whole blocks, and over their heads where it reaches ahead.
+
+    A window has `length - reach` terms: whole blocks and the head of one more, so no term crosses the window's end.
+    """
+    found = {name: ([], []) for name in needs}
+    step = max(1, PIECE // (stride * x.shape[1]))
+    count = len(x) // stride
+    for i in range(0, count, step):
+        b = Blocks(x[i * stride : (i + step) * stride + 2], min(step, count - i), stride)
+        for name, (full, heads) in found.items():
+            reach, of = SUMS[name]
+            rest = (length - reach) % stride
+            full.append(of(b, rest, stride))
+            if rest:
+                heads.append(of(b, 0, rest))
+                full[-1] = [a + b for a, b in zip(full[-1], heads[-1], strict=True)]
+    shape = (count, x.shape[1])
+    return {name: tuple(_joined(pieces, shape) for pieces in both) for name, both in found.items()}
+
+
+def _joined(pieces, shape):
+    return [np.concatenate(parts, dtype=np.float64).reshape(shape) for parts in zip(*pieces, strict=True)]

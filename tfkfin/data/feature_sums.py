@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from tfkfin.data import feature_formulas as formulas
-from tfkfin.data.feature_blocks import SUMS, Blocks
+from tfkfin.data.feature_blocks import SUMS, block_sums
 
+PLAIN = 0.1  # variance / mean square from which float32 sums of squares about 0 keep the variance's digits
 CANCEL = 1e-8  # variance / (distance from the piece's mean)^2 below which float64 sums lose float32 digits
 
 
@@ -30,33 +31,54 @@ def slide(blocks: np.ndarray, k: int) -> np.ndarray:
     return np.zeros((n,) + blocks.shape[1:]) if total is None else total
 
 
-def _rows(parts, channels):
-    """Block sums, each (n C,), as one (n, parts, C)."""
-    return np.stack([part.reshape(-1, channels) for part in parts], axis=1)
+def _about(centre, stride, mean, first, second, *high):
+    """Sums of powers of x - centre from block means and sums of powers of y = x - mean; all (n, C), centre (C,)."""
+    away = mean - centre
+    lump = stride * away
+    sums = [first + lump, second + away * (2 * first + lump)]
+    if high:
+        third, fourth = high
+        sums.append(third + away * (3 * second + away * (3 * first + lump)))
+        sums.append(fourth + away * (4 * third + away * (6 * second + away * (4 * first + lump))))
+    return sums
+
+
+def _below(highest, top, total, weighted):
+    """Sums of e^z and z e^z, z = x - highest, from the same about the blocks' maxima `top`."""
+    down = top - highest
+    scale = np.exp(down)
+    return [total * scale, (weighted + down * total) * scale]
 
 
 class Sums:
-    """Window sums of a piece: `sums[name]` is a tuple of (n, C) float64, made when first asked for."""
+    """Window sums of a piece x (T, C): `sums[name]` is a list of (n, C) float64, one for each of its parts."""
 
-    def __init__(self, x: np.ndarray, stride: int, length: int):
+    def __init__(self, x: np.ndarray, stride: int, length: int, needs: tuple[str, ...]):
         self.x, self.stride, self.length = x, stride, length
-        self.blocks, self.table = Blocks(x, stride), {}
         self.n = (len(x) - length) // stride + 1
+        self.table = {}
+        self._add(needs)
+
+    def _add(self, needs):
+        x, stride, length = self.x, self.stride, self.length
+        for name, (full, heads) in block_sums(x, stride, length, needs).items():
+            if name in ("moments", "high_moments"):
+                self.centre = full[0].mean(0)
+                full = _about(self.centre, stride, *full)
+            elif name == "softmax":
+                full = _below(full[0].max(0), *full)
+            self.table[name] = self._windows(full, heads, (length - SUMS[name][0]) // stride)
+
+    def _windows(self, full, heads, whole):
+        totals = [slide(part, whole)[: self.n] for part in full]
+        for total, head in zip(totals, heads, strict=False):
+            total += head[whole : whole + self.n]
+        return totals
 
     def __getitem__(self, name):
         if name not in self.table:
-            self.table[name] = self._sum(*SUMS[name])
+            self._add((name,))
         return self.table[name]
-
-    def _sum(self, reach, of):
-        """A window has `length - reach` terms: whole blocks, then the head of one more, so no term crosses its end."""
-        whole, rest = divmod(self.length - reach, self.stride)
-        head = _rows(of(self.blocks, 0, rest), self.blocks.channels) if rest else 0.0
-        full = head + _rows(of(self.blocks, rest, self.stride), self.blocks.channels)
-        total = slide(full, whole)[: self.n]
-        if rest:
-            total += head[whole : whole + self.n]
-        return tuple(np.moveaxis(total, 1, 0))
 
     def sample(self, i):
         """Each window's sample i (n, C); from its end where i < 0."""
@@ -65,19 +87,28 @@ class Sums:
 
     @cached_property
     def moments(self):
-        """Mean, variance and mean square (n, C); NaN where the variance would lose its digits."""
-        first, second = (s / self.length for s in self["moments"])
+        """Mean, variance and mean square (n, C); NaN where the variance would lose its digits.
+
+        Sums of x and x^2 do where no mean is large beside its deviation, as in EMG; else sums about the blocks' means.
+        """
+        if "high_moments" not in self.table:
+            mean, square = (s / self.length for s in self["plain"])
+            var = square - mean**2
+            if np.all((var >= PLAIN * square) & (square < np.inf)):
+                return mean, var, square
+        name = "high_moments" if "high_moments" in self.table else "moments"
+        first, second = (s / self.length for s in self[name][:2])
         var = second - first**2
-        var = np.where(var >= CANCEL * first**2, var, np.nan)
-        mean = self.blocks.centre + first
+        var = np.where((var >= CANCEL * first**2) & (var < np.inf), var, np.nan)
+        mean = self.centre + first
         square = var + mean**2
         return mean, formulas.not_flat(var, square), square
 
     @cached_property
     def shape(self):
         """Variance, third and fourth central moments (n, C); NaN where powers of 4 would lose or leave float32."""
+        first, second, third, fourth = (s / self.length for s in self["high_moments"])
         var = self.moments[1]
-        first, second, third, fourth = (s / self.length for s in self["moments"] + self["high_moments"])
         safe = ((var >= 1e-4 * first**2) & (var > 1e-16) & (var < 1e16)) | (var == 0)
         cubes = third - 3 * first * second + 2 * first**3
         return np.where(safe, var, np.nan), cubes, fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
@@ -85,7 +116,7 @@ class Sums:
     def slope_variance(self, name, terms, rise):
         """Variance (n, C) of differences from their squares and their sum `rise`; NaN for ramps, where it cancels."""
         square, mean = self[name][0] / terms, rise / terms
-        var = np.where(square >= 1.1 * mean**2, square - mean**2, np.nan)
+        var = np.where((square >= 1.1 * mean**2) & (square < np.inf), square - mean**2, np.nan)
         return formulas.not_flat(var, self.moments[2])
 
     @cached_property
@@ -101,7 +132,8 @@ class Sums:
 
 def entropy(s):
     total, weighted = s["softmax"]
-    total = np.where(total > 1e-250, total, np.nan)  # the window lies some 570 below the piece's highest sample
+    if total.min() < 1e-250:  # the window lies some 570 below the piece's highest sample
+        total = np.where(total < 1e-250, np.nan, total)
     return np.maximum(np.log(total) - weighted / total, 0.0)
 
 

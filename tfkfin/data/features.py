@@ -37,6 +37,7 @@ class Feature:
     reference: str
     compute: Callable[[formulas.Windows], np.ndarray]  # the definition: windows -> (N, C)
     streaming: Callable[[sums.Sums], np.ndarray] | None = None  # from sums -> (N, C); NaN: use `compute`
+    needs: tuple[str, ...] = ()  # the sums it is made from, of feature_blocks.SUMS
     shortest: int = 1
 
     def direct(self, windows: np.ndarray, rate_hz: float = RATE_HZ) -> np.ndarray:
@@ -46,45 +47,48 @@ class Feature:
 
 def _amplitudes():
     yield Feature("RMS", "root mean square", "sqrt(mean x^2)", "x", FIN,
-                  lambda w: np.sqrt(w.square), lambda s: np.sqrt(s.moments[2]))
+                  lambda w: np.sqrt(w.square), lambda s: np.sqrt(s.moments[2]), ("plain",))
     yield Feature("VAR", "variance", "mean (x - mean x)^2, ddof 0; 0 for a flat window", "x^2", FIN,
-                  lambda w: w.var, lambda s: s.moments[1])
+                  lambda w: w.var, lambda s: s.moments[1], ("plain",))
     yield Feature("SSI", "simple square integral", "sum x^2", "x^2", FIN,
-                  lambda w: w.square * w.length, lambda s: s.moments[2] * s.length)
+                  lambda w: w.square * w.length, lambda s: s.moments[2] * s.length, ("plain",))
     yield Feature("MAV", "mean absolute value", "mean |x|", "x", HUDGINS,
-                  lambda w: np.abs(w.wide).mean(-1), lambda s: s["abs"][0] / s.length)
+                  lambda w: np.abs(w.wide).mean(-1), lambda s: s["abs"][0] / s.length, ("abs",))
     yield Feature("IAV", "integral of absolute value", "sum |x|", "x", PHINYOMARK,
-                  lambda w: np.abs(w.wide).sum(-1), lambda s: s["abs"][0])
+                  lambda w: np.abs(w.wide).sum(-1), lambda s: s["abs"][0], ("abs",))
     yield Feature("WL", "waveform length", "sum |x[i+1] - x[i]|", "x", HUDGINS,
-                  lambda w: np.abs(np.diff(w.wide)).sum(-1), lambda s: s["path"][0])
+                  lambda w: np.abs(np.diff(w.wide)).sum(-1), lambda s: s["path"][0], ("path",))
     yield Feature("LOG", "log detector", "exp(mean ln|x|) over the samples that are not 0; 0 if all are", "x",
-                  PHINYOMARK, formulas.log_detector, sums.log_detector)
+                  PHINYOMARK, formulas.log_detector, sums.log_detector, ("logs",))
     yield Feature("LOGVAR", "log variance", "ln max(VAR, 1.2e-38)", "ln x^2", "Blankertz et al. 2008",
                   lambda w: np.log(np.maximum(w.var, formulas.TINY)),
-                  lambda s: np.log(np.maximum(s.moments[1], formulas.TINY)))
+                  lambda s: np.log(np.maximum(s.moments[1], formulas.TINY)), ("plain",))
 
 
 def _counts():
     yield Feature("ZC", "zero crossings", f"count of sign changes that step by more than {formulas.ZC_THRESHOLD:g}; "
-                  "0 is positive", "1", HUDGINS, formulas.crossings, lambda s: s["crossings"][0])
+                  "0 is positive", "1", HUDGINS, formulas.crossings, lambda s: s["crossings"][0], ("crossings",))
     yield Feature("SSC", "slope sign changes", f"count of turns whose larger step exceeds {formulas.SSC_THRESHOLD:g}",
                   "1", HUDGINS, lambda w: formulas.turns(w.step[..., :-1], w.step[..., 1:]).sum(-1),
-                  lambda s: s["turns"][0], shortest=2)
+                  lambda s: s["turns"][0], ("turns",), shortest=2)
     yield Feature("WAMP", "Willison amplitude", f"count of |x[i+1] - x[i]| > {formulas.WAMP_THRESHOLD:g}", "1",
                   PHINYOMARK, lambda w: (np.abs(w.step) > formulas.WAMP_THRESHOLD).sum(-1),
-                  lambda s: s["jumps"][0])
+                  lambda s: s["jumps"][0], ("jumps",))
 
 
 def _shapes():
     yield Feature("SKEW", "skewness", "mean (x - mean x)^3 / sd^3, ddof 0; 0 for a flat window", "1", PHINYOMARK,
-                  lambda w: formulas.moment_ratio(w, 3), sums.skewness)
+                  lambda w: formulas.moment_ratio(w, 3), sums.skewness, ("high_moments",))
     yield Feature("KURT", "excess kurtosis (Fisher)", "mean (x - mean x)^4 / sd^4 - 3, ddof 0; 0 for a flat window",
-                  "1", PHINYOMARK, lambda w: np.where(w.var > 0, formulas.moment_ratio(w, 4) - 3, 0.0), sums.kurtosis)
+                  "1", PHINYOMARK, lambda w: np.where(w.var > 0, formulas.moment_ratio(w, 4) - 3, 0.0), sums.kurtosis,
+                  ("high_moments",))
     yield Feature("MOB", "Hjorth mobility", "sqrt(var dx / var x), a sample; 0 for a flat window", "1", HJORTH,
-                  lambda w: formulas.mobility(*w.hjorth[:2]), lambda s: formulas.mobility(*s.hjorth), shortest=3)
+                  lambda w: formulas.mobility(*w.hjorth[:2]), lambda s: formulas.mobility(*s.hjorth),
+                  ("plain", "steps"), shortest=3)
     yield Feature("COM", "Hjorth complexity", "mobility(dx) / mobility(x); 0 for a flat window or slope", "1", HJORTH,
                   lambda w: formulas.complexity(*w.hjorth),
-                  lambda s: formulas.complexity(*s.hjorth, s.bend_variance), shortest=4)
+                  lambda s: formulas.complexity(*s.hjorth, s.bend_variance), ("plain", "steps", "bends"),
+                  shortest=4)
     for i in range(formulas.AR_ORDER):
         yield Feature(f"AR{i + 1}", f"autoregressive coefficient {i + 1} of {formulas.AR_ORDER}",
                       "a_k of x[t] = -sum a_k x[t-k] + e, Burg, mean kept", "1", "Burg 1975",
@@ -93,10 +97,10 @@ def _shapes():
 
 def _entropies():
     yield Feature("ENT", "entropy of the softmax", "ln sum e^x - sum x e^x / sum e^x", "nats", FIN + ", its code",
-                  lambda w: np.maximum(formulas.entropy(w), 0.0), sums.entropy)
+                  lambda w: np.maximum(formulas.entropy(w), 0.0), sums.entropy, ("softmax",))
     yield Feature("PERMENT", "permutation entropy", "-sum p log2 p over the orders of 3 neighbours; ties rise", "bits",
                   "Bandt, Pompe 2002; Cao et al. 2004", formulas.permutation_entropy, sums.permutation_entropy,
-                  shortest=3)
+                  ("patterns",), shortest=3)
     yield Feature("SAMPEN", "sample entropy", "-ln(A/B), m = 2, r = 0.2 sd; none found: ln((L-2)(L-3)/2); flat: 0",
                   "nats", "Richman, Moorman 2000", formulas.sample_entropy, shortest=4)
     yield Feature("HISTENT", "histogram entropy", f"-sum p ln p over {formulas.HIST_BINS} bins of "
@@ -169,8 +173,10 @@ def extract(
                          f"Received: {starts.min()}..{starts.max()}")
     if not len(starts):
         return np.empty((0, emg.shape[1], len(chosen)), np.float32)
-    finite = np.isfinite(emg)
-    if finite.all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = np.vdot(emg, emg)  # a quarter of the time of looking at each sample
+    finite = np.isfinite(energy) or np.isfinite(emg)
+    if np.all(finite):
         return _extract(emg, starts, length, chosen, rate_hz)
     out = _extract(np.where(finite, emg, np.float32(0)), starts, length, chosen, rate_hz)
     lost = np.cumsum(np.pad(~finite, ((1, 0), (0, 0))), axis=0)
@@ -214,10 +220,11 @@ def _extract(emg, starts, length, chosen, rate_hz):
     slow = [i for i, f in enumerate(chosen) if not f.streaming]
     out = np.full((len(starts), emg.shape[1], len(chosen)), np.nan, np.float32)
     missing = np.ones(len(starts), bool)
+    needs = tuple(dict.fromkeys(name for i in fast for name in chosen[i].needs))
     for low, high in blocks.pieces(runs, stride, length, emg.shape[1]) if fast else ():
         missing[low:high] = False
         with np.errstate(over="ignore", invalid="ignore"):  # where it matters, the sums answer NaN
-            window_sums = sums.Sums(emg[starts[low] : starts[high - 1] + length], stride, length)
+            window_sums = sums.Sums(emg[starts[low] : starts[high - 1] + length], stride, length, needs)
             for i in fast:
                 out[low:high, :, i] = chosen[i].streaming(window_sums)
     windows = np.lib.stride_tricks.sliding_window_view(emg, length, axis=0)  # (T - length + 1, C, length)
@@ -232,6 +239,7 @@ def _extract(emg, starts, length, chosen, rate_hz):
     every = np.arange(emg.shape[1])[None]
     fill(np.flatnonzero(missing)[:, None], every, fast)
     fill(np.arange(len(starts))[:, None], every, slow)
-    rows, channels = np.nonzero(np.isnan(out).any(-1))
+    undone = np.isnan(out)
+    rows, channels = np.nonzero(undone.any(-1)) if undone.any() else (every[0, :0], every[0, :0])
     fill(rows[:, None], channels[:, None], fast)
     return out

@@ -88,11 +88,8 @@ def header(file: RecordingFile, rate_hz: float | None = None, global_labels: boo
     if path.suffix.lower() != ".mat":
         whole = _own().read(file, rate_hz)
         return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False)
-    there = matfile.shapes(path)
-    label, repetition = _label_names(path, there)
-    scalars = tuple(name for name in ("frequency", "subject", "exercise", "synthetic") if there.get(name) == (1, 1))
-    data = matfile.load(path, (label, repetition, *scalars))
-    return _header(file, there["emg"], label, repetition, data, rate_hz, global_labels)
+    shape, names, data = _load(path, ())
+    return _header(file, shape, names, data, rate_hz, global_labels)
 
 
 def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False) -> Recording:
@@ -111,12 +108,9 @@ def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool 
     path = Path(file.path)
     if path.suffix.lower() != ".mat":
         return _own().read(file, rate_hz)
-    there = matfile.shapes(path)
-    label, repetition = _label_names(path, there)
-    scalars = tuple(name for name in ("frequency", "subject", "exercise", "synthetic") if there.get(name) == (1, 1))
-    data = matfile.load(path, ("emg", label, repetition, *scalars))
-    emg = checks.signal(path, data["emg"])
-    head = _header(file, emg.shape, label, repetition, data, rate_hz, global_labels)
+    _, names, data = _load(path, ("emg",))
+    emg = checks.signal(path, data.pop("emg"))
+    head = _header(file, emg.shape, names, data, rate_hz, global_labels)
     emg, notes = emg[: len(head.labels)], head.notes
     if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > _LOUD and head.rate_hz > DATABASES["db5"].rate_hz:
         notes += (f"emg exceeds {_LOUD:g}: it may not be in volts",)
@@ -151,19 +145,22 @@ def _walk(folder: Path) -> list[Path]:
     return names
 
 
-def _label_names(path: Path, there: dict) -> tuple[str, str]:
-    pair = next((pair for pair in _LABELS if set(pair) <= set(there)), None)
-    missing = [name for name, ok in (("emg", "emg" in there), ("restimulus with rerepetition", pair)) if not ok]
+def _load(path: Path, names: tuple[str, ...]) -> tuple[tuple, tuple[str, str], dict]:
+    """The shape of emg, which two variables hold the labels, and those, `names` and scalars, as they are stored."""
+    there = matfile.shapes(path)
+    labels = next((pair for pair in _LABELS if set(pair) <= set(there)), None)
+    missing = [name for name, ok in (("emg", "emg" in there), (" with ".join(_LABELS[0]), labels)) if not ok]
     if missing:
         raise InputError(f"{path} has no variable {' and no '.join(missing)}, only {', '.join(there) or 'none'}: "
                          "it is not a Ninapro recording, or not the whole of one")
-    return pair
+    scalars = (name for name in ("frequency", "subject", "exercise", "synthetic") if there.get(name) == (1, 1))
+    return there["emg"], labels, matfile.load(path, (*names, *labels, *scalars))
 
 
-def _header(file: RecordingFile, shape: tuple, label: str, repetition: str, data: dict, rate_hz: float | None,
+def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dict, rate_hz: float | None,
             global_labels: bool) -> Header:
     """Labels, rate and notes from what was loaded."""
-    path = Path(file.path)
+    path, (label, repetition) = Path(file.path), names
     if len(shape) != 2 or shape[0] <= shape[1]:
         checks.signal(path, np.empty(shape, np.float32))  # says what is wrong with the shape
     notes = [] if label == _LABELS[0][0] else [f"no {_LABELS[0][0]} with {_LABELS[0][1]}: cue labels are used"]

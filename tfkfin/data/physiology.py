@@ -22,9 +22,9 @@ class Physiology:
     """
 
     variants: int = 3  # neighbouring movements that share one gross posture
-    fineness: float = 0.3  # of one muscle between such variants
-    person_synergy: float = 0.35
-    person_rotation: float = 0.65  # radians of the electrode ring: more than a shift, it stands for unlike arms
+    fineness: float = 0.45  # of one muscle between such variants
+    person_synergy: float = 0.5
+    person_rotation: float = 1.0  # radians of the electrode ring: more than a shift, it stands for unlike arms
     electrode_gain: float = 0.4
     effort: float = 0.25  # of a whole repetition
     jitter: float = 0.2  # of one muscle in one repetition
@@ -54,7 +54,9 @@ def synergies(seed: int, subject: int, movements: int, body: Physiology) -> np.n
         row[FOREARM:] += 0.3 * rng.random(UPPER_ARM) ** 3
         fine = stream(seed, 0, POPULATION, 1, movement)
         table[movement] = row * np.exp(body.fineness * fine.standard_normal(len(row)))
-    return table * np.exp(body.person_synergy * stream(seed, subject, PERSON).standard_normal(table.shape))
+    # A person has an own way with each posture, and keeps to it in its variants.
+    own = stream(seed, subject, PERSON).standard_normal((movements, FOREARM + UPPER_ARM))
+    return table * np.exp(body.person_synergy * own[np.arange(movements) // body.variants])
 
 
 def mixing(seed: int, subject: int, channels: int, body: Physiology) -> np.ndarray:

@@ -60,7 +60,8 @@ def _signals(axes, recording: Recording, segment: windows.Segment, height: float
     for channel in range(recording.num_channels):
         signal = recording.emg[span, channel]
         low, high = (ufunc.reduceat(signal, edges - span.start) for ufunc in (np.minimum, np.maximum))
-        axes.fill_between(edges / recording.rate_hz, low - channel * height, high - channel * height, lw=0.4)
+        line = np.column_stack([low, high]).ravel() - channel * height
+        axes.plot(np.repeat(edges, 2) / recording.rate_hz, line, lw=0.4)
     axes.set_title(f"repetition {segment.repetition}", fontsize=9)
 
 

@@ -87,8 +87,8 @@ def variables(subject: int, task: Session, seed: int, extras: bool = False, body
     made = {"emg": _signal(subject, task, seed, holds, count, body), **_labels(task, holds, count)}
     if extras:
         made |= _sensors(subject, seed, made["restimulus"], task)
-    scalars = {"subject": subject, "exercise": 1, "synthetic": 1}
-    return made | {name: np.array([[value]], np.uint8) for name, value in scalars.items()}
+    scalars = {"subject": subject, "exercise": 1, "synthetic": 1, "frequency": task.rate_hz}
+    return made | {name: np.array([[value]], np.float64) for name, value in scalars.items()}
 
 
 def timeline(subject: int, task: Session, seed: int) -> tuple[list[Hold], float]:

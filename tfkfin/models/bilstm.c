@@ -28,7 +28,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
-#define CHUNK_VECTORS 96 /* steps x NV between weight-gradient passes: the chunk has to stay in the L2 cache */
+#define CHUNK_VECTORS 48 /* steps x NV between weight-gradient passes: a tile has to stay in the L1 cache */
+#define SKEW 4 /* spare rows a step: without them the steps of a weight-gradient tile fall into the same cache sets */
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
@@ -44,9 +45,10 @@ static Net net_of(const int64_t *d) {
     return n;
 }
 
-/* Rows fed to layer l: those that count, those stored, and those of its input gradient. */
+/* Rows fed to layer l: those that count, those stored, from one step to the next, and those of its input gradient. */
 static long rows_in(const Net *n, long l) { return l ? 2 * n->Up : n->D; }
 static long rows_stored(const Net *n, long l) { return l ? 2 * n->Up : n->Dq; }
+static long rows_apart(const Net *n, long l) { return l ? 2 * n->Up + SKEW : n->Dq; }
 static long rows_grad(const Net *n, long l) { return l ? 2 * n->Up : n->Dp; }
 
 static long pack_one(const Net *n, long l) {
@@ -81,7 +83,8 @@ static long kernel_row(const Net *n, long l, long k) {
 }
 
 /* w[6 l + 3 d ...] = kernel (rows, 4U), recurrent kernel (U, 4U), bias (4U). Forward packing: tiles of MR gate rows,
- * [tile][k][MR], scaled so that 2^y is the exponential each activation needs. Backward packing: transposed and unscaled. */
+ * [tile][k][MR], scaled so that 2^y is the exponential each activation needs. Backward packing: transposed,
+ * unscaled. */
 EXPORT void bilstm_pack(const int64_t *dims, const float *const *w, float *packed) {
     const float sigmoid_scale = -1.44269504088896f, tanh_scale = -2.88539008177793f;
     Net n = net_of(dims);
@@ -107,6 +110,31 @@ EXPORT void bilstm_pack(const int64_t *dims, const float *const *w, float *packe
                 }
             }
         }
+}
+
+/* Gradients fade over hundreds of steps into denormal numbers, which a CPU handles a hundred times slower. */
+INLINE unsigned long flush_denormals(void) {
+#if defined(__SSE__)
+    unsigned int old = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(old | 0x8040);
+    return old;
+#elif defined(__aarch64__)
+    unsigned long old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"(old | 1ul << 24));
+    return old;
+#else
+    return 0;
+#endif
+}
+INLINE void restore_denormals(unsigned long old) {
+#if defined(__SSE__)
+    __builtin_ia32_ldmxcsr((unsigned int)old);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(old));
+#else
+    (void)old;
+#endif
 }
 
 INLINE vf vmin(vf a, vf b) { /* a NaN in b passes through */
@@ -194,13 +222,13 @@ INLINE vf sum_lanes(vf *v) {
 /* Floats of a block's states (input, layer outputs and, in training, gates and cells) and of its backward workspace. */
 EXPORT int64_t bilstm_state_floats(const int64_t *dims, int64_t nv, int64_t train) {
     Net n = net_of(dims);
-    long s = nv * LANES, layers = train ? n.L : 2, width = 2 * n.Up * n.T;
-    return s * (n.T * n.Dq + layers * width + (train ? n.L * 5 * width : 0) + 6 * n.Up);
+    long s = nv * LANES, layers = train ? n.L : 2;
+    return s * (n.T * (n.Dq + layers * rows_apart(&n, 1) + (train ? n.L * 10 * n.Up : 0)) + 6 * n.Up);
 }
 EXPORT int64_t bilstm_work_floats(const int64_t *dims, int64_t nv) {
     Net n = net_of(dims);
     long s = nv * LANES, widest = 2 * n.Up > n.Dq ? 2 * n.Up : n.Dq;
-    return s * (2 * n.T * 2 * n.Up + n.T * n.Dp + (CHUNK_VECTORS / nv * 4 + 2) * n.Up) +
+    return s * (2 * n.T * 2 * n.Up + n.T * n.Dp + CHUNK_VECTORS / nv * (4 * n.Up + SKEW) + 2 * n.Up) +
            4 * n.Up * LANES + 4 * n.Up * (widest + n.Up);
 }
 
@@ -216,8 +244,10 @@ EXPORT void bilstm_load(const int64_t *dims, int64_t nv, int64_t first, const fl
 EXPORT void bilstm_layer(const int64_t *dims, int64_t nv, int64_t first, int64_t train, int64_t l, int64_t d,
                          const float *packed, float *state, float *out) {
     Net n = net_of(dims);
+    unsigned long mode = flush_denormals();
     DISPATCH(layer1(&n, first, train, l, d, packed, state, out), layer2(&n, first, train, l, d, packed, state, out),
              layer3(&n, first, train, l, d, packed, state, out));
+    restore_denormals(mode);
 }
 EXPORT void bilstm_forward(const int64_t *dims, int64_t nv, int64_t first, int64_t train, const float *packed,
                            const float *x, float *state, float *out) {
@@ -225,12 +255,15 @@ EXPORT void bilstm_forward(const int64_t *dims, int64_t nv, int64_t first, int64
     for (int64_t l = 0; l < dims[4]; l++)
         for (int64_t d = 0; d < 2; d++) bilstm_layer(dims, nv, first, train, l, d, packed, state, out);
 }
-/* dout (N, U or 2U), state from a training forward -> dw (all weights, Keras layout, this block's share), dx or NULL. */
+/* dout (N, U or 2U), state of a training forward -> dw (all weights, Keras layout, this block's share), dx or NULL. */
 EXPORT void bilstm_backward(const int64_t *dims, int64_t nv, int64_t first, const float *packed, const float *state,
                             const float *dout, float *work, float *dw, float *dx) {
     Net n = net_of(dims);
-    DISPATCH(backward1(&n, first, packed, state, dout, work, dw, dx), backward2(&n, first, packed, state, dout, work, dw, dx),
+    unsigned long mode = flush_denormals();
+    DISPATCH(backward1(&n, first, packed, state, dout, work, dw, dx),
+             backward2(&n, first, packed, state, dout, work, dw, dx),
              backward3(&n, first, packed, state, dout, work, dw, dx));
+    restore_denormals(mode);
 }
 
 #else /* ------------------------------------------------- one block width ------------------------------------------ */
@@ -274,19 +307,20 @@ INLINE FN(Pack) FN(pack_of)(const Net *n, const float *packed, long l, long d) {
     return p;
 }
 
-/* Places in a state buffer: input | layer outputs | (training) gates and cells of each layer and direction | small rows. */
+/* Places in a state buffer: input | layer outputs | (training) gates, cells of each layer, direction | small rows. */
 INLINE long FN(out_at)(const Net *n, long l, int train) {
-    return S * (n->T * n->Dq + (train ? l : l % 2) * n->T * 2 * n->Up);
+    return S * n->T * (n->Dq + (train ? l : l % 2) * rows_apart(n, 1));
 }
 INLINE long FN(gates_at)(const Net *n, long l, long d) {
-    return S * (n->T * n->Dq + n->L * n->T * 2 * n->Up + (2 * l + d) * n->T * 5 * n->Up);
+    return S * n->T * (n->Dq + n->L * rows_apart(n, 1) + (2 * l + d) * 5 * n->Up);
 }
 INLINE long FN(rows_at)(const Net *n, int train) {
-    return train ? FN(gates_at)(n, n->L, 0) : FN(out_at)(n, 1, 0) + S * n->T * 2 * n->Up;
+    return train ? FN(gates_at)(n, n->L, 0) : FN(out_at)(n, 1, 0) + S * n->T * rows_apart(n, 1);
 }
 
-/* Activations and cell update of one tile of gate sums (tp * MR / 4 units). c is read from cp; train keeps the gates. */
-INLINE void FN(cell)(vf acc[][NV], const int units, const int train, const float *cp, float *c, float *h, float *gates) {
+/* Activations and cell update of one tile of gate sums. The cell is read from cp; train keeps the gates. */
+INLINE void FN(cell)(vf acc[][NV], const int units, const int train, const float *cp, float *c, float *h,
+                     float *gates) {
 #pragma GCC unroll 8
     for (int u = 0; u < units; u++)
 #pragma GCC unroll 4
@@ -333,8 +367,9 @@ static void FN(store_out)(const Net *n, long first, long d, const float *h, floa
         for (long u = 0; u < n->U; u++) o[s * width + u] = ROW(h, u)[s];
 }
 
-static void FN(layer)(const Net *n, long first, long train, long l, long d, const float *packed, float *state, float *out) {
-    const long top = l == n->L - 1, Up = n->Up, W = 2 * Up, in_rows = rows_stored(n, l);
+static void FN(layer)(const Net *n, long first, long train, long l, long d, const float *packed, float *state,
+                      float *out) {
+    const long top = l == n->L - 1, Up = n->Up, W = rows_apart(n, 1), in_rows = rows_apart(n, l);
     const float *in = state + (l ? FN(out_at)(n, l - 1, train) : 0);
     FN(Pack) p = FN(pack_of)(n, packed, l, d);
     float *hs = state + FN(out_at)(n, l, train), *gs = state + FN(gates_at)(n, l, d), *cs = gs + S * n->T * 4 * Up;
@@ -357,8 +392,8 @@ static void FN(layer)(const Net *n, long first, long train, long l, long d, cons
 }
 
 /* dgates of one step, and dc for the step before it in the layer's own order. */
-INLINE void FN(dgates)(const Net *n, const float *g, const float *c, const float *cp, const float *dout, const float *dh,
-                       float *dc, float *dg, vf *db) {
+INLINE void FN(dgates)(const Net *n, const float *g, const float *c, const float *cp, const float *dout,
+                       const float *dh, float *dc, float *dg, vf *db) {
     for (long u = 0; u < n->Up; u++) {
         vf sum[4] = {db[4 * u], db[4 * u + 1], db[4 * u + 2], db[4 * u + 3]};
 #pragma GCC unroll 4
@@ -397,12 +432,13 @@ INLINE void FN(dinputs)(const float *w, long rows, long G, const float *dg, floa
 }
 
 /* acc[unit][k / 4][4 gates x 4 k] += sum over steps and lanes of dg z; z moves zstep floats a step. */
-INLINE void FN(dweights)(const float *dg, const float *z, long zstep, long steps, long Up, long K, float *acc, long accstep) {
+INLINE void FN(dweights)(const float *dg, const float *z, long zstep, long steps, long Up, long K, float *acc,
+                         long accstep) {
     for (long u = 0; u < Up; u++)
         for (long k = 0; k < K; k += 4) {
             vf a[16] = {{0}}, *to = (vf *)(acc + u * accstep + 4 * k);
             const float *dp = ROW(dg, 4 * u), *zp = ROW(z, k);
-            for (long t = 0; t < steps; t++, dp += 4 * Up * S, zp += zstep)
+            for (long t = 0; t < steps; t++, dp += (4 * Up + SKEW) * S, zp += zstep)
 #pragma GCC unroll 4
                 for (int j = 0; j < NV; j++) {
                     vf b0 = VEC(zp, j), b1 = VEC(ROW(zp, 1), j), b2 = VEC(ROW(zp, 2), j), b3 = VEC(ROW(zp, 3), j);
@@ -437,10 +473,11 @@ typedef struct {
     float *d0, *d1, *dxin, *dg, *dh, *dc, *db, *acc;
 } FN(Work);
 
-static void FN(layer_back)(const Net *n, long l, long d, const float *packed, const float *state, const float *dout, float *din,
-                           const FN(Work) *w, float *dw) {
-    const long Up = n->Up, T = n->T, W = 2 * Up, in_rows = rows_stored(n, l), g_rows = rows_grad(n, l), K = in_rows + Up;
-    const long chunk = CHUNK_VECTORS / NV;
+static void FN(layer_back)(const Net *n, long l, long d, const float *packed, const float *state, const float *dout,
+                           float *din, const FN(Work) *w, float *dw) {
+    const long Up = n->Up, T = n->T, W = rows_apart(n, 1), in_rows = rows_stored(n, l);
+    const long g_rows = rows_grad(n, l), K = in_rows + Up;
+    const long chunk = CHUNK_VECTORS / NV, apart = rows_apart(n, l), dg_apart = 4 * Up + SKEW;
     const float *in = state + (l ? FN(out_at)(n, l - 1, 1) : 0), *hs = ROW(state + FN(out_at)(n, l, 1), d * Up);
     const float *gs = state + FN(gates_at)(n, l, d), *cs = gs + S * T * 4 * Up;
     FN(Pack) p = FN(pack_of)(n, packed, l, d);
@@ -451,27 +488,28 @@ static void FN(layer_back)(const Net *n, long l, long d, const float *packed, co
         long len = T - done < chunk ? T - done : chunk, t0 = d ? done : T - done - len;
         for (long s = 0; s < len; s++) {
             long at = d ? s : len - 1 - s, t = t0 + at, tp = d ? t + 1 : t - 1;
-            float *dg = ROW(w->dg, at * 4 * Up);
+            float *dg = ROW(w->dg, at * dg_apart);
             FN(dgates)(n, ROW(gs, t * 4 * Up), ROW(cs, t * Up), tp < 0 || tp == T ? 0 : ROW(cs, tp * Up),
-                       dout ? ROW(dout, t * W + d * Up) : 0, w->dh, w->dc, dg, (vf *)w->db);
+                       dout ? ROW(dout, (2 * t + d) * Up) : 0, w->dh, w->dc, dg, (vf *)w->db);
             FN(dinputs)(p.bw, Up, p.G, dg, w->dh, 0);
             if (din && d) FN(dinputs)(p.bw + Up * p.G, g_rows, p.G, dg, ROW(din, t * g_rows), 1);
             else if (din) FN(dinputs)(p.bw + Up * p.G, g_rows, p.G, dg, ROW(din, t * g_rows), 0);
         }
-        FN(dweights)(w->dg, ROW(in, t0 * in_rows), in_rows * S, len, Up, in_rows, w->acc, 4 * K);
+        FN(dweights)(w->dg, ROW(in, t0 * apart), apart * S, len, Up, in_rows, w->acc, 4 * K);
         long skip = !d && !t0, drop = d && t0 + len == T; /* the first step of a direction has no state before it */
-        FN(dweights)(ROW(w->dg, skip * 4 * Up), ROW(hs, (t0 + skip + (d ? 1 : -1)) * W), W * S, len - skip - drop, Up, Up,
-                     w->acc + 4 * in_rows, 4 * K);
+        FN(dweights)(ROW(w->dg, skip * dg_apart), ROW(hs, (t0 + skip + (d ? 1 : -1)) * W), W * S, len - skip - drop,
+                     Up, Up, w->acc + 4 * in_rows, 4 * K);
     }
     FN(unpack)(n, l, w->acc, w->db, dw + weights_at(n, l, d));
 }
 
-static void FN(backward)(const Net *n, long first, const float *packed, const float *state, const float *dout, float *work,
-                         float *dw, float *dx) {
+static void FN(backward)(const Net *n, long first, const float *packed, const float *state, const float *dout,
+                         float *work, float *dw, float *dx) {
     const long Up = n->Up, width = n->both ? 2 * n->U : n->U, count = n->N - first < S ? n->N - first : S;
     FN(Work) w;
     w.d0 = work, w.d1 = w.d0 + n->T * 2 * Up * S, w.dxin = w.d1 + n->T * 2 * Up * S, w.dg = w.dxin + n->T * n->Dp * S;
-    w.dh = w.dg + CHUNK_VECTORS / NV * 4 * Up * S, w.dc = w.dh + Up * S, w.db = w.dc + Up * S, w.acc = w.db + 4 * Up * LANES;
+    w.dh = w.dg + CHUNK_VECTORS / NV * (4 * Up + SKEW) * S, w.dc = w.dh + Up * S, w.db = w.dc + Up * S;
+    w.acc = w.db + 4 * Up * LANES;
     memset(dw, 0, sizeof(float) * weights_at(n, n->L, 0));
     for (long l = n->L - 1; l >= 0; l--) {
         const long top = l == n->L - 1;

@@ -9,12 +9,22 @@ import numpy as np
 ALIGN = 16  # floats: one cache line, the widest vector
 
 
+def _budget() -> int:
+    """Bytes that kept states may hold, and free buffers as much again: TFKFIN_KEEP_MB, else an eighth of the memory."""
+    if os.environ.get("TFKFIN_KEEP_MB"):
+        return int(float(os.environ["TFKFIN_KEEP_MB"]) * 2**20)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+    except (AttributeError, ValueError, OSError):
+        return 2**30
+
+
 class Buffers:
     """Free list of float32 buffers. A buffer is taken by one task at a time and its contents are left as they were."""
 
     def __init__(self):
         self._free: list[np.ndarray] = []
-        self._lock = threading.Lock()
+        self._lock, self._limit = threading.Lock(), _budget()
 
     def take(self, floats: int) -> np.ndarray:
         """The smallest free buffer of at least `floats` that is not wastefully large, or a new one."""
@@ -29,24 +39,11 @@ class Buffers:
         return raw[skip:skip + floats]
 
     def give(self, buffer: np.ndarray) -> None:
-        """Hands a buffer back."""
+        """Hands a buffer back; those unused for longest return to the system when too much lies free."""
         with self._lock:
             self._free.append(buffer)
-
-    def drop(self) -> None:
-        """Returns free memory to the system."""
-        with self._lock:
-            self._free.clear()
-
-
-def _budget() -> int:
-    """Bytes that kept states may hold: TFKFIN_KEEP_MB, else an eighth of the memory."""
-    if os.environ.get("TFKFIN_KEEP_MB"):
-        return int(float(os.environ["TFKFIN_KEEP_MB"]) * 2**20)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
-    except (AttributeError, ValueError, OSError):
-        return 2**30
+            while len(self._free) > 1 and sum(b.nbytes for b in self._free) > self._limit:
+                self._free.pop(0)
 
 
 class Kept:

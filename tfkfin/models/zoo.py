@@ -6,31 +6,10 @@ import keras
 
 from tfkfin.console import InputError, log
 from tfkfin.models import fin as fins
-from tfkfin.recipe import Fin, shipped
+from tfkfin.models.shelf import card, find
+from tfkfin.recipe import Fin
 
 KERAS_FILE = Path("assets.extra", "fins.keras")  # in a SavedModel's version folder; servers pass it by
-
-
-def versions(folder: Path) -> list[Path]:
-    """Version folders of a model in TF Serving's layout, oldest first."""
-    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()] if folder.is_dir() else []
-    return sorted(numbered, key=lambda path: int(path.name))
-
-
-def find(name: str | Path) -> Path:
-    """The newest version folder of a shipped FIN (`bilstm`), of a model folder, or a version folder itself.
-
-    Raises:
-        InputError: there is none.
-    """
-    candidates = [Path(name), shipped("savedmodels") / str(name), shipped("savedmodels") / f"fin_{name}"]
-    for folder in candidates:
-        if (folder / "saved_model.pb").is_file():
-            return folder
-        if found := [v for v in versions(folder) if (v / "saved_model.pb").is_file()]:
-            return found[-1]
-    known = sorted(p.name for p in shipped("savedmodels").glob("*") if versions(p))
-    raise InputError(f"no model {str(name)!r}: give a folder with a SavedModel or one of {', '.join(known)}")
 
 
 def load(name: str | Path) -> keras.Model:
@@ -43,6 +22,16 @@ def load(name: str | Path) -> keras.Model:
     if not path.is_file():
         raise InputError(f"{path.parents[1]} holds no FINs to start from ({KERAS_FILE} is missing)")
     return keras.saving.load_model(path, compile=False)
+
+
+def features(bank: keras.Model) -> tuple[str, ...]:
+    """The names of the features that a bank imitates, in order."""
+    return tuple(model.name.removeprefix("fin_").upper() for model in fins.fins_of(bank))
+
+
+def rate_hz(name: str | Path) -> float:
+    """The rate that a shipped or exported FIN expects."""
+    return float(card(find(name))["rate_hz"])
 
 
 def new_bank(options: Fin, features: tuple[str, ...], length: int, channels: int) -> keras.Model:

@@ -1,0 +1,24 @@
+"""Fixtures that every room shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tfkfin.data import synthetic
+
+
+@pytest.fixture(scope="session")
+def tiny_db2(tmp_path_factory) -> Path:
+    """A folder of two synthetic subjects: 3 movements, 6 repetitions, 4 channels, holds of 0.8 s at 2 kHz."""
+    folder = tmp_path_factory.mktemp("tiny_db2")
+    synthetic.synthesize(folder, (1, 2), movements=3, channels=4, hold_s=0.8, rest_s=0.5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of recorded signals, from the environment variable TFKFIN_REAL_DATA."""
+    if "TFKFIN_REAL_DATA" not in os.environ:
+        pytest.skip("TFKFIN_REAL_DATA names no folder of recorded signals")
+    return Path(os.environ["TFKFIN_REAL_DATA"])

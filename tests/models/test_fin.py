@@ -1,0 +1,54 @@
+import keras
+import numpy as np
+import pytest
+
+from tfkfin.models import fin
+
+rng = np.random.default_rng(5)
+
+
+def trainable(model):
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+def test_parameters_are_those_of_the_papers_text():
+    # FACTS: 3 Bi-LSTM layers of 32 units on 1 input, one bias a gate, dense 64 -> 1. The paper's 22,508 fits no reading.
+    assert trainable(fin.fin("RMS", 600)) == 58_433
+
+
+@pytest.mark.parametrize("family", fin.FAMILIES)
+def test_every_channel_gets_the_same_network(family):
+    one = fin.fin("VAR", 40, family, units=4, num_layers=2)
+    bank = fin.bank([one], channels=3)
+    x = rng.normal(size=(2, 40, 3)).astype("float32")
+    expected = np.stack([one(x[:, :, c, None]).numpy() for c in range(3)], axis=1)  # (B, C, 1)
+    np.testing.assert_allclose(bank(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", fin.FAMILIES)
+def test_saved_and_loaded_a_bank_answers_the_same_on_other_channel_counts(family, tmp_path):
+    bank = fin.bank([fin.fin(name, 30, family, units=4, num_layers=2) for name in ("ENT", "RMS")], None)
+    bank.save(tmp_path / "bank.keras")
+    loaded = keras.saving.load_model(tmp_path / "bank.keras")
+    for channels in (1, 5):
+        x = rng.normal(size=(2, 30, channels)).astype("float32")
+        assert loaded(x).shape == (2, channels, 2)
+        np.testing.assert_allclose(loaded(x), bank(x), rtol=1e-6)
+    assert [m.name for m in fin.fins_of(loaded)] == ["fin_ent", "fin_rms"]
+
+
+@pytest.mark.parametrize("family", fin.FAMILIES)
+def test_a_fin_learns(family):
+    keras.utils.set_random_seed(1)
+    x = (rng.normal(size=(256, 32, 1)) * rng.uniform(0.2, 3, (256, 1, 1))).astype("float32")
+    y = np.sqrt(np.mean(x**2, axis=1))
+    model = fin.fin("RMS", 32, family, units=8, num_layers=2)
+    model.get_layer("scale").fit(y)
+    model.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=False)
+    before, *_, after = model.fit(x, y, epochs=12, batch_size=32, verbose=0).history["loss"]
+    assert after < 0.5 * before
+
+
+def test_unknown_family():
+    with pytest.raises(ValueError, match="`family` must be one of .* Received: family='cnn'"):
+        fin.fin("RMS", 600, "cnn")

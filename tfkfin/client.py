@@ -1,0 +1,168 @@
+"""`python -m tfkfin.client`: replays a recording to a TF Serving server and prints decisions, accuracy and latency."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError, run
+from tfkfin.serving.base import Client, ServingError, parse_url
+
+__all__ = ["Client", "ServingError", "connect", "replay"]
+
+EXAMPLES = """examples:
+  python -m tfkfin.client --url http://localhost:8501 --model demo_s1 --data DB2/S1_E1_A1.mat
+      over REST; needs no TensorFlow
+  python -m tfkfin.client --url grpc://localhost:8500 --model demo_s1 --label canary --data DB2/S1_E1_A1.mat --realtime
+      over gRPC (extra: serve), the version labelled canary, at the speed of the recording
+  python -m tfkfin.client --url http://localhost:8501 --model demo_s1
+      no recording: the server's status of the model, and its signatures
+"""
+
+
+def connect(url: str, model: str | None = None, version: int | None = None, label: str | None = None,
+            timeout_s: float = 10.0, **retry) -> Client:
+    """A client of a model on a TF Serving server.
+
+    Args:
+        url: `http://host:8501`, `https://host`, `grpc://host:8500`, or one with /v1/models/NAME.
+        model: its name on the server, if the URL does not name it.
+        version, label: which version answers; neither means the newest.
+        timeout_s: for a call as a whole.
+        retry: `retries` and `backoff_s` of `tfkfin.serving.base.Client`.
+
+    Raises:
+        InputError: no such address, or gRPC without the extra `serve`.
+    """
+    target = parse_url(url, model, version, label)
+    if target.scheme == "grpc":
+        from tfkfin.serving.rpc import GrpcClient
+
+        return GrpcClient(target, timeout_s, **retry)
+    from tfkfin.serving.rest import RestClient
+
+    return RestClient(target, timeout_s, **retry)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A window's answer: `time_s` of its last sample, the true label (None where the window holds several)."""
+
+    time_s: float
+    label: int
+    probability: float
+    true: int | None
+    latency_s: float
+
+
+def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, stride_ms: float = 100.0,
+           realtime: bool = False) -> Iterator[Decision]:
+    """Sends a recording window by window, one request each, and yields the decisions.
+
+    Args:
+        emg: (T, C) volts.
+        labels: (T,) movements, 0 is rest.
+        realtime: wait until a window would have been recorded.
+    """
+    length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
+    if len(emg) < length:
+        raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
+    began = time.monotonic()
+    for first in range(0, len(emg) - length + 1, stride):
+        if realtime:
+            time.sleep(max(0.0, began + (first + length) / rate_hz - time.monotonic()))
+        inside = labels[first : first + length]
+        sent = time.perf_counter()
+        answer = client.predict(emg[None, first : first + length])
+        latency = time.perf_counter() - sent
+        if "label" not in answer:
+            raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
+        true = int(inside[0]) if (inside == inside[0]).all() else None
+        label, probability = int(answer["label"][0]), float(answer["probabilities"][0].max())
+        yield Decision((first + length) / rate_hz, label, probability, true, latency)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m tfkfin.client", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--url", required=True, help="http://host:8501 (REST) or grpc://host:8500")
+    p.add_argument("--model", metavar="NAME", help="the model's name on the server, if the URL does not hold it")
+    p.add_argument("--version", type=int, metavar="N", help="default: the newest")
+    p.add_argument("--label", metavar="NAME", help="a version label, such as canary")
+    p.add_argument("--data", type=Path, metavar="FILE", help="a recording to replay, such as S1_E1_A1.mat")
+    p.add_argument("--stride-ms", type=float, default=100.0, help="between decisions (default: 100)")
+    p.add_argument("--seconds", type=float, help="replay only the first so many")
+    p.add_argument("--realtime", action="store_true", help="at the speed of the recording; default: as fast as it goes")
+    p.add_argument("--rest", action="store_true", help="score windows of rest too (label 0)")
+    p.add_argument("--quiet", action="store_true", help="the summary only")
+    p.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a request (default: 10)")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    if arguments.timeout <= 0 or arguments.stride_ms <= 0:
+        raise InputError("--timeout and --stride-ms must be above 0")
+    recording = _read(arguments.data) if arguments.data else None
+    with connect(arguments.url, arguments.model, arguments.version, arguments.label, arguments.timeout) as client:
+        if recording is None:
+            _show_model(client)
+        else:
+            _replay(client, recording, arguments)
+
+
+def _read(path: Path):
+    from tfkfin.data import ninapro
+
+    if not path.is_file():
+        raise InputError(f"{path} is not there")
+    if path.suffix.lower() == ".mat":
+        return ninapro.read(ninapro.RecordingFile(path, 0, 1))
+    files = [file for file in ninapro.find(path.parent) if file.path.samefile(path)]
+    if not files:
+        raise InputError(f"{path} is no recording that {path.parent}/recordings.toml names")
+    return ninapro.read(files[0])
+
+
+def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    stop = len(recording.emg) if arguments.seconds is None else int(arguments.seconds * recording.rate_hz)
+    decisions = []
+    for d in replay(client, recording.emg[:stop], recording.labels[:stop], recording.rate_hz, arguments.stride_ms,
+                    arguments.realtime):
+        decisions.append(d)
+        if not arguments.quiet:
+            true = "mixed" if d.true is None else f"{d.true:>5}"
+            console.print(f"{d.time_s:9.3f} s   decided {d.label:>3} ({d.probability:.2f})   true {true}   "
+                          f"{1000 * d.latency_s:7.2f} ms")
+    console.print(summary(decisions, arguments.rest, client.target.described), soft_wrap=True)
+
+
+def summary(decisions: list[Decision], rest: bool, where: str) -> str:
+    """Accuracy over windows inside one movement, and latency percentiles."""
+    scored = [d for d in decisions if d.true is not None and (d.true or rest)]
+    accuracy = f"{100 * np.mean([d.label == d.true for d in scored]):.1f} %" if scored else "-"
+    p50, p95, p99 = (1000 * np.percentile([d.latency_s for d in decisions], q) for q in (50, 95, 99))
+    return (f"{where}: {len(decisions)} decisions, accuracy {accuracy} on {len(scored)} windows inside one movement; "
+            f"latency p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+
+
+def _show_model(client: Client) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for version in client.status():
+        console.print(f"version {version['version']}: {version['state']} {version['error']}".rstrip())
+    for name, signature in sorted(client.metadata().items()):
+        shown = (", ".join(f"{key} {kind} {shape}" for key, (kind, shape) in signature[part].items())
+                 for part in ("inputs", "outputs"))
+        console.print(f"{name}: {' -> '.join(shown)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(main)

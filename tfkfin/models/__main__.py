@@ -1,0 +1,93 @@
+"""`python -m tfkfin.models`: what models there are, and what is said of each."""
+
+import argparse
+from pathlib import Path
+
+from tfkfin.console import InputError, run
+from tfkfin.models import shelf
+from tfkfin.recipe import shipped
+
+EXAMPLES = """examples:
+  python -m tfkfin.models list
+      the shipped models and those exported below ./savedmodels
+  python -m tfkfin.models show fin_bilstm
+      one model's card; its files are checked against their digests
+  python -m tfkfin.models show savedmodels/demo_s1/1
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m tfkfin.models", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = p.add_subparsers(required=True, metavar="list|show", dest="command")
+    one = commands.add_parser("list", help="one line a model")
+    one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
+                     "ones and ./savedmodels)")
+    two = commands.add_parser("show", help="a model's card")
+    two.add_argument("name", metavar="NAME", help="a shipped model, a model folder or a version folder")
+    return p
+
+
+def listed(folders: list[Path]) -> list[dict]:
+    """Name, version folder and card (empty if it has none) of every model, newest versions."""
+    found, seen = [], set()
+    for folder in folders:
+        for model in shelf.models(folder):
+            newest = shelf.saved(model)[-1]
+            if newest.resolve() not in seen:
+                seen.add(newest.resolve())
+                there = (newest / shelf.CARD).is_file()
+                found.append({"name": model.name, "path": newest, "card": shelf.card(newest) if there else {}})
+    return found
+
+
+def show_list(folders: list[Path]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "version", "what it is", "input", "parameters", "score", box=None)
+    for model in listed(folders):
+        card = model["card"]
+        table.add_row(model["name"], model["path"].name, card.get("summary", "no card"), card.get("input", ""),
+                      f"{card['parameters']:,}" if "parameters" in card else "", card.get("score", ""))
+    Console().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
+
+
+def show_card(name: str) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    path = _located(name)
+    shelf.card(path)
+    console = Console()
+    readme = path / "README.md"
+    if readme.is_file():
+        console.print(Markdown(readme.read_text(encoding="utf-8")))
+    if altered := shelf.changed(path):
+        raise InputError(f"{path}: not as it was exported: {', '.join(altered)}")
+    console.print(f"\n{path}: every file is as it was exported (SHA-256)", soft_wrap=True)
+
+
+def _located(name: str) -> Path:
+    """As `shelf.find`, and models of ./savedmodels by name, ONNX alone too."""
+    for folder in (Path(name), Path("savedmodels", name), shipped("savedmodels") / name):
+        if (folder / shelf.CARD).is_file():
+            return folder
+        if found := shelf.saved(folder):
+            return found[-1]
+    return shelf.find(name)
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    if arguments.command == "show":
+        show_card(arguments.name)
+        return
+    for folder in arguments.folder:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder")
+    show_list(arguments.folder or [shipped("savedmodels"), Path("savedmodels")])
+
+
+if __name__ == "__main__":
+    run(main)
