@@ -1,7 +1,11 @@
-"""The stages `classify` and `finetune`: from features to movements, subject by subject."""
+"""The stages `classify` and `finetune`: from features to movements, subject by subject.
+
+`HeadTrainer` and `JointTrainer` compile a model once and train it on one set of windows after another; the stages and
+the experiments share them.
+"""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -17,45 +21,95 @@ from tfkfin.models.joint import joint
 from tfkfin.runs import Run
 
 
-def new_head(run: Run) -> keras.Model:
+def new_head(run: Run, num_classes: int = 0) -> keras.Model:
+    """The classifier of a recipe with random weights, for `num_classes` (0: one a movement of the dataset)."""
     options, dataset = run.recipe.classifier, run.dataset
-    return classifier(dataset.channels, len(run.recipe.features.names), len(dataset.movements), options.filters,
-                      options.copies, options.noise, options.dropout)
+    return classifier(dataset.channels, len(run.recipe.features.names), num_classes or len(dataset.movements),
+                      options.filters, options.copies, options.noise, options.dropout)
 
 
-def classify(run: Run) -> dict:
-    options, dataset, names = run.recipe.classify, run.dataset, run.recipe.features.names
-    head = new_head(run)
-    optimizer = training.adam(options.learning_rate, options.weight_decay)
-    optimizer.build(head.trainable_variables)
-    head.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"], jit_compile=False)
-    restart, predict = training.Restart(head, optimizer), training.Predictor(head)
-    for subject in _unfinished(run, "classify"):
-        restart()
-        began = time.monotonic()
-        parts = (subject.select(r) for r in (dataset.split.train_repetitions, dataset.split.test_repetitions))
-        train, test = ((p.features(names, dataset.length, dataset.rate_hz), dataset.labels(p)) for p in parts)
-        flat = train[0].reshape(-1, len(names))
-        head.get_layer("z_score").set(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64))
-        steps = options.epochs * -(-len(train[1]) // options.batch_size)
-        data = batches.of_features(*train, options.batch_size, run.recipe.seed)
-        with training.progress(f"classify S{subject.number}", steps) as bar:
-            calls = [bar, *([training.Cosine([optimizer], steps)] if options.schedule == "cosine" else [])]
-            history = head.fit(data, epochs=options.epochs, verbose=0, shuffle=False, callbacks=calls).history
-        predicted = predict(test[0], 4096).argmax(axis=1)
-        svm = baselines.accuracy(baselines.svm(), train, test)
-        _save(head, run, "classify", subject)
-        with board.Board(run.board(f"classify/S{subject.number}")) as shown:
-            for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
-                shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
-        _finish_subject(run, "classify", subject, test[1], predicted, {"svm": svm}, began)
-    return _accuracies(run, "classify")
-
-
-def new_joint(run: Run) -> keras.Model:
+def new_joint(run: Run, num_classes: int = 0) -> keras.Model:
     """FINs and head of a recipe as one model, with random (or pretrained) weights."""
     options, names = run.recipe.fin.model_copy(update={"pretrained": ""}), run.recipe.features.names
-    return joint(zoo.new_bank(options, names, run.length, run.dataset.channels), new_head(run))
+    return joint(zoo.new_bank(options, names, run.length, run.dataset.channels), new_head(run, num_classes))
+
+
+class HeadTrainer:
+    """The classifier compiled once, trained on true features again and again, each time from the same start.
+
+    Attributes: `model`; `predict` gives its outputs; `restart` puts it back to the start: replace it for another one.
+    """
+
+    def __init__(self, run: Run, num_classes: int = 0):
+        self.options, options = run.recipe.classify, run.recipe.classify
+        self.model = new_head(run, num_classes)
+        self.optimizer = training.adam(options.learning_rate, options.weight_decay)
+        self.optimizer.build(self.model.trainable_variables)
+        self.model.compile(self.optimizer, keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"],
+                           jit_compile=False)
+        self.restart = training.Restart(self.model, self.optimizer)
+        self.predict = training.Predictor(self.model)
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, seed: int, title: str, epochs: int = 0,
+            callbacks: Sequence = ()) -> dict[str, list[float]]:
+        """Trains on features (N, C, F) in own units and class indices (N,); returns the history by epoch.
+
+        `epochs=0` takes the recipe's.
+        """
+        self.restart()
+        options, epochs = self.options, epochs or self.options.epochs
+        flat = features.reshape(-1, features.shape[-1])
+        self.model.get_layer("z_score").set(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64))
+        steps = epochs * -(-len(labels) // options.batch_size)
+        data = batches.of_features(features, labels, options.batch_size, seed)
+        cosine = [training.Cosine([self.optimizer], steps)] if options.schedule == "cosine" else []
+        with training.progress(title, steps) as bar:
+            calls = [bar, *cosine, *callbacks]
+            return self.model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=calls).history
+
+
+class JointTrainer:
+    """FINs and classifier compiled as one model, trained on windows again and again, each time from the same start.
+
+    Attributes: `model` and its parts `fins` and `head`; `predict` and `restart` as of `HeadTrainer`.
+    """
+
+    def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False):
+        """`frozen` keeps the FINs as they are, whatever the recipe says."""
+        options = run.recipe.finetune
+        self.run, self.model = run, new_joint(run, num_classes)
+        self.fins, self.head = self.model.get_layer("fins"), self.model.get_layer("classifier")
+        fin_rate = 0 if frozen else options.fin_learning_rate
+        self.rates = (training.adam(fin_rate, options.fin_weight_decay) if fin_rate else None,
+                      training.adam(options.head_learning_rate, options.head_weight_decay))
+        self.model.set_optimizers(*self.rates)
+        losses = {"probabilities": keras.losses.SparseCategoricalCrossentropy(),
+                  "features": training.imitation_loss(self.fins)}
+        self.model.compile(self.rates[1], losses, metrics={"probabilities": ["accuracy"]}, jit_compile=False,
+                           loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
+        self.restart = training.Restart(self.model, *self.rates)
+        self.predict = training.Predictor(self.model)
+
+    def fit(self, part: Subject, targets: np.ndarray, labels: np.ndarray, seed: int, count: int = 0,
+            callbacks: Sequence = (), after: Callable[[int, dict], None] = lambda epoch, values: None) -> None:
+        """Trains from where the model is, on a subject's windows, their true features (N, C, F) and classes (N,).
+
+        Args:
+            seed: with the subject's number and the epoch it decides the order of windows.
+            count: windows an epoch, some of them more than once if there are fewer; 0 takes as the recipe says.
+            after: called with the epoch and its {name: value} when it is done.
+        """
+        options, there = self.run.recipe.finetune, len(part.windows)
+        count = count or min(there, options.windows_per_epoch or there)
+        steps = options.epochs * -(-count // options.batch_size)
+        cosine = [training.Cosine(self.rates, steps)] if options.schedule == "cosine" else []
+        with training.progress(f"finetune S{part.number}", steps) as bar:
+            for epoch in range(options.epochs):
+                rng = np.random.default_rng([seed, part.number, epoch])
+                order = np.concatenate([rng.permutation(there) for _ in range(-(-count // there))])[:count]
+                data = batches.of_subject(part, targets, labels, self.run.length, options.batch_size, order)
+                history = self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine, *callbacks]).history
+                after(epoch, {name: values[0] for name, values in history.items()})
 
 
 class Finetuned:
@@ -66,11 +120,7 @@ class Finetuned:
         self.predict = training.Predictor(self.model)
 
     def load(self, subject: int) -> keras.Model:
-        """The joint model with a subject's weights.
-
-        Raises:
-            InputError: the run has not fine-tuned that subject.
-        """
+        """The joint model with a subject's weights; InputError if the run has not fine-tuned that subject."""
         path = _weights(self.run, "finetune", subject)
         if not path.is_file():
             raise InputError(f"{self.run.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
@@ -86,58 +136,68 @@ class Finetuned:
         return targets, labels, self.predict(batches.of_subject(part, targets, labels, dataset.length, 64))
 
 
+def classify(run: Run) -> dict:
+    dataset, names, trainer = run.dataset, run.recipe.features.names, HeadTrainer(run)
+    for subject in _unfinished(run, "classify"):
+        began = time.monotonic()
+        parts = (subject.select(r) for r in (dataset.split.train_repetitions, dataset.split.test_repetitions))
+        train, test = ((p.features(names, dataset.length, dataset.rate_hz), dataset.labels(p)) for p in parts)
+        history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
+        predicted = trainer.predict(test[0], 4096).argmax(axis=1)
+        svm = baselines.accuracy(baselines.svm(), train, test)
+        _save(trainer.model, run, "classify", subject)
+        with board.Board(run.board(f"classify/S{subject.number}")) as shown:
+            for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
+                shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
+        _finish_subject(run, "classify", subject, test[1], predicted, {"svm": svm}, began)
+    return _accuracies(run, "classify")
+
+
 def finetune(run: Run) -> dict:
-    options = run.recipe.finetune
-    model = new_joint(run)
-    fins, head = model.get_layer("fins"), model.get_layer("classifier")
-    fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
-    rates = (training.adam(options.fin_learning_rate, options.fin_weight_decay) if options.fin_learning_rate else None,
-             training.adam(options.head_learning_rate, options.head_weight_decay))
-    model.set_optimizers(*rates)
-    losses = {"probabilities": keras.losses.SparseCategoricalCrossentropy(), "features": training.imitation_loss(fins)}
-    model.compile(rates[1], losses, loss_weights={"probabilities": 1.0, "features": options.imitation_weight},
-                  metrics={"probabilities": ["accuracy"]}, jit_compile=False)
-    restart, predict = training.Restart(model, *rates), training.Predictor(model)
+    trainer = JointTrainer(run)
+    trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
+    trainer.restart = training.Restart(trainer.model, *trainer.rates)
     for subject in _unfinished(run, "finetune"):
-        restart()
-        head.load_weights(_weights(run, "classify", subject.number))
-        _finetune_subject(run, model, predict, rates, subject)
+        trainer.restart()
+        trainer.head.load_weights(_weights(run, "classify", subject.number))
+        _finetune_subject(run, trainer, subject)
     return _accuracies(run, "finetune")
 
 
-def _finetune_subject(run: Run, model: keras.Model, predict: training.Predictor, rates: tuple,
-                      subject: Subject) -> None:
-    options, dataset, names = run.recipe.finetune, run.dataset, run.recipe.features.names
+def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject) -> None:
+    dataset, names = run.dataset, run.recipe.features.names
     began = time.monotonic()
 
-    def data(part: Subject, size: int, order: np.ndarray | None = None):
-        targets = part.features(names, dataset.length, dataset.rate_hz)
-        return targets, batches.of_subject(part, targets, dataset.labels(part), dataset.length, size, order)
+    def examples(repetitions: Iterable[int]):
+        part = subject.select(repetitions)
+        return part, part.features(names, dataset.length, dataset.rate_hz), dataset.labels(part)
 
-    train = subject.select(dataset.split.finetune_repetitions)
-    count = min(len(train.windows), options.windows_per_epoch or len(train.windows))
-    steps = -(-count // options.batch_size)
-    cosine = [training.Cosine(rates, options.epochs * steps)] if options.schedule == "cosine" else []
-    with (board.Board(run.board(f"finetune/S{subject.number}")) as shown,
-          training.progress(f"finetune S{subject.number}", options.epochs * steps) as bar):
-        for epoch in range(options.epochs):
-            rng = np.random.default_rng([run.recipe.seed, subject.number, epoch])
-            order = rng.permutation(len(train.windows))[:count]
-            _, epoch_data = data(train, options.batch_size, order)
-            if run.profile and epoch == 0:
-                tf.profiler.experimental.start(run.board(f"finetune/S{subject.number}"))
-            history = model.fit(epoch_data, verbose=0, shuffle=False, callbacks=[bar, *cosine]).history
-            if run.profile and epoch == 0:
-                tf.profiler.experimental.stop()
-            shown.scalars({f"{name}/train": values[0] for name, values in history.items()}, epoch)
-        test = subject.select(dataset.split.test_repetitions)
-        true, test_data = data(test, 64)
-        outputs = predict(test_data)
+    with board.Board(run.board(f"finetune/S{subject.number}")) as shown:
+
+        def after(epoch: int, values: dict) -> None:
+            shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
+
+        profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
+        trainer.fit(*examples(dataset.split.finetune_repetitions), run.recipe.seed, callbacks=profiler, after=after)
+        test, true, labels = examples(dataset.split.test_repetitions)
+        outputs = trainer.predict(batches.of_subject(test, true, labels, dataset.length, 64))
         scores = metrics.imitation(true, outputs["features"], names)
-        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, options.epochs)
-    _save(model, run, "finetune", subject)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)
+    _save(trainer.model, run, "finetune", subject)
     predicted = outputs["probabilities"].argmax(axis=1)
-    _finish_subject(run, "finetune", subject, dataset.labels(test), predicted, {"fin_finetuned": scores}, began)
+    _finish_subject(run, "finetune", subject, labels, predicted, {"fin_finetuned": scores}, began)
+
+
+def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:
+    calls = []
+
+    def end(logs=None):
+        if not calls:
+            tf.profiler.experimental.stop()
+        calls.append(1)
+
+    return keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: None if calls else tf.profiler.experimental.start(folder), on_train_end=end)
 
 
 def _weights(run: Run, stage: str, subject: int):

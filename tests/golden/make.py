@@ -1,4 +1,4 @@
-"""Makes the golden models anew, only when the contract is changed on purpose: `PYTHONPATH=. python tests/golden/make.py`.
+"""Makes the golden models anew, only when the contract changes on purpose: `PYTHONPATH=. python tests/golden/make.py`.
 
     decoder/1   Bi-LSTM FINs and head      decoder/2   conv FINs, other weights      fins/1   FINs with fins.keras
 

@@ -1,8 +1,5 @@
 """The compiled Bi-LSTM against stock Keras layers with the same weights."""
 
-import logging
-import threading
-
 import keras
 import numpy as np
 import pytest
@@ -26,15 +23,6 @@ needs_kernel = pytest.mark.skipif(not has_kernel(), reason="no C compiler")
 @pytest.fixture(autouse=True)
 def no_engine_variable(monkeypatch):
     monkeypatch.delenv("TFKFIN_ENGINE", raising=False)
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """An empty cache folder and nothing loaded, before and after."""
-    monkeypatch.setenv("TFKFIN_CACHE", str(tmp_path))
-    native.reset()
-    yield tmp_path
-    native.reset()
 
 
 def data(*shape, seed=0, scale=1.0):
@@ -170,62 +158,6 @@ def test_keras_engine_traces_stock_operations_only():
     assert not any("PyFunc" in op.type for op in graph.get_operations())
 
 
-def test_without_a_compiler_auto_uses_keras(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(native, "compilers", lambda: [])
-    layer = layer_for((2, 5, 1))
-    with caplog.at_level(logging.INFO, logger="tfkfin"):
-        assert layer(data(2, 5, 1)).shape == (2, 16)
-        layer(data(2, 5, 1))
-    assert sum("no C compiler" in r.message for r in caplog.records) == 1
-    with engine("native"), pytest.raises(ValueError, match="`engine` must be .* no C compiler .* Received"):
-        layer(data(2, 5, 1))
-
-
-def test_failing_compiler_is_reported(fresh, monkeypatch):
-    monkeypatch.setattr(native, "compilers", lambda: [["false"]])
-    with pytest.raises(native.NativeUnavailable, match="compiler failed: false"):
-        native.load()
-
-
-@needs_kernel
-def test_corrupted_library_is_rebuilt(fresh):
-    path = native.library_path()
-    assert path.parent == fresh
-    path.write_bytes(b"not a library")
-    path.with_suffix(".sha256").write_text("0" * 64)
-    assert native.load().lanes >= 4
-    assert path.stat().st_size > 10_000
-
-
-@needs_kernel
-def test_two_threads_at_once():
-    layers_, x = [layer_for((70, 30, 1)), layer_for((3, 30, 1), 32)], [data(70, 30, 1), data(3, 30, 1)]
-    alone = [gradients(m, v, m) for m, v in zip(layers_, x)]
-    together = [[], []]
-
-    def run(i):
-        for _ in range(3):
-            together[i].append(gradients(layers_[i], x[i], layers_[i]))
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    for i in (0, 1):
-        for result in together[i]:
-            assert_same(result, alone[i], 0)
-
-
-@needs_kernel
-def test_two_runs_are_identical():
-    layer, x = layer_for((50, 20, 1), 32, 3), data(50, 20, 1)
-    runs = [gradients(layer, x, lambda v, k=k: layer(v, training=k)) for k in (False, True, True)]
-    for other in runs[1:]:
-        assert_same(runs[0][1:], other[1:], 0)
-    np.testing.assert_array_equal(layer(x), layer(x))
-
-
 @needs_kernel
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4, 1e30])
 def test_extreme_inputs_stay_finite(value):
@@ -243,21 +175,6 @@ def test_nan_reaches_its_own_sequence_only():
     layer, x = layer_for((4, 12, 1)), data(4, 12, 1)
     x[2, 5] = np.nan
     assert np.isnan(np.asarray(layer(x))).any(axis=1).tolist() == [False, False, True, False]
-
-
-@needs_kernel
-def test_kept_states_are_bounded_and_optional():
-    kernel = native.load()
-    layer, x = layer_for((20, 15, 1)), data(20, 15, 1)
-    expected = gradients(layer, x, layer)
-    for _ in range(3):
-        layer(x, training=True)  # no gradient ever asks for these
-    with kernel.kept._lock:
-        limit, kernel.kept._limit = kernel.kept._limit, 1
-    try:
-        assert_same(gradients(layer, x, lambda v: layer(v, training=True))[1:], expected[1:], 0)
-    finally:
-        kernel.kept._limit = limit
 
 
 @pytest.mark.parametrize("kwargs, message", [

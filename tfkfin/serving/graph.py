@@ -47,12 +47,12 @@ class Decoder:
         return {"probabilities": probabilities, "label": label, "features": features}
 
     def serve(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        emg = checked(emg)
+        emg = checked(emg, (None, self.length, self.channels))
         return self._in_blocks(tf.shape(emg)[0], lambda first, last: emg[first:last])
 
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
-        emg = checked(emg)
+        emg = checked(emg, (None, self.length, self.channels))
 
         def block(first, last):
             return {"features": self.fins((emg[first:last] - self.mean) / self.sd)}
@@ -64,11 +64,12 @@ class Decoder:
 
         Window w covers the samples [w stride, w stride + L).
         """
+        emg = checked(emg, (None, None, self.channels))
         batch, samples = tf.unstack(tf.shape(emg)[:2])
         enough = tf.debugging.Assert(samples >= self.length, [
             f"emg must hold at least {self.length} samples, one window. Received:", samples])
         with tf.control_dependencies([enough]):
-            flat, samples = tf.reshape(checked(emg), (-1, self.channels)), tf.identity(samples)  # (B·T, C)
+            flat, samples = tf.reshape(emg, (-1, self.channels)), tf.identity(samples)  # (B·T, C)
         windows = (samples - self.length) // self.stride + 1
 
         def cut(first, last):
@@ -85,8 +86,13 @@ class Decoder:
         return in_blocks(count, lambda first, last: self.answer(cut(first, last)), kinds)
 
 
-def checked(emg: tf.Tensor) -> tf.Tensor:
-    """`emg`, or an InvalidArgumentError: no windows, NaN or Inf."""
+def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
+    """`emg`, or an InvalidArgumentError: another shape, nothing in it, NaN or Inf.
+
+    A server does not hold a request against the signature's shape: without `EnsureShape` six windows of 50 samples
+    would come back as five answers.
+    """
+    emg = tf.ensure_shape(emg, shape)
     some = tf.debugging.Assert(tf.size(emg) > 0, ["emg is empty: give at least one window. Received shape:",
                                                   tf.shape(emg)])
     with tf.control_dependencies([some]):
@@ -140,7 +146,7 @@ def open_bank(bank: keras.Model) -> Callable:
     depth = bank.output_shape[-1]
 
     def serve(emg):
-        emg = checked(emg)
+        emg = checked(emg, (None, length, None))
         channels = tf.shape(emg)[2]
         rows = tf.reshape(tf.transpose(emg, (0, 2, 1)), (-1, length, 1))  # (B·C, L, 1)
         answers = in_blocks(tf.shape(rows)[0], lambda a, b: {"features": one(rows[a:b])[:, 0]},

@@ -1,5 +1,7 @@
 """TF Serving's gRPC interface, through the official stubs (extra `serve`)."""
 
+import functools
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +16,21 @@ OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_leng
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
+_loading = threading.Lock()  # `quiet_start` turns the process's stderr aside: one thread at a time
+
+
 def stubs() -> SimpleNamespace:
     """The official message and stub classes. They bring TensorFlow with them: some seconds, once.
 
     Raises:
         InputError: tensorflow-serving-api is not installed.
     """
+    with _loading:
+        return _stubs()
+
+
+@functools.cache
+def _stubs() -> SimpleNamespace:
     try:
         with quiet_start():
             import grpc

@@ -1,0 +1,59 @@
+"""Imports point down only; what must stay light stays light; files stay readable."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path("tfkfin")
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Lower rooms first. A module may import from its own room and from lower ones; data and models do not know each other.
+ROOMS = {
+    "base": 0, "console": 0, "recipe": 0, "metrics": 0,
+    "data": 1, "models": 1,
+    "baselines": 2, "board": 2, "training": 2, "runs": 2, "imitation": 2, "decoding": 2, "stages": 2,
+    "serving": 3, "export": 3, "evaluate": 3, "tune": 3, "experiments": 3, "live": 3, "client": 3, "train": 3,
+}
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "base"
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tfkfin":
+            found |= {f"{node.module}.{alias.name}" if node.module == "tfkfin" else node.module for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "tfkfin"}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_down(path):
+    own = room(".".join(path.with_suffix("").parts))
+    own = "base" if own == "__init__" else own
+    assert own in ROOMS, f"{own} is a new room: give it its place"
+    for module in imports(path):
+        other = room(module)
+        if {own, other} == {"data", "models"}:
+            pytest.fail(f"{path} imports {module}: data and models do not know each other")
+        assert other == "__version__" or ROOMS[other] <= ROOMS[own], f"{path} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_and_functions_stay_readable(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300, f"{path} has grown beyond 300 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} has grown beyond 60 lines"
+
+
+def test_import_is_light():
+    code = "import sys, tfkfin; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'numpy', 'scipy')))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
