@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py [--json FILE] [--quick]
 
-Eight concurrent clients, half REST and half gRPC, one window a request, for 60 s; then 10,000 bad requests mixed with as
-many good ones. The stand-in (tests/standin.py) is a Python process around the official servicer classes and serves
+Eight concurrent clients, half REST and half gRPC, one window a request, for 60 s; then 10,000 bad requests mixed with
+as many good ones. The stand-in (tests/standin.py) is a Python process around the official servicer classes and serves
 tests/golden, a tiny model: its latency is that of the transport, no claim about tensorflow_model_server. With
 TFKFIN_SERVING_URL=http://host:8501 a real server of tests/golden is measured instead.
 """
@@ -24,6 +24,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import serving_cases as cases  # noqa: E402
+from bad_requests import Storm  # noqa: E402
 
 PACKAGES = ("tensorflow", "tensorflow-serving-api", "grpcio", "requests")
 
@@ -45,10 +46,11 @@ def main(argv: list[str] | None = None) -> None:
     with server() as (what, at):
         load = cases.load(at["rest"], at["grpc"], at["pid"], seconds)
         began = time.monotonic()
-        counts = cases.Storm(at["rest"], at["grpc"], cases.LIMIT if at["pid"] else None).run(bad)
+        counts = Storm(at["rest"], at["grpc"], cases.LIMIT if at["pid"] else None).run(bad)
         storm_s = time.monotonic() - began
         memory = load["memory_mb"] + ([cases.resident_mb(at["pid"])] if at["pid"] else [])
-    result = {"server": what, "seconds": seconds, "clients": 8, "load": load, "bad_requests": bad, "bad_seconds": storm_s,
+    result = {"server": what, "seconds": seconds, "clients": 8, "load": load, "bad_requests": bad,
+              "bad_seconds": storm_s,
               "errors_by_kind": {f"{kind}: {code}": n for (kind, code), n in sorted(counts.items())},
               "machine": machine(), "versions": versions(*PACKAGES)}
     show(result, memory)

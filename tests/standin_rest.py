@@ -107,8 +107,7 @@ class Rest(BaseHTTPRequestHandler):
 
 
 def as_json(message) -> dict:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True,
-                                     always_print_fields_with_no_presence=True)
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
 class Http(ThreadingHTTPServer):

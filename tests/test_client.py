@@ -6,7 +6,6 @@ and then:  TFKFIN_SERVING_URL=http://localhost:8501 pytest tests/test_client.py
 (gRPC is expected on port 8500 of that host, or at TFKFIN_SERVING_GRPC=grpc://host:port.)
 """
 
-import json
 import os
 import shutil
 import socket
@@ -20,10 +19,11 @@ import numpy as np
 import pytest
 import requests
 import serving_cases as cases
+from bad_requests import Storm
 
 from tfkfin.client import connect, replay
 from tfkfin.console import InputError
-from tfkfin.serving import layout
+from tfkfin.serving import layout, rpc
 from tfkfin.serving.base import ServingError, parse_url
 
 REAL = os.environ.get("TFKFIN_SERVING_URL")
@@ -150,6 +150,12 @@ def test_no_server(scheme):
     assert time.monotonic() - began < 4
 
 
+def test_grpc_names_the_extra_that_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.raises(InputError, match=r"tfkfin\[serve\]"):
+        rpc._stubs.__wrapped__()
+
+
 @pytest.mark.parametrize(("url", "options", "message"), [
     ("localhost:8501", {}, "http://host:8501"), ("http://localhost:8501", {}, "name the model"),
     ("http://localhost/v1/models/a", {"version": 1, "label": "b"}, "not both")])
@@ -189,13 +195,13 @@ def test_replay_knows_true_labels(url, known):
 
 
 def test_bad_requests_between_good_ones(server):
-    counts = cases.Storm(server["rest"], server["grpc"], None if REAL else cases.LIMIT).run(bad=300)
+    counts = Storm(server["rest"], server["grpc"], None if REAL else cases.LIMIT).run(bad=300)
     assert counts["good", "OK"] == 300
 
 
 @pytest.mark.slow
 def test_ten_thousand_bad_requests(server):
-    counts = cases.Storm(server["rest"], server["grpc"], None if REAL else cases.LIMIT).run(bad=10_000)
+    counts = Storm(server["rest"], server["grpc"], None if REAL else cases.LIMIT).run(bad=10_000)
     assert counts["good", "OK"] == 10_000
 
 
@@ -249,13 +255,3 @@ def test_client_from_several_threads(url, known):
         for thread in threads:
             thread.join()
     assert wrong == [False] * 24
-
-
-def test_golden_config_is_read_by_the_official_parser():
-    from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
-
-    for path in (cases.GOLDEN / "models.config", cases.HERE.parent / "savedmodels" / "models.config"):
-        parsed = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
-        for config in parsed.model_config_list.config:
-            assert config.base_path == f"/models/{config.name}" and json.dumps(config.name)

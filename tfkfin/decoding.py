@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin import baselines, board, metrics, training
+from tfkfin import baselines, board, linear, metrics, training
 from tfkfin.console import InputError, log
 from tfkfin.data import batches
 from tfkfin.data.dataset import Subject
@@ -23,15 +23,19 @@ from tfkfin.runs import Run
 
 def new_head(run: Run, num_classes: int = 0) -> keras.Model:
     """The classifier of a recipe with random weights, for `num_classes` (0: one a movement of the dataset)."""
-    options, dataset = run.recipe.classifier, run.dataset
-    return classifier(dataset.channels, len(run.recipe.features.names), num_classes or len(dataset.movements),
-                      options.filters, options.copies, options.noise, options.dropout)
+    options, channels, names = run.recipe.classifier, run.dataset.channels, run.recipe.features.names
+    num_classes = num_classes or len(run.dataset.movements)
+    if options.kind == "linear":
+        return linear.new_head(options, channels, names, num_classes)
+    return classifier(channels, len(names), num_classes, options.filters, options.copies, options.noise,
+                      options.dropout)
 
 
 def new_joint(run: Run, num_classes: int = 0) -> keras.Model:
     """FINs and head of a recipe as one model, with random (or pretrained) weights."""
     options, names = run.recipe.fin.model_copy(update={"pretrained": ""}), run.recipe.features.names
-    return joint(zoo.new_bank(options, names, run.length, run.dataset.channels), new_head(run, num_classes))
+    bank = zoo.new_bank(options, names, run.length, run.dataset.channels)
+    return joint(bank, new_head(run, num_classes), run.recipe.classifier.lags)
 
 
 class HeadTrainer:
@@ -66,6 +70,22 @@ class HeadTrainer:
         with training.progress(title, steps) as bar:
             calls = [bar, *cosine, *callbacks]
             return self.model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=calls).history
+
+
+class LinearTrainer:
+    """The linear head in place of `HeadTrainer`: solved, not trained."""
+
+    def __init__(self, run: Run):
+        self.model = new_head(run)
+        self.correlate = linear.Correlator(run.recipe.classifier.lags, run.length, run.dataset.channels)
+        self._predict = training.Predictor(self.model)
+
+    def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
+        """Solves for a subject's windows, their features (N, C, F), true or imitated, and class indices (N,)."""
+        linear.solve(self.model, features, self.correlate(part), labels)
+
+    def predict(self, part: Subject, features: np.ndarray) -> np.ndarray:
+        return self._predict([features, self.correlate(part)], 4096)
 
 
 class JointTrainer:
@@ -137,13 +157,19 @@ class Finetuned:
 
 
 def classify(run: Run) -> dict:
-    dataset, names, trainer = run.dataset, run.recipe.features.names, HeadTrainer(run)
+    dataset, names, solved = run.dataset, run.recipe.features.names, run.recipe.classifier.kind == "linear"
+    trainer = LinearTrainer(run) if solved else HeadTrainer(run)
     for subject in _unfinished(run, "classify"):
         began = time.monotonic()
-        parts = (subject.select(r) for r in (dataset.split.train_repetitions, dataset.split.test_repetitions))
+        parts = [subject.select(r) for r in (dataset.split.train_repetitions, dataset.split.test_repetitions)]
         train, test = ((p.features(names, dataset.length, dataset.rate_hz), dataset.labels(p)) for p in parts)
-        history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
-        predicted = trainer.predict(test[0], 4096).argmax(axis=1)
+        if solved:
+            trainer.fit(parts[0], *train)
+            history, probabilities = {"loss": [], "accuracy": []}, trainer.predict(parts[1], test[0])
+        else:
+            history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
+            probabilities = trainer.predict(test[0], 4096)
+        predicted = metrics.vote(probabilities, parts[1].windows, run.recipe.classifier.vote).argmax(axis=1)
         svm = baselines.accuracy(baselines.svm(), train, test)
         _save(trainer.model, run, "classify", subject)
         with board.Board(run.board(f"classify/S{subject.number}")) as shown:
@@ -157,14 +183,15 @@ def finetune(run: Run) -> dict:
     trainer = JointTrainer(run)
     trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
+    solver = LinearTrainer(run) if run.recipe.classifier.kind == "linear" else None
     for subject in _unfinished(run, "finetune"):
         trainer.restart()
         trainer.head.load_weights(_weights(run, "classify", subject.number))
-        _finetune_subject(run, trainer, subject)
+        _finetune_subject(run, trainer, subject, solver)
     return _accuracies(run, "finetune")
 
 
-def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject) -> None:
+def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver: LinearTrainer | None) -> None:
     dataset, names = run.dataset, run.recipe.features.names
     began = time.monotonic()
 
@@ -178,13 +205,18 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject) -> None
             shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
 
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
-        trainer.fit(*examples(dataset.split.finetune_repetitions), run.recipe.seed, callbacks=profiler, after=after)
+        train = examples(dataset.split.finetune_repetitions)
+        if solver is not None:  # the head meets imitated features now, so it is solved for these
+            seen = trainer.predict(batches.of_subject(train[0], *train[1:], dataset.length, 64))["features"]
+            solver.fit(train[0], seen, train[2])
+            trainer.head.set_weights(solver.model.get_weights())
+        trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
         test, true, labels = examples(dataset.split.test_repetitions)
         outputs = trainer.predict(batches.of_subject(test, true, labels, dataset.length, 64))
         scores = metrics.imitation(true, outputs["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)
     _save(trainer.model, run, "finetune", subject)
-    predicted = outputs["probabilities"].argmax(axis=1)
+    predicted = metrics.vote(outputs["probabilities"], test.windows, run.recipe.classifier.vote).argmax(axis=1)
     _finish_subject(run, "finetune", subject, labels, predicted, {"fin_finetuned": scores}, began)
 
 

@@ -121,12 +121,16 @@ class Fin(Section):
     units: Count = 32
     layers: Count = 3
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
+    start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
     pretrained: str = "auto"  # FINs to start from: "auto" the shipped ones of the family, a name or folder, "" random
 
 
 class Classifier(Section):
-    """Augmentation and Conv2D/BN/PReLU head."""
+    """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
+    kind: Literal["conv", "linear"] = "conv"  # conv: the paper's
+    lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # linear: autocorrelations it sees beside the features, in samples
+    vote: Count = 1  # decisions averaged: the last so many windows of the movement
     filters: tuple[Count, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
     copies: Count = 12  # row 0 is the feature itself, the others its noisy shadows
     noise: float = Field(0.01, ge=0)  # sd of the shadows' noise, in z-scored units
@@ -161,7 +165,7 @@ class Classify(Section):
 class Finetune(Section):
     """Stage 3: FINs and head together, subject by subject."""
 
-    epochs: Count = 2
+    epochs: int = Field(2, ge=0)
     windows_per_epoch: int = Field(256, ge=0)  # 0: every window once
     batch_size: Count = 32
     fin_learning_rate: float = Field(1e-3, ge=0)  # 0 freezes the FINs

@@ -90,16 +90,18 @@ class Predictor:
     """A model's outputs over many windows, through one graph whatever the size of the last batch."""
 
     def __init__(self, model: keras.Model):
-        signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+        signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, tf.float32), model._inputs_struct)
         self._call = tf.function(lambda x: model(x, training=False), input_signature=[signature])
 
     def __call__(self, data, batch_size: int = 64):
-        """Outputs for an array (N, ...) or a dataset of inputs, or of (inputs, targets): arrays (N, ...)."""
-        if isinstance(data, np.ndarray):
-            batches = (data[i : i + batch_size] for i in range(0, max(1, len(data)), batch_size))
+        """Outputs for an array (N, ...), a list of them, or a dataset of (inputs, targets): arrays (N, ...)."""
+        if isinstance(data, np.ndarray | list):
+            count = len(data[0]) if isinstance(data, list) else len(data)
+            batches = (tf.nest.map_structure(lambda a: a[i : i + batch_size], data)
+                       for i in range(0, max(1, count), batch_size))
         else:
             batches = (batch[0] if isinstance(batch, tuple) else batch for batch in data)
-        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(tf.convert_to_tensor(x))) for x in batches]
+        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(tf.nest.map_structure(tf.convert_to_tensor, x))) for x in batches]
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 

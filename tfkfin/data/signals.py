@@ -8,7 +8,7 @@ recording, which is what FINs see.
 import numpy as np
 from scipy import fft
 
-AMPLITUDE = (0.03, 8.0)  # sd of a window, log-uniform: near silence ... a burst in a recording that is mostly rest
+AMPLITUDE = (0.6, 1.1)  # sd of a window, log-normal: median and sd of the logarithm, from near silence to bursts
 LOW_HZ, HIGH_HZ = (5.0, 60.0), (120.0, 500.0)  # where the pass band begins and ends; amplifiers and skin differ
 ENVELOPE_HZ = (1.0, 80.0)  # how fast the amplitude fluctuates inside a window
 PEAK = 40.0  # sd; artefacts beyond are clipped as amplifiers do
@@ -26,7 +26,7 @@ def windows(rng: np.random.Generator, count: int, length: int, rate_hz: float = 
     x *= _envelope(rng, count, length, rate_hz)
     x /= np.sqrt(np.mean(x**2, axis=1, keepdims=True)) + 1e-9
     x += _disturbance(rng, count, length, rate_hz)
-    x *= np.exp(rng.uniform(*np.log(AMPLITUDE), (count, 1)))
+    x *= AMPLITUDE[0] * np.exp(AMPLITUDE[1] * rng.standard_normal((count, 1)))
     return np.clip(x, -PEAK, PEAK).astype(np.float32)
 
 

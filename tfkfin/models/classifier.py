@@ -1,11 +1,11 @@
-"""The classifier: noisy replicas of the features, then three Conv2D/BatchNorm/PReLU blocks (paper §3.1, §3.2)."""
+"""Classifiers: the paper's (noisy replicas, three Conv2D/BatchNorm/PReLU blocks; §3.1, §3.2) and a linear one."""
 
 from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from tfkfin.models.scaling import ZScore
+from tfkfin.models.scaling import LogScale, ZScore
 
 
 def kernel_sizes(extent: int, blocks: int = 3) -> tuple[int, ...]:
@@ -38,4 +38,18 @@ def classifier(channels: int, num_features: int, num_classes: int, filters: Sequ
         if i == 1 and dropout:
             x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Flatten()(x))
+    return keras.Model(inputs, outputs, name="classifier")
+
+
+def linear_classifier(channels: int, features: Sequence[str], num_correlations: int, num_classes: int) -> keras.Model:
+    """A linear head: features (B, C, F) in own units and correlations (B, S) -> probabilities (B, num_classes).
+
+    Positive features by their logarithm, everything z-scored, one dense layer and softmax: the form of a linear
+    discriminant, from whose closed-form solution it starts (see `tfkfin.linear`).
+    """
+    inputs = [keras.Input((channels, len(features)), name="features"),
+              keras.Input((num_correlations,), name="correlations")]
+    x = layers.Flatten()(LogScale(tuple(features), name="log_scale", dtype="float32")(inputs[0]))
+    x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()([x, inputs[1]]))
+    outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(num_classes, name="linear")(x))
     return keras.Model(inputs, outputs, name="classifier")

@@ -8,12 +8,14 @@ Paper §3.1: three Bi-LSTM layers of 32 units, then a dense layer to one value.
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from tfkfin.models.recurrent import BiLSTM
 from tfkfin.models.scaling import LOG_SCALED, FeatureScale
 
 FAMILIES = ("bilstm", "conv", "dense")
+STARTS = ("long_memory", "keras")
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -37,7 +39,7 @@ class PerChannel(layers.Wrapper):
 
 
 def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_layers: int = 3,
-        readout: str = "both") -> keras.Model:
+        readout: str = "both", start: str = "long_memory") -> keras.Model:
     """A FIN of one feature: standardised one-channel window (N, length, 1) -> feature (N, 1) in its own units.
 
     Args:
@@ -47,15 +49,21 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
         units: width of a layer.
         num_layers: Bi-LSTM layers, or hidden layers of the other families.
         readout: Bi-LSTM states read: "both" directions (paper's text) or "reverse" (authors' code).
+        start: a Bi-LSTM's random weights: "long_memory" (see `start_with_long_memory`) or Keras's own.
 
     Raises:
-        ValueError: unknown family.
+        ValueError: unknown family or start.
     """
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {FAMILIES}. Received: family={family!r}")
+    if start not in STARTS:
+        raise ValueError(f"`start` must be one of {STARTS}. Received: start={start!r}")
     inputs = keras.Input((length, 1), name="emg")
     if family == "bilstm":
-        x = BiLSTM(units, num_layers, readout=readout, name="bilstm")(inputs)
+        body = BiLSTM(units, num_layers, readout=readout, name="bilstm")
+        x = body(inputs)
+        if start == "long_memory":
+            start_with_long_memory(body, length)
     elif family == "conv":
         x = _conv_body(inputs, units, num_layers)
     else:
@@ -63,6 +71,32 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
     y = layers.Dense(1, name="linear")(x)
     outputs = FeatureScale(log=feature in LOG_SCALED, name="scale", dtype="float32")(y)
     return keras.Model(inputs, outputs, name=f"fin_{feature.lower()}")
+
+
+def start_with_long_memory(body: BiLSTM, length: int) -> None:
+    """Gives a Bi-LSTM random weights from which averages over a window are near: the FINs' own start.
+
+    A gate bias of 1, Keras's default, forgets within four samples of 600. Here every unit remembers for a time drawn
+    log-uniformly from 10 samples to twice the window, and takes in as much less a step: biases log T of the forget and
+    -log T of the input gate (chrono initialisation, Tallec and Ollivier, ICLR 2018). The first layer's units respond
+    to the signal at scattered slopes and thresholds, a few standard deviations wide, so that its states are averages
+    of random sigmoidal features of the samples, with little feedback between units.
+    """
+    rng = np.random.default_rng(np.random.randint(2**31))  # the global state that keras.utils.set_random_seed sets
+    for i, pair in enumerate(body.stack):
+        for lstm in (pair.forward_layer, pair.backward_layer):
+            kernel, recurrent, bias = lstm.get_weights()  # gates in Keras's order: input, forget, cell, output
+            taking, keeping, cell, showing = (slice(k * lstm.units, (k + 1) * lstm.units) for k in range(4))
+            memory = np.exp(rng.uniform(np.log(10), np.log(2 * length), lstm.units))  # samples
+            bias[keeping], bias[taking] = np.log(memory), -np.log(memory)
+            if i == 0:
+                slope = rng.choice([-1.0, 1.0], lstm.units) * np.exp(rng.uniform(np.log(0.1), np.log(2), lstm.units))
+                kernel[:, cell] = slope
+                bias[cell] = -slope * rng.normal(0, 2.5, lstm.units)  # thresholds in sd
+                for gate, sd in ((taking, 0.7), (keeping, 0.02), (showing, 0.05)):
+                    kernel[:, gate] = rng.normal(0, sd, (kernel.shape[0], lstm.units))
+                recurrent *= 0.2
+            lstm.set_weights([kernel, recurrent, bias])
 
 
 def _conv_body(inputs, units: int, num_layers: int):

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfkfin.models.correlation import Correlations
+
 
 @keras.saving.register_keras_serializable(package="tfkfin")
 class Joint(keras.Model):
@@ -36,9 +38,13 @@ class Joint(keras.Model):
         return self.compute_metrics(x, y, predicted, weight)
 
 
-def joint(bank: keras.Model, classifier: keras.Model) -> Joint:
-    """Wires a bank of FINs (B, L, C) -> (B, C, F) in front of a classifier (B, C, F) -> (B, G)."""
+def joint(bank: keras.Model, classifier: keras.Model, lags: tuple[int, ...] = ()) -> Joint:
+    """Wires a bank of FINs (B, L, C) -> (B, C, F) in front of a classifier (B, C, F) -> (B, G).
+
+    A classifier with a second input takes the window's correlations (at `lags`) there.
+    """
     inputs = keras.Input(bank.input_shape[1:], name="emg")
     features = bank(inputs)
-    outputs = {"probabilities": classifier(features), "features": features}
+    seen = [features, Correlations(lags, name="correlate")(inputs)] if len(classifier.inputs) > 1 else features
+    outputs = {"probabilities": classifier(seen), "features": features}
     return Joint(inputs, outputs, name="joint")

@@ -15,8 +15,9 @@ import tensorflow as tf
 from keras import layers
 
 from tfkfin.models import native
+from tfkfin.models.block import block_bilstm
 
-ENGINES = ("auto", "keras", "native")
+ENGINES = ("auto", "keras", "native", "block")
 READOUTS = ("both", "reverse")
 
 _forced = contextvars.ContextVar("tfkfin_engine", default=None)
@@ -34,10 +35,10 @@ def _check_engine(name: str, value: str) -> str:
 def engine(name: str):
     """Forces the engine of every `BiLSTM` called or traced inside the block.
 
-    An exported SavedModel must hold stock operations only: trace it inside `with engine("keras"):`.
+    An exported SavedModel must hold stock operations only: trace it inside `with engine("block"):`, or "keras".
 
     Args:
-        name: "keras", "native" or "auto".
+        name: "keras", "native", "block" (one stock operation a sequence, for export) or "auto".
     """
     token = _forced.set(_check_engine("name", name))
     try:
@@ -60,7 +61,7 @@ def _refusal(dtype: str, demanded: bool) -> str | None:
 
 
 def chosen_engine(wanted: str, dtype: str = "float32") -> str:
-    """The engine that runs: "keras" or "native".
+    """The engine that runs: "keras", "native" or "block".
 
     Args:
         wanted: the layer's own choice; the context manager, then `TFKFIN_ENGINE`, go before it.
@@ -71,7 +72,7 @@ def chosen_engine(wanted: str, dtype: str = "float32") -> str:
     """
     named = _check_engine("TFKFIN_ENGINE", os.environ.get("TFKFIN_ENGINE") or wanted)
     name = _forced.get() or named
-    if name == "keras":
+    if name in ("keras", "block"):
         return name
     reason = _refusal(dtype, name == "native")
     if reason is None:
@@ -167,7 +168,10 @@ class BiLSTM(layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        if chosen_engine(self.engine, self.compute_dtype) == "native":
+        chosen = chosen_engine(self.engine, self.compute_dtype)
+        if chosen == "block":
+            return block_bilstm(inputs, self.stack, self.readout)
+        if chosen == "native":
             cells = [half.cell for layer in self.stack for half in (layer.forward_layer, layer.backward_layer)]
             weights = [tf.convert_to_tensor(w.value) for c in cells for w in (c.kernel, c.recurrent_kernel, c.bias)]
             return native_bilstm(inputs, weights, self.readout, keep=training is True)

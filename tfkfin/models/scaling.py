@@ -35,6 +35,26 @@ class ZScore(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
+class LogScale(keras.layers.Layer):
+    """Takes the logarithm of those of the last axis' features that are positive and scale with the signal.
+
+    Args:
+        features: their names, in order. Input and output: (..., F).
+    """
+
+    def __init__(self, features: tuple[str, ...], **kwargs):
+        super().__init__(**kwargs)
+        self.features = tuple(features)
+        self._mask = np.array([name in LOG_SCALED for name in self.features])
+
+    def call(self, inputs):
+        return ops.where(self._mask, ops.log(ops.maximum(inputs, FLOOR)), inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "features": list(self.features)}
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
 class FeatureScale(keras.layers.Layer):
     """The last step of a FIN: its linear output y -> the feature in its own units.
 

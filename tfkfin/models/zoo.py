@@ -36,7 +36,7 @@ def rate_hz(name: str | Path) -> float:
 
 def new_bank(options: Fin, features: tuple[str, ...], length: int, channels: int) -> keras.Model:
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
-    built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout)
+    built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
              for name in features]
     bank = fins.bank(built, channels)
     if options.pretrained:

@@ -56,7 +56,7 @@ def decoder(run: Run, subject: int) -> Bundle:
     emg = (mean + sd * noise).astype(np.float32)
     spec = tf.TensorSpec((None, made.length, made.channels), tf.float32, name="emg")
     return Bundle(lambda folder: graph.save_decoder(made, folder),
-                  [(name, emg) for name in ("serving_default", "features", "stream")], (made.answer, spec),
+                  [(name, emg) for name in ("serving_default", "features", "stream")], (made.edge, spec),
                   card.of_decoder(run, subject, model.count_params(), mean, sd))
 
 
@@ -65,6 +65,7 @@ def fins(run: Run) -> Bundle:
     options = run.recipe.fin.model_copy(update={"pretrained": ""})
     bank = zoo.new_bank(options, run.recipe.features.names, run.length, 1)
     bank.load_weights(run.folder / "imitate" / "fins.weights.h5")
+    graph.stock(bank)
     emg = np.random.default_rng(0).standard_normal((1, run.length, 12)).astype(np.float32)
     rate = run.recipe.window.rate_hz if run.recipe.source.kind == "signals" else run.dataset.rate_hz
     spec = tf.TensorSpec((None, run.length, None), tf.float32, name="emg")

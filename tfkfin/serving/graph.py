@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfkfin.models import fin as fins
 from tfkfin.models.recurrent import BiLSTM, engine
 
-BLOCK = 32  # windows in the network at a time; 12 channels, 4 FINs of 3 x Bi-LSTM(32): about half a gigabyte
+BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 
 
 class Decoder:
@@ -36,12 +36,18 @@ class Decoder:
         self.num_features = model.get_layer("fins").output_shape[-1]
         window = tf.TensorSpec((None, self.length, self.channels), tf.float32)
         per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
-        self.fins = once(model.get_layer("fins"), window)  # in the graph once, for all signatures
+        bank = model.get_layer("fins")  # in the graph once, for all signatures
+        stock(bank)
+        self.fins, self.loop = once(bank, window), once(bank, window, "keras")
         self.head = once(model.get_layer("classifier"), per_channel)
 
-    def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+    def edge(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `answer`, of operations that ONNX has too: Keras's loop over samples."""
+        return self.answer(emg, self.loop)
+
+    def answer(self, emg: tf.Tensor, fins_function: Callable | None = None) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
-        features = self.fins((emg - self.mean) / self.sd)
+        features = (fins_function or self.fins)((emg - self.mean) / self.sd)
         probabilities = self.head(features)
         label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
         return {"probabilities": probabilities, "label": label, "features": features}
@@ -99,9 +105,17 @@ def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
         return tf.debugging.assert_all_finite(emg, "emg holds NaN or Inf, where volts are expected")
 
 
-def once(model: keras.Model, spec: tf.TensorSpec) -> Callable:
+def once(model: keras.Model, spec: tf.TensorSpec, engine_name: str = "block") -> Callable:
     """A model at inference as one function of the graph."""
-    return tf.function(lambda x: model(x, training=False), input_signature=[spec], autograph=False)
+    def call(x):
+        with engine(engine_name):
+            return model(x, training=False)
+
+    return tf.function(call, input_signature=[spec], autograph=False)
+
+
+def _lstms(bank: keras.Model) -> list[BiLSTM]:
+    return [layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)]
 
 
 def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
@@ -124,15 +138,13 @@ def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size:
 
 def stock(bank: keras.Model) -> None:
     """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
-    for model in fins.fins_of(bank):
-        for layer in model.layers:
-            for both in layer.stack if isinstance(layer, BiLSTM) else ():
-                both.forward_layer.use_cudnn = both.backward_layer.use_cudnn = False
+    for layer in _lstms(bank):
+        for both in layer.stack:
+            both.forward_layer.use_cudnn = both.backward_layer.use_cudnn = False
 
 
 def save_decoder(decoder: Decoder, folder: Path) -> None:
     """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`."""
-    stock(decoder.model.get_layer("fins"))
     window = tf.TensorSpec((None, decoder.length, decoder.channels), tf.float32, name="emg")
     stretch = tf.TensorSpec((None, None, decoder.channels), tf.float32, name="emg")
     _save(decoder.model, folder, {"serving_default": (decoder.serve, window), "features": (decoder.features, window),
@@ -158,7 +170,6 @@ def open_bank(bank: keras.Model) -> Callable:
 
 def save_fins(bank: keras.Model, folder: Path) -> None:
     """Writes the SavedModel of FINs alone: standardised windows (B, L, C), any C -> features (B, C, F)."""
-    stock(bank)
     spec = tf.TensorSpec((None, bank.input_shape[1], None), tf.float32, name="emg")
     serve = open_bank(bank)
     _save(bank, folder, {"serving_default": (serve, spec), "features": (serve, spec)})
@@ -167,7 +178,6 @@ def save_fins(bank: keras.Model, folder: Path) -> None:
 def _save(model: keras.Model, folder: Path, endpoints: dict[str, tuple]) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
-    with engine("keras"):
-        for name, (function, spec) in endpoints.items():
-            archive.add_endpoint(name, function, input_signature=[spec])
-        archive.write_out(str(folder), verbose=False)
+    for name, (function, spec) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    archive.write_out(str(folder), verbose=False)

@@ -1,0 +1,1 @@
+"""The paper's experiments, reproduced and questioned: `python -m tfkfin.experiments --help`."""

@@ -1,0 +1,50 @@
+"""Labels ahead of time: what the movement will be `horizon` after a window's last sample, inside its own recording.
+
+The rule, and why. Windows are those of every other experiment. The target is the label of the sample at the window's
+last sample + horizon, in the same recording; rest is a class there, because movements are parted by rest and without
+it no label would ever change. Rest belongs to the repetition before it. A window is left out where that sample lies
+beyond the recording, before the first movement, or in a repetition of the other side of the split: then neither the
+window nor the moment it is judged by is shared between training and test.
+"""
+
+import numpy as np
+
+from tfkfin.data import dataset as datasets
+from tfkfin.data import ninapro, windows
+from tfkfin.data.dataset import Dataset, Subject
+
+
+def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
+    """The repetition each sample (T,) belongs to, rest to the one before; 0: to none."""
+    known = (labels > 0) & (repetitions > 0)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(labels)), -1))
+    owner = np.where(last >= 0, repetitions[last], 0)
+    return np.where((labels > 0) & (repetitions == 0), 0, owner)
+
+
+def ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Label and repetition (0: none) of the samples `last` (N,) + horizon."""
+    at = last + horizon
+    inside = at < len(labels)
+    at = np.minimum(at, len(labels) - 1)
+    return labels[at], np.where(inside, owner[at], 0)
+
+
+def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.ndarray, np.ndarray]:
+    """For every window of `dataset.load(subject.number)`: the movement ahead (N,) and the repetition it lies in."""
+    recording = datasets.resampled(ninapro.read(dataset.files[subject.number]), dataset.window.rate_hz)
+    labels, owner = recording.labels, owners(recording.labels, recording.repetitions)
+    split = dataset.split
+    wanted = {*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions}
+    every = windows.segments(labels, recording.repetitions, dataset.window.rest)
+    cut = windows.starts([s for s in every if owner[s.start] in wanted], dataset.length, dataset.stride)
+    if not np.array_equal(cut.movements, subject.windows.movements):
+        raise RuntimeError(f"{recording.path}: its windows are not those that were loaded")
+    return ahead(labels, owner, cut.starts + dataset.length - 1, round(horizon_ms * dataset.rate_hz / 1000))
+
+
+def usable(split, own: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Whether the target's repetition (N,) is on the same side of the split as the window's own (N,)."""
+    test = np.asarray(split.test_repetitions)
+    train = np.unique([*split.train_repetitions, *split.pretrain_repetitions, *split.finetune_repetitions])
+    return np.where(np.isin(own, test), np.isin(there, test), np.isin(there, train))
