@@ -175,10 +175,11 @@ def test_command_line_replays_without_tensorflow(server, tiny_db2):
     script = "import sys; sys.modules.update(tensorflow=None, keras=None); from tfkfin import client; " \
              "from tfkfin.console import run; run(client.main)"
     done = subprocess.run([sys.executable, "-c", script, "--url", server["rest"], "--model", "decoder", "--data",
-                           str(file), "--seconds", "3"], capture_output=True, text=True, timeout=60)
+                           str(file), "--seconds", "3", "--repetitions", "2"],
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("decided") == 30
-    assert "30 decisions, accuracy" in done.stdout and "p99" in done.stdout
+    assert "repetitions 2: 30 decisions, accuracy" in done.stdout and "p99" in done.stdout
     done = subprocess.run([sys.executable, "-m", "tfkfin.client", "--url", server["rest"], "--model", "no_such"],
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.startswith("error: NOT_FOUND") and done.stderr.count("\n") == 1

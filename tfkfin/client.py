@@ -15,7 +15,7 @@ __all__ = ["Client", "ServingError", "connect", "replay"]
 
 EXAMPLES = """examples:
   python -m tfkfin.client --url http://localhost:8501 --model demo_s1 --data DB2/S1_E1_A1.mat
-      over REST; needs no TensorFlow
+      over REST, without TensorFlow; add --repetitions 2,5 to score those only that it was not trained on
   python -m tfkfin.client --url grpc://localhost:8500 --model demo_s1 --label canary --data DB2/S1_E1_A1.mat --realtime
       over gRPC (extra: serve), the version labelled canary, at the speed of the recording
   python -m tfkfin.client --url http://localhost:8501 --model demo_s1
@@ -49,7 +49,7 @@ def connect(url: str, model: str | None = None, version: int | None = None, labe
 
 @dataclass(frozen=True)
 class Decision:
-    """A window's answer: `time_s` of its last sample, the true label (None where the window holds several)."""
+    """A window's answer: `time_s` of its last sample; the true label, None where it holds several or is not scored."""
 
     time_s: float
     label: int
@@ -64,7 +64,7 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
 
     Args:
         emg: (T, C) volts.
-        labels: (T,) movements, 0 is rest.
+        labels: (T,) movements, 0 is rest, below 0 what is not to be scored.
         realtime: wait until a window would have been recorded.
     """
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
@@ -80,7 +80,7 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
         latency = time.perf_counter() - sent
         if "label" not in answer:
             raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
-        true = int(inside[0]) if (inside == inside[0]).all() else None
+        true = int(inside[0]) if inside[0] >= 0 and (inside == inside[0]).all() else None
         label, probability = int(answer["label"][0]), float(answer["probabilities"][0].max())
         yield Decision((first + length) / rate_hz, label, probability, true, latency)
 
@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stride-ms", type=float, default=100.0, help="between decisions (default: 100)")
     p.add_argument("--seconds", type=float, help="replay only the first so many")
     p.add_argument("--realtime", action="store_true", help="at the speed of the recording; default: as fast as it goes")
+    p.add_argument("--repetitions", metavar="2,5", help="score these only (default: all, so also those that the model "
+                   "was trained on)")
     p.add_argument("--rest", action="store_true", help="score windows of rest too (label 0)")
     p.add_argument("--quiet", action="store_true", help="the summary only")
     p.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a request (default: 10)")
@@ -132,15 +134,26 @@ def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:
 
     console = Console(highlight=False)
     stop = len(recording.emg) if arguments.seconds is None else int(arguments.seconds * recording.rate_hz)
-    decisions = []
-    for d in replay(client, recording.emg[:stop], recording.labels[:stop], recording.rate_hz, arguments.stride_ms,
+    decisions, labels = [], _scored(recording, arguments.repetitions)
+    for d in replay(client, recording.emg[:stop], labels[:stop], recording.rate_hz, arguments.stride_ms,
                     arguments.realtime):
         decisions.append(d)
         if not arguments.quiet:
-            true = "mixed" if d.true is None else f"{d.true:>5}"
+            true = f"{'-' if d.true is None else d.true:>3}"
             console.print(f"{d.time_s:9.3f} s   decided {d.label:>3} ({d.probability:.2f})   true {true}   "
                           f"{1000 * d.latency_s:7.2f} ms")
-    console.print(summary(decisions, arguments.rest, client.target.described), soft_wrap=True)
+    which = f"repetitions {arguments.repetitions}" if arguments.repetitions else "all repetitions"
+    console.print(summary(decisions, arguments.rest, f"{client.target.described}, {which}"), soft_wrap=True)
+
+
+def _scored(recording, repetitions: str | None) -> np.ndarray:
+    """The recording's labels (T,), -1 where a movement is of another repetition."""
+    if repetitions is None:
+        return recording.labels
+    from tfkfin.data.splits import parse_numbers
+
+    kept = np.isin(recording.repetitions, parse_numbers(repetitions)) | (recording.labels == 0)
+    return np.where(kept, recording.labels, -1)
 
 
 def summary(decisions: list[Decision], rest: bool, where: str) -> str:

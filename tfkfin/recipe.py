@@ -119,7 +119,7 @@ class Fin(Section):
 
     family: Literal["bilstm", "conv", "dense"] = "bilstm"
     units: Count = 32
-    layers: Count = 3
+    layers: int = Field(0, ge=0)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
     pretrained: str = "auto"  # FINs to start from: "auto" the shipped ones of the family, a name or folder, "" random

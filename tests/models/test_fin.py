@@ -52,3 +52,15 @@ def test_a_fin_learns(family):
 def test_unknown_family():
     with pytest.raises(ValueError, match="`family` must be one of .* Received: family='cnn'"):
         fin.fin("RMS", 600, "cnn")
+
+
+def test_long_memory_is_a_start_and_keras_another():
+    keras.utils.set_random_seed(3)
+    chrono, plain = fin.fin("RMS", 600), fin.fin("RMS", 600, start="keras")
+    bias = chrono.get_layer("bilstm").stack[1].forward_layer.get_weights()[2]
+    memory = 1 + np.exp(bias[32:64])  # samples that a forget gate of sigmoid(log T) keeps: 1 / (1 - f) = 1 + T
+    assert memory.min() > 10 and memory.max() < 1300
+    np.testing.assert_allclose(bias[:32], -bias[32:64])
+    assert (plain.get_layer("bilstm").stack[1].forward_layer.get_weights()[2][32:64] == 1).all()
+    with pytest.raises(ValueError, match="`start` must be one of .* Received: start='zero'"):
+        fin.fin("RMS", 600, start="zero")

@@ -40,7 +40,7 @@ def section(lab: Lab, folder) -> Section:
         panels.append((labels[kind] + " learnt from", [getattr(s, kind) for s in varied], lines))
     path = figures.save(figures.curves(panels), folder / "plots" / "efficiency.png")
     blocks.append(Figure(path, f"Accuracy against the amount of data, mean ± sd over subjects. Data: {lab.on}. "
-                         "Left: all repetitions, each held movement cut short. Right: repetitions at equal numbers of windows."))
+                         "Left: every held movement cut short. Right: repetitions at equal numbers of windows."))
     tests = {"100 % - 20 %": _ends(lab, "fraction"), "all repetitions - one": _ends(lab, "repetitions")}
     return Section("efficiency", "4. Data efficiency (paper's experiment 4)", [_finding(tests)], blocks, _trust(lab),
                    data | {"tests": tests})

@@ -12,9 +12,10 @@ import numpy as np
 from keras import layers, ops
 
 from tfkfin.models.recurrent import BiLSTM
-from tfkfin.models.scaling import LOG_SCALED, FeatureScale
+from tfkfin.models.scaling import LOG_SCALED, FeatureScale, LogScale
 
 FAMILIES = ("bilstm", "conv", "dense")
+LAYERS = {"bilstm": 3, "conv": 2, "dense": 3}
 STARTS = ("long_memory", "keras")
 
 
@@ -38,7 +39,7 @@ class PerChannel(layers.Wrapper):
         return (input_shape[0], input_shape[2], depth)
 
 
-def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_layers: int = 3,
+def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_layers: int = 0,
         readout: str = "both", start: str = "long_memory") -> keras.Model:
     """A FIN of one feature: standardised one-channel window (N, length, 1) -> feature (N, 1) in its own units.
 
@@ -47,7 +48,7 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
         length: samples a window; 600 is 300 ms at 2 kHz.
         family: "bilstm" (paper), "conv" or "dense".
         units: width of a layer.
-        num_layers: Bi-LSTM layers, or hidden layers of the other families.
+        num_layers: Bi-LSTM layers, or hidden layers of the other families; 0 takes the family's own.
         readout: Bi-LSTM states read: "both" directions (paper's text) or "reverse" (authors' code).
         start: a Bi-LSTM's random weights: "long_memory" (see `start_with_long_memory`) or Keras's own.
 
@@ -58,6 +59,7 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
         raise ValueError(f"`family` must be one of {FAMILIES}. Received: family={family!r}")
     if start not in STARTS:
         raise ValueError(f"`start` must be one of {STARTS}. Received: start={start!r}")
+    num_layers = num_layers or LAYERS[family]
     inputs = keras.Input((length, 1), name="emg")
     if family == "bilstm":
         body = BiLSTM(units, num_layers, readout=readout, name="bilstm")
@@ -100,12 +102,24 @@ def start_with_long_memory(body: BiLSTM, length: int) -> None:
 
 
 def _conv_body(inputs, units: int, num_layers: int):
-    """Pointwise nonlinearities of short filters, averaged over time: what most temporal features are."""
-    x = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")(inputs)
+    """Nonlinearities of short filters, averaged over time, then compared on a logarithmic scale.
+
+    What most temporal features are: the mean of some function of a few neighbouring samples, and a function of such
+    means. The first filters start with scattered slopes and thresholds (in sd), as the Bi-LSTMs' units do.
+    """
+    first = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")
+    x = first(inputs)
+    rng = np.random.default_rng(np.random.randint(2**31))
+    slope = rng.choice([-1.0, 1.0], units) * np.exp(rng.uniform(np.log(0.2), np.log(2), units))
+    taps = rng.normal(0, 0.3, (3, 1, units))
+    taps[1, 0] += 1
+    first.set_weights([slope * taps, -np.abs(slope) * np.abs(rng.normal(0, 3, units))])
     for i in range(2, num_layers):
         x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
-    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)])
-    return layers.Dense(units, activation="relu", name="mix")(x)
+    x = layers.GlobalAveragePooling1D(name="mean")(x)
+    x = LogScale(("RMS",) * units, floor=1e-4, name="log")(x)
+    x = layers.Dense(2 * units, activation="gelu", name="mix_1")(x)
+    return layers.Dense(units, activation="gelu", name="mix_2")(x)
 
 
 def _dense_body(inputs, units: int, num_layers: int):

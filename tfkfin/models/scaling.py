@@ -40,18 +40,19 @@ class LogScale(keras.layers.Layer):
 
     Args:
         features: their names, in order. Input and output: (..., F).
+        floor: least value whose logarithm is taken.
     """
 
-    def __init__(self, features: tuple[str, ...], **kwargs):
+    def __init__(self, features: tuple[str, ...], floor: float = FLOOR, **kwargs):
         super().__init__(**kwargs)
-        self.features = tuple(features)
+        self.features, self.floor = tuple(features), floor
         self._mask = np.array([name in LOG_SCALED for name in self.features])
 
     def call(self, inputs):
-        return ops.where(self._mask, ops.log(ops.maximum(inputs, FLOOR)), inputs)
+        return ops.where(self._mask, ops.log(ops.maximum(inputs, self.floor)), inputs)
 
     def get_config(self):
-        return {**super().get_config(), "features": list(self.features)}
+        return {**super().get_config(), "features": list(self.features), "floor": self.floor}
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
