@@ -1,8 +1,6 @@
 """The main job itself, tiny: every stage, results, resume after a kill, bad input, TensorBoard."""
 
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess

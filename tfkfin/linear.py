@@ -1,7 +1,7 @@
 """The linear head: its weights are the closed-form solution of shrinkage linear discriminant analysis.
 
-As a FIN starts a network from a closed-form feature, this starts the classifier from a closed-form decision; fine-tuning
-may then move both.
+As a FIN starts a network from a closed-form feature, this starts the classifier from a closed-form decision;
+fine-tuning may then move both.
 """
 
 import keras

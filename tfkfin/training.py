@@ -101,7 +101,8 @@ class Predictor:
                        for i in range(0, max(1, count), batch_size))
         else:
             batches = (batch[0] if isinstance(batch, tuple) else batch for batch in data)
-        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(tf.nest.map_structure(tf.convert_to_tensor, x))) for x in batches]
+        tensors = (tf.nest.map_structure(tf.convert_to_tensor, batch) for batch in batches)
+        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(batch)) for batch in tensors]
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 

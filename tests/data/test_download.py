@@ -17,8 +17,9 @@ import pytest
 from fault_server import cut, damaged, endless, length, page, running, squeezed, stall, status, whole_only, wrong_range
 
 from tfkfin.console import InputError, run
-from tfkfin.data import download, ninapro, order, synthetic, transfer, unpack
+from tfkfin.data import download, ninapro, synthetic
 from tfkfin.data.__main__ import main
+from tfkfin.data.download import archive, order, transfer
 
 PATIENCE = transfer.Patience(tries=3, stall_s=0.4, backoff_s=0.01)
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"
@@ -260,7 +261,7 @@ def test_archives_that_are_large_as_a_whole_or_encrypted_are_refused(server, tmp
     body[body.index(b"PK\x01\x02") + 8] |= 1
     server.files[ZIP1] = bytes(body)
     assert "is encrypted" in fetch(server, tmp_path)[0][0].failure
-    monkeypatch.setattr(unpack, "_ALL", 1000)
+    monkeypatch.setattr(archive, "_ALL", 1000)
     assert "more than it can hold" in fetch(server, tmp_path, (2,))[0][0].failure
 
 
@@ -283,9 +284,9 @@ def test_any_damage_to_an_archive_is_found(tmp_path, archives):
                        + archives[1][place + 1 :]):
             path.write_bytes(broken)
             try:
-                assert unpack.unpack(path, 1, {1: target}, lambda: None) == {target: whole}
+                assert archive.unpack(path, 1, {1: target}, lambda: None) == {target: whole}
                 target.unlink()
-            except (unpack.Damaged, transfer.FetchError):
+            except (archive.Damaged, transfer.FetchError):
                 found += 1
             assert not target.exists() and [p.name for p in tmp_path.iterdir()] == ["a.zip"]
     assert found > 100

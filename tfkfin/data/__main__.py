@@ -53,7 +53,7 @@ def _synthesize(options) -> None:
 
 
 def _add_download(commands) -> None:
-    from tfkfin.data import download_command
+    from tfkfin.data.download import command as download_command
 
     text = "fetch Ninapro DB2, DB3 or DB7 (resumes, verifies, unpacks); the same command goes on where it ended"
     download_command.add_options(commands.add_parser("download", help=text, description=text))

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from tfkfin.console import InputError
@@ -14,8 +15,6 @@ OPSET = 17
 
 def _erfc(context, node, name: str, args: list) -> None:
     """Erfc, which an exact GELU takes and ONNX lacks, is 1 - Erf."""
-    import numpy as np
-
     erf = context.make_node("Erf", [node.input[0]])
     one = context.make_const(f"{name}__one", np.array(1, np.float32))
     node.type = "Sub"

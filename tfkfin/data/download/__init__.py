@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tfkfin.console import InputError
 from tfkfin.data import ninapro
-from tfkfin.data.order import SOURCES, Order, Outcome, recordings
-from tfkfin.data.part import Part
-from tfkfin.data.transfer import FetchError, Patience, Stopped, Transfer, room
-from tfkfin.data.unpack import Damaged, Sums, sha256, unpack
+from tfkfin.data.download.archive import Damaged, Sums, sha256, unpack
+from tfkfin.data.download.order import SOURCES, Order, Outcome, recordings
+from tfkfin.data.download.part import Part
+from tfkfin.data.download.transfer import FetchError, Patience, Stopped, Transfer, room
 
 
 class Download:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tfkfin.console import InputError
-from tfkfin.data.transfer import FetchError, room
+from tfkfin.data.download.transfer import FetchError, room
 
 _RECORDING = re.compile(r"S(\d+)_(?:E(\d)_A1|A1_E(\d))\.mat", re.IGNORECASE)
 _BLOCK = 1 << 20

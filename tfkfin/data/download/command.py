@@ -29,9 +29,9 @@ def add_options(parser) -> None:
 
 
 def action(options) -> None:
-    from tfkfin.data import order as orders
+    from tfkfin.data.download import order as orders
+    from tfkfin.data.download.transfer import Patience
     from tfkfin.data.splits import parse_numbers
-    from tfkfin.data.transfer import Patience
 
     if not 0.1 <= options.stall <= 3600:
         raise InputError(f"--stall is {options.stall:g}, but 0.1 to 3600 seconds are possible")
@@ -72,7 +72,7 @@ def _report(order, outcomes) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tfkfin.data.order import SOURCES
+    from tfkfin.data.download.order import SOURCES
     from tfkfin.data.splits import format_numbers
 
     table = Table(title=f"{order.database} in {order.folder}", box=SIMPLE_HEAD)

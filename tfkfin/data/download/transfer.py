@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfkfin import __version__
-from tfkfin.data.part import Part
+from tfkfin.data.download.part import Part
 
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _BLOCK = 1 << 16
