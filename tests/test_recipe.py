@@ -9,8 +9,11 @@ from tfkfin.recipe import Recipe
 SHIPPED = sorted(Path("pipelines").glob("*.toml"))
 
 
-def test_defaults_are_the_demo():
-    assert recipe.load("pipelines/demo.toml") == Recipe() == recipe.load("demo")
+def test_a_shipped_recipe_is_found_by_path_and_by_name_from_anywhere(tmp_path, monkeypatch):
+    by_path = recipe.load("pipelines/demo.toml")
+    monkeypatch.chdir(tmp_path)
+    assert recipe.load("demo") == recipe.load("pipelines/demo.toml") == by_path
+    assert by_path.source.kind == "synthetic"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
@@ -71,8 +74,8 @@ def test_settings_are_read_as_users_write_them():
 
 def test_digest_follows_options_and_not_places():
     base = Recipe()
-    assert base.replace(**{"source.data": "/elsewhere"}).digest == base.digest
-    assert base.replace(**{"window.stride_ms": 20}).digest != base.digest
+    assert recipe.replaced(base, **{"source.data": "/elsewhere"}).digest == base.digest
+    assert recipe.replaced(base, **{"window.stride_ms": 20}).digest != base.digest
 
 
 def test_a_file_that_is_no_recipe(tmp_path):

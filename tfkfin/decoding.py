@@ -16,6 +16,7 @@ from tfkfin.console import InputError, log
 from tfkfin.data import batches
 from tfkfin.data.dataset import Subject
 from tfkfin.models import zoo
+from tfkfin.models.augment import SignalAugment
 from tfkfin.models.classifier import classifier
 from tfkfin.models.joint import joint
 from tfkfin.runs import Run
@@ -35,7 +36,9 @@ def new_joint(run: Run, num_classes: int = 0) -> keras.Model:
     """FINs and head of a recipe as one model, with random (or pretrained) weights."""
     options, names = run.recipe.fin.model_copy(update={"pretrained": ""}), run.recipe.features.names
     bank = zoo.new_bank(options, names, run.length, run.dataset.channels)
-    return joint(bank, new_head(run, num_classes), run.recipe.classifier.lags)
+    changes = run.recipe.augment.model_dump()
+    augment = SignalAugment(**changes, seed=run.recipe.seed, name="augment") if any(changes.values()) else None
+    return joint(bank, new_head(run, num_classes), run.recipe.classifier.lags, augment)
 
 
 class HeadTrainer:

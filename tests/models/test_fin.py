@@ -12,7 +12,7 @@ def trainable(model):
 
 
 def test_parameters_are_those_of_the_papers_text():
-    # FACTS: 3 Bi-LSTM layers of 32 units on 1 input, one bias a gate, dense 64 -> 1. The paper's 22,508 fits no reading.
+    # FACTS: 3 Bi-LSTM layers of 32 units on 1 input, one bias a gate, dense 64 -> 1. The 22,508 fits no reading.
     assert trainable(fin.fin("RMS", 600)) == 58_433
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, run
 from tfkfin.recipe import Recipe
 
@@ -60,12 +61,11 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
     recipe, folder = train.resolve(arguments)
-    if recipe.source.kind == "signals":
-        raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
+    _refuse_others(recipe, arguments.experiment)
     quick = recipe.source.kind == "synthetic" if arguments.quick is None else arguments.quick
     if quick:
         windows = min(recipe.finetune.windows_per_epoch or QUICK["windows_per_epoch"], QUICK["windows_per_epoch"])
-        recipe = recipe.replace(**{"finetune.windows_per_epoch": windows})
+        recipe = recipes.replaced(recipe, **{"finetune.windows_per_epoch": windows})
     if not arguments.run:
         folder = folder.with_name(f"experiments-{folder.name.rpartition('-')[0]}-{recipe.digest}")
     seeds = arguments.seeds if arguments.seeds is not None else 1 if quick else 3
@@ -74,6 +74,17 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     if seeds < 1 or cap < 0:
         raise InputError(f"--seeds takes 1 or more and --max-test-windows 0 or more. Received: {seeds} and {cap}")
     return recipe, folder, seeds, cap
+
+
+def _refuse_others(recipe: Recipe, experiment: str) -> None:
+    """The paper's experiments are about its own models: other recipes are refused rather than half obeyed."""
+    if recipe.source.kind == "signals":
+        raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
+    if recipe.classifier.kind != "conv" or recipe.classifier.vote != 1:
+        raise InputError("the paper's experiments judge its conv classifier window by window: take another recipe, or "
+                         "--set classifier.kind=conv --set classifier.vote=1 --set finetune.epochs=3")
+    if experiment not in ("imitation", "downstream") and not recipe.finetune.epochs:
+        raise InputError(f"{experiment} fine-tunes, and finetune.epochs is 0: give some, --set finetune.epochs=3")
 
 
 def main(argv: list[str]) -> None:

@@ -90,7 +90,7 @@ def models(rows: Sequence[tuple[str, dict, tuple | None]], title: str, ours: str
     for i, (_, score, printed) in enumerate(rows):
         values = 100 * np.array(list(score["per_subject"].values()))
         ax.plot(values, i + rng.uniform(-0.13, 0.13, len(values)), "o", markersize=3.5, alpha=0.45, color=OTHER,
-                label="one subject" if not i else None)
+                clip_on=False, label="one subject" if not i else None)
         ax.errorbar(100 * score["mean"], i, xerr=100 * score["std"], fmt="o", color=OURS, capsize=3,
                     label=f"{ours}, mean ± sd" if not i else None)
         if printed:
@@ -130,7 +130,7 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
             ax.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.12, linewidth=0)
         ax.set(xlabel=label, ylim=(0, 100), xticks=list(x))
         ax.grid(axis="y", color="0.92")
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="best")
     axes[0, 0].set_ylabel("accuracy %")
     if reference:
         axes[0, 0].text(0.02, 0.02, reference, transform=axes[0, 0].transAxes, fontsize=8, color=PAPER)

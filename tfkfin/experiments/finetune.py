@@ -155,5 +155,6 @@ def _trust(lab: Lab) -> list[str]:
             f"{options.batch_size}: random FINs may catch up when trained for longer; this is the gain at this budget.",
             "Random FINs learn from all training repetitions, pre-trained ones from the recipe's finetune_repetitions, "
             "as in the paper. The classifier of both has seen all training repetitions.",
-            "The random control's FINs get the output scale of true training features. The paper does not say whether "
+            f"The random control's FINs start as fin.start={lab.recipe.fin.start} says, and get the output scale of "
+            "true training features. The paper does not say whether "
             "its control had that, or a pre-trained classifier."]

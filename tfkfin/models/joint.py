@@ -38,13 +38,16 @@ class Joint(keras.Model):
         return self.compute_metrics(x, y, predicted, weight)
 
 
-def joint(bank: keras.Model, classifier: keras.Model, lags: tuple[int, ...] = ()) -> Joint:
+def joint(bank: keras.Model, classifier: keras.Model, lags: tuple[int, ...] = (),
+          augment: keras.layers.Layer | None = None) -> Joint:
     """Wires a bank of FINs (B, L, C) -> (B, C, F) in front of a classifier (B, C, F) -> (B, G).
 
-    A classifier with a second input takes the window's correlations (at `lags`) there.
+    A classifier with a second input takes the window's correlations (at `lags`) there. `augment` changes windows
+    in training.
     """
     inputs = keras.Input(bank.input_shape[1:], name="emg")
-    features = bank(inputs)
-    seen = [features, Correlations(lags, name="correlate")(inputs)] if len(classifier.inputs) > 1 else features
+    windows = inputs if augment is None else augment(inputs)
+    features = bank(windows)
+    seen = [features, Correlations(lags, name="correlate")(windows)] if len(classifier.inputs) > 1 else features
     outputs = {"probabilities": classifier(seen), "features": features}
     return Joint(inputs, outputs, name="joint")
