@@ -70,7 +70,7 @@ def test_papers_metrics_on_three_windows_by_hand():
 
 def test_papers_tables_are_its_own():
     assert paper.TABLE_1["SSI"] == {"r2": (0.96, 0.14), "map": (88.62, 14.43)}
-    assert paper.accuracy("fin", "all") == "71.80 ± 9.89" and paper.accuracy("random", "cross") == "45.41 ± 6.33"
+    assert paper.accuracy("fin", "all") == "71.80 ± 9.89" and paper.accuracy("scratch", "cross") == "45.41 ± 6.33"
     assert paper.accuracy("td_lda", "all") == "not in the paper"
     assert paper.TABLE_3["fin"] == (4, 58.0)
 
@@ -340,7 +340,7 @@ def test_command_line_resolves_as_train_does():
         return command.resolve(command.parser().parse_args(arguments))
 
     recipe, folder, seeds, cap = resolved("all")  # the demo is quick
-    assert (recipe.finetune.windows_per_epoch, seeds, cap) == (96, 1, 128)
+    assert (recipe.finetune.windows_per_epoch, seeds, cap) == (64, 1, 96)
     assert folder == Path("runs", f"experiments-demo-{recipe.digest}")
     recipe, folder, seeds, cap = resolved("finetune", "--data", "x", "--protocol", "paper", "--set",
                                           "split.train_repetitions=1,3", "--subjects", "1-3", "--run", "here")

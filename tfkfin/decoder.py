@@ -5,7 +5,7 @@
 
 savedmodel   the exported graph, as TF Serving runs it
 native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.models.native`)
-xla          the same in one XLA computation; FINs without recurrence only, as XLA takes minutes to compile an LSTM's loop
+xla          the same in one XLA computation; FINs without recurrence only (see `_xla`)
 onnx         model.onnx in ONNX Runtime
 
 All answer the same to 1e-5. Which is the fastest depends on the machine and on the FINs' family, so "auto" measures it.

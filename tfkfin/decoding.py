@@ -172,13 +172,12 @@ def classify(run: Run) -> dict:
         else:
             history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
             probabilities = trainer.predict(test[0], 4096)
-        predicted = metrics.vote(probabilities, parts[1].windows, run.recipe.classifier.vote).argmax(axis=1)
         svm = baselines.accuracy(baselines.svm(), train, test)
         _save(trainer.model, run, "classify", subject)
         with board.Board(run.board(f"classify/S{subject.number}")) as shown:
             for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
                 shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
-        _finish_subject(run, "classify", subject, test[1], predicted, {"svm": svm}, began)
+        _finish_subject(run, "classify", parts[1], test[1], probabilities, {"svm": svm}, began)
     return _accuracies(run, "classify")
 
 
@@ -219,8 +218,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
         scores = metrics.imitation(true, outputs["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)
     _save(trainer.model, run, "finetune", subject)
-    predicted = metrics.vote(outputs["probabilities"], test.windows, run.recipe.classifier.vote).argmax(axis=1)
-    _finish_subject(run, "finetune", subject, labels, predicted, {"fin_finetuned": scores}, began)
+    _finish_subject(run, "finetune", test, labels, outputs["probabilities"], {"fin_finetuned": scores}, began)
 
 
 def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:
@@ -250,13 +248,21 @@ def _unfinished(run: Run, stage: str) -> Iterable[Subject]:
     return run.dataset.subjects([s for s in run.dataset.split.subjects if run.done(stage, f"S{s}") is None])
 
 
-def _finish_subject(run: Run, stage: str, subject: Subject, true: np.ndarray, predicted: np.ndarray, more: dict,
+def _finish_subject(run: Run, stage: str, test: Subject, true: np.ndarray, probabilities: np.ndarray, more: dict,
                     began: float) -> None:
+    """Keeps a subject's scores: classes `true` (N,) against probabilities (N, G) of its test windows."""
+    options = run.recipe.classifier
+    probabilities = metrics.vote(probabilities, test.windows, options.vote)
+    predicted = probabilities.argmax(axis=1)
     matrix = metrics.confusion(true, predicted, list(range(len(run.dataset.movements))))
     accuracy = float(np.mean(true == predicted))
-    log.info("%s S%d: accuracy %.1f %%", stage, subject.number, 100 * accuracy)
+    if options.reject:
+        sure = probabilities.max(axis=1) >= options.reject
+        more["rejection"] = {"threshold": options.reject, "decided": float(np.mean(sure)),
+                             "accuracy": float(np.mean((true == predicted)[sure])) if sure.any() else None}
+    log.info("%s S%d: accuracy %.1f %%", stage, test.number, 100 * accuracy)
     run.finish(stage, {"accuracy": accuracy, "confusion": matrix.tolist(), "seconds": time.monotonic() - began, **more},
-               f"S{subject.number}")
+               f"S{test.number}")
 
 
 def _accuracies(run: Run, stage: str) -> dict:
@@ -265,6 +271,8 @@ def _accuracies(run: Run, stage: str) -> dict:
     matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
     movements = list(run.dataset.movements)
     summary = {"accuracy": _spread({s: one["accuracy"] for s, one in every.items()})}
+    if run.recipe.classifier.reject:
+        summary["rejection"] = {str(s): one["rejection"] for s, one in every.items()}
     if stage == "classify":
         summary["classifier"] = summary["accuracy"]
         summary["svm"] = _spread({s: one["svm"] for s, one in every.items()})

@@ -27,7 +27,8 @@ def parser() -> argparse.ArgumentParser:
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
+    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
+                   "with the extra [io] also s3://bucket/folder, az://account/container/folder, http://host/folder")
     p.add_argument("--run", metavar="DIR", help="run folder (default: runs/<recipe>-<digest>)")
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
@@ -45,7 +46,10 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
         settings["split.subjects"] = arguments.subjects
     name = arguments.pipeline or ("own" if arguments.data else "demo")
     if arguments.data is not None:
-        settings |= {"source.kind": "recordings", "source.data": str(Path(arguments.data).absolute())}
+        from tfkfin.data.remote import url_of
+
+        folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
+        settings |= {"source.kind": "recordings", "source.data": folder}
     recipe = recipes.load(name, settings)
     if recipe.source.kind == "recordings" and not recipe.source.data:
         raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
@@ -78,6 +82,9 @@ def set_up_device(device: str, mixed_precision: bool) -> None:
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     recipe, folder = resolve(arguments)
+    if recipe.protocol != "honest":
+        raise InputError("training scores are honest ones; the authors' way of scoring is in "
+                         "python -m tfkfin.experiments --protocol paper")
     from tfkfin.runs import open_run
 
     opened = open_run(recipe, folder, arguments.profile)

@@ -6,24 +6,18 @@ own run on them is an honest score.
 
 import argparse
 import json
-import math
 import os
 import socket
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfkfin import recipe as recipes
 from tfkfin import train
 from tfkfin.console import InputError, log, quiet_start, run
-from tfkfin.recipe import Recipe
-from tfkfin.runs import Run, open_run, write_json
+from tfkfin.trials import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
-FIXED = ("protocol", "source.", "split.", "tune.", "window.rest")  # they decide what a score is of
-IDLE = {"classify": ("batches.", "fin.", "imitate.", "finetune."), "finetune": ()}  # what a stage does not look at
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 EXAMPLES = """examples:
@@ -56,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pipeline", metavar="FILE", help="a recipe with a [tune] table: TOML file or name of a shipped "
                    "one, such as tune_head (default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
-    p.add_argument("--stage", choices=tuple(IDLE), default="classify", help="whose accuracy, mean over subjects, is "
-                   "the objective; earlier stages run as needed (default: classify)")
+    p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
+                   "subjects, is the objective; earlier stages run as needed (default: classify)")
     p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to judge by (default: the last)")
     p.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid",
                    help="how the next trial is chosen; bayesian begins with three random ones a field (default: grid)")
@@ -72,121 +66,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def check(recipe: Recipe, stage: str) -> None:
-    """Makes sure that every value of the [tune] table can be tried.
-
-    Raises:
-        InputError: no table, a key or value that the recipe refuses, a field that this search cannot judge.
-    """
-    if not recipe.tune:
-        raise InputError("the recipe has no [tune] table: take --pipeline tune_head, or name fields and values, as in "
-                         "--set 'tune.classify.learning_rate=[3e-3,1e-2]'")
-    for key, values in recipe.tune.items():
-        if f"{key}.".startswith(tuple(f"{fixed.rstrip('.')}." for fixed in FIXED)):
-            raise InputError(f"[tune] {key!r} decides what is scored, so scores would not compare: set it with --set")
-        if key.startswith(IDLE[stage]):
-            raise InputError(f"[tune] {key!r} plays no part in the stage {stage}: take --stage finetune")
-        if not values:
-            raise InputError(f"[tune] {key!r} has no values to try")
-        digests = [_set(recipe, {key: value}).digest for value in values]
-        if key not in recipes.fields():
-            raise InputError(f"[tune] {key!r} is a table: name one of its fields, such as "
-                             f"{next(k for k in recipes.fields() if k.startswith(key))!r}")
-        for i, digest in enumerate(digests):
-            if digest in digests[:i]:
-                raise InputError(f"[tune] {key!r} names {values[i]!r} twice")
-
-
-def _set(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
-    try:
-        return recipe.replace(**settings)
-    except InputError as error:
-        raise InputError(f"[tune] {str(error).removeprefix('settings: ')}") from None
-
-
-@dataclass(frozen=True)
-class Search:
-    """One search in one folder; `open_search` makes it.
-
-    Attributes:
-        base: the recipe in the search's folder; the embedded recordings, if it asks for them, lie there too.
-        train: repetitions that trials learn from, `held_out` the one that judges them.
-    """
-
-    base: Run
-    stage: str
-    train: tuple[int, ...]
-    held_out: int
-
-    def trial(self, settings: dict[str, Any]) -> Run:
-        """The run of a trial, unopened: settings and split decide its folder, so equal trials are one."""
-        recipe, split, source = self.base.recipe, self.base.recipe.split, self.base.recipe.source
-        fewer = {f"split.{name}": [r for r in getattr(split, name) if r != self.held_out]
-                 for name in ("pretrain_repetitions", "finetune_repetitions")}
-        data = source.data if source.kind == "recordings" else str(self.base.folder.absolute() / "data")
-        recipe = _set(recipe, settings | fewer | {
-            "split.train_repetitions": self.train, "split.test_repetitions": [self.held_out],
-            "source.kind": "recordings", "source.data": data, "tune": {}})
-        return Run(self.base.folder / "trials" / recipe.digest, recipe)
-
-    def score(self, settings: dict[str, Any]) -> float:
-        """Runs a trial, or resumes it, or takes what it gave; returns its mean accuracy.
-
-        Raises:
-            InputError: the settings do not fit the recordings; `failed.json` says so too, for the chief to read.
-        """
-        import keras
-        from filelock import FileLock
-
-        from tfkfin.stages import run_stage
-
-        trial = self.trial(settings)
-        failed = trial.folder / "failed.json"
-        trial.folder.parent.mkdir(exist_ok=True)
-        with FileLock(f"{trial.folder}.lock"):  # workers may be given equal trials
-            trial = open_run(trial.recipe, trial.folder)
-            try:
-                if trial.done(self.stage) is None or not trial.results():
-                    keras.utils.clear_session()
-                    run_stage(trial, self.stage)
-            except InputError as error:
-                write_json(failed, {"error": str(error)})
-                raise
-            failed.unlink(missing_ok=True)
-        return trial.done(self.stage)["accuracy"]["mean"]
-
-    def rows(self, proposed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Settings and scores of the proposed trials, each once: best first, failed ones last."""
-        rows = {}
-        for settings in proposed:
-            trial = self.trial(settings)
-            rows[trial.folder.name] = row = {"settings": settings, "folder": f"trials/{trial.folder.name}"}
-            if (scores := trial.done(self.stage)) is not None:
-                row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
-            else:
-                row |= json.loads((trial.folder / "failed.json").read_text(encoding="utf-8"))
-        return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
-
-
-def open_search(recipe: Recipe, folder: Path, stage: str, held_out: int | None) -> Search:
-    """Opens the folder and chooses the repetition to hold out, by the recordings' labels.
-
-    Raises:
-        InputError: what `open_run` and `open_dataset` raise, or there is no such repetition to hold out.
-    """
-    if recipe.source.kind == "signals":
-        raise InputError("source.kind = 'signals' has no movements to decode: tune on recordings")
-    base = open_run(recipe, folder)
-    there = base.dataset.split.train_repetitions
-    held_out = there[-1] if held_out is None else held_out
-    if held_out not in there or len(there) < 2:
-        raise InputError(f"--held-out takes one of two or more training repetitions: {held_out} of {list(there)}")
-    for name in ("pretrain_repetitions", "finetune_repetitions"):
-        if stage == "finetune" and getattr(recipe.split, name) == (held_out,):
-            raise InputError(f"split.{name} is {held_out} alone: hold out another one with --held-out")
-    return Search(base, stage, tuple(r for r in there if r != held_out), held_out)
-
-
 def role() -> str:
     """"alone", "chief" or "worker", by KerasTuner's environment variables."""
     missing = [name for name in VARIABLES if not os.environ.get(name)]
@@ -197,3 +76,140 @@ def role() -> str:
     if not os.environ[VARIABLES[2]].isdecimal():
         raise InputError(f"KERASTUNER_ORACLE_PORT is no port: {os.environ[VARIABLES[2]]!r}")
     return "chief" if "chief" in os.environ[VARIABLES[0]] else "worker"
+
+
+def new_tuner(search: Search, options: dict[str, Any]):
+    """KerasTuner's loop over the trials of a search.
+
+    Nothing of it is reloaded when a search is resumed: the same seed proposes the same trials, and `Search` has kept
+    those that were finished, whenever the process was killed.
+    """
+    import keras_tuner
+    from keras_tuner.engine import base_tuner
+
+    class RecipeTuner(base_tuner.BaseTuner):
+        def pre_create_trial(self):
+            time.sleep(0.1)  # a worker without a trial asks again and again
+
+        def run_trial(self, trial):
+            settings = settings_of(trial)
+            log.info("trial %d: %s", 1 + int(trial.trial_id), said(settings))
+            try:
+                score = search.score(settings)
+            except InputError as error:
+                log.warning("warning: trial %d failed: %s", 1 + int(trial.trial_id), error)
+                raise keras_tuner.errors.FailedTrialError(str(error)) from error
+            except Exception as error:
+                raise keras_tuner.errors.FatalError(f"trial {said(settings)}: {error}") from error
+            log.info("trial %d: accuracy %.1f %%", 1 + int(trial.trial_id), 100 * score)
+            return {OBJECTIVE: score}
+
+        def save(self):
+            pass
+
+    space, tune = keras_tuner.HyperParameters(), search.base.recipe.tune
+    for key, values in tune.items():
+        space.Choice(key, [json.dumps(value) for value in values])  # any values, and as text they stay exact
+    limit, oracles = options["max_trials"], keras_tuner.oracles
+    if options["search"] == "grid" and limit == combinations(search.base.recipe):
+        limit = None
+    kind = {"grid": oracles.GridSearchOracle, "random": oracles.RandomSearchOracle,
+            "bayesian": oracles.BayesianOptimizationOracle}[options["search"]]
+    oracle = kind(objective=keras_tuner.Objective(OBJECTIVE, "max"), max_trials=limit, hyperparameters=space,
+                  seed=1 + options["seed"] % 2**31,  # KerasTuner takes 0 for none
+                  tune_new_entries=False, allow_new_entries=False,
+                  max_consecutive_failed_trials=1 + options["max_trials"])
+    oracle.verbose = 0
+    return RecipeTuner(oracle, directory=str(search.base.folder), project_name="oracle")
+
+
+def settings_of(trial) -> dict[str, Any]:
+    """The settings of KerasTuner's trial."""
+    return {key: json.loads(text) for key, text in trial.hyperparameters.values.items()}
+
+
+def explore(tuner, who: str) -> None:
+    """Runs the trials; a chief waits until its workers have run them."""
+    import grpc
+    from sklearn.exceptions import ConvergenceWarning
+
+    address = ":".join(os.environ.get(name, "") for name in VARIABLES[1:])
+    if who == "chief":
+        log.info("chief at %s: start the workers", address)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # equal scores, which say nothing to a Gaussian process
+            tuner.search()
+    except grpc.RpcError:
+        raise InputError(f"the chief at {address} has gone or was started again: start this worker again") from None
+    except RuntimeError as error:
+        if who != "chief":
+            raise
+        raise InputError(f"the chief cannot listen at {address}: {error}") from None
+
+
+def wait_for_chief(folder: Path, options: dict[str, Any]) -> bool:
+    """Waits until the chief listens; False if the search is finished and no chief will."""
+    address = os.environ[VARIABLES[1]], int(os.environ[VARIABLES[2]])
+    log.info("worker %s: waiting for the chief at %s:%d", os.environ[VARIABLES[0]], *address)
+    while not (state := state_of(folder)).get("complete") or state["options"] != options:
+        try:
+            socket.create_connection(address, 5).close()
+            return True
+        except OSError:
+            time.sleep(0.5)
+    return False
+
+
+def show(folder: Path) -> None:
+    """Prints the table of trials."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    state, console = state_of(folder), Console()
+    what = "synthetic recordings" if state["dataset"]["synthetic"] else "mean ± sd over subjects"
+    columns = [Column(name, overflow="fold") for name in (*state["tune"], "accuracy %", "s", "folder")]
+    table = Table(*columns, title=f"{state['stage']} on held-out repetition {state['held_out']} ({what})")
+    for row in state["trials"]:
+        found = (f"{100 * row['accuracy']['mean']:.2f} ± {100 * row['accuracy']['std']:.2f}",
+                 f"{row['seconds']:.0f}") if "accuracy" in row else (f"failed: {row['error']}", "")
+        table.add_row(*(str(row["settings"][key]) for key in state["tune"]), *found, row["folder"])
+    console.print(table)
+    console.print(f"{folder / 'tuning.json'}   watch: tensorboard --logdir {folder}\nthe winner on the test "
+                  f"repetitions: python -m tfkfin.train --stage {state['stage']} --pipeline "
+                  f"{folder / state['best']['recipe']}", soft_wrap=True)
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    recipe, folder = train.resolve(arguments)
+    check(recipe, arguments.stage)
+    if arguments.max_trials is not None and arguments.max_trials < 1:
+        raise InputError(f"--max-trials takes a number from 1. Received: {arguments.max_trials}")
+    folder = folder if arguments.run else folder.with_name(f"tune-{folder.name}")
+    who, every = role(), combinations(recipe)
+    most = arguments.max_trials or (every if arguments.search == "grid" else 20)
+    options = {"stage": arguments.stage, "held_out": arguments.held_out, "search": arguments.search,
+               "seed": recipe.seed if arguments.seed is None else arguments.seed, "max_trials": min(most, every)}
+    if who == "worker" and not wait_for_chief(folder, options):
+        log.info("the search in %s is finished", folder)
+        return
+    search = open_search(recipe, folder, arguments.stage, arguments.held_out)
+    if search.begin(options, writes=who != "worker"):
+        log.info("%d of %d combinations, train repetitions %s, held out %d", options["max_trials"], every,
+                 list(search.train), search.held_out)
+        with quiet_start():
+            import keras_tuner  # noqa: F401  brings TensorFlow
+        if who != "chief":
+            train.set_up_device(arguments.device, mixed_precision=False)
+        tuner = new_tuner(search, options)
+        explore(tuner, who)
+        if who == "worker":
+            log.info("no trial is left; the chief writes the results to %s", folder)
+            return
+        search.finish([settings_of(trial) for trial in tuner.oracle.trials.values()], options)
+    show(folder)
+
+
+if __name__ == "__main__":
+    run(main)

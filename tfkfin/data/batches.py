@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.data import features, signals
+from tfkfin.data import features, hdf5, signals
 from tfkfin.data.dataset import Dataset, Subject
 
 
@@ -34,14 +34,15 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     subjects = rng.permutation(dataset.split.pretrain_subjects)
     share = shares(dataset, max_windows)
 
-    def load(subject: np.ndarray, key: np.ndarray):
-        loaded = dataset.load(int(subject), dataset.split.pretrain_repetitions)
+    def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
+        emg = signal[0].T if signal else None
+        loaded = dataset.load(int(subject), dataset.split.pretrain_repetitions, emg)
         order = np.random.default_rng(key).permutation(len(loaded.windows))[: share[int(subject)]]
         targets = loaded.features(tuple(names), dataset.length, dataset.rate_hz)
         return loaded.emg, loaded.windows.starts[order], targets[order]
 
-    def read(subject, key):
-        emg, starts, targets = tf.numpy_function(load, (subject, key), (tf.float32, tf.int64, tf.float32))
+    def read(*parts):
+        emg, starts, targets = tf.numpy_function(load, parts, (tf.float32, tf.int64, tf.float32))
         emg.set_shape((None, dataset.channels))
         starts.set_shape((None,))
         targets.set_shape((None, dataset.channels, len(names)))
@@ -53,7 +54,10 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
             lambda start, target: (tf.gather(emg, start + rows), target))
 
     keys = rng.integers(0, 2**31, len(subjects))
-    data = tf.data.Dataset.from_tensor_slices((subjects, keys)).map(read).prefetch(1)
+    data = tf.data.Dataset.from_tensor_slices((subjects, keys))
+    if (streamed := hdf5.signals([dataset.files[s].path for s in subjects], dataset.channels)) is not None:
+        data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
+    data = data.map(read).prefetch(1)
     data = data.interleave(windows, cycle_length=min(in_flight, len(subjects)), block_length=1)
     steps = -(-sum(share.values()) // batch_size)
     return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)

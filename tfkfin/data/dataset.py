@@ -75,15 +75,15 @@ class Dataset:
     def stride(self) -> int:
         return windows.samples(self.window.stride_ms, self.rate_hz)
 
-    def load(self, subject: int, repetitions: Iterable[int] | None = None) -> Subject:
-        """Reads a subject and keeps the given repetitions (default: all that train or test).
+    def load(self, subject: int, repetitions: Iterable[int] | None = None, emg: np.ndarray | None = None) -> Subject:
+        """Reads a subject and keeps the given repetitions (default: all that train or test). `emg`: as for `read`.
 
         Raises:
             InputError: what `ninapro.read` raises.
         """
         split = self.split
         wanted = set(repetitions or (*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions))
-        recording = resampled(ninapro.read(self.files[subject]), self.window.rate_hz)
+        recording = resampled(ninapro.read(self.files[subject], emg=emg), self.window.rate_hz)
         _report(recording)
         every = _segments(recording.labels, recording.repetitions, self.window.rest)
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]

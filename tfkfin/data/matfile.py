@@ -18,7 +18,7 @@ _HDF5_BLOCK = 512  # bytes MATLAB keeps free for its header before the HDF5 supe
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the variables in `path`, as MATLAB would show them, without reading their values."""
-    if _is_v73(path):
+    if is_v73(path):
         return _v73(path, None)
     from scipy.io import whosmat
 
@@ -31,7 +31,7 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     Raises:
         InputError: `path` is not a MATLAB file of version 5 or 7.3, is cut short, or is damaged.
     """
-    if _is_v73(path):
+    if is_v73(path):
         return _v73(path, names)
     from scipy.io import loadmat
 
@@ -68,7 +68,7 @@ def _guarded(path: Path, action):
         raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
 
 
-def _is_v73(path: Path) -> bool:
+def is_v73(path: Path) -> bool:
     """True for v7.3, False for a v5 file whose elements are all there; everything else is an InputError."""
     try:
         size = path.stat().st_size

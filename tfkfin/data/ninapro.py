@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError
-from tfkfin.data import checks, matfile
+from tfkfin.data import checks, matfile, remote
 from tfkfin.data.recording import Header, Recording, RecordingFile, flat_channels
 from tfkfin.data.splits import format_numbers
 
@@ -51,22 +51,42 @@ def find(folder: str | Path, subjects: tuple[int, ...] | None = None, exercise: 
     A folder with a `recordings.toml` is one of own recordings: see `tfkfin.data.own`.
 
     Args:
-        folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped.
+        folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL,
+            `s3://`, `az://`, `http://`: the files wanted are then fetched into the cache of `tfkfin.data.remote`.
         subjects: the subjects wanted; none given means all.
         exercise: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2, DB3, DB7 and 2 in DB1, DB5: see DATABASES.
 
     Raises:
         InputError: no such folder or files, a wanted subject is missing, or a subject has two files.
     """
+    if url := remote.url_of(folder):
+        return _remote(url, subjects, exercise)
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {_EXPECTED}")
-    found = _own().find(folder) if (folder / _SHEET).is_file() else _named(folder)
-    exercise = found[0].exercise if (folder / _SHEET).is_file() else exercise
+    if (folder / _SHEET).is_file():
+        return _chosen(folder, _own().find(folder), subjects, 1)
+    return _chosen(folder, _named(folder, _walk(folder)), subjects, exercise)
+
+
+def _remote(url: str, subjects: tuple[int, ...] | None, exercise: int) -> list[RecordingFile]:
+    """As `find`, below a URL; the files found are on this machine."""
+    tree = remote.Tree(url)
+    if tree.folder / _SHEET in tree.paths:
+        tree.fetch([path for path in tree.paths if path.suffix != ".zip"])
+        return _chosen(url, _own().find(tree.folder), subjects, 1)
+    files = _chosen(url, _named(url, tree.paths), subjects, exercise)
+    tree.fetch([file.path for file in files])
+    return files
+
+
+def _chosen(folder: str | Path, found: list[RecordingFile], subjects: tuple[int, ...] | None,
+            exercise: int) -> list[RecordingFile]:
+    """One file for each wanted subject, of those found below `folder`."""
     files: dict[int, RecordingFile] = {}
     for file in (file for file in found if file.exercise == exercise):
         twin = files.setdefault(file.subject, file)
-        if not twin.path.samefile(file.path):
+        if twin.path != file.path and not (twin.path.exists() and twin.path.samefile(file.path)):
             raise InputError(f"subject {file.subject}, exercise {exercise} has two files, {twin.path} and {file.path}: "
                              "keep one in the folder")
     if not files:
@@ -92,7 +112,8 @@ def header(file: RecordingFile, rate_hz: float | None = None, global_labels: boo
     return _header(file, shape, names, data, rate_hz, global_labels)
 
 
-def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False) -> Recording:
+def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False,
+         emg: np.ndarray | None = None) -> Recording:
     """Reads the signal and its labels, nothing else of the file.
 
     Args:
@@ -100,6 +121,7 @@ def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool 
         rate_hz: overrules the file's `frequency` and the database's rate.
         global_labels: number movements through all exercises of the database (exercise C of DB2 becomes 18..40)
             where the file numbers them from 1. Files served today mostly do so themselves; by default labels stay.
+        emg: the signal (T, C), where it has been read from this file already (see `hdf5`).
 
     Raises:
         InputError: not a whole MATLAB file, a variable missing, of wrong shape or not numeric, NaN or Inf in `emg`,
@@ -108,8 +130,8 @@ def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool 
     path = Path(file.path)
     if path.suffix.lower() != ".mat":
         return _own().read(file, rate_hz)
-    _, names, data = _load(path, ("emg",))
-    emg = checks.signal(path, data.pop("emg"))
+    _, names, data = _load(path, ("emg",) if emg is None else ())
+    emg = checks.signal(path, data.pop("emg") if emg is None else emg)
     head = _header(file, emg.shape, names, data, rate_hz, global_labels)
     emg, notes = emg[: len(head.labels)], head.notes
     if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > _LOUD and head.rate_hz > DATABASES["db5"].rate_hz:
@@ -124,8 +146,7 @@ def _own():
     return own
 
 
-def _named(folder: Path) -> list[RecordingFile]:
-    names = _walk(folder)
+def _named(folder: str | Path, names: list[Path]) -> list[RecordingFile]:
     found = [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in names if (m := _NAME.fullmatch(path.name))]
     if not found:
         zipped = " (it holds .zip archives: unpack them)" if any(p.suffix.lower() == ".zip" for p in names) else ""

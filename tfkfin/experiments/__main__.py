@@ -8,7 +8,7 @@ from tfkfin.console import InputError, log, run
 from tfkfin.recipe import Recipe
 
 NAMES = ("imitation", "downstream", "finetune", "efficiency", "forward")
-QUICK = {"windows_per_epoch": 96, "test_windows": 128}
+QUICK = {"windows_per_epoch": 64, "test_windows": 96}
 
 EXAMPLES = """experiments:
   imitation    1, Table 1: FINs against closed-form features

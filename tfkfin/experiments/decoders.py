@@ -3,12 +3,14 @@
     cnn2           classifier of one subject on true features (paper: CNN-II)
     cnn1           one classifier on true features of all pre-training subjects (paper: CNN-I)
     fin            pre-trained FINs + that subject's cnn2, fine-tuned as a whole (paper: LSTM-FIN+CNN-II)
-    random         the same from random FIN weights (paper: LSTM+CNN-II)
-    fin_frozen, random_frozen    the same with the FINs held fixed: the classifier alone adapts
+    scratch        the same network, nothing pre-trained (paper: LSTM+CNN-II)
+    random         random FINs; the classifier is first trained on what they answer, as long as cnn2; then fine-tuned
+    fin_frozen, random_frozen    as `fin` and `random`, but the FINs stay fixed: the classifier alone is fine-tuned
 
-`random` differs from `fin` in its FINs' weights alone: it has the same pre-trained classifier, the same number of
-updates, and the output scale of its FINs is set from true training features. It learns from all training repetitions,
-labels that the other's classifier has seen too, even where `fin` fine-tunes on fewer.
+All are fine-tuned with the same number of updates. `random` lacks nothing that `fin` has but its FINs' weights; what
+`fin` gains over it is due to them, what it gains over `scratch` is due to any head start. The output scale of random
+FINs is set from true training features. They learn from all training repetitions, which `fin`'s classifier has seen
+too, even where `fin` fine-tunes on fewer.
 """
 
 import json
@@ -30,7 +32,7 @@ from tfkfin.experiments.lab import Examples, Lab
 from tfkfin.experiments.optimistic import BestOnTest
 from tfkfin.runs import write_json
 
-RAW = ("fin", "random", "fin_frozen", "random_frozen")
+RAW = ("fin", "scratch", "random", "fin_frozen", "random_frozen")
 
 
 class Decoders:
@@ -43,10 +45,8 @@ class Decoders:
     def cnn2(self, cell: Cell) -> tuple[dict, dict]:
         train, test = self.lab.examples(cell, "train"), self.lab.examples(cell, "test")
         trainer = self._head(cell)
-        full = len(self._plain(cell, "train").labels)  # the same number of updates whatever the setting
-        size, epochs = trainer.options.batch_size, trainer.options.epochs
-        epochs = -(-epochs * -(-full // size) // -(-len(train.labels) // size))
-        clock, watch = _Clock(), self._watch(test, test.features, size, cell)
+        clock, watch = _Clock(), self._watch(test, test.features, trainer.options.batch_size, cell)
+        epochs = self._epochs(cell, len(train.labels))
         trainer.fit(train.features, train.labels, cell.seed, str(cell), epochs, [clock, *watch])
         self._keep(trainer.model, cell)
         predicted = None if watch else trainer.predict(test.features, 4096).argmax(axis=1)
@@ -70,17 +70,18 @@ class Decoders:
 
     def joint(self, cell: Cell) -> tuple[dict, dict]:
         """Any of `RAW`."""
-        self.lab.book.finish([cell.of("cnn2")], self.cnn2)
         frozen, pretrained = cell.model.endswith("_frozen"), cell.model.startswith("fin")
         side = "finetune" if pretrained else "train"
         train, test = self.lab.examples(cell, side), self.lab.examples(cell, "test", most=self.lab.max_test_windows)
         options, full = self.lab.recipe.finetune, len(self._plain(cell, side).labels)
         trainer = self._joint(cell, frozen)
         if pretrained:
+            self.lab.book.finish([cell.of("cnn2")], self.cnn2)
             trainer.fins.load_weights(self.fins())
+            trainer.head.load_weights(self.lab.book.path(cell.of("cnn2"), ".weights.h5"))
         else:
             training.fit_scales(trainer.fins, train.features)
-        trainer.head.load_weights(self.lab.book.path(cell.of("cnn2"), ".weights.h5"))
+            self._prepare_head(trainer, cell)
         clock, watch = _Clock(), self._watch(test, None, options.batch_size, cell)
         trainer.fit(train.part, train.features, train.labels, cell.seed,
                     min(full, options.windows_per_epoch or full), [clock, *watch])
@@ -89,6 +90,25 @@ class Decoders:
             data = batches.of_subject(test.part, test.features, test.labels, self.run.length, 64)
             predicted = trainer.predict(data)["probabilities"].argmax(axis=1)
         return self._judged(cell, test, predicted, watch, clock)
+
+    def _prepare_head(self, trainer: JointTrainer, cell: Cell) -> None:
+        """Gives random FINs a classifier trained on what they answer; `scratch` gets its input scale alone."""
+        options = self.lab.recipe.finetune
+        train = self.lab.examples(cell, "train", most=options.epochs * options.windows_per_epoch)
+        data = batches.of_subject(train.part, train.features, train.labels, self.run.length, 64)
+        answers = trainer.predict(data)["features"]
+        if cell.model == "scratch":
+            flat = answers.reshape(-1, answers.shape[-1])
+            trainer.head.get_layer("z_score").set(flat.mean(axis=0), flat.std(axis=0))
+        else:
+            head = self._head(cell)
+            head.fit(answers, train.labels, cell.seed, str(cell), self._epochs(cell, len(train.labels)))
+            trainer.head.set_weights(head.model.get_weights())
+
+    def _epochs(self, cell: Cell, count: int) -> int:
+        """Epochs of a classifier on `count` windows: as many updates as on all, whatever the setting."""
+        options, full = self.lab.recipe.classify, len(self._plain(cell, "train").labels)
+        return -(-options.epochs * -(-full // options.batch_size) // -(-count // options.batch_size))
 
     def fins(self):
         """Weights of the FINs: those of the stage `imitate`, which runs when it has not."""

@@ -21,12 +21,12 @@ TABLE_2 = {
     "cnn1": {"within": (29.40, 2.00), "cross": (25.13, 1.94), "all": (27.80, 1.98)},
     "cnn2": {"within": (64.64, 7.70), "cross": (77.90, 7.19), "all": (69.61, 9.86)},
     "svm": {"within": (53.59, 6.47), "cross": (52.91, 7.70), "all": (52.94, 8.42)},
-    "random": {"within": (34.57, 8.35), "cross": (45.41, 6.33), "all": (38.64, 9.25)},
+    "scratch": {"within": (34.57, 8.35), "cross": (45.41, 6.33), "all": (38.64, 9.25)},
     "fin": {"within": (65.70, 7.50), "cross": (80.06, 6.21), "all": (71.80, 9.89)},
 }
 
 # Table 3: model -> epochs, seconds an epoch (on the authors' GPU).
-TABLE_3 = {"cnn1": (31, 12.0), "cnn2": (12, 0.46), "random": (5, 291.0), "fin": (4, 58.0), "imitate": (3, 98.0)}
+TABLE_3 = {"cnn1": (31, 12.0), "cnn2": (12, 0.46), "scratch": (5, 291.0), "fin": (4, 58.0), "imitate": (3, 98.0)}
 
 FRACTIONS = (20, 40, 60, 80, 100)  # %, section 4.4
 EXPERIMENT_4 = "a plot: flat"

@@ -1,0 +1,125 @@
+"""One measurement in a process of its own; answers one line of JSON. `common.alone` runs it.
+
+    PYTHONPATH=. python benchmarks/alone.py read FOLDER 0
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NAMES = ("ENT", "RMS", "VAR", "SSI")
+
+
+def peak_mb() -> float:
+    """The most memory that this process ever had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def opened(folder: str, **settings):
+    """The dataset of a folder: all its subjects, repetitions 1, 3, 4, 6 to train, 300 ms every 10 ms."""
+    from tfkfin import recipe
+    from tfkfin.data import dataset
+
+    return dataset.open_dataset(recipe.load(None, {"window.stride_ms": 10, **settings}), folder)
+
+
+def first_batch(folder: str) -> dict:
+    """Seconds from an imported TensorFlow to the first batch of 64 windows with their targets."""
+    import tensorflow as tf
+
+    tf.zeros(1)
+    began = time.perf_counter()
+    from tfkfin.data import batches
+
+    emg, targets = next(iter(batches.pooled(opened(folder), NAMES, 64, 1)))
+    return {"seconds": time.perf_counter() - began, "windows": len(emg)}
+
+
+def read(folder: str, share: str) -> dict:
+    """Reads and windows every recording, `share` windows of each (0: all): peak memory and windows a second."""
+    from tfkfin.data import batches
+
+    imported, dataset = peak_mb(), opened(folder)
+    began, count = time.perf_counter(), 0
+    for emg, _ in batches.pooled(dataset, NAMES, 64, 1, max_windows=int(share) * len(dataset.files)):
+        count += len(emg)
+    return {"peak_mb": peak_mb(), "imported_mb": imported, "windows": count,
+            "windows_s": count / (time.perf_counter() - began)}
+
+
+def waiting(folder: str, family: str, batch: str, share: str, steps: str) -> dict:
+    """Share of an epoch that FINs of a family spend waiting for input, from the second step on.
+
+    `share` windows of each recording (0: all), at most `steps` steps.
+    """
+    from tfkfin import recipe, training
+    from tfkfin.data import batches
+    from tfkfin.models import zoo
+
+    dataset = opened(folder)
+    bank = zoo.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,
+                        dataset.channels)
+    bank.compile(training.adam(1e-3, 2e-5), training.imitation_loss(bank), jit_compile=False)
+    data = iter(batches.pooled(dataset, NAMES, int(batch), 1, max_windows=int(share) * len(dataset.files)))
+    bank.train_on_batch(*next(data))  # traces
+    waited, longest, began, done = 0.0, 0.0, time.perf_counter(), 0
+    while done < int(steps):
+        asked = time.perf_counter()
+        given = next(data, None)
+        if given is None:
+            break
+        spent = time.perf_counter() - asked
+        waited, longest, done = waited + spent, max(longest, spent), done + 1
+        bank.train_on_batch(*given)
+    total = time.perf_counter() - began
+    return {"ratio": waited / total, "steps": done, "longest_s": longest, "seconds": total,
+            "windows_s": done * int(batch) / total}
+
+
+def classify(folder: str, subjects: str, epochs: str) -> dict:
+    """The stage `classify` on full-size recordings: seconds a subject, memory after each, how often it was traced."""
+    import keras
+
+    from tfkfin import recipe, stages
+    from tfkfin.runs import Run, open_run
+
+    resident, traced, finish, step = [], [], Run.finish, keras.Model.train_step
+
+    def finished(self, *arguments):
+        resident.append(resident_mb())
+        return finish(self, *arguments)
+
+    def tracing(self, *arguments, **more):  # runs only while a graph is traced
+        traced.append(1)
+        return step(self, *arguments, **more)
+
+    Run.finish, keras.Model.train_step = finished, tracing
+    settings = {"source.kind": "recordings", "source.data": folder, "window.stride_ms": 10, "classify.epochs": epochs,
+                "split.subjects": subjects, "split.test_repetitions": "2,5"}
+    with tempfile.TemporaryDirectory() as made:
+        run = open_run(recipe.load(None, settings), Path(made))
+        began = time.perf_counter()
+        scores = stages.run_stage(run, "classify")
+        total = time.perf_counter() - began
+        each = [run.done("classify", f"S{s}")["seconds"] for s in run.dataset.split.subjects]
+        counts = run.dataset.counts[run.dataset.split.subjects[0]]
+    return {"seconds": each, "total_s": total, "resident_mb": resident[: len(each)], "traced": len(traced),
+            "windows": sum(counts[r] for r in run.dataset.split.train_repetitions),
+            "accuracy": scores["accuracy"]["mean"], "peak_mb": peak_mb()}
+
+
+def main() -> None:
+    task, *rest = sys.argv[1:]
+    result = {"first_batch": first_batch, "read": read, "waiting": waiting, "classify": classify}[task](*rest)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Latency of one window through a decoder, engine by engine: p50, p95, p99 at batch 1, 12 channels of 600 samples.
+
+    python benchmarks/latency.py [--json FILE] [--quick]
+
+Bi-LSTM FINs (3 x 32 units, four features) + head of 17 movements, and conv FINs + head; random weights. Each decoder is
+exported as SavedModel and ONNX and loaded back through `tfkfin.decoder.Decoder`. The peers are what a Keras user calls:
+the stock Keras LSTM's graph, and `model.predict`. All engines are called in turn, window by window.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from common import Report, arguments  # noqa: E402
+
+from tfkfin import decoder, decoding, recipe  # noqa: E402
+from tfkfin.console import InputError  # noqa: E402
+from tfkfin.models import recurrent  # noqa: E402
+from tfkfin.runs import Run, write_json  # noqa: E402
+from tfkfin.serving import graph, onnx_file  # noqa: E402
+
+CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
+MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V
+LIMITS_MS = {"bilstm": 60.0, "conv": 5.0}
+
+
+def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
+    """A decoder with random weights, and its version folder as tfkfin.export fills it."""
+    settings = recipe.load(None, {"fin.family": family, "fin.pretrained": ""})
+    run = Run(folder, settings)
+    run.dataset = SimpleNamespace(channels=CHANNELS, movements=MOVEMENTS, length=LENGTH)
+    model = decoding.new_joint(run)
+    noise = np.random.default_rng(0).standard_normal((16, LENGTH, CHANNELS)).astype(np.float32)
+    features = model(noise)["features"].numpy().reshape(-1, 4)
+    model.get_layer("classifier").get_layer("z_score").set(features.mean(0), features.std(0))
+    made = graph.Decoder(model, MEAN, SD, MOVEMENTS, STRIDE)
+    version = folder / "1"
+    graph.save_decoder(made, version)
+    spec = tf.TensorSpec((None, LENGTH, CHANNELS), tf.float32, name="emg")
+    onnx_file.save(made.edge, spec, version / decoder.ONNX_FILE)
+    write_json(version / "model_card.json", {
+        "kind": "decoder", "family": family, "length": LENGTH, "channels": CHANNELS, "movements": list(MOVEMENTS),
+        "mean_v": MEAN.tolist(), "sd_v": SD.tolist(), "recipe": settings.model_dump(mode="json")})
+    return model, version
+
+
+def peers(model: keras.Model) -> dict[str, Callable]:
+    """What one calls without tfkfin's engines: the graph of stock Keras layers, and `predict`."""
+    @tf.function(autograph=False)
+    def stock(x):
+        with recurrent.engine("keras"):
+            return model(x, training=False)["probabilities"]
+
+    standardised = SimpleNamespace(of=lambda emg: ((emg - MEAN) / SD).astype(np.float32))
+    return {"Keras graph": lambda emg: {"probabilities": stock(tf.constant(standardised.of(emg))).numpy()},
+            "Keras model.predict": lambda emg: model.predict(standardised.of(emg), verbose=0)}
+
+
+def engines(version: Path) -> dict[str, Callable]:
+    found = {}
+    for name in decoder.ENGINES:
+        try:
+            found[name] = decoder.Decoder(version, name)
+        except InputError:
+            continue
+    return found
+
+
+def times_ms(calls: dict[str, Callable], windows: np.ndarray) -> dict[str, np.ndarray]:
+    """Milliseconds of every call (N,), in turn; three rounds before are not measured."""
+    spent = {name: [] for name in calls}
+    for i, window in enumerate([*windows[:3], *windows]):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call(window[None])
+            if i >= 3:
+                spent[name].append(1e3 * (time.perf_counter() - began))
+    return {name: np.array(times) for name, times in spent.items()}
+
+
+def against(report: Report, family: str, ours: np.ndarray, peer: np.ndarray, name: str) -> None:
+    ratios = peer / ours
+    report.comparisons.append({
+        "name": f"{family} FINs + head, batch 1, fastest engine against {name}", "unit": "ms",
+        "ours": float(np.median(ours)), "peer": float(np.median(peer)), "ratio": float(np.median(ratios)),
+        "spread": [float(v) for v in np.percentile(ratios, [5, 95])]})
+
+
+def family_latency(report: Report, family: str, quick: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model, version = exported(family, Path(folder))
+        calls = engines(version)
+        windows = (SD * np.random.default_rng(1).standard_normal((20 if quick else 300, LENGTH, CHANNELS))).astype("f")
+        wanted = calls["savedmodel"](windows[:4])
+        apart = max(float(np.abs(call(windows[:4])[key] - wanted[key]).max() / max(1.0, np.abs(wanted[key]).max()))
+                    for call in calls.values() for key in ("probabilities", "features"))
+        report.measured(f"{family}: engines differ by at most", 1e6 * apart, "1e-6", 10)
+        auto = decoder.Decoder(version)
+        spent = times_ms(calls | {"auto": auto}, windows)
+        slow = times_ms({"ours": auto} | peers(model), windows[: 10 if quick else 40])
+    for name, times in spent.items():
+        said = f"auto ({auto.engine})" if name == "auto" else name
+        for q in (50, 95, 99):
+            limit = LIMITS_MS[family] if name == "auto" else None
+            report.measured(f"{family} FINs + head, {said}, p{q}", float(np.percentile(times, q)), "ms", limit)
+    for name in slow.keys() - {"ours"}:
+        against(report, family, slow["ours"], slow[name], name)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(__doc__.splitlines()[0], argv)
+    report = Report("Latency at batch 1: 12 channels, 600 samples",
+                    ("tensorflow", "keras", "numpy", "onnxruntime", "tf2onnx"), args.json)
+    for family in LIMITS_MS:
+        family_latency(report, family, args.quick)
+    report.show()
+
+
+if __name__ == "__main__":
+    main()

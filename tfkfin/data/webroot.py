@@ -1,0 +1,111 @@
+"""A root on `http(s)://`: found by its `index.txt` or by the server's own pages of links, fetched by `requests`.
+
+`requests` and not tensorflow-io's file system, which takes any server's answer to a range for that range: one that
+knows no ranges (Python's own, for one) would give a file of the right length and wrong bytes.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from tfkfin.console import InputError
+
+_DEEPEST = 4  # folders below the root
+_PAGES = 1000  # folders in all
+_BLOCK = 1 << 20  # bytes
+_TIMEOUT = 30  # s without an answer
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def listing(url: str) -> dict[str, tuple[int, str]]:
+    """Relative name -> size and stamp of every file below `url`.
+
+    Raises:
+        InputError: the server cannot be reached, or shows neither an index.txt nor a page of links.
+    """
+    index = _ask("GET", f"{url}/index.txt", missing=True)
+    if index is not None and "html" not in index.headers.get("Content-Type", ""):
+        lines = (line.strip() for line in index.text.splitlines())
+        names = [line for line in lines if line and not line.startswith("#")]
+    else:
+        names = _linked(url)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(lambda name: _stamp(_address(url, name)), names), strict=True))
+
+
+def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
+    """Fetches names into files, one after another, and gives each name when its file is there."""
+    import requests
+
+    for name, target in targets.items():
+        with _ask("GET", _address(url, name), stream=True) as answer, open(target, "wb") as file:
+            try:
+                for block in answer.iter_content(_BLOCK):
+                    file.write(block)
+            except requests.RequestException as error:
+                raise InputError(f"{_address(url, name)} was cut off: {_short(error)}") from error
+        yield name
+
+
+def _linked(url: str) -> list[str]:
+    """Names of all files that pages of links lead to, staying below `url`."""
+    root, names, pages = urlsplit(url + "/").path, [], [(url + "/", 0)]
+    for i in range(_PAGES):
+        if i >= len(pages):
+            break
+        address, depth = pages[i]
+        page = _ask("GET", address)
+        if "html" not in page.headers.get("Content-Type", ""):
+            raise InputError(f"{address} shows no list of files: put an index.txt there, with one name a line")
+        links = _Links()
+        links.feed(page.text)
+        for link in dict.fromkeys(urljoin(address, link) for link in links.found):
+            parts = urlsplit(link)
+            if parts.query or parts.netloc != urlsplit(url).netloc or not parts.path.startswith(root):
+                continue
+            if not parts.path.endswith("/"):
+                names.append(unquote(parts.path[len(root):]))
+            elif depth < _DEEPEST and (folder := link.partition("#")[0]) not in (known for known, _ in pages):
+                pages.append((folder, depth + 1))
+    return list(dict.fromkeys(names))
+
+
+def _address(url: str, name: str) -> str:
+    return f"{url}/{quote(name)}"
+
+
+def _stamp(address: str) -> tuple[int, str]:
+    headers = _ask("HEAD", address).headers
+    if not headers.get("Content-Length", "").isdigit():
+        raise InputError(f"{address}: the server does not say how long it is")
+    return int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or ""
+
+
+def _ask(method: str, address: str, missing: bool = False, stream: bool = False):
+    """The server's answer; with `missing`, None where there is no such file."""
+    import requests
+
+    try:
+        answer = requests.request(method, address, timeout=_TIMEOUT, stream=stream, allow_redirects=True,
+                                  headers={"Accept-Encoding": "identity"})
+    except requests.RequestException as error:
+        raise InputError(f"{address} cannot be reached: {_short(error)}") from error
+    if missing and answer.status_code in (403, 404):
+        return None
+    if answer.status_code != 200:
+        raise InputError(f"{address} answers {answer.status_code} {answer.reason}")
+    return answer
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error.args[0] if error.args else error, "reason", error)).rpartition(": ")[2][:200]
