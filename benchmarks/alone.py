@@ -90,10 +90,11 @@ def classify(folder: str, subjects: str, epochs: str) -> dict:
     from tfkfin import recipe, stages
     from tfkfin.runs import Run, open_run
 
-    resident, traced, finish, step = [], [], Run.finish, keras.Model.train_step
+    resident, graphs, traced, finish, step = [], [], [], Run.finish, keras.Model.train_step
 
     def finished(self, *arguments):
         resident.append(resident_mb())
+        graphs.append(len(traced))
         return finish(self, *arguments)
 
     def tracing(self, *arguments, **more):  # runs only while a graph is traced
@@ -110,7 +111,8 @@ def classify(folder: str, subjects: str, epochs: str) -> dict:
         total = time.perf_counter() - began
         each = [run.done("classify", f"S{s}")["seconds"] for s in run.dataset.split.subjects]
         counts = run.dataset.counts[run.dataset.split.subjects[0]]
-    return {"seconds": each, "total_s": total, "resident_mb": resident[: len(each)], "traced": len(traced),
+    return {"seconds": each, "total_s": total, "resident_mb": resident[: len(each)],
+            "graphs": graphs[: len(each)],
             "windows": sum(counts[r] for r in run.dataset.split.train_repetitions),
             "accuracy": scores["accuracy"]["mean"], "peak_mb": peak_mb()}
 

@@ -188,10 +188,3 @@ def _figures(title: str, figures: list[dict]) -> Table:
         table.add_row(f["name"], f"{f['value']:,.2f}", f["unit"], limit, "" if not limit else
                       "holds" if f["holds"] else "MISSED")
     return table
-
-
-def report(title: str, comparisons: list[dict], packages: tuple[str, ...], file: Path | None) -> None:
-    """Prints the table of finished comparisons and writes {"comparisons", "machine", "versions"} where asked."""
-    made = Report(title, packages, file)
-    made.comparisons = comparisons
-    made.show()

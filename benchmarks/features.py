@@ -13,7 +13,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy loads
 
 import numpy as np  # noqa: E402
-from common import arguments, compare, report  # noqa: E402
+from common import Report, arguments  # noqa: E402
 
 from tfkfin.data.features import direct, extract  # noqa: E402
 
@@ -95,14 +95,14 @@ def main(argv: list[str] | None = None) -> None:
     emg = recording(5 if args.quick else 60)
     starts = np.arange(0, len(emg) - LENGTH + 1, STRIDE)
     view = np.lib.stride_tricks.sliding_window_view(emg, LENGTH, axis=0)  # (T - L + 1, C, L)
-    comparisons = []
+    report = Report("Features: 12 channels, windows of 600 every 20 samples", ("numpy", "scipy", "tsfel", "antropy"),
+                    args.json)
 
     def against(name, peer, features, count):
         ours = extract(emg, starts, LENGTH, features)
         np.testing.assert_allclose(peer(), ours[:count], rtol=1e-4, atol=1e-4, err_msg=name)
-        comparisons.append(compare(
-            f"{'+'.join(features)} against {name}", lambda: extract(emg, starts, LENGTH, features), peer,
-            unit="windows/s", repeats=repeats, work=(len(starts), count)))
+        report.compare(f"{'+'.join(features)} against {name}", lambda: extract(emg, starts, LENGTH, features), peer,
+                       unit="windows/s", repeats=repeats, work=(len(starts), count))
 
     for name, peer, features, count in peers(args.quick):
         count = min(count, len(starts))
@@ -116,8 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             against(f"{name}, in one array", lambda w=windows: plain_numpy(w), features, count)
             batch = windows.transpose(0, 2, 1)
             against("our own direct formulas", lambda b=batch: direct(b, PAPER), features, count)
-    report("Features: 12 channels, windows of 600 every 20 samples", comparisons,
-           ("numpy", "scipy", "tsfel", "antropy"), args.json)
+    report.show()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,14 @@
 """Times the Bi-LSTM of a FIN against its peers: PyTorch, stock Keras (graph and XLA), ONNX Runtime.
 
-Ours and a peer run in turn and the ratio is the median over the pairs, so that a busy machine disturbs both alike. A
-peer runs four FINs one after the other; ours run as one graph. 12 channels, windows of 600 samples, 3 x 32 units.
+A peer runs four FINs one after the other; ours run as one graph. 12 channels, windows of 600 samples, 3 x 32 units.
+Every comparison is written to the JSON file as it is done: the whole takes about an hour on two cores.
 
     python benchmarks/fin.py [--json FILE] [--batches 8,16,32,64] [--quick]
 """
 
-import argparse
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,8 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from common import Report, parser  # noqa: E402
 
 from tfkfin.models.recurrent import BiLSTM, engine  # noqa: E402
 
@@ -149,61 +142,27 @@ def peers(fins: int, nets) -> dict:
     return found
 
 
-def milliseconds(function, x) -> float:
-    start = time.perf_counter()
-    function(x)
-    return 1e3 * (time.perf_counter() - start)
-
-
-def compare(name: str, ours, peer, x, pairs: int) -> dict:
-    """Medians in ms, the median of the paired ratios peer / ours, and their quartiles' distance."""
-    milliseconds(ours, x), milliseconds(peer, x)
-    times = [(milliseconds(ours, x), milliseconds(peer, x)) for _ in range(pairs)]
-    ratios = sorted(p / o for o, p in times)
-    spread = float(np.subtract(*np.percentile(ratios, [75, 25])))
-    return {"name": name, "ours_ms": statistics.median(o for o, _ in times),
-            "peer_ms": statistics.median(p for _, p in times), "ratio": statistics.median(ratios), "spread": spread}
-
-
-def run(batches, counts, pairs: int, console: Console) -> list[dict]:
-    """Every comparison, one line to the console as it is done."""
-    rows = []
+def run(report: Report, batches, counts, pairs: int) -> None:
     for fins in counts:
         nets = [network() for _ in range(fins)]
         ours = {"forward": keras_forward(nets, "native"), "training": keras_step(nets, "native")}
         for (peer, kind), function in peers(fins, nets).items():
             for batch in batches:
                 x = np.random.default_rng(0).normal(size=(batch * CHANNELS, LENGTH, 1)).astype("float32")
-                name = f"{kind}, {fins} FIN{'s' if fins > 1 else ''}, batch {batch}, {peer}"
-                rows.append(compare(name, ours[kind], function, x, pairs))
-                console.log(f"{name}: {rows[-1]['ratio']:.2f}")
-    return rows
+                report.compare(f"{kind}, {fins} FIN{'s' if fins > 1 else ''}, batch {batch}, against {peer}",
+                               lambda f=ours[kind]: f(x), lambda f=function: f(x), "windows/s", repeats=pairs,
+                               work=(batch, batch))
 
 
-def report(rows: list[dict], console: Console) -> None:
-    table = Table("comparison", "ours ms", "peer ms", "ratio", "spread", title="Bi-LSTM FIN, 12 channels x 600 samples")
-    for row in rows:
-        table.add_row(row["name"], *(f"{row[k]:.1f}" for k in ("ours_ms", "peer_ms")),
-                      *(f"{row[k]:.2f}" for k in ("ratio", "spread")))
-    console.print(table)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="write the table here as JSON")
-    parser.add_argument("--batches", default="8,16,32,64", help="windows a batch, comma-separated")
-    parser.add_argument("--quick", action="store_true", help="three pairs, one FIN")
-    args = parser.parse_args()
-    console = Console()
-    batches = [int(b) for b in args.batches.split(",")]
-    rows = run(batches, (1,) if args.quick else (1, FINS), 3 if args.quick else 7, console)
-    report(rows, console)
-    if args.json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-                   "system": platform.platform()}
-        names = ("tensorflow", "keras", "numpy", "torch", "onnxruntime")
-        versions = {n: importlib.metadata.version(n) for n in names if importlib.util.find_spec(n)}
-        args.json.write_text(json.dumps({"comparisons": rows, "machine": machine, "versions": versions}, indent=1))
+def main(argv: list[str] | None = None) -> None:
+    p = parser(__doc__.splitlines()[0])
+    p.add_argument("--batches", metavar="N,N", help="windows a batch (default: 8,16,32,64; with --quick 8)")
+    args = p.parse_args(argv)
+    batches = [int(b) for b in (args.batches or ("8" if args.quick else "8,16,32,64")).split(",")]
+    report = Report("Bi-LSTM FIN, 12 channels x 600 samples", ("tensorflow", "keras", "numpy", "torch", "onnxruntime"),
+                    args.json)
+    run(report, batches, (1,) if args.quick else (1, FINS), 3 if args.quick else 7)
+    report.show()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The search: its trials, what they may see, resuming, its recipe of the best, and one chief with two workers."""
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +25,21 @@ SPACE = ["--set", "tune.classify.learning_rate=[1e-2,1e-6]", "--set", "tune.clas
 RATES = ["--set", "tune.classify.learning_rate=[1e-2,1e-6]"]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning",  # in keras_tuner
+                                        "ignore:getName:DeprecationWarning")
+
+
+def tuned(*arguments) -> str:
+    """Runs the command in this process; returns what it printed."""
+    with redirect_stdout(io.StringIO()) as printed:
+        tune.main([str(argument) for argument in arguments])
+    return printed.getvalue()
+
+
 def start(*arguments, **environment) -> subprocess.Popen:
     """Starts `python -m tfkfin.tune` as a user would."""
     return subprocess.Popen([sys.executable, "-m", "tfkfin.tune", *map(str, arguments)], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-
-
-def finish(process: subprocess.Popen) -> tuple[str, str]:
-    try:
-        stdout, stderr = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    assert process.returncode == 0, stderr
-    return stdout, stderr
 
 
 def found(folder: Path) -> dict:
@@ -54,7 +58,7 @@ def weights(folder: Path) -> dict[Path, int]:
 def searched(tiny_db2, tmp_path_factory) -> tuple[Path, str]:
     """A finished grid search of four trials, and what it printed."""
     folder = tmp_path_factory.mktemp("searched") / "run"
-    return folder, finish(start("--data", tiny_db2, "--run", folder, *TINY, *SPACE))[0]
+    return folder, tuned("--data", tiny_db2, "--run", folder, *TINY, *SPACE)
 
 
 def test_a_grid_tries_everything_once_and_the_best_comes_first(searched):
@@ -107,13 +111,13 @@ def test_trials_are_hyperparameter_sessions_in_tensorboard(searched):
 def test_started_again_it_is_reused_and_what_is_missing_runs(searched, tiny_db2):
     folder, printed = searched
     before, scores, best = weights(folder), accuracies(folder), (folder / "best.toml").read_bytes()
-    assert finish(start("--data", tiny_db2, "--run", folder, *TINY, *SPACE))[0] == printed
+    assert tuned("--data", tiny_db2, "--run", folder, *TINY, *SPACE) == printed
     lost = folder / found(folder)["trials"][-1]["folder"]
     (lost / "classify" / "S2.json").unlink()  # as if killed there
     (lost / "classify" / "stage.json").unlink()
     state = found(folder)
     (folder / "tuning.json").write_text(json.dumps({"complete": False, "options": state["options"]}))
-    finish(start("--data", tiny_db2, "--run", folder, *TINY, *SPACE))
+    tuned("--data", tiny_db2, "--run", folder, *TINY, *SPACE)
     assert accuracies(folder) == scores and (folder / "best.toml").read_bytes() == best
     assert not (folder / "best-2.toml").exists()
     assert {path for path, age in weights(folder).items() if age != before[path]} == {
@@ -126,18 +130,20 @@ def test_another_winner_never_overwrites_the_first(tmp_path):
     assert (tmp_path / "best.toml").read_text() == "a"
 
 
-def test_test_repetitions_are_never_looked_at(searched, tiny_db2, tmp_path):
+@pytest.mark.parametrize(("repetitions", "seen"), [((2, 5), False), ((6,), True)])
+def test_test_repetitions_are_never_looked_at(repetitions, seen, searched, tiny_db2, tmp_path):
     spoilt = tmp_path / tiny_db2.name
     for path in tiny_db2.rglob("*.mat"):
         variables = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
-        tested = np.isin(variables["rerepetition"][:, 0], (2, 5))
-        assert tested.mean() > 0.15
-        variables["emg"][tested] = 1e6
+        chosen = np.isin(variables["rerepetition"][:, 0], repetitions)
+        assert chosen.mean() > 0.05
+        variables["emg"][chosen] = 1e6
         copy = spoilt / path.relative_to(tiny_db2)
         copy.parent.mkdir(parents=True, exist_ok=True)
         scipy.io.savemat(copy, variables)
-    finish(start("--data", spoilt, "--run", tmp_path / "run", *TINY, *SPACE))
-    assert accuracies(tmp_path / "run") == accuracies(searched[0])
+    tuned("--data", spoilt, "--run", tmp_path / "run", *TINY, "--set", "tune.classify.learning_rate=[1e-2]",
+          "--set", "tune.classifier.filters=[[8,4]]")
+    assert (accuracies(tmp_path / "run")[0] not in accuracies(searched[0])) is seen  # settings and every accuracy
 
 
 def test_one_chief_and_two_workers_find_what_one_process_finds(searched, tiny_db2, tmp_path):
@@ -145,14 +151,15 @@ def test_one_chief_and_two_workers_find_what_one_process_finds(searched, tiny_db
         free.bind(("127.0.0.1", 0))
         address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free.getsockname()[1])}
     arguments = ["--data", tiny_db2, "--run", tmp_path / "run", *TINY, *SPACE]
-    workers = [start(*arguments, **address, KERASTUNER_TUNER_ID=f"worker{i}") for i in (1, 2)]
+    processes = [start(*arguments, **address, KERASTUNER_TUNER_ID=f"worker{i}") for i in (1, 2)]
     try:
-        chief = start(*arguments, **address, KERASTUNER_TUNER_ID="chief")
-        stdout, _ = finish(chief)
-        told = [finish(worker)[1] for worker in workers]
+        processes.append(start(*arguments, **address, KERASTUNER_TUNER_ID="chief"))
+        (_, first), (_, second), (stdout, stderr) = (process.communicate(timeout=240) for process in processes)
     finally:
-        for process in (*workers, chief):
+        for process in processes:
             process.kill()
+    assert [process.returncode for process in processes] == [0, 0, 0], first + second + stderr
+    told = first, second
     assert "held-out repetition 6" in stdout
     assert sorted(map(str, accuracies(tmp_path / "run"))) == sorted(map(str, accuracies(searched[0])))
     assert all("waiting for the chief" in text and "no trial is left" in text for text in told)
@@ -162,11 +169,9 @@ def test_one_chief_and_two_workers_find_what_one_process_finds(searched, tiny_db
 
 def test_other_searches_stop_at_max_trials(tiny_db2, tmp_path):
     shared = ["--data", tiny_db2, *TINY, "--subjects", 1, "--held-out", 3, "--seed", 0]
-    going = [start(*shared, *SPACE, "--search", "random", "--max-trials", 2, "--run", tmp_path / "random"),
-             start(*shared, "--set", "tune.classify.epochs=[1,2,3,4,5]", "--search", "bayesian", "--max-trials", 4,
-                   "--run", tmp_path / "bayesian")]  # three random trials, then a Gaussian process's
-    for process in going:
-        finish(process)
+    tuned(*shared, *SPACE, "--search", "random", "--max-trials", 2, "--run", tmp_path / "random")
+    tuned(*shared, "--set", "tune.classify.epochs=[1,2,3,4,5]", "--search", "bayesian", "--max-trials", 4,
+          "--run", tmp_path / "bayesian")  # three random trials, then a Gaussian process's
     random, bayesian = found(tmp_path / "random"), found(tmp_path / "bayesian")
     assert random["held_out"] == 3 and random["train_repetitions"] == [1, 4, 6]
     assert len(random["trials"]) == 2 and random["options"]["seed"] == 0
@@ -175,9 +180,9 @@ def test_other_searches_stop_at_max_trials(tiny_db2, tmp_path):
 
 def test_the_embedded_recordings_are_made_once_and_fine_tuning_can_be_judged(tmp_path):
     small = {"subjects": 1, "movements": 2, "repetitions": 4, "channels": 2, "hold_s": 0.5, "rest_s": 0.3}
-    finish(start("--run", tmp_path / "run", *TINY, "--stage", "finetune", "--set",
-                 "tune.finetune.head_learning_rate=[1e-2,1e-4]",
-                 *(part for key, value in small.items() for part in ("--set", f"source.synthetic.{key}={value}"))))
+    tuned("--run", tmp_path / "run", *TINY, "--stage", "finetune", "--set", "fin.family=dense", "--set",
+          "tune.finetune.head_learning_rate=[1e-2,1e-4]",
+          *(part for key, value in small.items() for part in ("--set", f"source.synthetic.{key}={value}")))
     results = found(tmp_path / "run")
     assert results["stage"] == "finetune" and len(results["trials"]) == 2
     assert len(list((tmp_path / "run").rglob("*.mat"))) == 1
@@ -185,8 +190,8 @@ def test_the_embedded_recordings_are_made_once_and_fine_tuning_can_be_judged(tmp
 
 
 def test_settings_that_do_not_fit_the_recordings_fail_alone(tiny_db2, tmp_path):
-    finish(start("--data", tiny_db2, "--run", tmp_path / "run", *TINY, "--subjects", 1, "--set",
-                 "tune.window.length_ms=[5000,100]"))
+    tuned("--data", tiny_db2, "--run", tmp_path / "run", *TINY, "--subjects", 1, "--set",
+          "tune.window.length_ms=[5000,100]")
     good, bad = found(tmp_path / "run")["trials"]
     assert good["settings"] == {"window.length_ms": 100} and "longer than every segment" in bad["error"]
 

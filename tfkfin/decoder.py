@@ -164,7 +164,8 @@ def _native(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
 
 def _xla(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     if card["family"] == "bilstm":
-        raise InputError("the engine xla is for FINs without recurrence: XLA takes minutes to compile a Bi-LSTM's loop")
+        # 600 steps compile for many seconds, anew for every batch size, and then take several times as long as native
+        raise InputError("the engine xla is for FINs without recurrence, not for a Bi-LSTM's loop")
     answer = _keras(version, card, "keras", jit=True)
 
     def padded(emg: np.ndarray) -> Answers:  # every batch size is compiled for itself, so few are used

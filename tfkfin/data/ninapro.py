@@ -74,7 +74,8 @@ def _remote(url: str, subjects: tuple[int, ...] | None, exercise: int) -> list[R
     tree = remote.Tree(url)
     if tree.folder / _SHEET in tree.paths:
         tree.fetch([path for path in tree.paths if path.suffix != ".zip"])
-        return _chosen(url, _own().find(tree.folder), subjects, 1)
+        own = [file for file in _own().find(tree.folder) if file.path in tree.paths]  # not what the root had before
+        return _chosen(url, own, subjects, 1)
     files = _chosen(url, _named(url, tree.paths), subjects, exercise)
     tree.fetch([file.path for file in files])
     return files

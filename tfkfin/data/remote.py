@@ -65,8 +65,15 @@ class Tree:
         """Makes sure that `paths` are here and as they are at the root.
 
         Raises:
-            InputError: a file cannot be had or comes incomplete, or the cache or disk is too small.
+            InputError: a file cannot be had or comes incomplete, or the cache is too small or cannot be written.
         """
+        try:
+            self._fetch(paths)
+        except OSError as error:
+            raise InputError(f"the cache {self.folder} cannot be written: {error.strerror or error}: choose another "
+                             "with TFKFIN_CACHE") from error
+
+    def _fetch(self, paths: list[Path]) -> None:
         missing = [path for path in paths if not self._is_here(path)]
         size = sum(self._stamps[path][0] for path in missing)
         _make_room(size, set(paths))

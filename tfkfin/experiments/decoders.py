@@ -115,7 +115,7 @@ class Decoders:
         path = self.run.folder / "imitate" / "fins.weights.h5"
         if self.run.done("imitate") is None:
             keras.utils.set_random_seed(self.lab.recipe.seed)
-            log.info("imitate: training the FINs")
+            log.info("imitate: the stage has not run yet, it runs now")
             began = time.monotonic()
             self.run.finish("imitate", imitation.imitate(self.run) | {"seconds": time.monotonic() - began})
         return path

@@ -119,7 +119,7 @@ def pairs(first: Mapping, second: Mapping, names: tuple[str, str]) -> Figure:
     return figure
 
 
-def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[dict]]]], reference: str = "") -> Figure:
+def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[dict]]]]) -> Figure:
     """Accuracy in % along something: panels of (x label, x, {curve: [{"mean", "std"}, ...]})."""
     figure, axes = new(4.3 * len(panels) + 0.4, 3.4, 1, len(panels), sharey=True)
     colours = (OURS, "#c0504d", "#4f8f4f", "0.45")
@@ -132,6 +132,4 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
         ax.grid(axis="y", color="0.92")
         ax.legend(frameon=False, fontsize=8, loc="best")
     axes[0, 0].set_ylabel("accuracy %")
-    if reference:
-        axes[0, 0].text(0.02, 0.02, reference, transform=axes[0, 0].transAxes, fontsize=8, color=PAPER)
     return figure

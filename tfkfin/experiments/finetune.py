@@ -120,7 +120,8 @@ def _costs(lab: Lab) -> tuple[Table, dict]:
         folder = str(lab.run.folder / "imitate" / "checkpoints")
         epochs = int(tf.train.load_variable(folder, "epoch/.ATTRIBUTES/VARIABLE_VALUE")) if \
             tf.train.latest_checkpoint(folder) else 0
-        data["imitate"] = {"epochs": epochs, "seconds_an_epoch": done["seconds"] / epochs if epochs else float("nan")}
+        seconds = done.get("seconds", float("nan")) / epochs if epochs else float("nan")
+        data["imitate"] = {"epochs": epochs, "seconds_an_epoch": seconds}
     for model, one in data.items():
         printed = "{} / {:g}".format(*paper.TABLE_3[model]) if model in paper.TABLE_3 else paper.ABSENT
         seconds = f"{one['seconds_an_epoch']:.2f}" if one["epochs"] else "none: shipped FINs"
