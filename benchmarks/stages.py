@@ -94,6 +94,7 @@ def stage(report: Report, folder, quick: bool) -> None:
     answer = alone("classify", folder, "1", epochs)
     report.measured(f"classify, one subject, {answer['windows']:,} windows, {epochs} epoch(s), with the SVM baseline",
                     answer["total_s"], "s", 240)
+    report.measured("processor time of that, all threads", answer["cpu_s"], "s")
     report.measured("its accuracy (synthetic)", 100 * answer["accuracy"], "%")
     several = alone("classify", folder, "1-3" if quick else "1-8", 1)
     count, resident = len(several["seconds"]), several["resident_mb"]

@@ -167,6 +167,25 @@ def test_one_chief_and_two_workers_find_what_one_process_finds(searched, tiny_db
     assert sum(ran) == 4 and min(ran) >= 1, ran
 
 
+@pytest.mark.parametrize("search", ["grid", "random", "bayesian"])
+def test_a_chief_started_again_bears_with_trials_of_its_predecessor(search, tiny_db2, tmp_path):
+    settings = dict(recipes.parse_setting(text) for text in [*TINY, *SPACE] if text != "--set")
+    recipe = recipes.load("own", settings | {"source.data": str(tiny_db2)})
+    options = {"search": search, "seed": 7, "max_trials": 4}
+    tuners = [tune.new_tuner(trials.open_search(recipe, tmp_path / name, "classify", None), options) for name in "ab"]
+    before, oracle = (tuner.oracle for tuner in tuners)
+    first, second = before.create_trial("worker1"), before.create_trial("worker2")
+    assert tune.settings_of(first) != tune.settings_of(second)
+    again = oracle.create_trial("worker1")
+    assert tune.settings_of(again) == tune.settings_of(first)  # the same seed proposes the same
+    for trial in (first, second, first):
+        assert not oracle.get_trial(trial.trial_id).metrics.exists(tune.OBJECTIVE) or trial is first
+        oracle.update_trial(trial.trial_id, {tune.OBJECTIVE: 0.5})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(oracle.trials) == 1 and oracle.get_trial(first.trial_id).score == 0.5 and not oracle.ongoing_trials
+
+
 def test_other_searches_stop_at_max_trials(tiny_db2, tmp_path):
     shared = ["--data", tiny_db2, *TINY, "--subjects", 1, "--held-out", 3, "--seed", 0]
     tuned(*shared, *SPACE, "--search", "random", "--max-trials", 2, "--run", tmp_path / "random")

@@ -39,8 +39,8 @@ workers run them. Each gets the same command line; KerasTuner's environment vari
   KERASTUNER_TUNER_ID=worker1 $tune &
   KERASTUNER_TUNER_ID=worker2 $tune &
   wait
-The chief writes the results when every worker has left: start one that was killed again, under its own name. If the
-chief was killed, start all of them again: finished trials are reused.
+The chief writes the results when every worker has left. Whichever was killed, the chief too: start it again under its
+own name. Finished trials are reused.
 """
 
 
@@ -98,9 +98,9 @@ def new_tuner(search: Search, options: dict[str, Any]):
                 score = search.score(settings)
             except InputError as error:
                 log.warning("warning: trial %d failed: %s", 1 + int(trial.trial_id), error)
-                raise keras_tuner.errors.FailedTrialError(str(error)) from error
+                return {OBJECTIVE: 0.0}  # KerasTuner would print a traceback; `Search` knows that it failed
             except Exception as error:
-                raise keras_tuner.errors.FatalError(f"trial {said(settings)}: {error}") from error
+                raise keras_tuner.errors.FatalError(f"trial {said(settings)}: {error}") from error  # else swallowed
             log.info("trial %d: accuracy %.1f %%", 1 + int(trial.trial_id), 100 * score)
             return {OBJECTIVE: score}
 
@@ -115,12 +115,34 @@ def new_tuner(search: Search, options: dict[str, Any]):
         limit = None
     kind = {"grid": oracles.GridSearchOracle, "random": oracles.RandomSearchOracle,
             "bayesian": oracles.BayesianOptimizationOracle}[options["search"]]
-    oracle = kind(objective=keras_tuner.Objective(OBJECTIVE, "max"), max_trials=limit, hyperparameters=space,
-                  seed=1 + options["seed"] % 2**31,  # KerasTuner takes 0 for none
-                  tune_new_entries=False, allow_new_entries=False,
-                  max_consecutive_failed_trials=1 + options["max_trials"])
+    oracle = forgiving(kind)(
+        objective=keras_tuner.Objective(OBJECTIVE, "max"), max_trials=limit, hyperparameters=space,
+        seed=1 + options["seed"] % 2**31,  # KerasTuner takes 0 for none
+        tune_new_entries=False, allow_new_entries=False)
     oracle.verbose = 0
     return RecipeTuner(oracle, directory=str(search.base.folder), project_name="oracle")
+
+
+def forgiving(kind: type) -> type:
+    """The oracle class, but a chief started again takes what a worker says of a trial that its predecessor gave out.
+
+    The worker's run is kept in its folder anyway. KerasTuner would raise while it holds a lock, and never end.
+    """
+    from keras_tuner.engine import trial as trials
+
+    class Forgiving(kind):
+        def get_trial(self, trial_id):
+            return self.trials.get(trial_id) or trials.Trial(self.get_space(), trial_id)
+
+        def update_trial(self, trial_id, metrics, step=0):
+            return super().update_trial(trial_id, metrics, step) if trial_id in self.trials else self.get_trial(trial_id)
+
+        def end_trial(self, trial):
+            known = self.get_trial(trial.trial_id)
+            if trial.trial_id in self.trials and known.status == "RUNNING" and settings_of(known) == settings_of(trial):
+                super().end_trial(trial)
+
+    return Forgiving
 
 
 def settings_of(trial) -> dict[str, Any]:
@@ -141,7 +163,7 @@ def explore(tuner, who: str) -> None:
             warnings.simplefilter("ignore", ConvergenceWarning)  # equal scores, which say nothing to a Gaussian process
             tuner.search()
     except grpc.RpcError:
-        raise InputError(f"the chief at {address} has gone or was started again: start this worker again") from None
+        raise InputError(f"the chief at {address} has gone: start it, and this worker, again") from None
     except RuntimeError as error:
         if who != "chief":
             raise

@@ -318,9 +318,10 @@ def test_files_that_cannot_be_streamed_are_left_to_the_reader(tiny_db2, v73):
 
 @pytest.mark.skipif("TFKFIN_OTHER_PYTHON" not in os.environ, reason="TFKFIN_OTHER_PYTHON names no other environment")
 def test_both_environments_give_the_same_scores(tiny_db2, local, tmp_path):
+    """Seen: equal accuracies (3 seeds, and the demo), R² of FINs within 4e-9. Allowed: one window a subject."""
     theirs = trained(tiny_db2, tmp_path / "run", python=os.environ["TFKFIN_OTHER_PYTHON"])
     assert theirs["environment"]["tensorflow"] != local["environment"]["tensorflow"]
     assert theirs["recipe_digest"] == local["recipe_digest"] and theirs["dataset"] == local["dataset"]
     for subject, accuracy in local["accuracy"]["per_subject"].items():
-        assert theirs["accuracy"]["per_subject"][subject] == pytest.approx(accuracy, abs=0.03)
+        assert theirs["accuracy"]["per_subject"][subject] == pytest.approx(accuracy, abs=0.02)  # a window
     assert theirs["svm"]["mean"] == pytest.approx(local["svm"]["mean"], abs=1e-6)

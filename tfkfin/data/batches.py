@@ -1,6 +1,6 @@
 """The one tf.data graph: recordings are read lazily and ahead, windows exist only inside a batch.
 
-Order of operations, and why: files are shuffled, read one ahead, and a few at a time are mixed (so a batch spans
+Order of operations, and why: files are shuffled, read ahead, and a few at a time are mixed (so a batch spans
 recordings); inside a recording the window *indices* are shuffled before any window is cut (an index is 8 bytes, a
 window 29 kB); targets come from the streamed features of the recording. Everything is seeded by (seed, epoch): the
 same epoch gives the same batches whether or not a run was killed before it.

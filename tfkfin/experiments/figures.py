@@ -56,17 +56,18 @@ def imitation(true: np.ndarray, imitated: np.ndarray, names: Sequence[str], titl
 
 
 def channels(r2: Mapping[str, np.ndarray], subjects: Sequence[int]) -> Figure:
-    """R² by subject and channel: feature -> (S, C). Below 0 is shown as 0."""
+    """R² by subject and channel: feature -> (S, C). The scale begins at the lowest, and never below 0."""
+    low = np.clip(np.floor(50 * min(v.min() for v in r2.values())) / 50, 0, 0.98)
     count = next(iter(r2.values())).shape[1]
     figure, axes = new(1.2 + len(r2) * max(1.8, 0.32 * count), max(2.0, 0.24 * len(subjects) + 1.2), 1, len(r2),
                        sharey=True)
     for ax, (name, values) in zip(axes[0], r2.items(), strict=True):
-        image = ax.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        image = ax.imshow(np.clip(values, 0, 1), vmin=low, vmax=1, cmap="viridis", aspect="auto")
         ax.set_title(name, fontsize=10)
         ax.set_xticks(range(count), range(1, count + 1), fontsize=8)
         ax.set_yticks(range(len(subjects)), [f"S{s}" for s in subjects], fontsize=8)
         ax.set_xlabel("channel")
-    figure.colorbar(image, ax=list(axes[0]), label="R² (below 0 shown as 0)")
+    figure.colorbar(image, ax=list(axes[0]), label="R²" + (" (below 0 shown as 0)" if low == 0 else ""))
     return figure
 
 

@@ -11,6 +11,7 @@ from tfkfin.experiments.report import Figure, Section, Table, plus_minus
 from tfkfin.models import zoo
 
 SCORES = ("paper_r2", "paper_map", "r2", "nrmse", "spearman")
+DIGITS = {"paper_map": 1, "r2": 4, "spearman": 4}
 LOG_RANGE = 50  # 95 % of a feature's values span more than this factor: its axes are logarithmic
 
 
@@ -87,7 +88,7 @@ def section(lab: Lab, folder) -> Section:
     return Section(
         "imitation", "1. Imitation of features (paper's Table 1)",
         [f"On {windows} windows of {len(kept)} subjects, each with {lab.dataset.channels} channels, the FINs' true R² "
-         f"is highest for {best} ({every[best]['r2']:.3f}) and lowest for {worst} ({every[worst]['r2']:.3f})."],
+         f"is highest for {best} ({every[best]['r2']:.4f}) and lowest for {worst} ({every[worst]['r2']:.3f})."],
         blocks, _trust(lab), {"pooled": every, "subjects": spread, "ssi_and_var": tied, "windows": windows,
                               "channels": {n: v.tolist() for n, v in channels.items()}},
         [_warning(tied, every.get("SSI", {}).get("r2", float("nan")))])
@@ -98,9 +99,9 @@ def _table_1(lab: Lab, spread: dict, every: dict) -> Table:
     for name in lab.names:
         printed, own = paper.TABLE_1.get(name), spread[name]
         theirs = [plus_minus(*printed[key], 2) if printed else paper.ABSENT for key in ("r2", "map")]
-        ours = {key: plus_minus(own[key]["mean"], own[key]["std"], 1 if key == "paper_map" else 3) for key in SCORES}
+        ours = {key: plus_minus(own[key]["mean"], own[key]["std"], DIGITS.get(key, 3)) for key in SCORES}
         rows.append([name, theirs[0], ours["paper_r2"], theirs[1], ours["paper_map"], ours["r2"],
-                     f"{every[name]['r2']:.3f}", ours["nrmse"], ours["spearman"]])
+                     f"{every[name]['r2']:.4f}", ours["nrmse"], ours["spearman"]])
     return Table(lab.titled("Imitation on test repetitions"),
                  ["feature", "paper: R²", "ours: paper_r2", "paper: MAP %", "ours: paper_map %", "ours: true R²",
                   "ours: true R², pooled", "ours: nRMSE", "ours: Spearman"], rows,
@@ -113,7 +114,7 @@ def _plots(lab: Lab, folder, pooled: dict, every: dict, channels: dict) -> list[
     flat = {key: pooled[key].reshape(-1, len(lab.names)) for key in ("true", "imitated")}
     low, high = np.percentile(flat["true"], [2.5, 97.5], axis=0)
     log = [lo > 0 and hi / lo > LOG_RANGE for lo, hi in zip(low, high, strict=True)]
-    titles = [f"{name}   R² {every[name]['r2']:.3f}" for name in lab.names]
+    titles = [f"{name}   R² {every[name]['r2']:.4f}" for name in lab.names]
     made = ((figures.imitation(flat["true"], flat["imitated"], lab.names, titles, log), "imitation_features",
              "Imitated against true features, and residuals, of test windows (one point a window and channel)"),
             (figures.channels(channels, lab.subjects), "imitation_channels", "True R² by subject and channel"),
@@ -124,16 +125,15 @@ def _plots(lab: Lab, folder, pooled: dict, every: dict, channels: dict) -> list[
 
 
 def _by_subject(lab: Lab, kept: list) -> Table:
-    rows = [[f"S{s}", "not by subject", *(f"{one['features'][n]['r2']:.3f}" for n in lab.names)]
+    rows = [[f"S{s}", "not by subject", *(f"{one['features'][n]['r2']:.4f}" for n in lab.names)]
             for s, (one, _) in zip(lab.subjects, kept, strict=True)]
     return Table(lab.titled("True R² by subject, channels pooled"),
                  ["subject", "paper", *(f"ours: {n}" for n in lab.names)], rows)
 
 
 def _by_channel(lab: Lab, channels: dict) -> Table:
-    rows = [[str(c + 1), "not by channel", *(plus_minus(float(channels[n][:, c].mean()), float(channels[n][:, c].std()),
-                                                        3) for n in lab.names)]
-            for c in range(lab.dataset.channels)]
+    rows = [[str(c + 1), "not by channel", *(plus_minus(float(r2[:, c].mean()), float(r2[:, c].std()), 4)
+                                             for r2 in channels.values())] for c in range(lab.dataset.channels)]
     return Table(lab.titled("True R² by channel, mean ± sd over subjects"),
                  ["channel", "paper", *(f"ours: {n}" for n in lab.names)], rows)
 

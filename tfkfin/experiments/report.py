@@ -17,8 +17,10 @@ table { border-collapse: collapse; min-width: 36rem;
         border-top: 2px solid #333; border-bottom: 2px solid #333; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0.9rem 0 0.35rem; }
 th { text-align: left; vertical-align: bottom; border-bottom: 1px solid #333; font-weight: 600; }
-th, td { padding: 0.22rem 0.9rem 0.22rem 0.35rem; } td + td { text-align: right; } th + th { text-align: right; }
-td.text, th.text { text-align: left; } th.paper, td.paper { color: #6a4a00; background: #faf6ea; padding-left: 0.5rem;
+th, td { padding: 0.22rem 0.9rem 0.22rem 0.35rem; } td + td { text-align: right; white-space: nowrap; }
+th + th { text-align: right; }
+td.text, th.text { text-align: left; white-space: normal; }
+th.paper, td.paper { color: #6a4a00; background: #faf6ea; padding-left: 0.5rem;
         padding-right: 0.5rem; }
 tr.rule td { border-top: 1px solid #bbb; }
 .note { font-size: 0.87rem; color: #444; margin: 0.2rem 0 1.3rem; } .warn { background: #fff1d6; padding: 0.6rem 0.9rem;
