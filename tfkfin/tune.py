@@ -138,8 +138,8 @@ def forgiving(kind: type) -> type:
             return super().update_trial(trial_id, metrics, step) if trial_id in self.trials else self.get_trial(trial_id)
 
         def end_trial(self, trial):
-            known = self.get_trial(trial.trial_id)
-            if trial.trial_id in self.trials and known.status == "RUNNING" and settings_of(known) == settings_of(trial):
+            given = {known.trial_id: settings_of(known) for known in self.ongoing_trials.values()}
+            if given.get(trial.trial_id) == settings_of(trial):
                 super().end_trial(trial)
 
     return Forgiving
