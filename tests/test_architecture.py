@@ -14,8 +14,8 @@ ROOMS = {
     "base": 0, "console": 0, "options": 0, "recipe": 0, "metrics": 0,
     "data": 1, "models": 1,
     "baselines": 2, "board": 2, "training": 2, "runs": 2, "linear": 2, "imitation": 2, "decoding": 2, "stages": 2,
-    "serving": 3, "decoder": 3, "export": 3, "evaluate": 3, "tune": 3, "experiments": 3, "live": 3, "client": 3,
-    "train": 3,
+    "serving": 3, "decoder": 3, "export": 3, "evaluate": 3, "trials": 3, "tune": 3, "experiments": 3,
+    "client": 3, "train": 3,
 }
 
 

@@ -345,7 +345,7 @@ def test_command_line_resolves_as_train_does():
     recipe, folder, seeds, cap = resolved("finetune", "--data", "x", "--protocol", "paper", "--set",
                                           "split.train_repetitions=1,3", "--subjects", "1-3", "--run", "here")
     assert (recipe.protocol, recipe.split.train_repetitions, recipe.split.subjects) == ("paper", (1, 3), (1, 2, 3))
-    assert (recipe.finetune.windows_per_epoch, seeds, cap, folder) == (512, 3, 0, Path("here"))
+    assert (recipe.finetune.windows_per_epoch, seeds, cap, folder) == (256, 3, 0, Path("here"))
     with pytest.raises(InputError, match="--seeds takes 1 or more"):
         resolved("all", "--seeds", "0")
     with pytest.raises(InputError, match="experiments need recordings"):

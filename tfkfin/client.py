@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, run
+from tfkfin.console import InputError, parse_numbers, run
 from tfkfin.serving.base import Client, ServingError, parse_url
 
 __all__ = ["Client", "ServingError", "connect", "replay"]
@@ -150,7 +150,6 @@ def _scored(recording, repetitions: str | None) -> np.ndarray:
     """The recording's labels (T,), -1 where a movement is of another repetition."""
     if repetitions is None:
         return recording.labels
-    from tfkfin.data.splits import parse_numbers
 
     kept = np.isin(recording.repetitions, parse_numbers(repetitions)) | (recording.labels == 0)
     return np.where(kept, recording.labels, -1)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,23 @@ log = logging.getLogger("tfkfin")
 
 class InputError(ValueError):
     """Something the user gave is unfit. The message is one line: what is wrong, where, what would do."""
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Numbers and ranges as users write them: "1-3,6" -> (1, 2, 3, 6), sorted, each once.
+
+    Raises:
+        InputError: anything else, a range that runs backwards, or a number outside 1..9999.
+    """
+    numbers: set[int] = set()
+    for part in str(text).split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high:
+            raise InputError(f"'{text}' is not a list of numbers ('{part.strip()}' is not one): "
+                             "write numbers from 1 and ranges, as in 1-25,30")
+        numbers.update(range(low, high + 1))
+    return tuple(sorted(numbers))
 
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.console import InputError, log, parse_numbers, quiet_start, run
 
 EXAMPLES = """examples:
   python -m tfkfin.evaluate runs/demo-1a2b3c --json scores.json
@@ -145,7 +145,7 @@ def _summary(scores: dict[int, dict], matrix: np.ndarray, movements: tuple[int, 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
     try:
-        return recipes.parse_numbers(text) if text is not None else None
+        return parse_numbers(text) if text is not None else None
     except ValueError as error:
         raise InputError(str(error)) from None
 

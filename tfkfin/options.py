@@ -10,27 +10,21 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tfkfin.console import parse_numbers
 
-def parse_numbers(text: Any) -> Any:
-    """Whole numbers from `"1-3,7"`, `7` or a list -> `(1, 2, 3, 7)`; what is no such text is left to validation."""
-    if isinstance(text, int):
-        return (text,)
-    if not isinstance(text, str):
-        return text
-    numbers = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()) or (last and int(last) < int(first)):
-            raise ValueError(f"expected whole numbers such as 1-25 or 1,3,4. Received: {text!r}")
-        numbers += range(int(first), int(last or first) + 1)
-    return tuple(numbers)
+
+def _numbers(text: Any) -> Any:
+    """Numbers from text or one number; what is neither is left to validation."""
+    if isinstance(text, str):
+        return parse_numbers(text) if text.strip() else ()
+    return (text,) if isinstance(text, int) else text
 
 
 def _split_commas(text: Any) -> Any:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
 
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(parse_numbers)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tfkfin.console import InputError
-from tfkfin.options import Classifier, Fin, Recipe, Split, Window, parse_numbers
+from tfkfin.options import Classifier, Fin, Recipe, Split, Window
 
-__all__ = ["Classifier", "Fin", "InputError", "Recipe", "Split", "Window", "fields", "load", "parse_numbers",
+__all__ = ["Classifier", "Fin", "InputError", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced", "shipped"]
 
 PACKAGE = Path(__file__).resolve().parent

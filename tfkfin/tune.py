@@ -135,7 +135,9 @@ def forgiving(kind: type) -> type:
             return self.trials.get(trial_id) or trials.Trial(self.get_space(), trial_id)
 
         def update_trial(self, trial_id, metrics, step=0):
-            return super().update_trial(trial_id, metrics, step) if trial_id in self.trials else self.get_trial(trial_id)
+            if trial_id not in self.trials:
+                return self.get_trial(trial_id)
+            return super().update_trial(trial_id, metrics, step)
 
         def end_trial(self, trial):
             given = {known.trial_id: settings_of(known) for known in self.ongoing_trials.values()}

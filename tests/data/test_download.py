@@ -17,9 +17,9 @@ import pytest
 from fault_server import cut, damaged, endless, length, page, running, squeezed, stall, status, whole_only, wrong_range
 
 from tfkfin.console import InputError, run
-from tfkfin.data import download, ninapro, synthetic
+from tfkfin.data import ninapro, synthetic
 from tfkfin.data.__main__ import main
-from tfkfin.data.download import archive, order, transfer
+from tfkfin.data.download import archive, download, order, transfer
 
 PATIENCE = transfer.Patience(tries=3, stall_s=0.4, backoff_s=0.01)
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"

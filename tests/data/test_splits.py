@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfkfin.console import InputError
+from tfkfin.console import InputError, parse_numbers
 from tfkfin.data import ninapro, splits
 from tfkfin.data.windows import Segment, Windows, segments, starts
 
@@ -27,18 +27,18 @@ def test_no_raw_sample_is_on_both_sides(tiny_db2):
 @pytest.mark.parametrize(("text", "numbers"), [("1-25,30", (*range(1, 26), 30)), ("3", (3,)), (" 2 , 1-1", (1, 2)),
                                                ("5,1-3,2", (1, 2, 3, 5))])
 def test_parse_numbers(text, numbers):
-    assert splits.parse_numbers(text) == numbers
+    assert parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "1,", "a", "3-1", "0", "-2", "1-", "1.5", "1 2", "²", "99999", "1-2-3"])
 def test_parse_numbers_refuses(text):
     with pytest.raises(InputError, match="as in 1-25,30"):
-        splits.parse_numbers(text)
+        parse_numbers(text)
 
 
 @given(st.sets(st.integers(1, 60), min_size=1))
 def test_format_is_the_way_back(numbers):
-    assert splits.parse_numbers(splits.format_numbers(numbers)) == tuple(sorted(numbers))
+    assert parse_numbers(splits.format_numbers(numbers)) == tuple(sorted(numbers))
 
 
 def test_format_by_hand():

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tfkfin.console import InputError, log, run
+from tfkfin.console import InputError, log, parse_numbers, run
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
@@ -43,10 +43,10 @@ def _add_synthesize(commands) -> None:
 
 
 def _synthesize(options) -> None:
-    from tfkfin.data import splits, synthetic
+    from tfkfin.data import synthetic
 
     paths = synthetic.synthesize(
-        options.folder, splits.parse_numbers(options.subjects), seed=options.seed, extras=options.extras,
+        options.folder, parse_numbers(options.subjects), seed=options.seed, extras=options.extras,
         v73=options.v73, movements=options.movements, repetitions=options.repetitions, channels=options.channels,
         rate_hz=options.rate, hold_s=options.hold, rest_s=options.rest)
     log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
@@ -79,7 +79,7 @@ def _info(options) -> None:
 
     from tfkfin.data import health, splits
 
-    chosen = splits.parse_numbers(options.subjects) if options.subjects else None
+    chosen = parse_numbers(options.subjects) if options.subjects else None
     heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "flat", "clipped", "50Hz %", "60Hz %"
     table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
     for file, recording, error in _recordings(options, chosen):

@@ -1,6 +1,5 @@
 """Who is trained on and who is tested on: by repetition, so that no raw sample is on both sides."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,23 +20,6 @@ class Split:
     def __post_init__(self):
         for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
             _disjoint(one, getattr(self, one), other, getattr(self, other))
-
-
-def parse_numbers(text: str) -> tuple[int, ...]:
-    """Numbers and ranges as users write them: "1-3,6" -> (1, 2, 3, 6), sorted, each once.
-
-    Raises:
-        InputError: anything else, a range that runs backwards, or a number outside 1..9999.
-    """
-    numbers: set[int] = set()
-    for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= low <= high:
-            raise InputError(f"'{text}' is not a list of numbers ('{part.strip()}' is not one): "
-                             "write numbers from 1 and ranges, as in 1-25,30")
-        numbers.update(range(low, high + 1))
-    return tuple(sorted(numbers))
 
 
 def format_numbers(numbers: Iterable[int]) -> str:

@@ -5,7 +5,7 @@ import threading
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from tfkfin.console import InputError
+from tfkfin.console import InputError, parse_numbers
 
 _NEXT = {"db2": "--pipeline db2_within", "db3": "--pipeline db3_amputee",
          "db7": "--pipeline own --set split.train_repetitions=1,3,4,6 --set split.test_repetitions=2,5"}
@@ -31,7 +31,6 @@ def add_options(parser) -> None:
 def action(options) -> None:
     from tfkfin.data.download import order as orders
     from tfkfin.data.download.transfer import Patience
-    from tfkfin.data.splits import parse_numbers
 
     if not 0.1 <= options.stall <= 3600:
         raise InputError(f"--stall is {options.stall:g}, but 0.1 to 3600 seconds are possible")
@@ -48,7 +47,7 @@ def _watched(order, patience):
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from tfkfin.data.download import Download
+    from tfkfin.data.download.download import Download
 
     console, tasks, lock = Console(stderr=True, soft_wrap=True), {}, threading.Lock()
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), \
