@@ -102,6 +102,9 @@ class JointTrainer:
         options = run.recipe.finetune
         self.run, self.model = run, new_joint(run, num_classes)
         self.fins, self.head = self.model.get_layer("fins"), self.model.get_layer("classifier")
+        for layer in self.head.layers:
+            if options.freeze_norm and isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
         fin_rate = 0 if frozen else options.fin_learning_rate
         self.rates = (training.adam(fin_rate, options.fin_weight_decay) if fin_rate else None,
                       training.adam(options.head_learning_rate, options.head_weight_decay))

@@ -170,6 +170,7 @@ class Finetune(Section):
     head_learning_rate: Positive = 1e-2
     head_weight_decay: float = Field(2e-4, ge=0)
     imitation_weight: float = Field(0.0, ge=0)  # of the imitation loss kept beside the cross-entropy
+    freeze_norm: bool = False  # keep the head's BatchNorms as `classify` left them: small batches blur their statistics
     schedule: Literal["constant", "cosine"] = "constant"
 
 

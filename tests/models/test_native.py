@@ -11,22 +11,6 @@ from tfkfin.models import native
 from tfkfin.models.recurrent import BiLSTM, engine
 
 
-def has_kernel():
-    try:
-        native.load()
-    except native.NativeUnavailable:
-        return False
-    return True
-
-
-needs_kernel = pytest.mark.skipif(not has_kernel(), reason="no C compiler")
-
-
-@pytest.fixture(autouse=True)
-def no_engine_variable(monkeypatch):
-    monkeypatch.delenv("TFKFIN_ENGINE", raising=False)
-
-
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """An empty cache folder and nothing loaded, before and after."""
@@ -78,7 +62,7 @@ def test_failing_compiler_is_reported(fresh, monkeypatch):
         native.load()
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_corrupted_library_is_rebuilt(fresh):
     path = native.library_path()
     assert path.parent == fresh
@@ -88,7 +72,7 @@ def test_corrupted_library_is_rebuilt(fresh):
     assert path.stat().st_size > 10_000
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_two_threads_at_once():
     layers_, x = [layer_for((70, 30, 1)), layer_for((3, 30, 1), 32)], [data(70, 30, 1), data(3, 30, 1)]
     alone = [gradients(m, v, m) for m, v in zip(layers_, x)]
@@ -108,7 +92,7 @@ def test_two_threads_at_once():
             assert_identical(result, alone[i])
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_two_runs_are_identical():
     layer, x = layer_for((50, 20, 1), 32, 3), data(50, 20, 1)
     runs = [gradients(layer, x, lambda v, k=k: layer(v, training=k)) for k in (False, True, True)]
@@ -117,7 +101,7 @@ def test_two_runs_are_identical():
     np.testing.assert_array_equal(layer(x), layer(x))
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_kept_states_are_bounded_and_optional():
     kernel = native.load()
     layer, x = layer_for((20, 15, 1)), data(20, 15, 1)

@@ -9,22 +9,6 @@ from tfkfin.models import native
 from tfkfin.models.recurrent import BiLSTM, chosen_engine, engine
 
 
-def has_kernel():
-    try:
-        native.load()
-    except native.NativeUnavailable:
-        return False
-    return True
-
-
-needs_kernel = pytest.mark.skipif(not has_kernel(), reason="no C compiler")
-
-
-@pytest.fixture(autouse=True)
-def no_engine_variable(monkeypatch):
-    monkeypatch.delenv("TFKFIN_ENGINE", raising=False)
-
-
 def data(*shape, seed=0, scale=1.0):
     return (scale * np.random.default_rng(seed).normal(size=shape)).astype("float32")
 
@@ -66,7 +50,7 @@ def assert_same(ours, theirs, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-2))
 
 
-@needs_kernel
+@pytest.mark.kernel
 @pytest.mark.parametrize("readout", ["both", "reverse"])
 @pytest.mark.parametrize("shape, units, num_layers", [
     ((1, 7, 1), 8, 1), ((5, 7, 3), 32, 2), ((17, 7, 1), 32, 3), ((33, 7, 3), 5, 3), ((100, 40, 1), 8, 2),
@@ -99,7 +83,7 @@ def test_weights_are_keras_defaults():
         np.testing.assert_array_equal(a, b)
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_inside_tf_function_with_unknown_batch():
     layer = layer_for((None, 6, 1))
     run = tf.function(layer, input_signature=[tf.TensorSpec((None, 6, 1))])
@@ -115,7 +99,7 @@ def model(readout="both"):
     return keras.Model(inputs, keras.layers.Dense(1)(BiLSTM(8, 1, readout=readout)(inputs)))
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_fit_follows_the_keras_engine():
     x, y, histories = data(24, 10, 1), data(24, 1, seed=1), []
     for name in ("keras", "native"):
@@ -138,7 +122,7 @@ def test_saved_model_loads_and_agrees(tmp_path, name):
     assert loaded.layers[1].get_config()["readout"] == "reverse"
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_engine_is_chosen_by_argument_variable_and_context(monkeypatch):
     assert chosen_engine("auto") == "native"
     assert chosen_engine("keras") == "keras"
@@ -158,7 +142,7 @@ def test_keras_engine_traces_stock_operations_only():
     assert not any("PyFunc" in op.type for op in graph.get_operations())
 
 
-@needs_kernel
+@pytest.mark.kernel
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4, 1e30])
 def test_extreme_inputs_stay_finite(value):
     layer, x = layer_for((3, 12, 1), 32, 3), np.full((3, 12, 1), value, "float32")
@@ -170,7 +154,7 @@ def test_extreme_inputs_stay_finite(value):
     np.testing.assert_allclose(layer(x), theirs, atol=1e-5)
 
 
-@needs_kernel
+@pytest.mark.kernel
 def test_nan_reaches_its_own_sequence_only():
     layer, x = layer_for((4, 12, 1)), data(4, 12, 1)
     x[2, 5] = np.nan
