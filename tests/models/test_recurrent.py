@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models import native
 from tfkfin.models.recurrent import BiLSTM, chosen_engine, engine
 
 
