@@ -22,10 +22,10 @@ def layer_for(shape, units=8, num_layers=2, readout="both", **kwargs):
 
 def stock(layer, x):
     """The same stack from stock Keras layers, written out."""
-    for i, level in enumerate(layer.stack):
+    for i, pair in enumerate(layer.pairs):
         copy = keras.layers.Bidirectional(keras.layers.LSTM(layer.units, return_sequences=i < layer.num_layers - 1))
         copy.build(x.shape)
-        copy.set_weights(level.get_weights())
+        copy.set_weights([w for lstm in pair for w in lstm.get_weights()])
         x = copy(x)
     return x if layer.readout == "both" else x[:, layer.units:]
 
@@ -76,10 +76,11 @@ def test_weights_are_keras_defaults():
     layer = BiLSTM(4, 1)
     layer.build((None, 5, 2))
     keras.utils.set_random_seed(3)
-    peer = keras.layers.Bidirectional(keras.layers.LSTM(4))
-    peer.build((None, 5, 2))
-    for a, b in zip(layer.get_weights(), peer.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    peers = [keras.layers.LSTM(4), keras.layers.LSTM(4)]
+    for lstm, peer in zip(layer.stack, peers, strict=True):
+        peer.build((None, 5, 2))
+        for a, b in zip(lstm.get_weights(), peer.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.kernel

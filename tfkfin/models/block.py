@@ -11,14 +11,15 @@ import keras
 import tensorflow as tf
 
 
-def block_bilstm(inputs: tf.Tensor, stack: Sequence[keras.layers.Bidirectional], readout: str = "both") -> tf.Tensor:
+def block_bilstm(inputs: tf.Tensor, pairs: Sequence[tuple[keras.layers.LSTM, keras.layers.LSTM]],
+                 readout: str = "both") -> tf.Tensor:
     """Sequences (N, T, D) -> final states of a stack of bidirectional LSTMs: (N, 2 units), or (N, units) "reverse"."""
     x = tf.transpose(inputs, (1, 0, 2))  # (T, N, D)
-    for layer in stack:
-        forward = _lstm(x, layer.forward_layer.cell)
-        backward = tf.reverse(_lstm(tf.reverse(x, [0]), layer.backward_layer.cell), [0])
-        x = tf.concat([forward, backward], -1)
-    return tf.concat([forward[-1], backward[0]], -1) if readout == "both" else backward[0]
+    for forward, backward in pairs:
+        ahead = _lstm(x, forward.cell)
+        back = tf.reverse(_lstm(tf.reverse(x, [0]), backward.cell), [0])
+        x = tf.concat([ahead, back], -1)
+    return tf.concat([ahead[-1], back[0]], -1) if readout == "both" else back[0]
 
 
 def _lstm(x: tf.Tensor, cell: keras.layers.LSTMCell) -> tf.Tensor:

@@ -85,8 +85,8 @@ def start_with_long_memory(body: BiLSTM, length: int) -> None:
     of random sigmoidal features of the samples, with little feedback between units.
     """
     rng = np.random.default_rng(np.random.randint(2**31))  # the global state that keras.utils.set_random_seed sets
-    for i, pair in enumerate(body.stack):
-        for lstm in (pair.forward_layer, pair.backward_layer):
+    for i, pair in enumerate(body.pairs):
+        for lstm in pair:
             kernel, recurrent, bias = lstm.get_weights()  # gates in Keras's order: input, forget, cell, output
             taking, keeping, cell, showing = (slice(k * lstm.units, (k + 1) * lstm.units) for k in range(4))
             memory = np.exp(rng.uniform(np.log(10), np.log(2 * length), lstm.units))  # samples

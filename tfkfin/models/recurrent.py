@@ -12,7 +12,7 @@ import os
 
 import keras
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 from tfkfin.models import native
 from tfkfin.models.block import block_bilstm
@@ -152,32 +152,43 @@ class BiLSTM(layers.Layer):
         self.units, self.num_layers, self.readout = units, num_layers, readout
         self.engine = _check_engine("engine", engine)
         self.supports_jit = False  # neither the kernel nor cuDNN can be compiled by XLA
+        # No keras.layers.Bidirectional: it clones its layer through serialisation, and while a model is loaded Keras takes
+        # clones for shared objects when a memory address comes round again.
         self.stack = [
-            layers.Bidirectional(layers.LSTM(units, return_sequences=i < num_layers - 1, dtype=self.dtype_policy),
-                                 name=f"bidirectional_{i + 1}", dtype=self.dtype_policy)
-            for i in range(num_layers)
+            layers.LSTM(units, return_sequences=level < num_layers, go_backwards=backwards, dtype=self.dtype_policy,
+                        name=f"{'backward' if backwards else 'forward'}_{level}")
+            for level in range(1, num_layers + 1) for backwards in (False, True)
         ]
+
+    @property
+    def pairs(self) -> list[tuple[layers.LSTM, layers.LSTM]]:
+        """The forward and the backward LSTM of every level."""
+        return list(zip(self.stack[::2], self.stack[1::2], strict=True))
 
     def build(self, input_shape):
         if len(input_shape) != 3 or input_shape[-1] is None:
             raise ValueError(f"`inputs` must have shape (sequences, steps, features), the last one known. "
                              f"Received: inputs.shape={tuple(input_shape)}")
-        for layer in self.stack:
-            layer.build(tuple(input_shape))
+        for pair in self.pairs:
+            for lstm in pair:
+                lstm.build(tuple(input_shape))
             input_shape = (*input_shape[:2], 2 * self.units)
         self.built = True
 
     def call(self, inputs, training=None):
         chosen = chosen_engine(self.engine, self.compute_dtype)
         if chosen == "block":
-            return block_bilstm(inputs, self.stack, self.readout)
+            return block_bilstm(inputs, self.pairs, self.readout)
         if chosen == "native":
-            cells = [half.cell for layer in self.stack for half in (layer.forward_layer, layer.backward_layer)]
-            weights = [tf.convert_to_tensor(w.value) for c in cells for w in (c.kernel, c.recurrent_kernel, c.bias)]
+            weights = [tf.convert_to_tensor(w.value) for lstm in self.stack
+                       for w in (lstm.cell.kernel, lstm.cell.recurrent_kernel, lstm.cell.bias)]
             return native_bilstm(inputs, weights, self.readout, keep=training is True)
         x = inputs
-        for layer in self.stack:
-            x = layer(x, training=training)
+        for forward, backward in self.pairs:
+            ahead, back = forward(x, training=training), backward(x, training=training)
+            if forward.return_sequences:
+                back = ops.flip(back, axis=1)  # in the order of its steps
+            x = ops.concatenate([ahead, back], axis=-1)
         return x if self.readout == "both" else x[:, self.units:]
 
     def compute_output_shape(self, input_shape):

@@ -139,8 +139,8 @@ def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size:
 def stock(bank: keras.Model) -> None:
     """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
     for layer in _lstms(bank):
-        for both in layer.stack:
-            both.forward_layer.use_cudnn = both.backward_layer.use_cudnn = False
+        for lstm in layer.stack:
+            lstm.use_cudnn = False
 
 
 def save_decoder(decoder: Decoder, folder: Path) -> None:
