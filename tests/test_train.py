@@ -14,8 +14,9 @@ import pytest
 import scipy.io
 
 TINY = ["--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretrained=", "--set", "window.length_ms=100",
-        "--set", "window.stride_ms=50", "--set", "imitate.epochs=2", "--set", "imitate.windows_per_epoch=64",
-        "--set", "classify.epochs=3", "--set", "finetune.windows_per_epoch=32", "--set", "finetune.epochs=2"]
+        "--set", "window.stride_ms=50", "--set", "window.train_stride_ms=0", "--set", "imitate.epochs=2",
+        "--set", "imitate.windows_per_epoch=64", "--set", "classify.epochs=3", "--set", "finetune.windows_per_epoch=32",
+        "--set", "finetune.epochs=2"]
 
 
 def command(*arguments, **options):
@@ -55,6 +56,19 @@ def test_results_are_what_outsiders_rely_on(finished):
     assert set(results["fin"]["RMS"]) == {"r2", "paper_r2", "paper_map"}
     assert set(results["seconds"]) == {"imitate", "classify", "finetune"}
     assert results["environment"]["tensorflow"] and len(results["recipe_digest"]) == 12
+
+
+def test_batch_norms_stay_as_the_classifier_left_them(finished):
+    from tfkfin import recipe as recipes
+    from tfkfin.decoding import Finetuned, new_head
+    from tfkfin.runs import open_run
+
+    run = open_run(recipes.load(finished / "recipe.toml"), finished)
+    before, tuned = new_head(run), Finetuned(run).load(1).get_layer("classifier")
+    before.load_weights(finished / "classify" / "S1.weights.h5")
+    for name, stays in (("norm_1", True), ("norm_3", True), ("conv_1", False)):
+        pairs = zip(before.get_layer(name).get_weights(), tuned.get_layer(name).get_weights(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs) is stays
 
 
 def test_a_finished_run_is_reused(finished, tiny_db2):

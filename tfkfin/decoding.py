@@ -97,13 +97,15 @@ class JointTrainer:
     Attributes: `model` and its parts `fins` and `head`; `predict` and `restart` as of `HeadTrainer`.
     """
 
-    def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False):
-        """`frozen` keeps the FINs as they are, whatever the recipe says."""
+    def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False, untrained: bool = False):
+        """`frozen` keeps the FINs as they are, whatever the recipe says; `untrained` says that the head has learnt
+        nothing yet, so that its BatchNorms must.
+        """
         options = run.recipe.finetune
         self.run, self.model = run, new_joint(run, num_classes)
         self.fins, self.head = self.model.get_layer("fins"), self.model.get_layer("classifier")
         for layer in self.head.layers:
-            if options.freeze_norm and isinstance(layer, keras.layers.BatchNormalization):
+            if options.freeze_norm and not untrained and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
         fin_rate = 0 if frozen else options.fin_learning_rate
         self.rates = (training.adam(fin_rate, options.fin_weight_decay) if fin_rate else None,

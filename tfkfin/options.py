@@ -63,6 +63,7 @@ class Window(Section):
 
     length_ms: Positive = 300.0  # 600 samples at 2 kHz
     stride_ms: Positive = 10.0  # 20 samples at 2 kHz
+    train_stride_ms: float = Field(0.0, ge=0)  # of windows that are learnt from; 0: stride_ms
     rate_hz: float = Field(2000.0, ge=0)  # recordings at another rate are resampled to it; 0 keeps their own
     rest: bool = False  # rest as one more class, label 0 in the files
 

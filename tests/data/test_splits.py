@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfkfin import recipe as recipes
 from tfkfin.console import InputError, parse_numbers
-from tfkfin.data import ninapro, splits
+from tfkfin.data import dataset, ninapro, splits
 from tfkfin.data.windows import Segment, Windows, segments, starts
 
 WINDOWS = Windows(np.arange(6), np.array([1, 1, 1, 2, 2, 2], np.int16), np.array([1, 2, 3, 1, 2, 3], np.int16))
@@ -109,3 +110,18 @@ def test_flat_channels_standardise_to_zero():
 def test_no_training_sample():
     with pytest.raises(InputError, match="no training sample"):
         splits.statistics(np.ones((10, 2), np.float32), [])
+
+
+def test_windows_that_teach_may_lie_closer_than_those_that_test(tiny_db2):
+    settings = {"source.kind": "recordings", "window.stride_ms": 50, "window.train_stride_ms": 10}
+    opened = dataset.open_dataset(recipes.load(settings=settings), tiny_db2)
+    subject = opened.load(1)
+    for repetitions, samples in ((opened.split.train_repetitions, 20), (opened.split.test_repetitions, 100)):
+        own = subject.select(repetitions).windows
+        steps = np.diff(own.starts)[(np.diff(own.movements) == 0) & (np.diff(own.repetitions) == 0)]
+        assert set(steps.tolist()) == {samples}
+    assert sum(opened.counts[1].values()) == len(subject.windows)
+    alike = dataset.open_dataset(recipes.load(settings=settings | {"window.train_stride_ms": 0}), tiny_db2).load(1)
+    one, other = (s.select((2, 5)).windows for s in (alike, subject))
+    for name in ("starts", "movements", "repetitions"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))

@@ -51,6 +51,13 @@ def test_windows_are_those_of_a_loop(arrays, length, stride, rest):
         assert set(repetitions[start : start + length].tolist()) == {repetition}
 
 
+def test_each_segment_may_have_its_own_stride():
+    cut = [Segment(0, 20, 1, 1), Segment(20, 40, 1, 2)]
+    assert starts(cut, 8, [4, 6]).starts.tolist() == [0, 4, 8, 12, 20, 26, 32]
+    with pytest.raises(ValueError, match="must be at least 1 sample"):
+        starts(cut, 8, [4, 0])
+
+
 def test_last_window_of_the_paper_is_counted():
     (segment,) = segments(np.ones(10_000, np.int16), np.ones(10_000, np.int16))
     found = starts([segment], 600, 20)

@@ -75,6 +75,15 @@ class Dataset:
     def stride(self) -> int:
         return windows.samples(self.window.stride_ms, self.rate_hz)
 
+    @property
+    def train_stride(self) -> int:
+        """Between windows that are learnt from."""
+        return windows.samples(self.window.train_stride_ms or self.window.stride_ms, self.rate_hz)
+
+    def strides(self, segments: Iterable[windows.Segment]) -> list[int]:
+        """The stride of each segment's windows, in samples: learnt from, or tested on."""
+        return _strides(self.window, self.split, self.rate_hz, segments)
+
     def load(self, subject: int, repetitions: Iterable[int] | None = None, emg: np.ndarray | None = None) -> Subject:
         """Reads a subject and keeps the given repetitions (default: all that train or test). `emg`: as for `read`.
 
@@ -89,7 +98,7 @@ class Dataset:
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]
         mean, sd = splits.statistics(recording.emg, training)
         kept = splits.select_segments(every, wanted)
-        return _prepared(recording, kept, mean, sd, self.window)
+        return _prepared(recording, kept, mean, sd, self.length, self.strides(kept))
 
     def subjects(self, wanted: Iterable[int] | None = None) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
@@ -133,12 +142,15 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     rate, channels = _common(headers, "rate_hz", "Hz"), _common(headers, "num_channels", "channels")
     rate = recipe.window.rate_hz or rate
     length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    every = {}
+    every, segments = {}, {}
     for subject, header in headers.items():
         labels, repetitions = _at_rate(header.rate_hz, rate, header.labels, header.repetitions)
-        segments = _segments(labels, repetitions, recipe.window.rest)
-        every[subject] = _located(files[subject], windows.starts, segments, length, stride, rate)
+        segments[subject] = _segments(labels, repetitions, recipe.window.rest)
+        every[subject] = _located(files[subject], windows.starts, segments[subject], length, stride, rate)
     split = _resolved(recipe.split, every)
+    if recipe.window.train_stride_ms:
+        every = {s: windows.starts(own, length, _strides(recipe.window, split, rate, own))
+                 for s, own in segments.items()}
     for train in {split.train_repetitions, split.finetune_repetitions}:
         splits.check({s: every[s] for s in split.subjects}, train, split.test_repetitions)
     for s in split.pretrain_subjects:
@@ -159,11 +171,19 @@ def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
     recording = resampled(ninapro.read(file), window.rate_hz)
     _report(recording)
     every = _segments(recording.labels, recording.repetitions, window.rest)
-    return _prepared(recording, every, *splits.statistics(recording.emg, every), window), recording.rate_hz
+    rate = recording.rate_hz
+    length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+    return _prepared(recording, every, *splits.statistics(recording.emg, every), length, stride), rate
+
+
+def _strides(window: Window, split: Split, rate: float, segments: Iterable[windows.Segment]) -> list[int]:
+    learnt = {*split.train_repetitions, *split.pretrain_repetitions, *split.finetune_repetitions}
+    closer = windows.samples(window.train_stride_ms or window.stride_ms, rate)
+    return [closer if s.repetition in learnt else windows.samples(window.stride_ms, rate) for s in segments]
 
 
 def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: np.ndarray, sd: np.ndarray,
-              window: Window) -> Subject:
+              length: int, stride: int | list[int]) -> Subject:
     """The kept segments alone, standardised and joined: the recording, several times as large, can go."""
     emg = np.empty((sum(s.stop - s.start for s in kept), recording.num_channels), np.float32)
     moved, position = [], 0
@@ -172,7 +192,6 @@ def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: n
         emg[position:stop] = (recording.emg[s.start : s.stop] - mean) / sd
         moved.append(replace(s, start=position, stop=stop))
         position = stop
-    length, stride = (windows.samples(ms, recording.rate_hz) for ms in (window.length_ms, window.stride_ms))
     cut = windows.starts(moved, length, stride, recording.rate_hz)
     return Subject(recording.subject, emg, cut, mean, sd)
 

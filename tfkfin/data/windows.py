@@ -66,7 +66,8 @@ def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False) ->
     return [Segment(*row) for row in zip(*columns, strict=True)]
 
 
-def starts(segments: Sequence[Segment], length: int, stride: int, rate_hz: float | None = None) -> Windows:
+def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int],
+           rate_hz: float | None = None) -> Windows:
     """Every window of `length` samples at a `stride` that lies wholly inside one segment.
 
     A segment of n samples gives (n - length) // stride + 1 windows, or none when it is shorter than a window.
@@ -74,17 +75,18 @@ def starts(segments: Sequence[Segment], length: int, stride: int, rate_hz: float
     Args:
         segments: as `segments()` gives them.
         length: samples: 600 is 300 ms at 2 kHz.
-        stride: samples: 20 is 10 ms at 2 kHz.
+        stride: samples: 20 is 10 ms at 2 kHz; one for all segments or one a segment.
         rate_hz: only to speak of milliseconds in the error.
 
     Raises:
         InputError: the window is longer than every segment.
     """
-    if length < 1 or stride < 1:
+    if length < 1 or np.min(stride, initial=1) < 1:
         raise ValueError(f"`length` and `stride` must be at least 1 sample. Received: {length=}, {stride=}")
+    strides = np.broadcast_to(np.asarray(stride, np.int64), len(segments))
     table = np.array([(s.start, s.stop, s.movement, s.repetition) for s in segments], np.int64).reshape(-1, 4)
     room = table[:, 1] - table[:, 0] - length
-    counts = np.where(room >= 0, room // stride + 1, 0)
+    counts = np.where(room >= 0, room // strides + 1, 0)
     if len(table) and not counts.any():
         longest = int(room.max()) + length
 
@@ -95,4 +97,5 @@ def starts(segments: Sequence[Segment], length: int, stride: int, rate_hz: float
                          "choose a shorter window")
     owner = np.repeat(np.arange(len(table)), counts)  # (N,) the segment of each window
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # (N,) its place in the segment
-    return Windows(table[owner, 0] + rank * stride, table[owner, 2].astype(np.int16), table[owner, 3].astype(np.int16))
+    first = table[owner, 0] + rank * strides[owner]
+    return Windows(first, table[owner, 2].astype(np.int16), table[owner, 3].astype(np.int16))

@@ -135,9 +135,9 @@ class Decoders:
 
     def _joint(self, cell: Cell, frozen: bool) -> JointTrainer:
         classes = len(self.lab.classes(cell.setting))
-        trainer = self._trainer(("joint", classes, frozen), lambda: JointTrainer(self.run, classes, frozen))
-        self._start(trainer, ("joint", classes, frozen), cell.seed, lambda: new_joint(self.run, classes),
-                    trainer.rates)
+        key = "joint", classes, frozen, cell.model == "scratch"
+        trainer = self._trainer(key, lambda: JointTrainer(self.run, *key[1:]))
+        self._start(trainer, key, cell.seed, lambda: new_joint(self.run, classes), trainer.rates)
         trainer.restart()
         return trainer
 

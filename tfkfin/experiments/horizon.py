@@ -7,6 +7,8 @@ beyond the recording, before the first movement, or in a repetition of the other
 window nor the moment it is judged by is shared between training and test.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from tfkfin.data import dataset as datasets
@@ -37,7 +39,8 @@ def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.n
     split = dataset.split
     wanted = {*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions}
     every = windows.segments(labels, recording.repetitions, dataset.window.rest)
-    cut = windows.starts([s for s in every if owner[s.start] in wanted], dataset.length, dataset.stride)
+    kept = [replace(s, repetition=int(owner[s.start])) for s in every if owner[s.start] in wanted]
+    cut = windows.starts(kept, dataset.length, dataset.strides(kept))
     if not np.array_equal(cut.movements, subject.windows.movements):
         raise RuntimeError(f"{recording.path}: its windows are not those that were loaded")
     return ahead(labels, owner, cut.starts + dataset.length - 1, round(horizon_ms * dataset.rate_hz / 1000))

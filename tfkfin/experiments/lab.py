@@ -105,7 +105,9 @@ class Lab:
             train = np.roll(split.train_repetitions, -((cell.seed or 0) - self.recipe.seed))
             repetitions, share = train[: setting.repetitions], 1 / setting.repetitions
         chosen = np.flatnonzero(np.isin(windows.repetitions, repetitions))
-        return chosen if side == "test" or share == 1 else chosen[_first(windows, chosen, share, self.dataset.stride)]
+        if side == "test" or share == 1:
+            return chosen
+        return chosen[_first(windows, chosen, share, self.dataset.train_stride)]
 
     # === How things are called ===
 
@@ -130,6 +132,7 @@ class Lab:
 
     def described(self) -> str:
         about, window = self.dataset.describe(), self.recipe.window
+        learnt = f" (learnt from: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
 
         def said(numbers) -> str:
             return ", ".join(map(str, numbers))
@@ -137,7 +140,7 @@ class Lab:
         return (f"{len(about['subjects'])} subjects, {about['channels']} channels, {about['rate_hz']:g} Hz, "
                 f"{len(about['movements'])} movements; learnt from repetitions {said(about['train_repetitions'])}, "
                 f"tested on {said(about['test_repetitions'])}; windows of {window.length_ms:g} ms every "
-                f"{window.stride_ms:g} ms; features {said(self.names)}")
+                f"{window.stride_ms:g} ms{learnt}; features {said(self.names)}")
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -152,7 +152,7 @@ class BiLSTM(layers.Layer):
         self.units, self.num_layers, self.readout = units, num_layers, readout
         self.engine = _check_engine("engine", engine)
         self.supports_jit = False  # neither the kernel nor cuDNN can be compiled by XLA
-        # No keras.layers.Bidirectional: it clones its layer through serialisation, and while a model is loaded Keras takes
+        # No keras.layers.Bidirectional: it clones its layer by serialising it, and while a model is loaded Keras takes
         # clones for shared objects when a memory address comes round again.
         self.stack = [
             layers.LSTM(units, return_sequences=level < num_layers, go_backwards=backwards, dtype=self.dtype_policy,
