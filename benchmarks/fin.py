@@ -3,7 +3,7 @@
 A peer runs four FINs one after the other; ours run as one graph. 12 channels, windows of 600 samples, 3 x 32 units.
 Every comparison is written to the JSON file as it is done: the whole takes about an hour on two cores.
 
-    python benchmarks/fin.py [--json FILE] [--batches 8,16,32,64] [--quick]
+    python benchmarks/fin.py [--json FILE] [--batches 8,16,32,64] [--pairs 7] [--quick]
 """
 
 import importlib.util
@@ -157,11 +157,13 @@ def run(report: Report, batches, counts, pairs: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__.splitlines()[0])
     p.add_argument("--batches", metavar="N,N", help="windows a batch (default: 8,16,32,64; with --quick 8)")
+    p.add_argument("--pairs", type=int, metavar="N", help="pairs a comparison (default: 7; with --quick 3)")
     args = p.parse_args(argv)
     batches = [int(b) for b in (args.batches or ("8" if args.quick else "8,16,32,64")).split(",")]
     report = Report("Bi-LSTM FIN, 12 channels x 600 samples", ("tensorflow", "keras", "numpy", "torch", "onnxruntime"),
                     args.json)
-    run(report, batches, (1,) if args.quick else (1, FINS), 3 if args.quick else 7)
+    run(report, batches, (1,) if args.quick else (1, FINS),
+        args.pairs or (3 if args.quick else 7))
     report.show()
 
 
