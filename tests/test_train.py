@@ -205,15 +205,16 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(case, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_flat_channel_is_warned_of_and_named(tmp_path):
+def test_flat_channels_and_lengths_that_differ_are_warned_of_once(tmp_path):
     flat = write(tmp_path, "S1_E1_A1.mat")
     emg = scipy.io.loadmat(flat)["emg"]
     emg[:, 2] = 0
-    write(tmp_path, "S1_E1_A1.mat", emg=emg)
+    write(tmp_path, "S1_E1_A1.mat", emg=emg[:-7])
     done = command("train", "--stage", "classify", "--data", tmp_path, "--run", tmp_path / "run", *TINY,
                    "--set", "split.test_repetitions=2")
     assert done.returncode == 0, done.stderr
-    assert "warning: S1_E1_A1.mat: channel 3 is flat" in done.stderr
+    assert done.stderr.count("warning: S1_E1_A1.mat: channel 3 is flat") == 1
+    assert done.stderr.count("warning: S1_E1_A1.mat: emg, restimulus, rerepetition have") == 1
 
 
 def test_a_folder_of_something_else_is_not_used_as_a_run(tiny_db2, tmp_path):

@@ -7,6 +7,7 @@ are read when asked for, and only the segments of the wanted repetitions are kep
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from math import gcd
 from pathlib import Path
 
@@ -277,6 +278,11 @@ def _resolved(split: Split, every: dict[int, windows.Windows]) -> Split:
 
 def _report(recording: ninapro.Recording) -> None:
     for note in recording.notes:
-        log.debug("%s: %s", recording.path.name, note)
+        _tell(recording.path, note)
     if flat := ninapro.flat_channels(recording):
-        log.warning("warning: %s: channel %s is flat", recording.path.name, ", ".join(map(str, flat)))
+        _tell(recording.path, f"channel {', '.join(map(str, flat))} is flat")
+
+
+@cache  # every stage reads a recording: what there is to say of it is said once
+def _tell(path: Path, note: str) -> None:
+    log.warning("warning: %s: %s", path.name, note)
