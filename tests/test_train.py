@@ -244,6 +244,33 @@ def test_rest_votes_rejection_and_augmentation_are_options(tiny_db2, tmp_path):
     assert rejection["threshold"] == 0.26 and 0 < rejection["decided"] <= 1
 
 
+def test_from_intact_to_amputated_arms(tiny_db2, tmp_path):
+    """FINs of "DB2" start decoders of "DB3": one person lacks two electrodes, the other never makes movement 3."""
+    for subject, path in enumerate(sorted(tiny_db2.rglob("*.mat")), 1):
+        variables = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+        if subject == 1:
+            variables["emg"][:, 2:] = 0
+        else:
+            for name in ("restimulus", "rerepetition"):
+                variables[name][scipy.io.loadmat(path)["restimulus"] == 3] = 0
+        amputee = tmp_path / "DB3" / f"DB3_s{subject}" / f"S{subject}_E1_A1.mat"
+        amputee.parent.mkdir(parents=True)
+        scipy.io.savemat(amputee, variables)
+    for arguments in (("train", "--stage", "imitate", "--data", tiny_db2, "--run", tmp_path / "intact", *TINY),
+                      ("export", tmp_path / "intact", "--to", tmp_path / "fin_intact"),
+                      ("train", "--stage", "finetune", "--pipeline", "db3_amputee", "--data", tmp_path / "DB3", "--run",
+                       tmp_path / "run", *TINY, "--set", f"fin.pretrained={tmp_path / 'fin_intact'}",
+                       "--set", "imitate.epochs=0")):
+        done = command(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert "channel 3, 4 is flat" in done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["dataset"]["movements"] == [1, 2, 3]
+    assert np.sum(results["confusion"]["counts"], axis=1)[2] > 0  # of the first person alone
+    per_subject = results["classifier"]["per_subject"]
+    assert min(per_subject.values()) > 0.4  # by chance 0.33 and 0.5; 0.6 and more was seen
+
+
 def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path):
     done = command("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",
                    *TINY, "--pipeline", "best")
