@@ -12,12 +12,15 @@ def flat(features: np.ndarray) -> np.ndarray:
 
 
 def svm():
-    """Gaussian-kernel SVM on z-scored features, scikit-learn's defaults (paper, Exp. 2)."""
+    """Gaussian-kernel SVM on z-scored features (paper, Exp. 2, which names no constants).
+
+    C = 10: with scikit-learn's default of 1 it loses about 7 points on held-out training repetitions of real people.
+    """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    return make_pipeline(StandardScaler(), SVC(kernel="rbf"))
+    return make_pipeline(StandardScaler(), SVC(kernel="rbf", C=10))
 
 
 def lda():
