@@ -14,8 +14,9 @@ NAMES = ("ENT", "RMS", "VAR", "SSI")
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+    """The most memory that this process ever had resident. Its ru_maxrss would begin with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024  # kB
 
 
 def resident_mb() -> float:
@@ -44,6 +45,8 @@ def first_batch(folder: str) -> dict:
 
 def read(folder: str, share: str) -> dict:
     """Reads and windows every recording, `share` windows of each (0: all): peak memory and windows a second."""
+    import tensorflow  # noqa: F401
+
     from tfkfin.data import batches
 
     imported, dataset = peak_mb(), opened(folder)

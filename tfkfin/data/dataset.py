@@ -139,7 +139,8 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     """
     chosen = (*recipe.split.subjects, *recipe.split.pretrain_subjects) if recipe.split.subjects else None
     files = {file.subject: file for file in ninapro.find(folder, chosen, recipe.source.exercise)}
-    headers = {subject: ninapro.header(file) for subject, file in files.items()}
+    with ThreadPoolExecutor() as pool:
+        headers = dict(zip(files, pool.map(ninapro.header, files.values()), strict=True))
     rate, channels = _common(headers, "rate_hz", "Hz"), _common(headers, "num_channels", "channels")
     rate = recipe.window.rate_hz or rate
     length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
