@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.data import features, hdf5, signals
-from tfkfin.data.dataset import Dataset, Subject
+from tfkfin.data.dataset import Dataset, Subject, give_back
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
@@ -35,10 +35,12 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     share = shares(dataset, max_windows)
 
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
+        give_back()  # of recordings that are done with
         emg = signal[0].T if signal else None
         loaded = dataset.load(int(subject), dataset.split.pretrain_repetitions, emg)
         order = np.random.default_rng(key).permutation(len(loaded.windows))[: share[int(subject)]]
         targets = loaded.features(tuple(names), dataset.length, dataset.rate_hz)
+        give_back()
         return loaded.emg, loaded.windows.starts[order], targets[order]
 
     def read(*parts):

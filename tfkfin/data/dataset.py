@@ -4,8 +4,10 @@ Opening a dataset reads labels only, so that whatever is unfit is said before an
 are read when asked for, and only the segments of the wanted repetitions are kept.
 """
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd
@@ -99,7 +101,10 @@ class Dataset:
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]
         mean, sd = splits.statistics(recording.emg, training)
         kept = splits.select_segments(every, wanted)
-        return _prepared(recording, kept, mean, sd, self.length, self.strides(kept))
+        prepared = _prepared(recording, kept, mean, sd, self.length, self.strides(kept))
+        del recording
+        give_back()
+        return prepared
 
     def subjects(self, wanted: Iterable[int] | None = None) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
@@ -163,6 +168,12 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
               for s, w in every.items()}
     synthetic = any(header.synthetic for header in headers.values())
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
+
+
+def give_back() -> None:
+    """Returns freed memory to the system. glibc would keep it, and memory would grow with the number of recordings."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
