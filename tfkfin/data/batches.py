@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.data import features, hdf5, signals
-from tfkfin.data.dataset import Dataset, Subject, give_back
+from tfkfin.data.dataset import Dataset, Subject
+from tfkfin.data.memory import aligned, give_back
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
@@ -39,9 +40,10 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         emg = signal[0].T if signal else None
         loaded = dataset.load(int(subject), dataset.split.pretrain_repetitions, emg)
         order = np.random.default_rng(key).permutation(len(loaded.windows))[: share[int(subject)]]
-        targets = loaded.features(tuple(names), dataset.length, dataset.rate_hz)
+        targets = aligned(len(order), dataset.channels, len(names))
+        np.take(loaded.features(tuple(names), dataset.length, dataset.rate_hz), order, axis=0, out=targets)
         give_back()
-        return loaded.emg, loaded.windows.starts[order], targets[order]
+        return loaded.emg, loaded.windows.starts[order], targets
 
     def read(*parts):
         emg, starts, targets = tf.numpy_function(load, parts, (tf.float32, tf.int64, tf.float32))

@@ -4,10 +4,8 @@ Opening a dataset reads labels only, so that whatever is unfit is said before an
 are read when asked for, and only the segments of the wanted repetitions are kept.
 """
 
-import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd
@@ -17,6 +15,7 @@ import numpy as np
 
 from tfkfin.console import InputError, log
 from tfkfin.data import features, ninapro, splits, windows
+from tfkfin.data.memory import aligned, give_back
 from tfkfin.recipe import Recipe, Split, Window
 
 
@@ -170,12 +169,6 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
 
 
-def give_back() -> None:
-    """Returns freed memory to the system. glibc would keep it, and memory would grow with the number of recordings."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
     """All of a recording's movements, standardised by the recording's own statistics, and its rate in Hz.
 
@@ -198,7 +191,7 @@ def _strides(window: Window, split: Split, rate: float, segments: Iterable[windo
 def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: np.ndarray, sd: np.ndarray,
               length: int, stride: int | list[int]) -> Subject:
     """The kept segments alone, standardised and joined: the recording, several times as large, can go."""
-    emg = np.empty((sum(s.stop - s.start for s in kept), recording.num_channels), np.float32)
+    emg = aligned(sum(s.stop - s.start for s in kept), recording.num_channels)
     moved, position = [], 0
     for s in kept:
         stop = position + s.stop - s.start
