@@ -57,33 +57,39 @@ def read(folder: str, share: str) -> dict:
             "windows_s": count / (time.perf_counter() - began)}
 
 
-def waiting(folder: str, family: str, batch: str, share: str, steps: str) -> dict:
-    """Share of an epoch that FINs of a family spend waiting for input, from the second step on.
+def waiting(folder: str, family: str, batch: str, share: str, steps: str, epochs: str) -> dict:
+    """Share of the time that FINs of a family spend waiting for input, as the stage `imitate` trains them.
 
-    `share` windows of each recording (0: all), at most `steps` steps.
+    `share` windows of each recording (0: all), at most `steps` steps an epoch. The first epoch, which reads the .mat
+    files, counts from its second step on; later epochs count whole.
     """
     from tfkfin import recipe, training
     from tfkfin.data import batches
+    from tfkfin.data.memory import Spool
     from tfkfin.models import zoo
 
-    dataset = opened(folder)
+    dataset, spool = opened(folder), Spool()
     bank = zoo.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,
                         dataset.channels)
     bank.compile(training.adam(1e-3, 2e-5), training.imitation_loss(bank), jit_compile=False)
-    data = iter(batches.pooled(dataset, NAMES, int(batch), 1, max_windows=int(share) * len(dataset.files)))
-    bank.train_on_batch(*next(data))  # traces
-    waited, longest, began, done = 0.0, 0.0, time.perf_counter(), 0
-    while done < int(steps):
-        asked = time.perf_counter()
-        given = next(data, None)
-        if given is None:
-            break
-        spent = time.perf_counter() - asked
-        waited, longest, done = waited + spent, max(longest, spent), done + 1
-        bank.train_on_batch(*given)
-    total = time.perf_counter() - began
-    return {"ratio": waited / total, "steps": done, "longest_s": longest, "seconds": total,
-            "windows_s": done * int(batch) / total}
+    waited, total, done = [], [], 0
+    for epoch in range(int(epochs)):
+        began, waits = time.perf_counter(), 0.0
+        data = iter(batches.pooled(dataset, NAMES, int(batch), 1, epoch, int(share) * len(dataset.files), spool=spool))
+        if epoch == 0:
+            bank.train_on_batch(*next(data))  # traces
+            began = time.perf_counter()
+        for _ in range(int(steps)):
+            asked = time.perf_counter()
+            given = next(data, None)
+            waits += time.perf_counter() - asked
+            if given is None:
+                break
+            bank.train_on_batch(*given)
+            done += 1
+        waited, total = [*waited, waits], [*total, time.perf_counter() - began]
+    return {"first": waited[0] / total[0], "later": sum(waited[1:]) / sum(total[1:]) if total[1:] else None,
+            "steps": done, "windows_s": done * int(batch) / sum(total)}
 
 
 def classify(folder: str, subjects: str, epochs: str) -> dict:

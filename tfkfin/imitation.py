@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfkfin import board, metrics, training
 from tfkfin.console import log
 from tfkfin.data import batches
+from tfkfin.data.memory import Spool
 from tfkfin.models import zoo
 from tfkfin.runs import Run
 
@@ -85,6 +86,7 @@ class _Windows:
         self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
         self.channels = self.dataset.channels if self.dataset else 1
         self.training = self.dataset and self._without_validation()
+        self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
 
     def _without_validation(self):
         *first, last = self.dataset.split.pretrain_repetitions
@@ -103,7 +105,7 @@ class _Windows:
             return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
                                       options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
         return batches.pooled(self.training, recipe.features.names, options.batch_size, recipe.seed, epoch,
-                              options.windows_per_epoch, recipe.batches.recordings_in_flight)
+                              options.windows_per_epoch, recipe.batches.recordings_in_flight, self.spool)
 
     def sample(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test"."""

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from tfkfin.data import features, hdf5, signals
 from tfkfin.data.dataset import Dataset, Subject
-from tfkfin.data.memory import aligned, give_back
+from tfkfin.data.memory import Spool, aligned, give_back
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
-           max_windows: int = 0, in_flight: int = 2) -> tf.data.Dataset:
+           max_windows: int = 0, in_flight: int = 2, spool: Spool | None = None) -> tf.data.Dataset:
     """One epoch over the pre-training windows of all pre-training subjects.
 
     Args:
@@ -27,6 +27,7 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         seed, epoch: fix the order.
         max_windows: at most that many windows, spread evenly over the recordings; 0 takes all.
         in_flight: recordings mixed at a time; memory grows with it, not with how many recordings there are.
+        spool: where recordings and their features are kept decoded for later epochs; of one dataset and set of names.
 
     Yields:
         (emg (B, L, C) float32 standardised, targets (B, C, F) float32 in own units).
@@ -35,15 +36,23 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     subjects = rng.permutation(dataset.split.pretrain_subjects)
     share = shares(dataset, max_windows)
 
-    def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
+    def decode(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         give_back()  # of recordings that are done with
-        emg = signal[0].T if signal else None
-        loaded = dataset.load(int(subject), dataset.split.pretrain_repetitions, emg)
-        order = np.random.default_rng(key).permutation(len(loaded.windows))[: share[int(subject)]]
+        loaded = dataset.load(subject, dataset.split.pretrain_repetitions, emg)
+        return loaded.emg, loaded.windows.starts, loaded.features(tuple(names), dataset.length, dataset.rate_hz)
+
+    def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
+        subject = int(subject)
+        if spool is None or signal:
+            emg, starts, every = decode(subject, *(s.T for s in signal))
+        else:
+            emg, starts, every = spool(subject, lambda: decode(subject))
+        order = np.random.default_rng(key).permutation(len(starts))[: share[subject]]
         targets = aligned(len(order), dataset.channels, len(names))
-        np.take(loaded.features(tuple(names), dataset.length, dataset.rate_hz), order, axis=0, out=targets)
+        np.take(every, order, axis=0, out=targets)
+        del every
         give_back()
-        return loaded.emg, loaded.windows.starts[order], targets
+        return emg, starts[order], targets
 
     def read(*parts):
         emg, starts, targets = tf.numpy_function(load, parts, (tf.float32, tf.int64, tf.float32))
@@ -61,8 +70,11 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     data = tf.data.Dataset.from_tensor_slices((subjects, keys))
     if (streamed := hdf5.signals([dataset.files[s].path for s in subjects], dataset.channels)) is not None:
         data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
-    data = data.map(read).prefetch(1)
-    data = data.interleave(windows, cycle_length=min(in_flight, len(subjects)), block_length=1)
+    in_flight = min(in_flight, len(subjects))
+    # The first batch waits for the first recordings, so they are read side by side; later ones one ahead.
+    first = data.take(in_flight).map(read, num_parallel_calls=in_flight, deterministic=True)
+    data = first.concatenate(data.skip(in_flight).map(read)).prefetch(1)
+    data = data.interleave(windows, cycle_length=in_flight, block_length=1)
     steps = -(-sum(share.values()) // batch_size)
     return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 

@@ -7,7 +7,7 @@ are read when asked for, and only the segments of the wanted repetitions are kep
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import gcd
 from pathlib import Path
 
@@ -144,19 +144,15 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     chosen = (*recipe.split.subjects, *recipe.split.pretrain_subjects) if recipe.split.subjects else None
     files = {file.subject: file for file in ninapro.find(folder, chosen, recipe.source.exercise)}
     with ThreadPoolExecutor() as pool:
-        headers = dict(zip(files, pool.map(ninapro.header, files.values()), strict=True))
-    rate, channels = _common(headers, "rate_hz", "Hz"), _common(headers, "num_channels", "channels")
+        plans = dict(zip(files, pool.map(partial(_plan, window=recipe.window), files.values()), strict=True))
+    rate, channels = _common(plans, "rate_hz", "Hz"), _common(plans, "channels", "channels")
     rate = recipe.window.rate_hz or rate
     length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    every, segments = {}, {}
-    for subject, header in headers.items():
-        labels, repetitions = _at_rate(header.rate_hz, rate, header.labels, header.repetitions)
-        segments[subject] = _segments(labels, repetitions, recipe.window.rest)
-        every[subject] = _located(files[subject], windows.starts, segments[subject], length, stride, rate)
+    every = {s: _located(files[s], windows.starts, plan.segments, length, stride, rate) for s, plan in plans.items()}
     split = _resolved(recipe.split, every)
     if recipe.window.train_stride_ms:
-        every = {s: windows.starts(own, length, _strides(recipe.window, split, rate, own))
-                 for s, own in segments.items()}
+        every = {s: windows.starts(plan.segments, length, _strides(recipe.window, split, rate, plan.segments))
+                 for s, plan in plans.items()}
     for train in {split.train_repetitions, split.finetune_repetitions}:
         splits.check({s: every[s] for s in split.subjects}, train, split.test_repetitions)
     for s in split.pretrain_subjects:
@@ -165,7 +161,7 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     movements = np.unique(np.concatenate([every[s].movements for s in split.subjects]))
     counts = {s: dict(zip(*(a.tolist() for a in np.unique(w.repetitions, return_counts=True)), strict=True))
               for s, w in every.items()}
-    synthetic = any(header.synthetic for header in headers.values())
+    synthetic = any(plan.synthetic for plan in plans.values())
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
 
 
@@ -254,9 +250,25 @@ def _located(file: ninapro.RecordingFile, action, *arguments):
         raise InputError(f"{file.path}: {error}") from None
 
 
-def _common(headers: dict, attribute: str, unit: str):
+@dataclass(frozen=True)
+class _Plan:
+    """What a header tells, without the labels themselves: those of forty recordings are 260 MB."""
+
+    rate_hz: float
+    channels: int
+    segments: list[windows.Segment]
+    synthetic: bool
+
+
+def _plan(file: ninapro.RecordingFile, window: Window) -> _Plan:
+    header = ninapro.header(file)
+    columns = _at_rate(header.rate_hz, window.rate_hz or header.rate_hz, header.labels, header.repetitions)
+    return _Plan(header.rate_hz, header.num_channels, _segments(*columns, window.rest), header.synthetic)
+
+
+def _common(plans: dict[int, _Plan], attribute: str, unit: str):
     """The value that all recordings share."""
-    values = {subject: getattr(header, attribute) for subject, header in headers.items()}
+    values = {subject: getattr(plan, attribute) for subject, plan in plans.items()}
     first, value = next(iter(values.items()))
     for subject, other in values.items():
         if other != value:

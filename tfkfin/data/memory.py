@@ -1,21 +1,61 @@
 """Keeps the memory of a pipeline as large as the recordings in flight, however many there are."""
 
 import ctypes
+import mmap
+import tempfile
+import weakref
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
 
 def aligned(*shape: int) -> np.ndarray:
-    """An uninitialised float32 array at an address that TensorFlow takes over: others it copies, and keeps both."""
-    size = prod(shape)
-    raw = np.empty(size + 16, np.float32)
-    skip = -raw.ctypes.data % 64 // 4
-    return raw[skip : skip + size].reshape(shape)
+    """Zeros, float32, at an address that TensorFlow takes over: other arrays it copies, and keeps both.
+
+    Let go, they return to the system at once.
+    """
+    return np.frombuffer(mmap.mmap(-1, max(1, 4 * prod(shape))), np.float32, prod(shape)).reshape(shape)
 
 
 def give_back() -> None:
     """Returns freed memory to the system. glibc would keep it, and memory would grow with the number of recordings."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class Spool:
+    """Arrays that took long to make, kept in nameless files: made once, mapped into memory again when asked for.
+
+    The files vanish with the process, however it ends. On a full disk arrays are made anew each time.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        """`folder`: on the disk to use; by default the system's for temporary files."""
+        self._folder, self._files = folder, {}
+
+    def __call__(self, key: Hashable, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+        """What `make()` gave at first for this `key`, read-only and aligned as by `aligned`."""
+        if key not in self._files:
+            arrays = make()
+            with suppress(OSError):
+                self._files[key] = self._written(arrays)
+            return arrays
+        file, parts = self._files[key]
+        return tuple(np.memmap(file, dtype, "r", offset, shape) for dtype, offset, shape in parts)
+
+    def _written(self, arrays: tuple[np.ndarray, ...]):
+        file, parts = tempfile.TemporaryFile(dir=self._folder), []
+        try:
+            for array in arrays:
+                file.seek(-file.tell() % 64, 1)
+                parts.append((array.dtype, file.tell(), array.shape))
+                file.write(np.ascontiguousarray(array))
+            file.flush()
+        except OSError:
+            file.close()
+            raise
+        weakref.finalize(self, file.close)
+        return file, parts
