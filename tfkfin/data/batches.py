@@ -36,10 +36,36 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     subjects = rng.permutation(dataset.split.pretrain_subjects)
     share = shares(dataset, max_windows)
 
+    read = _reading(dataset, tuple(names), share, spool)
+
+    def windows(emg, starts, targets):
+        rows = tf.range(dataset.length, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((starts, targets)).map(
+            lambda start, target: (tf.gather(emg, start + rows), target))
+
+    keys = rng.integers(0, 2**31, len(subjects))
+    in_flight = min(in_flight, len(subjects))
+
+    def recordings(part: slice, side_by_side: int) -> tf.data.Dataset:
+        data = tf.data.Dataset.from_tensor_slices((subjects[part], keys[part]))
+        if (streamed := hdf5.signals([dataset.files[s].path for s in subjects[part]], dataset.channels)) is not None:
+            data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
+        return data.map(read, num_parallel_calls=side_by_side, deterministic=True)
+
+    # A batch spans the first recordings, so it waits for all of them; later ones are read one ahead.
+    data = recordings(slice(in_flight), in_flight).concatenate(recordings(slice(in_flight, None), 1)).prefetch(1)
+    data = data.interleave(windows, cycle_length=in_flight, block_length=1)
+    steps = -(-sum(share.values()) // batch_size)
+    return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], spool: Spool | None):
+    """(subject, key of its shuffle, maybe its signal) -> (emg (T, C), starts (N,), targets (N, C, F)), in a graph."""
+
     def decode(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         give_back()  # of recordings that are done with
         loaded = dataset.load(subject, dataset.split.pretrain_repetitions, emg)
-        return loaded.emg, loaded.windows.starts, loaded.features(tuple(names), dataset.length, dataset.rate_hz)
+        return loaded.emg, loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
 
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
         subject = int(subject)
@@ -61,22 +87,7 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         targets.set_shape((None, dataset.channels, len(names)))
         return emg, starts, targets
 
-    def windows(emg, starts, targets):
-        rows = tf.range(dataset.length, dtype=tf.int64)
-        return tf.data.Dataset.from_tensor_slices((starts, targets)).map(
-            lambda start, target: (tf.gather(emg, start + rows), target))
-
-    keys = rng.integers(0, 2**31, len(subjects))
-    data = tf.data.Dataset.from_tensor_slices((subjects, keys))
-    if (streamed := hdf5.signals([dataset.files[s].path for s in subjects], dataset.channels)) is not None:
-        data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
-    in_flight = min(in_flight, len(subjects))
-    # The first batch waits for the first recordings, so they are read side by side; later ones one ahead.
-    first = data.take(in_flight).map(read, num_parallel_calls=in_flight, deterministic=True)
-    data = first.concatenate(data.skip(in_flight).map(read)).prefetch(1)
-    data = data.interleave(windows, cycle_length=in_flight, block_length=1)
-    steps = -(-sum(share.values()) // batch_size)
-    return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    return read
 
 
 def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from math import gcd
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.console import InputError, log
-from tfkfin.data import features, ninapro, splits, windows
+from tfkfin.data import features, ninapro, resampling, splits, windows
 from tfkfin.data.memory import aligned, give_back
 from tfkfin.recipe import Recipe, Split, Window
 
@@ -94,7 +93,7 @@ class Dataset:
         """
         split = self.split
         wanted = set(repetitions or (*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions))
-        recording = resampled(ninapro.read(self.files[subject], emg=emg), self.window.rate_hz)
+        recording = resampling.resampled(ninapro.read(self.files[subject], emg=emg), self.window.rate_hz)
         _report(recording)
         every = _segments(recording.labels, recording.repetitions, self.window.rest)
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]
@@ -170,7 +169,7 @@ def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
 
     For judging FINs, which need neither training nor labels; never for judging a classifier.
     """
-    recording = resampled(ninapro.read(file), window.rate_hz)
+    recording = resampling.resampled(ninapro.read(file), window.rate_hz)
     _report(recording)
     every = _segments(recording.labels, recording.repetitions, window.rest)
     rate = recording.rate_hz
@@ -196,38 +195,6 @@ def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: n
         position = stop
     cut = windows.starts(moved, length, stride, recording.rate_hz)
     return Subject(recording.subject, emg, cut, mean, sd)
-
-
-def resampled(recording: ninapro.Recording, rate_hz: float) -> ninapro.Recording:
-    """The recording at `rate_hz` (0 keeps its own): polyphase with an anti-aliasing filter, labels by nearest sample.
-
-    Reference: scipy.signal.resample_poly, Kaiser window (beta 5).
-    """
-    if not rate_hz or recording.rate_hz == rate_hz:
-        return recording
-    from scipy.signal import resample_poly
-
-    up, down = _ratio(recording.rate_hz, rate_hz)
-    emg = resample_poly(recording.emg, up, down, axis=0).astype(np.float32, copy=False)
-    labels, repetitions = _at_rate(recording.rate_hz, rate_hz, recording.labels, recording.repetitions)
-    length = min(len(emg), len(labels))
-    note = f"resampled from {recording.rate_hz:g} to {rate_hz:g} Hz"
-    return replace(recording, emg=emg[:length], labels=labels[:length], repetitions=repetitions[:length],
-                   rate_hz=rate_hz, notes=(*recording.notes, note))
-
-
-def _ratio(rate: float, wanted: float) -> tuple[int, int]:
-    up, down = round(wanted * 1000), round(rate * 1000)  # rates are known to the millihertz
-    return up // gcd(up, down), down // gcd(up, down)
-
-
-def _at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray]:
-    if rate == wanted:
-        return list(columns)
-    up, down = _ratio(rate, wanted)
-    length = -(-len(columns[0]) * up // down)
-    nearest = np.minimum((np.arange(length) * down + up // 2) // up, len(columns[0]) - 1)
-    return [column[nearest] for column in columns]
 
 
 def _segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool) -> list[windows.Segment]:
@@ -262,7 +229,7 @@ class _Plan:
 
 def _plan(file: ninapro.RecordingFile, window: Window) -> _Plan:
     header = ninapro.header(file)
-    columns = _at_rate(header.rate_hz, window.rate_hz or header.rate_hz, header.labels, header.repetitions)
+    columns = resampling.at_rate(header.rate_hz, window.rate_hz or header.rate_hz, header.labels, header.repetitions)
     return _Plan(header.rate_hz, header.num_channels, _segments(*columns, window.rest), header.synthetic)
 
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfkfin.data import dataset as datasets
-from tfkfin.data import ninapro, windows
+from tfkfin.data import ninapro, resampling, windows
 from tfkfin.data.dataset import Dataset, Subject
 
 
@@ -34,15 +33,15 @@ def ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int)
 
 def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.ndarray, np.ndarray]:
     """For every window of `dataset.load(subject.number)`: the movement ahead (N,) and the repetition it lies in."""
-    recording = datasets.resampled(ninapro.read(dataset.files[subject.number]), dataset.window.rate_hz)
-    labels, owner = recording.labels, owners(recording.labels, recording.repetitions)
-    split = dataset.split
+    header = ninapro.header(dataset.files[subject.number])
+    labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
+    owner, split = owners(labels, repetitions), dataset.split
     wanted = {*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions}
-    every = windows.segments(labels, recording.repetitions, dataset.window.rest)
+    every = windows.segments(labels, repetitions, dataset.window.rest)
     kept = [replace(s, repetition=int(owner[s.start])) for s in every if owner[s.start] in wanted]
     cut = windows.starts(kept, dataset.length, dataset.strides(kept))
     if not np.array_equal(cut.movements, subject.windows.movements):
-        raise RuntimeError(f"{recording.path}: its windows are not those that were loaded")
+        raise RuntimeError(f"{header.file.path}: its windows are not those that were loaded")
     return ahead(labels, owner, cut.starts + dataset.length - 1, round(horizon_ms * dataset.rate_hz / 1000))
 
 
