@@ -235,13 +235,13 @@ def test_help_answers_quickly_without_tensorflow(name):
 
 def test_rest_votes_rejection_and_augmentation_are_options(tiny_db2, tmp_path):
     done = command("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",
-                   *TINY, "--set", "window.rest=true", "--set", "classifier.vote=3", "--set", "classifier.reject=0.26",
+                   *TINY, "--set", "window.rest=true", "--set", "classifier.vote=3", "--set", "classifier.reject=0.5",
                    "--set", "augment.gain=0.2", "--set", "augment.warp=0.05", "--set", "classify.schedule=cosine")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dataset"]["movements"] == [0, 1, 2, 3]
     rejection = results["rejection"]["1"]
-    assert rejection["threshold"] == 0.26 and 0 < rejection["decided"] <= 1
+    assert rejection["threshold"] == 0.5 and 0 <= rejection["decided"] <= 1
 
 
 def test_from_intact_to_amputated_arms(tiny_db2, tmp_path):

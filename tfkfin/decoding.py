@@ -262,9 +262,7 @@ def _finish_subject(run: Run, stage: str, test: Subject, true: np.ndarray, proba
     matrix = metrics.confusion(true, predicted, list(range(len(run.dataset.movements))))
     accuracy = float(np.mean(true == predicted))
     if options.reject:
-        sure = probabilities.max(axis=1) >= options.reject
-        more["rejection"] = {"threshold": options.reject, "decided": float(np.mean(sure)),
-                             "accuracy": float(np.mean((true == predicted)[sure])) if sure.any() else None}
+        more["rejection"] = metrics.rejection(true, probabilities, options.reject)
     log.info("%s S%d: accuracy %.1f %%", stage, test.number, 100 * accuracy)
     run.finish(stage, {"accuracy": accuracy, "confusion": matrix.tolist(), "seconds": time.monotonic() - began, **more},
                f"S{test.number}")

@@ -67,3 +67,18 @@ def vote(probabilities: np.ndarray, windows, count: int) -> np.ndarray:
     first = np.maximum(begin, np.arange(len(probabilities)) - count + 1)
     sums = np.concatenate([np.zeros((1, probabilities.shape[1])), np.cumsum(probabilities, axis=0, dtype=np.float64)])
     return (sums[1:] - sums[first]) / (np.arange(len(probabilities)) + 1 - first)[:, None]
+
+
+def rejection(true: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict:
+    """How many windows are decided, those with a probability of `threshold` or more, and how many of these rightly.
+
+    Args:
+        true: classes (N,); probabilities: (N, G).
+
+    Returns:
+        `threshold`, `decided` (share of all windows) and `accuracy` of those decided, None without any.
+    """
+    sure = probabilities.max(axis=1) >= threshold
+    right = (probabilities.argmax(axis=1) == true)[sure]
+    accuracy = float(right.mean()) if len(right) else None
+    return {"threshold": threshold, "decided": float(sure.mean()), "accuracy": accuracy}
