@@ -4,7 +4,8 @@
 
 A curve's sizes are timed in turn, over and over, and each size's median is kept. The exponent is the slope of log
 seconds against log size (1: twice the size, twice the time); fixed costs push it below 1. A Bi-LSTM's arithmetic grows
-with its weights, about the square of its units, so the curve of hidden sizes is held against the weights.
+with its weights, about the square of its units, so the curve of hidden sizes is held against the weights. The Bi-LSTM
+kernel works on 16 sequences (windows x channels) at once where AVX-512 is to be had, so fewer cost as much as 16.
 """
 
 import os
@@ -87,7 +88,7 @@ def plot(found: list[dict], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 4, figsize=(14, 6.5), layout="constrained")
     for axis, one in zip(axes.flat, found, strict=False):
@@ -97,6 +98,10 @@ def plot(found: list[dict], file: Path) -> None:
         axis.loglog(x, 1e3 * y[-1] * against / against[-1], "--", color="grey",
                     label="in proportion" if np.array_equal(x, against) else "in proportion to the weights")
         axis.set(title=f"{one['name']}\nexponent {one['exponent']:.2f}", ylabel="ms", xlabel=one["name"].split(": ")[1])
+        axis.set_xticks(x[:: 1 + len(x) // 6], [f"{size:,.0f}" for size in x[:: 1 + len(x) // 6]])
+        axis.minorticks_off()
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
         axis.legend(fontsize=8)
     for axis in list(axes.flat)[len(found):]:
         axis.axis("off")

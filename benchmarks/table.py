@@ -36,6 +36,8 @@ def section(name: str, found: dict) -> str:
             limit = m["limit"]
             text += row(m["name"], number(m["value"]), m["unit"], "" if limit is None else number(limit),
                         "" if limit is None else "holds" if m["holds"] else "MISSED")
+    if (HERE / "results" / f"{name}.png").is_file():
+        text += f"\n![cost against size](results/{name}.png)\n"
     if "load" in found:
         text += head(f"{found['server']}, 8 clients, {found['seconds']} s", "requests", "errors", "wrong", "p50 ms",
                      "p95 ms", "p99 ms")

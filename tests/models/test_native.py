@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfkfin.models import native
+from tfkfin.models.buffers import Buffers
 from tfkfin.models.recurrent import BiLSTM, engine
 
 
@@ -99,6 +100,19 @@ def test_two_runs_are_identical():
     for other in runs[1:]:
         assert_identical(runs[0][1:], other[1:])
     np.testing.assert_array_equal(layer(x), layer(x))
+
+
+def test_buffers_are_reused_and_together_stay_below_their_limit():
+    buffers = Buffers(limit=10_000)
+    first = buffers.take(1000)
+    buffers.give(first)
+    assert buffers.take(900) is first  # fits, and is not twice as large
+    others = [buffers.take(1000) for _ in range(3)]
+    assert first.ctypes.data % 64 == others[0].ctypes.data % 64 == 0
+    for buffer in (first, *others):
+        buffers.give(buffer)
+    assert 1 <= len(buffers._free) and sum(b.nbytes for b in buffers._free) <= 10_000
+    assert buffers._taken == 0
 
 
 @pytest.mark.kernel

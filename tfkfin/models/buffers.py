@@ -3,28 +3,36 @@
 import os
 import threading
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 
 ALIGN = 16  # floats: one cache line, the widest vector
+KEPT = 0.8  # of the budget may hold kept states; the rest is for what a call works in
 
 
-def _budget() -> int:
-    """Bytes that kept states may hold, and free buffers as much again: TFKFIN_KEEP_MB, else an eighth of the memory."""
+def budget() -> int:
+    """Bytes for all buffers: TFKFIN_KEEP_MB, else half of the memory that is available now."""
     if os.environ.get("TFKFIN_KEEP_MB"):
         return int(float(os.environ["TFKFIN_KEEP_MB"]) * 2**20)
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
-    except (AttributeError, ValueError, OSError):
-        return 2**30
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 // 2
+    except (OSError, StopIteration):
+        return 2**31
 
 
 class Buffers:
-    """Free list of float32 buffers. A buffer is taken by one task at a time and its contents are left as they were."""
+    """Free list of float32 buffers. A buffer is taken by one task at a time and its contents are left as they were.
 
-    def __init__(self):
+    Attributes:
+        limit: bytes that buffers taken and free may hold together; beyond it free ones return to the system.
+    """
+
+    def __init__(self, limit: int):
+        self.limit, self._taken = limit, 0
         self._free: list[np.ndarray] = []
-        self._lock, self._limit = threading.Lock(), _budget()
+        self._lock = threading.Lock()
 
     def take(self, floats: int) -> np.ndarray:
         """The smallest free buffer of at least `floats` that is not wastefully large, or a new one."""
@@ -33,16 +41,19 @@ class Buffers:
             if fit:
                 best = min(fit, key=lambda b: b.size)
                 self._free = [b for b in self._free if b is not best]
+                self._taken += best.nbytes
                 return best
+            self._taken += 4 * floats
         raw = np.empty(floats + ALIGN, np.float32)
         skip = (-raw.ctypes.data // 4) % ALIGN
         return raw[skip:skip + floats]
 
     def give(self, buffer: np.ndarray) -> None:
-        """Hands a buffer back; those unused for longest return to the system when too much lies free."""
+        """Hands a buffer back; those unused for longest return to the system when all hold too much."""
         with self._lock:
+            self._taken -= buffer.nbytes
             self._free.append(buffer)
-            while len(self._free) > 1 and sum(b.nbytes for b in self._free) > self._limit:
+            while len(self._free) > 1 and self._taken + sum(b.nbytes for b in self._free) > self.limit:
                 self._free.pop(0)
 
 
@@ -56,7 +67,7 @@ class Kept:
     def __init__(self, buffers: Buffers):
         self._buffers, self._states, self._lock = buffers, OrderedDict(), threading.Lock()
         self._last = self._bytes = 0
-        self._limit = _budget()
+        self._limit = KEPT * buffers.limit
 
     def add(self, states: list[np.ndarray]) -> int:
         """Keeps the states of one call; the token is 0 when they are too large to keep."""

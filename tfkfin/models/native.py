@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.models.buffers import Buffers, Kept
+from tfkfin.models.buffers import Buffers, Kept, budget
 
 SOURCE = Path(__file__).with_name("bilstm.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
@@ -149,7 +149,7 @@ class Kernel:
         self.lanes = self.library.bilstm_lanes()
         self.threads = _threads()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="tfkfin")
-        self.buffers = Buffers()
+        self.buffers = Buffers(budget())
         self.kept = Kept(self.buffers)
 
     def blocks(self, sequences: int) -> list[tuple[int, int]]:
