@@ -10,7 +10,7 @@ import numpy as np
 from tfkfin.data import feature_formulas as formulas
 
 CHUNK = 32  # rows added in float32 before going on in float64 (and in uint8 for counts)
-PIECE = 1 << 17  # samples x channels whose blocks are summed at once: a few such float32 arrays fit the cache
+PIECE = 1 << 18  # samples x channels whose blocks are summed at once: a few such float32 arrays fit the cache
 RUN = 1 << 15  # windows x channels joined at once
 SHORTEST_RUN = 4  # windows: below it the direct formula costs no more
 
@@ -65,18 +65,20 @@ def _chunked(of, count):
 class Blocks:
     """Samples (n d, C), laid out (d, n C): row i holds sample i of each of n blocks; sums run down columns.
 
-    Two more rows hold what follows each block, for terms of two or three neighbours; past the end of `x` they are 0.
+    `reach` more rows hold what follows each block, for terms of two or three neighbours; 0 past the end of `x`.
     """
 
-    def __init__(self, x: np.ndarray, n: int, stride: int):
+    def __init__(self, x: np.ndarray, n: int, stride: int, reach: int):
         channels = x.shape[1]
-        ahead = np.empty((stride + 2, n, channels), np.float32)
-        ahead[:stride] = x[: n * stride].reshape(n, stride, channels).transpose(1, 0, 2)
-        for row in (stride, stride + 1):
+        ahead = np.empty((stride + reach, n, channels), np.float32)
+        sample = np.dtype((np.void, 4 * channels))  # moved as one item, twice as fast as its floats
+        rows = np.ascontiguousarray(x[: n * stride], np.float32).view(sample)
+        ahead[:stride].view(sample)[..., 0] = rows.reshape(n, stride).T
+        for row in range(stride, stride + reach):
             follow = x[row::stride][:n]
             ahead[row, : len(follow)] = follow
             ahead[row, len(follow) :] = 0
-        self.stride, self.channels, self.ahead = stride, channels, ahead.reshape(stride + 2, -1)
+        self.stride, self.channels, self.ahead = stride, channels, ahead.reshape(stride + reach, -1)
         self.x = self.ahead[:stride]
 
     @cached_property
@@ -88,7 +90,7 @@ class Blocks:
 
     @cached_property
     def step(self):
-        return self.ahead[1:] - self.ahead[:-1]  # (d + 1, n C)
+        return self.ahead[1:] - self.ahead[:-1]  # (d + reach - 1, n C)
 
 
 def _moments(b, low, high):
@@ -153,11 +155,11 @@ def block_sums(x: np.ndarray, stride: int, length: int, needs: tuple[str, ...]) 
 
     A window has `length - reach` terms: whole blocks and the head of one more, so no term crosses the window's end.
     """
-    found = {name: ([], []) for name in needs}
+    found, furthest = {name: ([], []) for name in needs}, max((SUMS[name][0] for name in needs), default=0)
     step = max(1, PIECE // (stride * x.shape[1]))
     count = len(x) // stride
     for i in range(0, count, step):
-        b = Blocks(x[i * stride : (i + step) * stride + 2], min(step, count - i), stride)
+        b = Blocks(x[i * stride : (i + step) * stride + 2], min(step, count - i), stride, furthest)
         for name, (full, heads) in found.items():
             reach, of = SUMS[name]
             rest = (length - reach) % stride
