@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tfkfin.recipe import Recipe
+
 PACKAGE = Path("tfkfin")
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower rooms first. A module may import from its own room and from lower ones; data and models do not know each other.
@@ -58,3 +60,16 @@ def test_files_and_functions_stay_readable(path):
 def test_import_is_light():
     code = "import sys, tfkfin; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'numpy', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_every_option_is_read_somewhere():
+    """An option that nothing reads would be accepted and do nothing."""
+    read = set()
+    for path in FILES:
+        if path.name != "options.py":
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+            read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and id(node) not in called}
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    options = [(section, name) for section, kind in sections.items() for name in getattr(kind, "model_fields", ())]
+    assert len(options) > 50 and not [option for option in options if option[1] not in read]

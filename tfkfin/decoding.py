@@ -135,7 +135,8 @@ class JointTrainer:
             for epoch in range(options.epochs):
                 rng = np.random.default_rng([seed, part.number, epoch])
                 order = np.concatenate([rng.permutation(there) for _ in range(-(-count // there))])[:count]
-                data = batches.of_subject(part, targets, labels, self.run.length, options.batch_size, order)
+                data = batches.of_subject(part, targets, labels, self.run.length, options.batch_size, order,
+                                          self.run.recipe.batches.prefetch)
                 history = self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine, *callbacks]).history
                 after(epoch, {name: values[0] for name, values in history.items()})
 

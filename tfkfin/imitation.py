@@ -105,7 +105,8 @@ class _Windows:
             return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
                                       options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
         return batches.pooled(self.training, recipe.features.names, options.batch_size, recipe.seed, epoch,
-                              options.windows_per_epoch, recipe.batches.recordings_in_flight, self.spool)
+                              options.windows_per_epoch, recipe.batches.recordings_in_flight, recipe.batches.prefetch,
+                              self.spool)
 
     def sample(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test"."""

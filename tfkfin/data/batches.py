@@ -17,7 +17,8 @@ from tfkfin.data.memory import Spool, aligned, give_back
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
-           max_windows: int = 0, in_flight: int = 2, spool: Spool | None = None) -> tf.data.Dataset:
+           max_windows: int = 0, in_flight: int = 2, prefetch: int = 2,
+           spool: Spool | None = None) -> tf.data.Dataset:
     """One epoch over the pre-training windows of all pre-training subjects.
 
     Args:
@@ -27,6 +28,7 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         seed, epoch: fix the order.
         max_windows: at most that many windows, spread evenly over the recordings; 0 takes all.
         in_flight: recordings mixed at a time; memory grows with it, not with how many recordings there are.
+        prefetch: batches made ahead.
         spool: where recordings and their features are kept decoded for later epochs; of one dataset and set of names.
 
     Yields:
@@ -56,7 +58,7 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     data = recordings(slice(in_flight), in_flight).concatenate(recordings(slice(in_flight, None), 1)).prefetch(1)
     data = data.interleave(windows, cycle_length=in_flight, block_length=1)
     steps = -(-sum(share.values()) // batch_size)
-    return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+    return data.batch(batch_size).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(prefetch)
 
 
 def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], spool: Spool | None):
@@ -99,7 +101,7 @@ def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
 
 
 def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-               order: np.ndarray | None = None) -> tf.data.Dataset:
+               order: np.ndarray | None = None, prefetch: int = 2) -> tf.data.Dataset:
     """Batches of one subject's windows in the given order of indices (default: as they come in time).
 
     Yields:
@@ -111,7 +113,7 @@ def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length
     data = tf.data.Dataset.from_tensor_slices((starts[order], labels[order], targets[order])).batch(batch_size)
     return data.map(
         lambda s, label, target: (tf.gather(emg, s[:, None] + rows), {"probabilities": label, "features": target}),
-        num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        num_parallel_calls=tf.data.AUTOTUNE).prefetch(prefetch)
 
 
 def of_features(values: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
