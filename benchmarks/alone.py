@@ -26,7 +26,7 @@ def resident_mb() -> float:
 def opened(folder: str, **settings):
     """The dataset of a folder: all its subjects, repetitions 1, 3, 4, 6 to train, 300 ms every 10 ms."""
     from tfkfin import recipe
-    from tfkfin.data import dataset
+    from tfkfin.pipeline import dataset
 
     return dataset.open_dataset(recipe.load(None, {"window.stride_ms": 10, **settings}), folder)
 
@@ -37,7 +37,7 @@ def first_batch(folder: str) -> dict:
 
     tf.zeros(1)
     began, began_cpu = time.perf_counter(), time.process_time()
-    from tfkfin.data import batches
+    from tfkfin.pipeline import batches
 
     emg, targets = next(iter(batches.pooled(opened(folder), NAMES, 64, 1)))
     return {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - began_cpu, "windows": len(emg)}
@@ -47,7 +47,7 @@ def read(folder: str, share: str) -> dict:
     """Reads and windows every recording, `share` windows of each (0: all): peak memory and windows a second."""
     import tensorflow  # noqa: F401
 
-    from tfkfin.data import batches
+    from tfkfin.pipeline import batches
 
     imported, dataset = peak_mb(), opened(folder)
     began, count = time.perf_counter(), 0
@@ -63,10 +63,11 @@ def waiting(folder: str, family: str, batch: str, share: str, steps: str, epochs
     `share` windows of each recording (0: all), at most `steps` steps an epoch. The first epoch, which reads the .mat
     files, counts from its second step on; later epochs count whole.
     """
-    from tfkfin import recipe, training
-    from tfkfin.data import batches
-    from tfkfin.data.memory import Spool
-    from tfkfin.models import zoo
+    from tfkfin import recipe
+    from tfkfin.fit import training
+    from tfkfin.models import presets as zoo
+    from tfkfin.pipeline import batches
+    from tfkfin.pipeline.memory import Spool
 
     dataset, spool = opened(folder), Spool()
     bank = zoo.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,
@@ -96,8 +97,9 @@ def classify(folder: str, subjects: str, epochs: str) -> dict:
     """The stage `classify` on full-size recordings: seconds a subject, memory after each, how often it was traced."""
     import keras
 
-    from tfkfin import recipe, stages
-    from tfkfin.runs import Run, open_run
+    from tfkfin import recipe
+    from tfkfin.fit import stages
+    from tfkfin.fit.run import Run, open_run
 
     resident, graphs, traced, finish, step = [], [], [], Run.finish, keras.Model.train_step
 

@@ -81,7 +81,7 @@ def recordings(count: int, kept: Path | None, real: int = 10, **session) -> Iter
     Beyond `real` of them they are links to the first ones under other subjects' names. With `kept` the recordings stay
     there for the next benchmark.
     """
-    from tfkfin.data.synthetic import synthesize
+    from tfkfin.recordings.synthetic import synthesize
 
     with contextlib.ExitStack() as stack:
         made = Path(kept or stack.enter_context(tempfile.TemporaryDirectory()))

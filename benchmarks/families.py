@@ -18,7 +18,8 @@ import tensorflow as tf  # noqa: E402
 from common import Report, parser, seconds  # noqa: E402
 
 from tfkfin import evaluate  # noqa: E402
-from tfkfin.models import fin, zoo  # noqa: E402
+from tfkfin.models import fins as fin  # noqa: E402
+from tfkfin.models import presets as zoo
 
 CHANNELS = 12
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     report = Report("Families of FINs", ("tensorflow", "keras", "numpy"), args.json)
     with tempfile.TemporaryDirectory() as made:
         if args.data is None:
-            from tfkfin.data.synthetic import synthesize
+            from tfkfin.recordings.synthetic import synthesize
 
             synthesize(Path(made), (101, 102, 103, 104), movements=6, hold_s=1.2, rest_s=0.5, seed=77)
         for family in fin.FAMILIES:

@@ -1,4 +1,4 @@
-"""Windows a second of `tfkfin.data.features.extract` beside the ways people compute the same features today.
+"""Windows a second of `tfkfin.features.catalogue.extract` beside the ways people compute the same features today.
 
     python benchmarks/features.py [--json FILE] [--quick]
 
@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy loads
 import numpy as np  # noqa: E402
 from common import Report, arguments  # noqa: E402
 
-from tfkfin.data.features import direct, extract  # noqa: E402
+from tfkfin.features.catalogue import direct, extract  # noqa: E402
 
 CHANNELS, LENGTH, STRIDE, BATCH = 12, 600, 20, 64
 PAPER = ("ENT", "RMS", "VAR", "SSI")

@@ -21,11 +21,15 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from common import Report, parser  # noqa: E402
 
-from tfkfin import decoder, decoding, recipe  # noqa: E402
+from tfkfin import recipe  # noqa: E402
 from tfkfin.console import InputError  # noqa: E402
-from tfkfin.models import recurrent  # noqa: E402
-from tfkfin.runs import Run, write_json  # noqa: E402
-from tfkfin.serving import graph, onnx_file  # noqa: E402
+from tfkfin.files import write_json
+from tfkfin.fit import decoding
+from tfkfin.fit.run import Run  # noqa: E402
+from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
+from tfkfin.serving import engines as decoder
+from tfkfin.serving import onnx_file
+from tfkfin.serving import signatures as graph  # noqa: E402
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
 MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V

@@ -19,9 +19,9 @@ from alone import NAMES, opened  # noqa: E402
 from common import Report, alone, arguments, recordings  # noqa: E402
 from features import libemg_amplitudes, libemg_hudgins  # noqa: E402
 
-from tfkfin.data import batches  # noqa: E402
-from tfkfin.data.dataset import Dataset, Subject  # noqa: E402
-from tfkfin.data.features import extract  # noqa: E402
+from tfkfin.features.catalogue import extract  # noqa: E402
+from tfkfin.pipeline import batches  # noqa: E402
+from tfkfin.pipeline.dataset import Dataset, Subject  # noqa: E402
 
 LENGTH, STRIDE, BATCH = 600, 20, 64
 

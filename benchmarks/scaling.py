@@ -20,9 +20,10 @@ import tensorflow as tf  # noqa: E402
 from alone import NAMES, opened  # noqa: E402
 from common import Report, parser, recordings, seconds  # noqa: E402
 
-from tfkfin.data import batches  # noqa: E402
-from tfkfin.data.features import extract  # noqa: E402
-from tfkfin.models import fin, recurrent  # noqa: E402
+from tfkfin.features.catalogue import extract  # noqa: E402
+from tfkfin.models import fins as fin
+from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
+from tfkfin.pipeline import batches  # noqa: E402
 
 LENGTH, STRIDE = 600, 20
 STEEPEST = 1.15  # the exponent that still counts as near-linear

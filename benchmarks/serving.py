@@ -3,9 +3,9 @@
     python benchmarks/serving.py [--json FILE] [--quick]
 
 Eight concurrent clients, half REST and half gRPC, one window a request, for 60 s; then 10,000 bad requests mixed with
-as many good ones. The stand-in (tests/standin.py) is a Python process around the official servicer classes and serves
-tests/golden, a tiny model: its latency is that of the transport, no claim about tensorflow_model_server. With
-TFKFIN_SERVING_URL=http://host:8501 a real server of tests/golden is measured instead.
+as many good ones. The stand-in (tests/serving/standin.py) is a Python process around the official servicer classes and serves
+tests/serving/golden, a tiny model: its latency is that of the transport, no claim about tensorflow_model_server. With
+TFKFIN_SERVING_URL=http://host:8501 a real server of tests/serving/golden is measured instead.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from common import arguments, machine, versions
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "serving"))
 
 import serving_cases as cases  # noqa: E402
 from bad_requests import Storm  # noqa: E402

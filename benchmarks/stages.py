@@ -18,9 +18,9 @@ from alone import NAMES, opened  # noqa: E402
 from common import Report, alone, arguments, recordings  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
-from tfkfin.data.dataset import Dataset  # noqa: E402
-from tfkfin.decoding import HeadTrainer, new_head  # noqa: E402
-from tfkfin.runs import Run  # noqa: E402
+from tfkfin.fit.decoding import HeadTrainer, new_head  # noqa: E402
+from tfkfin.fit.run import Run  # noqa: E402
+from tfkfin.pipeline.dataset import Dataset  # noqa: E402
 
 COPIES, BATCH = 12, 300
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfkfin.data import synthetic
+from tfkfin.recordings import synthetic
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,8 @@ def test_results_are_what_outsiders_rely_on(finished):
 
 def test_batch_norms_stay_as_the_classifier_left_them(finished):
     from tfkfin import recipe as recipes
-    from tfkfin.decoding import Finetuned, new_head
-    from tfkfin.runs import open_run
+    from tfkfin.fit.decoding import Finetuned, new_head
+    from tfkfin.fit.run import open_run
 
     run = open_run(recipes.load(finished / "recipe.toml"), finished)
     before, tuned = new_head(run), Finetuned(run).load(1).get_layer("classifier")

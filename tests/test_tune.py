@@ -14,9 +14,10 @@ import pytest
 import scipy.io
 
 from tfkfin import recipe as recipes
-from tfkfin import train, trials, tune
+from tfkfin import train, tune
 from tfkfin.console import InputError
-from tfkfin.data import dataset
+from tfkfin.fit import search as trials
+from tfkfin.pipeline import dataset
 
 TINY = ["--set", "window.length_ms=100", "--set", "window.stride_ms=50", "--set", "window.train_stride_ms=0",
         "--set", "classify.epochs=2", "--set", "classifier.filters=[4]", "--set", "fin.units=2",

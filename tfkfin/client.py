@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, parse_numbers, run
-from tfkfin.serving.base import Client, ServingError, parse_url
+from tfkfin.serving.client.base import Client, ServingError, parse_url
 
 __all__ = ["Client", "ServingError", "connect", "replay"]
 
@@ -32,17 +32,17 @@ def connect(url: str, model: str | None = None, version: int | None = None, labe
         model: its name on the server, if the URL does not name it.
         version, label: which version answers; neither means the newest.
         timeout_s: for a call as a whole.
-        retry: `retries` and `backoff_s` of `tfkfin.serving.base.Client`.
+        retry: `retries` and `backoff_s` of `tfkfin.serving.client.base.Client`.
 
     Raises:
         InputError: no such address, or gRPC without the extra `serve`.
     """
     target = parse_url(url, model, version, label)
     if target.scheme == "grpc":
-        from tfkfin.serving.rpc import GrpcClient
+        from tfkfin.serving.client.rpc import GrpcClient
 
         return GrpcClient(target, timeout_s, **retry)
-    from tfkfin.serving.rest import RestClient
+    from tfkfin.serving.client.rest import RestClient
 
     return RestClient(target, timeout_s, **retry)
 
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
 
 
 def _read(path: Path):
-    from tfkfin.data import ninapro
+    from tfkfin.recordings.readers import ninapro
 
     if not path.is_file():
         raise InputError(f"{path} is not there")

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 log = logging.getLogger("tfkfin")
@@ -30,6 +30,18 @@ def parse_numbers(text: str) -> tuple[int, ...]:
                              "write numbers from 1 and ranges, as in 1-25,30")
         numbers.update(range(low, high + 1))
     return tuple(sorted(numbers))
+
+
+def format_numbers(numbers: Iterable[int]) -> str:
+    """The way back, for messages: (1, 2, 3, 6) -> "1-3, 6"."""
+    ordered = sorted(numbers)
+    runs: list[list[int]] = []
+    for number in ordered:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:

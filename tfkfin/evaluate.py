@@ -42,9 +42,11 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
     Returns:
         {"fin": {feature: {"r2", ...}}, "subjects": {subject: {feature: r2}}, ...}, and (true, imitated) (N, C·F).
     """
-    from tfkfin import metrics, training
-    from tfkfin.data import dataset, ninapro
-    from tfkfin.models import fin, zoo
+    from tfkfin.fit import metrics, training
+    from tfkfin.models import fins as fin
+    from tfkfin.models import presets as zoo
+    from tfkfin.pipeline import dataset
+    from tfkfin.recordings.readers import ninapro
 
     trained = zoo.load(name)
     length, names = trained.input_shape[1], zoo.features(trained)
@@ -76,9 +78,9 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
 
 def evaluate_run(folder: Path, data: str | None) -> dict:
     """Scores a run's fine-tuned models on the test repetitions of its own, or of other, recordings."""
-    from tfkfin import metrics, stages
-    from tfkfin.data.dataset import open_dataset
-    from tfkfin.runs import Run
+    from tfkfin.fit import metrics, stages
+    from tfkfin.fit.run import Run
+    from tfkfin.pipeline.dataset import open_dataset
 
     recipe = recipes.load(folder / "recipe.toml")
     opened = Run(folder, recipe)
@@ -99,9 +101,10 @@ def evaluate_saved(folder: Path, arguments: argparse.Namespace) -> dict:
     """Scores a SavedModel, raw volts in, on whole recordings or some of their repetitions."""
     import tensorflow as tf
 
-    from tfkfin import metrics
-    from tfkfin.data import dataset, ninapro, splits
-    from tfkfin.models import zoo
+    from tfkfin.fit import metrics
+    from tfkfin.models import presets as zoo
+    from tfkfin.pipeline import dataset, splits
+    from tfkfin.recordings.readers import ninapro
 
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     _, length, channels = serve.structured_input_signature[1]["emg"].shape
@@ -164,8 +167,8 @@ def main(argv: list[str]) -> None:
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin import board
-    from tfkfin.models import zoo
+    from tfkfin.fit import board
+    from tfkfin.models import presets as zoo
 
     figures = {}
     if arguments.fin is not None:
@@ -182,7 +185,8 @@ def main(argv: list[str]) -> None:
 
 
 def _keep(scores: dict, figures: dict, arguments: argparse.Namespace) -> None:
-    from tfkfin.runs import write_json
+    from tfkfin.files import write_json
+
 
     plots = arguments.plots or (arguments.json.parent if arguments.json else None)
     if arguments.json:

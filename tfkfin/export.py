@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, quiet_start, run
-from tfkfin.runs import Run
+from tfkfin.fit.run import Run
 
 FORMATS = ("savedmodel", "onnx", "both")
 ONNX_FILE = "model.onnx"
@@ -79,7 +79,7 @@ def open_finished(folder: Path) -> Run:
     if opened.recipe.source.kind != "signals":
         if about is None:
             raise InputError(f"{folder}/results.json names no dataset: run tfkfin.train on it once more")
-        from tfkfin.data.windows import samples
+        from tfkfin.pipeline.windows import samples
 
         window, rate = opened.recipe.window, about["rate_hz"]
         opened.dataset = SimpleNamespace(channels=about["channels"], movements=tuple(about["movements"]), rate_hz=rate,

@@ -46,7 +46,7 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
         settings["split.subjects"] = arguments.subjects
     name = arguments.pipeline or ("own" if arguments.data else "demo")
     if arguments.data is not None:
-        from tfkfin.data.remote import url_of
+        from tfkfin.recordings.remote import url_of
 
         folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
         settings |= {"source.kind": "recordings", "source.data": folder}
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     if recipe.protocol != "honest":
         raise InputError("training scores are honest ones; the authors' way of scoring is in "
                          "python -m tfkfin.experiments --protocol paper")
-    from tfkfin.runs import open_run
+    from tfkfin.fit.run import open_run
 
     opened = open_run(recipe, folder, arguments.profile)
     if recipe.source.kind != "signals":
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
                  " (synthetic recordings: scores prove the plumbing, nothing about people)"
                  if described["synthetic"] else "")
     set_up_device(arguments.device, arguments.mixed_precision)
-    from tfkfin.stages import run_stage
+    from tfkfin.fit.stages import run_stage
 
     results = run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
     show(results, folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tfkfin import train
 from tfkfin.console import InputError, log, quiet_start, run
-from tfkfin.trials import Search, check, combinations, open_search, said, state_of
+from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")

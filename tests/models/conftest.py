@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfkfin.models import native
+from tfkfin.models.bilstm import native
 
 
 def has_kernel() -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models.recurrent import BiLSTM, engine
+from tfkfin.models.bilstm.layer import BiLSTM, engine
 
 
 @pytest.mark.parametrize("readout", ["both", "reverse"])

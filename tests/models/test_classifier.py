@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tfkfin.models.classifier import classifier, kernel_sizes
-from tfkfin.models.scaling import FeatureScale, ZScore
+from tfkfin.models.layers import FeatureScale, ZScore
 
 
 def parameters(model):

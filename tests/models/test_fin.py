@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.models import fin
+from tfkfin.models import fins as fin
 
 rng = np.random.default_rng(5)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models import native
-from tfkfin.models.buffers import Buffers
-from tfkfin.models.recurrent import BiLSTM, engine
+from tfkfin.models.bilstm import native
+from tfkfin.models.bilstm.buffers import Buffers
+from tfkfin.models.bilstm.layer import BiLSTM, engine
 
 
 @pytest.fixture

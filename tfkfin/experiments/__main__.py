@@ -90,7 +90,7 @@ def _refuse_others(recipe: Recipe, experiment: str) -> None:
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     recipe, folder, seeds, cap = resolve(arguments)
-    from tfkfin.runs import open_run
+    from tfkfin.fit.run import open_run
 
     opened = open_run(recipe, folder)
     data = opened.dataset

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, log
-from tfkfin.runs import write_json
+from tfkfin.files import write_json
 
 
 @dataclass(frozen=True, order=True)

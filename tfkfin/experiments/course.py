@@ -10,7 +10,8 @@ from tfkfin.experiments.decoders import Decoders
 from tfkfin.experiments.lab import Lab
 from tfkfin.experiments.paper import COLUMN, SOURCE
 from tfkfin.experiments.report import Report, Section
-from tfkfin.runs import Run, environment, write_json
+from tfkfin.files import write_json
+from tfkfin.fit.run import Run, environment
 
 EXPERIMENTS = {"imitation": imitation, "downstream": downstream, "finetune": finetune, "efficiency": efficiency,
                "forward": forward}

@@ -22,15 +22,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfkfin import imitation, training
 from tfkfin.console import log
-from tfkfin.data import batches
-from tfkfin.decoding import HeadTrainer, JointTrainer, new_head, new_joint
 from tfkfin.experiments import statistics
 from tfkfin.experiments.cells import Cell
 from tfkfin.experiments.lab import Examples, Lab
 from tfkfin.experiments.optimistic import BestOnTest
-from tfkfin.runs import write_json
+from tfkfin.files import write_json
+from tfkfin.fit import training
+from tfkfin.fit.decoding import HeadTrainer, JointTrainer, new_head, new_joint
+from tfkfin.fit.stages import imitate as imitation
+from tfkfin.pipeline import batches
 
 RAW = ("fin", "scratch", "random", "fin_frozen", "random_frozen")
 

@@ -1,12 +1,12 @@
 """Experiment 2 (Table 2, upper rows): classifiers on true features, and the baseline that the field uses."""
 
-from tfkfin import baselines
 from tfkfin.experiments import figures, paper
 from tfkfin.experiments.cells import Cell
 from tfkfin.experiments.decoders import Decoders, judged
 from tfkfin.experiments.lab import Lab, gather
 from tfkfin.experiments.report import Figure, Section, Table, percent
 from tfkfin.experiments.statistics import over_subjects
+from tfkfin.fit import baselines
 
 TIME_DOMAIN = "MAV, WL, ZC, SSC, AR(4)"
 CLASSICAL = {  # name -> (model, features: the recipe's or the time domain's, title)

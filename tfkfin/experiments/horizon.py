@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tfkfin.data import ninapro, resampling, windows
-from tfkfin.data.dataset import Dataset, Subject
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.dataset import Dataset, Subject
+from tfkfin.recordings import resampling
+from tfkfin.recordings.readers import ninapro
 
 
 def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:

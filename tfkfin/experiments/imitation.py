@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from tfkfin import metrics, training
 from tfkfin.experiments import figures, paper, statistics
 from tfkfin.experiments.cells import Cell
 from tfkfin.experiments.decoders import Decoders
 from tfkfin.experiments.lab import Lab
 from tfkfin.experiments.report import Figure, Section, Table, plus_minus
-from tfkfin.models import zoo
+from tfkfin.fit import metrics, training
+from tfkfin.models import presets as zoo
 
 SCORES = ("paper_r2", "paper_map", "r2", "nrmse", "spearman")
 DIGITS = {"paper_map": 1, "r2": 4, "spearman": 4}

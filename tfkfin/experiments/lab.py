@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.data.dataset import Subject
-from tfkfin.data.windows import Windows
 from tfkfin.experiments import horizon, paper
 from tfkfin.experiments.cells import Book, Cell, Setting
 from tfkfin.experiments.optimistic import standardised_by_itself
-from tfkfin.runs import Run
+from tfkfin.fit.run import Run
+from tfkfin.pipeline.dataset import Subject
+from tfkfin.pipeline.windows import Windows
 
 FULL = Setting()
 

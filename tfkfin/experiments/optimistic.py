@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin import training
-from tfkfin.data.dataset import Subject
+from tfkfin.fit import training
+from tfkfin.pipeline.dataset import Subject
 
 
 def standardised_by_itself(subject: Subject, repetitions: tuple[int, ...], length: int) -> Subject:

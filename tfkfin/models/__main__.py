@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from tfkfin.console import InputError, run
+from tfkfin.files import shipped
 from tfkfin.models import shelf
-from tfkfin.recipe import shipped
 
 EXAMPLES = """examples:
   python -m tfkfin.models list

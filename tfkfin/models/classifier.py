@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tfkfin.models.scaling import LogScale, ZScore
+from tfkfin.models.layers import LogScale, ZScore
 
 
 def kernel_sizes(extent: int, blocks: int = 3) -> tuple[int, ...]:

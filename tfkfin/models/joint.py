@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfkfin.models.correlation import Correlations
+from tfkfin.models.layers import Correlations
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tfkfin.console import InputError
-from tfkfin.recipe import shipped
+from tfkfin.files import shipped
 
 CARD = "model_card.json"
 UNHASHED = {CARD, "README.md"}

@@ -8,10 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin import decoding
-from tfkfin.models import fin, zoo
-from tfkfin.runs import Run
-from tfkfin.serving import card, graph, onnx_file, warmup
+from tfkfin.fit import decoding
+from tfkfin.fit.run import Run
+from tfkfin.models import fins as fin
+from tfkfin.models import presets as zoo
+from tfkfin.serving import card, onnx_file, warmup
+from tfkfin.serving import signatures as graph
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from tfkfin import __version__
+from tfkfin.files import write_json
+from tfkfin.fit.run import Run
 from tfkfin.models import shelf
-from tfkfin.runs import Run, write_json
 
 LICENCE = "Apache-2.0"
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.console import InputError
-from tfkfin.models.recurrent import engine
+from tfkfin.models.bilstm.layer import engine
 
 OPSET = 17
 

@@ -1,0 +1,250 @@
+"""The reader against files written by scipy and h5py themselves: good ones, bad ones, and damaged ones."""
+
+import hashlib
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from tfkfin.console import InputError
+from tfkfin.recordings.readers import ninapro
+
+T, C = 4000, 12
+
+
+def contents(channels: int = C, **changes) -> dict:
+    """Variables of a good file; a change of None leaves one out."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((T, 1), np.uint8)
+    labels[500:1500], labels[2000:3000] = 1, 2
+    good = {"emg": (1e-5 * rng.standard_normal((T, channels))).astype(np.float32), "restimulus": labels,
+            "rerepetition": np.ones((T, 1), np.uint8), "stimulus": np.roll(labels, -300),
+            "repetition": np.ones((T, 1), np.uint8), "subject": np.array([[1]]), "exercise": np.array([[1]]),
+            "glove": np.zeros((T, 22))}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def write(folder, name="S1_E1_A1.mat", **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    savemat(folder / name, contents(**changes), do_compression=True)
+    return ninapro.RecordingFile(folder / name, 1, 1)
+
+
+def digests(folder) -> dict:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_reads_exactly_what_scipy_reads(tmp_path):
+    file = write(tmp_path)
+    recording, truth = ninapro.read(file), loadmat(file.path)
+    np.testing.assert_array_equal(recording.emg, truth["emg"])
+    np.testing.assert_array_equal(recording.labels, truth["restimulus"][:, 0])
+    np.testing.assert_array_equal(recording.repetitions, truth["rerepetition"][:, 0])
+    assert recording.emg.dtype == np.float32 and recording.labels.dtype == recording.repetitions.dtype == np.int16
+    assert (recording.num_channels, recording.rate_hz, recording.seconds) == (C, 2000, T / 2000)
+    assert not recording.synthetic
+
+
+def test_header_tells_the_same_as_the_recording(tiny_db2):
+    for file in ninapro.find(tiny_db2):
+        head, whole = ninapro.header(file), ninapro.read(file)
+        np.testing.assert_array_equal(head.labels, whole.labels)
+        np.testing.assert_array_equal(head.repetitions, whole.repetitions)
+        assert (head.rate_hz, head.num_channels, head.synthetic) == (whole.rate_hz, whole.num_channels, True)
+
+
+def test_v73_is_transposed_back_and_equal_to_v5(tmp_path):
+    write(tmp_path / "v5")
+    (tmp_path / "v73").mkdir()
+    with h5py.File(tmp_path / "v73" / "S1_E1_A1.mat", "w", userblock_size=512) as file:
+        for name, value in contents().items():
+            file.create_dataset(name, data=value.T)  # MATLAB 7.3 keeps columns first
+    old, new = (ninapro.read(ninapro.find(tmp_path / name)[0]) for name in ("v5", "v73"))
+    np.testing.assert_array_equal(old.emg, new.emg)
+    np.testing.assert_array_equal(old.labels, new.labels)
+    np.testing.assert_array_equal(old.repetitions, new.repetitions)
+
+
+def test_find_takes_names_as_they_come_and_leaves_junk(tmp_path):
+    for name in ("DB2_s10/S10_E1_A1.mat", "db2_s2/s2_e1_a1.MAT", "deep/er/S1_A1_E1.mat", "S2_E2_A1.mat",
+                 "__MACOSX/S3_E1_A1.mat", "._S4_E1_A1.mat", "S5_E1_A1.mat.part", "notes.txt", "subjects_E1_A1.mat"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)  # a link back up must not go round for ever
+    assert [(f.subject, f.exercise) for f in ninapro.find(tmp_path)] == [(1, 1), (2, 1), (10, 1)]
+    assert [f.path.name for f in ninapro.find(tmp_path, exercise=2)] == ["S2_E2_A1.mat"]
+    assert [f.subject for f in ninapro.find(tmp_path, subjects=(10, 1))] == [1, 10]
+    for arguments, message in (({"subjects": (1, 3)}, "no subject 3 for exercise 1: it has 1, 2, 10"),
+                               ({"exercise": 3}, "no recording of exercise 3, only of 1, 2")):
+        with pytest.raises(InputError, match=message):
+            ninapro.find(tmp_path, **arguments)
+
+
+def test_find_follows_links_to_folders(tmp_path):
+    write(tmp_path / "disk")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "data").symlink_to(tmp_path / "disk")
+    assert len(ninapro.find(tmp_path / "project")) == 1
+
+
+def test_find_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="not there.*S1_E1_A1.mat"):
+        ninapro.find(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is empty"):
+        ninapro.find(tmp_path)
+    (tmp_path / "DB2_s1.zip").touch()
+    with pytest.raises(InputError, match="no recordings.*unpack"):
+        ninapro.find(tmp_path)
+    with pytest.raises(InputError, match="is a file"):
+        ninapro.find(tmp_path / "DB2_s1.zip")
+    write(tmp_path / "a"), write(tmp_path / "b", "S1_A1_E1.mat")
+    with pytest.raises(InputError, match="two files.*S1_E1_A1.mat.*S1_A1_E1.mat"):
+        ninapro.find(tmp_path)
+
+
+def bad_emg(index, value):
+    emg = contents()["emg"]
+    emg[index] = value
+    return emg
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"emg": None}, "no variable emg, only .*restimulus"),
+    ({"rerepetition": None, "repetition": None}, "no variable restimulus with rerepetition, only emg"),
+    ({"emg": np.zeros((T, 2, 2))}, r"emg has shape \(4000, 2, 2\)"),
+    ({"emg": np.zeros((C, T))}, r"emg has shape \(12, 4000\)"),
+    ({"emg": np.array([["volts"]])}, "emg"),
+    ({"emg": 1j * np.ones((T, C))}, "emg is not numeric"),
+    ({"emg": np.array([[{"a": 1}]], dtype=object)}, "emg"),
+    ({"emg": bad_emg((1234, 3), np.nan)}, "NaN or Inf in channel 4, first at sample 1234"),
+    ({"emg": bad_emg((slice(7, 9), slice(0, 2)), -np.inf)}, "channel 1, 2, first at sample 7"),
+    ({"restimulus": np.ones((T, 2))}, r"restimulus has shape \(4000, 2\)"),
+    ({"restimulus": np.full((T, 1), 1.5)}, "whole numbers"),
+    ({"restimulus": np.full((T, 1), -1)}, "whole numbers"),
+    ({"restimulus": np.full((T, 1), np.nan)}, "whole numbers"),
+    ({"restimulus": np.full((T, 1), 70000)}, "whole numbers"),
+    ({"restimulus": np.full((T, 1), 7e4)}, "whole numbers"),
+    ({"restimulus": np.zeros((T, 1))}, "no movement"),
+    ({"rerepetition": np.zeros((T, 1))}, "no movement"),
+    ({"frequency": np.array([[0]])}, "frequency is 0"),
+])
+def test_unfit_contents_are_said_in_one_line(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        ninapro.read(write(tmp_path, **changes))
+    assert "S1_E1_A1.mat" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_large_finite_values_are_no_inf(tmp_path):
+    recording = ninapro.read(write(tmp_path, emg=np.full((T, C), 1e38, np.float32)))
+    assert np.isfinite(recording.emg).all() and any("volts" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 50, b"<html>404</html>" * 100, b"\x89HDF\r\n\x1a\n" + bytes(2000)])
+def test_not_a_matlab_file(tmp_path, content):
+    path = tmp_path / "S1_E1_A1.mat"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="S1_E1_A1.mat is"):
+        ninapro.read(ninapro.RecordingFile(path, 1, 1))
+
+
+@pytest.mark.parametrize("v73", [False, True])
+def test_every_truncation_is_an_input_error(tiny_db2, tmp_path, v73):
+    source = ninapro.find(tiny_db2)[0].path
+    if v73:
+        with h5py.File(tmp_path / "whole", "w", userblock_size=512) as file:
+            for name, value in contents().items():
+                file.create_dataset(name, data=value.T)
+        source = tmp_path / "whole"
+    whole, path = source.read_bytes(), tmp_path / "S1_E1_A1.mat"
+    for cut in np.linspace(0, len(whole) - 1, 60).astype(int):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError):
+            ninapro.read(ninapro.RecordingFile(path, 1, 1))
+
+
+def test_damage_never_escapes_as_another_error(tmp_path):
+    path, rng = write(tmp_path).path, np.random.default_rng(1)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(150):
+        damaged = whole.copy()
+        damaged[rng.integers(0, len(whole), 5)] = rng.integers(0, 256, 5)
+        path.write_bytes(damaged.tobytes())
+        try:
+            ninapro.read(ninapro.RecordingFile(path, 1, 1))
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+def test_decisions_are_noted(tmp_path):
+    cases = [
+        ({"emg": contents()["emg"][:-7]}, "cut to 3993"),
+        ({"restimulus": None}, "cue labels are used"),
+        ({"subject": np.array([[9]])}, "says subject 9, its name 1"),
+        ({"exercise": np.array([[2]])}, "says exercise 2, its name 1"),
+        ({}, "2000 Hz is assumed, the rate of DB2"),
+        ({"channels": 10}, "100 Hz is assumed, the rate of DB1"),
+        ({"channels": 16}, "200 Hz is assumed, the rate of DB5"),
+    ]
+    for number, (changes, note) in enumerate(cases):
+        recording = ninapro.read(write(tmp_path / str(number), **changes))
+        assert any(note in said for said in recording.notes), recording.notes
+        assert len(recording.emg) == len(recording.labels) == len(recording.repetitions)
+
+
+def test_rate_of_the_file_and_of_the_caller(tmp_path):
+    file = write(tmp_path, channels=10, frequency=np.array([[1000]], np.uint16))
+    assert ninapro.read(file).rate_hz == 1000 and ninapro.header(file).rate_hz == 1000
+    assert not any("assumed" in note for note in ninapro.read(file).notes)
+    assert ninapro.read(file, rate_hz=500).rate_hz == 500
+
+
+@pytest.mark.parametrize(("exercise", "labels", "globally", "note"), [
+    (2, (18, 40), (18, 40), "through all exercises already"),  # DB2 as served today: +17 would corrupt it
+    (2, (1, 23), (18, 40), "numbered from 18 instead"),
+    (3, (41, 49), (41, 49), "already"),
+    (3, (1, 9), (41, 49), "numbered from 41 instead"),
+    (3, (1, 40), (41, 49), "numbered from 41 instead"),  # the 2017 release: 1 2 4 6 8 9 16 32 40
+])
+def test_numbering_of_movements(tmp_path, exercise, labels, globally, note):
+    column = contents()["restimulus"]
+    stored = np.where(column == 2, labels[1], np.where(column == 1, labels[0], 0)).astype(np.uint8)
+    write(tmp_path, f"S1_E{exercise}_A1.mat", restimulus=stored, exercise=np.array([[exercise]]))
+    file = ninapro.find(tmp_path, exercise=exercise)[0]
+    kept, renumbered = ninapro.read(file), ninapro.read(file, global_labels=True)
+    np.testing.assert_array_equal(kept.labels, stored[:, 0])
+    assert set(renumbered.labels.tolist()) == {0, *globally}
+    assert any(note in said for said in renumbered.notes)
+
+
+def test_flat_channels_are_named_from_one(tmp_path):
+    emg = contents()["emg"]
+    emg[:, 6], emg[:, 8], emg[:2000, 9] = 0, 3e-6, 0  # the last one is silent for a while only
+    assert ninapro.flat_channels(ninapro.read(write(tmp_path, emg=emg))) == (7, 9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int16", ">f4"])
+def test_other_types_become_float32(tmp_path, dtype):
+    emg = (1000 * np.random.default_rng(2).standard_normal((T, C))).astype(dtype)
+    recording = ninapro.read(write(tmp_path, emg=emg))
+    assert recording.emg.dtype == np.float32
+    np.testing.assert_array_equal(recording.emg, emg.astype(np.float32))
+
+
+def test_inputs_are_never_changed(tiny_db2, tmp_path):
+    shutil.copytree(tiny_db2, tmp_path / "data")
+    before = digests(tmp_path)
+    for file in ninapro.find(tmp_path):
+        ninapro.header(file), ninapro.read(file)
+    assert digests(tmp_path) == before
+
+
+def test_recorded_signals_read(real_data):
+    for file in ninapro.find(real_data):
+        recording = ninapro.read(file)
+        assert recording.seconds > 1 and recording.labels.any() and not recording.synthetic
+        assert 1e-6 < recording.emg.std() < 1e-2  # V

@@ -1,0 +1,94 @@
+"""Own recordings: each kind of file written by plain means, read back in volts."""
+
+import numpy as np
+import pytest
+
+from tfkfin.console import InputError
+from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings.readers import table as own
+
+SHEET = 'rate_hz = 1000\nunit = "mV"\nfiles = "sub{subject}_*.%s"\nchannels = %s\nlabel = %s\n'
+
+
+def signal():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 0, 2, 0, 1], 100)
+    return np.round(rng.standard_normal((600, 3)), 6), labels, np.repeat([0, 1, 0, 1, 0, 2], 100)
+
+
+def folder(tmp_path, kind, channels, label, more=""):
+    (tmp_path / "recordings.toml").write_text(SHEET % (kind, channels, label) + more)
+    return tmp_path
+
+
+def check(tmp_path, notes=0):
+    emg, labels, repetitions = signal()
+    (file,) = ninapro.find(tmp_path)
+    recording, head = ninapro.read(file), ninapro.header(file)
+    assert (file.subject, recording.rate_hz, head.num_channels, len(recording.notes)) == (7, 1000, 3, notes)
+    np.testing.assert_array_equal(recording.emg, (emg * 1e-3).astype(np.float32))
+    for array, truth in ((recording.labels, labels), (recording.repetitions, repetitions), (head.labels, labels)):
+        np.testing.assert_array_equal(array, truth)
+    assert recording.emg.dtype == np.float32 and recording.labels.dtype == recording.repetitions.dtype == np.int16
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_with_heading(tmp_path, mark):
+    emg, labels, repetitions = signal()
+    rows = np.column_stack([np.arange(600), labels, emg, repetitions])
+    (tmp_path / "deep").mkdir()
+    np.savetxt(tmp_path / "deep" / "sub7_a.csv", rows, "%.9g", mark, header=mark.join("time move a b c rep".split()),
+               comments="")
+    check(folder(tmp_path, "csv", '["a", "b", "c"]', '"move"', 'repetition = "rep"\n'))
+
+
+def test_csv_without_heading_counts_repetitions(tmp_path):
+    emg, labels, _ = signal()
+    np.savetxt(tmp_path / "sub7_a.csv", np.column_stack([emg, labels]), "%.9g", ",")
+    check(folder(tmp_path, "csv", "[1, 2, 3]", "4"), notes=1)
+
+
+def test_npy_and_npz(tmp_path):
+    emg, labels, repetitions = signal()
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    np.save(tmp_path / "a" / "sub7_.npy", np.column_stack([emg, labels, repetitions]))
+    check(folder(tmp_path / "a", "npy", "[1, 2, 3]", "4", "repetition = 5\n"))
+    np.savez(tmp_path / "b" / "sub7_.npz", emg=emg, move=labels, rep=repetitions)
+    check(folder(tmp_path / "b", "npz", '["emg"]', '"move"', 'repetition = "rep"\n'))
+
+
+def test_runs_are_counted_by_hand():
+    labels = np.array([0, 2, 2, 0, 2, 1, 1, 0, 1], np.int16)
+    assert own.count_repetitions(labels).tolist() == [0, 1, 1, 0, 2, 1, 1, 0, 2]
+
+
+@pytest.mark.parametrize(("more", "content", "message"), [
+    ("colour = 1\n", "1,2,3,4", "colour.*Known keys: rate_hz, unit"),
+    ("= 1\n", "1,2,3,4", "is not TOML"),
+    ("repetition = 9\n", "1,2,3,4\n" * 9, "has no column 9, only 1, 2, 3, 4"),
+    ("", "1,2,x,4\n" * 9, "cannot be read as numbers"),
+    ("", "1,2,3,0\n" * 9, "no movement"),
+    ("", "1,nan,3,1\n" * 9, "NaN or Inf in channel 2"),
+])
+def test_what_is_wrong_is_said(tmp_path, more, content, message):
+    (tmp_path / "sub7_a.csv").write_text("5,6,7,0\n" + content)
+    folder(tmp_path, "csv", "[1, 2, 3]", "4", more)
+    with pytest.raises(InputError, match=message):
+        ninapro.read(ninapro.find(tmp_path)[0])
+
+
+def test_files_that_do_not_fit_the_pattern(tmp_path):
+    folder(tmp_path, "csv", "[1]", "2")
+    with pytest.raises(InputError, match="has no such file"):
+        ninapro.find(tmp_path)
+    for name in ("sub7_a.csv", "sub7_b.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="two files"):
+        ninapro.find(tmp_path)
+    (tmp_path / "sub7_b.csv").unlink()
+    with pytest.raises(InputError, match="no subject 8"):
+        ninapro.find(tmp_path, (8,))
+    sheet = (SHEET % ("csv", "[1]", "2")).replace("sub{subject}_", "")
+    (tmp_path / "recordings.toml").write_text(sheet)
+    with pytest.raises(InputError, match="files"):
+        ninapro.find(tmp_path)

@@ -1,0 +1,116 @@
+"""A decoder answers the same on every engine, and says what it lacks."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.export import export
+from tfkfin.fit.run import open_run
+from tfkfin.fit.stages import run_stage
+from tfkfin.models import shelf
+from tfkfin.models.bilstm import native
+from tfkfin.serving.engines import ENGINES, Decoder
+
+TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
+        "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
+        "classify.epochs": 1, "finetune.epochs": 1, "finetune.windows_per_epoch": 32, "features.names": "ENT,RMS",
+        "split.subjects": "1"}
+
+
+@pytest.fixture(scope="module", params=["bilstm", "conv"])
+def model(request, tiny_db2, tmp_path_factory):
+    """A version folder with SavedModel and ONNX, of weights that have been trained a little."""
+    recipe = recipes.load(None, TINY | {"source.kind": "recordings", "source.data": str(tiny_db2),
+                                        "fin.family": request.param, "fin.layers": 2})
+    opened = open_run(recipe, tmp_path_factory.mktemp("runs") / request.param)
+    run_stage(opened, "finetune")
+    return export(opened.folder, 1, tmp_path_factory.mktemp("shelf") / request.param, "both")
+
+
+def volts(model, count: int) -> np.ndarray:
+    card = shelf.card(model)
+    noise = np.random.default_rng(1).standard_normal((count, card["length"], card["channels"]))
+    return (np.array(card["mean_v"]) + 2 * np.array(card["sd_v"]) * noise).astype(np.float32)
+
+
+def there(model) -> list[str]:
+    recurrent = shelf.card(model)["family"] == "bilstm"
+    return [e for e in ENGINES if e != "xla" or not recurrent]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_engines_answer_as_the_exported_graph(model, count):
+    emg = volts(model, count)
+    wanted = tf.saved_model.load(str(model)).signatures["serving_default"](emg=tf.constant(emg))
+    for engine in there(model):
+        answer = Decoder(model, engine)(emg)
+        assert set(answer) == set(wanted)
+        for name, value in wanted.items():
+            assert answer[name].dtype == value.numpy().dtype, (engine, name)
+            np.testing.assert_allclose(answer[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{engine} {name}")
+
+
+def test_auto_keeps_the_fastest_of_those_there(model):
+    decode = Decoder(model.parent)
+    assert set(decode.milliseconds) == set(there(model))
+    assert decode.engine == min(decode.milliseconds, key=decode.milliseconds.get)
+    assert decode(volts(model, 2))["label"].shape == (2,)
+
+
+def test_an_engine_that_differs_is_not_used(model, monkeypatch, caplog):
+    from tfkfin.serving import engines as decoder
+
+    right = decoder._LOADERS["native"]
+
+    def wrong(version, card):
+        answer = right(version, card)
+        return lambda emg: {**answer(emg), "probabilities": answer(emg)["probabilities"] + 0.01}
+
+    monkeypatch.setitem(decoder._LOADERS, "native", wrong)
+    monkeypatch.setattr(decoder.log, "propagate", True)
+    assert "native" not in Decoder(model).milliseconds
+    assert "engine native differs" in caplog.text
+
+
+def test_what_is_missing_is_named(model, tmp_path, monkeypatch):
+    for name in ("saved_model.pb", "model.onnx"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in (shelf.CARD, name):
+            (folder / file).write_bytes((model / file).read_bytes())
+    onnx_alone, graph_alone = tmp_path / "model.onnx", tmp_path / "saved_model.pb"
+    assert Decoder(onnx_alone).engine == "onnx"
+    for engine in ("native", "savedmodel"):
+        with pytest.raises(InputError, match="ONNX alone"):
+            Decoder(onnx_alone, engine)
+    with pytest.raises(InputError, match="--format both"):
+        Decoder(graph_alone, "onnx")
+    with pytest.raises(InputError, match="no model in"):
+        Decoder(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="must be one of"):
+        Decoder(model, "fast")
+    if shelf.card(model)["family"] == "bilstm":
+        with pytest.raises(InputError, match="without recurrence"):
+            Decoder(model, "xla")
+
+        def unavailable():
+            raise native.NativeUnavailable("no compiler")
+
+        monkeypatch.setattr(native, "load", unavailable)
+        with pytest.raises(InputError, match="no compiler"):
+            Decoder(model, "native")
+
+
+def test_fins_alone_are_no_decoder():
+    with pytest.raises(InputError, match="no decoder"):
+        Decoder("tests/serving/golden/fins/1")
+
+
+def test_unfit_windows_are_refused(model):
+    decode = Decoder(model, "onnx")
+    emg = volts(model, 2)
+    for bad, message in ((emg[:0], "shape"), (emg[:, 1:], "shape"), (emg[0], "shape"), (emg * np.nan, "NaN or Inf")):
+        with pytest.raises(InputError, match=message):
+            decode(bad)

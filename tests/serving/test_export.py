@@ -1,0 +1,283 @@
+"""Export: the SavedModel answers as the run does, alone, from raw volts; ONNX the same; folders and cards."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.export import export
+from tfkfin.fit.run import open_run
+from tfkfin.fit.stages import run_stage
+from tfkfin.models import presets as zoo
+from tfkfin.models import shelf
+from tfkfin.serving import layout, warmup
+
+TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
+        "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
+        "classify.epochs": 1, "finetune.epochs": 1, "finetune.windows_per_epoch": 32, "features.names": "ENT,RMS"}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_db2, tmp_path_factory):
+    """A finished run of two subjects."""
+    recipe = recipes.load(None, TINY | {"source.kind": "recordings", "source.data": str(tiny_db2)})
+    opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "tiny")
+    run_stage(opened, "finetune")
+    return opened
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """A version folder with SavedModel and ONNX, of subject 2."""
+    return export(run.folder, 2, tmp_path_factory.mktemp("shelf") / "tiny_s2", "both")
+
+
+@pytest.fixture(scope="module")
+def fins(tmp_path_factory):
+    """An exported run of the stage `imitate` alone, and its model folder's version."""
+    recipe = recipes.load(None, TINY | {"source.kind": "signals", "fin.family": "conv"})
+    opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "fins")
+    run_stage(opened, "imitate")
+    return export(opened.folder, None, tmp_path_factory.mktemp("shelf") / "fin_tiny", "both")
+
+
+def volts(run, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of subject 2: raw (N, L, C) in volts, and standardised as the run trains on them."""
+    subject = run.dataset.load(2)
+    windows = subject.cut(run.length, np.arange(count) * 3)
+    return (windows * subject.sd + subject.mean).astype(np.float32), windows
+
+
+def onnx_answers(path: Path, emg: np.ndarray) -> dict[str, np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, {"emg": emg}), strict=True))
+
+
+def test_savedmodel_answers_as_the_run(run, exported):
+    from tfkfin.fit import decoding
+
+    raw, standardised = volts(run)
+    model = decoding.Finetuned(run).load(2)
+    wanted = {name: value.numpy() for name, value in model(standardised, training=False).items()}
+    serve = tf.saved_model.load(str(exported)).signatures
+    assert set(serve) == {"serving_default", "features", "stream"}
+    answer = serve["serving_default"](emg=tf.constant(raw))
+    np.testing.assert_allclose(answer["probabilities"], wanted["probabilities"], atol=1e-5)
+    np.testing.assert_allclose(answer["features"], wanted["features"], rtol=1e-4, atol=1e-4)
+    movements = np.array(run.dataset.movements)[wanted["probabilities"].argmax(-1)]
+    np.testing.assert_array_equal(answer["label"], movements)
+    assert answer["label"].dtype == tf.int64
+    alone = serve["features"](emg=tf.constant(raw))
+    np.testing.assert_array_equal(alone["features"], answer["features"])
+
+
+def test_stream_answers_as_its_windows(run, exported):
+    serve = tf.saved_model.load(str(exported)).signatures
+    stride, length = run.dataset.stride, run.length
+    raw = volts(run, 120)[0].reshape(2, -1, 4)[:, : length + 70 * stride + 7]  # more windows than a block
+    answer = serve["stream"](emg=tf.constant(raw))
+    assert answer["probabilities"].shape == (2, 71, 3)
+    for w in (0, 1, 40, 70):
+        window = raw[:, w * stride : w * stride + length]
+        for name, value in serve["serving_default"](emg=tf.constant(window)).items():
+            np.testing.assert_allclose(answer[name][:, w], value, rtol=1e-5, atol=1e-6)
+
+
+def test_onnx_answers_as_the_savedmodel(run, exported):
+    raw, _ = volts(run)
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    wanted = serve(emg=tf.constant(raw))
+    got = onnx_answers(exported / "model.onnx", raw)
+    assert set(got) == set(wanted)
+    for name, value in wanted.items():
+        assert got[name].dtype == value.numpy().dtype
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_fins_take_any_channels_and_start_recipes(fins):
+    serve = tf.saved_model.load(str(fins)).signatures
+    assert set(serve) == {"serving_default", "features"}
+    bank = zoo.load(fins.parent)
+    length = bank.input_shape[1]
+    emg = np.random.default_rng(0).standard_normal((3, length, 7)).astype(np.float32)
+    features = serve["serving_default"](emg=tf.constant(emg))["features"].numpy()
+    assert features.shape == (3, 7, 2)
+    for c in (0, 6):
+        np.testing.assert_allclose(bank(emg[:, :, c : c + 1])[:, 0], features[:, c], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(onnx_answers(fins / "model.onnx", emg)["features"], features, rtol=1e-5, atol=1e-5)
+    options = recipes.load(None, TINY | {"fin.family": "conv", "fin.pretrained": str(fins.parent)}).fin
+    started = zoo.new_bank(options, ("RMS",), length, 7)
+    np.testing.assert_allclose(started(emg)[..., 0], features[..., 1], rtol=1e-5, atol=1e-5)
+
+
+def test_card_and_readme_tell_what_it_is(run, exported, fins):
+    card = shelf.card(exported)
+    assert (card["name"], card["version"], card["subject"], card["kind"]) == ("tiny_s2", 1, 2, "decoder")
+    assert card["movements"] == [1, 2, 3] and card["features"] == ["ENT", "RMS"] and card["rate_hz"] == 2000
+    assert card["recipe_digest"] == run.recipe.digest and card["licence"] == "Apache-2.0"
+    assert card["scores"]["accuracy"] == run.done("finetune", "S2")["accuracy"]
+    assert recipes.Recipe.model_validate(card["recipe"]).digest == run.recipe.digest
+    subject = run.dataset.load(2)
+    np.testing.assert_allclose(card["mean_v"], subject.mean)
+    np.testing.assert_allclose(card["sd_v"], subject.sd)
+    text = (exported / "README.md").read_text()
+    for part in ("synthetic", "honest", card["recipe_digest"], "## Limits", "knows no rest", f"{card['parameters']:,}"):
+        assert part in text
+    assert shelf.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
+
+
+def test_warmup_requests_are_official_messages(exported):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    records = list(tf.data.TFRecordDataset(str(exported / warmup.FILE)).as_numpy_iterator())
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    requests = [log.predict_log.request for log in logs]
+    assert [r.model_spec.signature_name for r in requests] == ["serving_default", "features", "stream"]
+    assert {r.model_spec.name for r in requests} == {"tiny_s2"}
+    assert tf.make_ndarray(requests[0].inputs["emg"]).shape == (1, 60, 4)
+
+
+def test_versions_only_grow(run, exported):
+    before = shelf.checksums(exported)
+    second = export(run.folder, 2, exported.parent)
+    assert second.name == "2" and shelf.card(second)["version"] == 2
+    shutil.rmtree(second)
+    assert layout.next_version(exported.parent) == 3
+    assert shelf.checksums(exported) == before and not shelf.changed(exported)
+    assert sorted(p.name for p in exported.parent.iterdir()) == [".last_version", "1"]
+
+
+def test_a_failed_export_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), layout.new_version(tmp_path / "m") as (folder, number):
+        (folder / "saved_model.pb").write_text("half")
+        assert number == 1 and shelf.versions(tmp_path / "m") == []
+        assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
+        raise RuntimeError
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_models_config_names_each_model_once(exported, fins, tmp_path):
+    from tensorflow_serving.config import model_server_config_pb2
+
+    for name in ("a", "b", "a"):
+        layout.add_to_config(tmp_path / name)
+    parsed = text_format.Parse((tmp_path / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    assert [c.name for c in parsed.model_config_list.config] == ["a", "b"]
+    assert {c.base_path for c in parsed.model_config_list.config} == {"/models/a", "/models/b"}
+    assert "tiny_s2" in (exported.parents[1] / "models.config").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"run_folder": "no_such"}, "no run folder"), ({"subject": 9}, "subject 9: it has 1, 2"),
+    ({"format": "pickle"}, "savedmodel")])
+def test_unfit_exports_are_refused(run, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        export(**({"run_folder": run.folder, "to": tmp_path / "m"} | arguments))
+    assert not (tmp_path / "m").exists()
+
+
+def test_onnx_alone_stays_out_of_served_folders(run, exported):
+    with pytest.raises(InputError, match="--format both"):
+        export(run.folder, 2, exported.parent, "onnx")
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules.update(tensorflow=None, keras=None, tfkfin=None)
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+known = dict(np.load(sys.argv[2]))
+got = session.run(None, {"emg": known.pop("emg")})
+for output, value in zip(session.get_outputs(), got):
+    np.testing.assert_allclose(value, known[output.name], rtol=1e-5, atol=1e-5)
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("environment", ["blocked", pytest.param("new", marks=pytest.mark.slow)])
+def test_onnx_runs_without_tensorflow(run, exported, tmp_path, environment):
+    """`blocked`: imports of TensorFlow fail; `new`: an environment that has onnxruntime alone."""
+    raw, _ = volts(run)
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    np.savez(tmp_path / "known.npz", emg=raw, **{k: v.numpy() for k, v in serve(emg=tf.constant(raw)).items()})
+    python = sys.executable
+    if environment == "new":
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+        python = str(tmp_path / "venv" / "bin" / "python")
+        subprocess.run([python, "-m", "pip", "install", "-q", "onnxruntime", "numpy"], check=True, timeout=600)
+        lacking = subprocess.run([python, "-c", "import tensorflow"], capture_output=True)
+        assert lacking.returncode == 1
+    done = subprocess.run([python, "-c", WITHOUT_TENSORFLOW, str(exported / "model.onnx"), str(tmp_path / "known.npz")],
+                          capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout == "equal\n", done.stderr[-2000:]
+
+
+def command(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=120,
+                          **options)
+
+
+def test_command_line_exports_below_the_current_folder(run, tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = command("tfkfin.export", run.folder, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "subject 1 of 1, 2 (choose with --subject)" in done.stderr
+    assert done.stderr.splitlines()[-1] == "savedmodels/tiny_s1/1"
+    assert (tmp_path / "savedmodels" / "tiny_s1" / "1" / "saved_model.pb").is_file()
+    listed = command("tfkfin.models", "list", "savedmodels", cwd=tmp_path, env=environment)
+    assert listed.returncode == 0 and "tiny_s1" in listed.stdout
+    shown = command("tfkfin.models", "show", "tiny_s1", cwd=tmp_path, env=environment)
+    assert shown.returncode == 0 and "every file is as it was exported" in shown.stdout.replace("\n", " ")
+    with (tmp_path / "savedmodels" / "tiny_s1" / "1" / "saved_model.pb").open("ab") as file:
+        file.write(b"x")
+    shown = command("tfkfin.models", "show", "tiny_s1", cwd=tmp_path, env=environment)
+    assert shown.returncode == 2 and "not as it was exported: saved_model.pb" in shown.stderr
+
+
+@pytest.mark.parametrize("module", ["export", "client", "models"])
+def test_help_is_quick_and_loads_no_tensorflow(module):
+    script = f"import sys, runpy; sys.argv = ['x', '--help']; sys.modules.update(tensorflow=None, keras=None); " \
+             f"runpy.run_module('tfkfin.{module}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "examples:" in done.stdout
+
+
+def test_bad_run_is_one_line(tmp_path):
+    done = command("tfkfin.export", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_onnx_names_the_extra_that_is_missing(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(InputError, match=r"tfkfin\[edge\]"):
+        export(run.folder, 1, tmp_path / "m", "onnx")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_what_onnx_lacks_is_refused(tmp_path):
+    from tfkfin.serving import onnx_file
+
+    with pytest.raises(InputError, match="cannot become ONNX.*Igamma"):
+        onnx_file.save(lambda x: {"y": tf.math.igamma(x, x)}, tf.TensorSpec((None,), tf.float32, name="x"),
+                       tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_cudnn_stays_out_whatever_the_machine():
+    from tfkfin.models import fins as fin
+    from tfkfin.serving import signatures as graph
+
+    bank = fin.bank([fin.fin("RMS", 20, units=2, num_layers=2)], 3)
+    graph.stock(bank)
+    halves = fin.fins_of(bank)[0].get_layer("bilstm").stack
+    assert len(halves) == 4 and all(half.use_cudnn is False for half in halves)

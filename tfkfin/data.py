@@ -1,0 +1,162 @@
+"""Command line of the data room: `python -m tfkfin.data {synthesize,download,info,verify,plot}`."""
+
+import argparse
+from pathlib import Path
+
+from tfkfin.console import InputError, format_numbers, log, parse_numbers, run
+
+_EXAMPLES = """examples:
+  python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
+  python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
+  python -m tfkfin.data info data/DB2
+  python -m tfkfin.data verify data/DB2 && echo fit
+  python -m tfkfin.data plot data/DB2 --subject 1 --movement 5 --to movement5.png
+
+Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth. A folder of own .csv, .npy or .npz files needs a
+recordings.toml: see the documentation of tfkfin.recordings.readers.table. Inputs are only ever read."""
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser("python -m tfkfin.data", description="Makes, checks and shows recordings.",
+                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for add in COMMANDS:
+        add(commands)
+    options = parser.parse_args(argv)
+    options.action(options)
+
+
+def _add_synthesize(commands) -> None:
+    parser = commands.add_parser("synthesize", help="write seeded synthetic recordings laid out like Ninapro DB2")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; existing files are never overwritten")
+    parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
+    for name, kind, default, text in (
+        ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
+        ("channels", int, 12, "electrodes"), ("rate", float, 2000.0, "samples a second"),
+        ("hold", float, 5.0, "seconds a movement is held"), ("rest", float, 3.0, "seconds of rest between"),
+        ("seed", int, 1, "equal seeds give equal files"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: %(default)s)")
+    parser.add_argument("--extras", action="store_true", help="also acc, glove and inclin, as in DB2")
+    parser.add_argument("--v73", action="store_true", help="MATLAB 7.3 (HDF5) instead of v5")
+    parser.set_defaults(action=_synthesize)
+
+
+def _synthesize(options) -> None:
+    from tfkfin.recordings import synthetic
+
+    paths = synthetic.synthesize(
+        options.folder, parse_numbers(options.subjects), seed=options.seed, extras=options.extras,
+        v73=options.v73, movements=options.movements, repetitions=options.repetitions, channels=options.channels,
+        rate_hz=options.rate, hold_s=options.hold, rest_s=options.rest)
+    log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
+
+
+def _add_download(commands) -> None:
+    from tfkfin.recordings.download import command as download_command
+
+    text = "fetch Ninapro DB2, DB3 or DB7 (resumes, verifies, unpacks); the same command goes on where it ended"
+    download_command.add_options(commands.add_parser("download", help=text, description=text))
+
+
+def _add_reading(commands, name: str, text: str, action):
+    parser = commands.add_parser(name, help=text)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
+    parser.add_argument("--exercise", type=int, default=1, help="the k of S{n}_E{k}_A1.mat (default: %(default)s)")
+    parser.set_defaults(action=action)
+    return parser
+
+
+def _add_info(commands) -> None:
+    parser = _add_reading(commands, "info", "a table of what is in a folder", _info)
+    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+
+
+def _info(options) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from tfkfin.recordings import health
+
+    chosen = parse_numbers(options.subjects) if options.subjects else None
+    heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "flat", "clipped", "50Hz %", "60Hz %"
+    table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
+    for file, recording, error in _recordings(options, chosen):
+        if error:
+            notes.append(f"subject {file.subject}: unfit: {error}")
+            continue
+        found = health.examine(recording)
+        movements = format_numbers(set(recording.labels[recording.labels > 0].tolist()))
+        active = recording.repetitions[recording.labels > 0]
+        repetitions = format_numbers(set(active[active > 0].tolist()))
+        missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
+        table.add_row(str(file.subject), movements, repetitions, missing, f"{recording.seconds:.0f}",
+                      f"{recording.rate_hz:g}", str(recording.num_channels), format_numbers(found.flat),
+                      format_numbers(found.clipped), *(f"{100 * share:.1f}" for share in found.mains))
+        made = ("synthetic: nobody was recorded",) if recording.synthetic else ()
+        notes += [f"subject {file.subject}: {note}" for note in made + recording.notes]
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _add_verify(commands) -> None:
+    _add_reading(commands, "verify", "read every file; exit code 2 and the reasons when any is unfit", _verify)
+
+
+def _verify(options) -> None:
+    from rich.console import Console
+
+    console, unfit, count = Console(soft_wrap=True), [], 0
+    for file, recording, error in _recordings(options, None):
+        count += 1
+        if error:
+            unfit.append(file.path.name)
+            console.print(f"unfit  {error}", markup=False, highlight=False)
+        else:
+            notes = f" ({'; '.join(recording.notes)})" if recording.notes else ""
+            console.print(f"fit    {file.path}{notes}", markup=False, highlight=False)
+    if unfit:
+        raise InputError(f"{len(unfit)} of {count} recordings in {options.folder} are unfit: {', '.join(unfit)}")
+
+
+def _add_plot(commands) -> None:
+    parser = _add_reading(commands, "plot", "draw a movement: signals, labels, windows", _plot)
+    parser.add_argument("--subject", type=int, required=True)
+    parser.add_argument("--movement", type=int, required=True, help="as numbered in the file")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE.png", help="never overwritten")
+    parser.add_argument("--length", type=float, default=300, help="ms of a window (default: %(default)s)")
+    parser.add_argument("--stride", type=float, default=10, help="ms between windows (default: %(default)s)")
+
+
+def _plot(options) -> None:
+    from tfkfin.pipeline import picture
+    from tfkfin.recordings.readers import ninapro
+
+    file = ninapro.find(options.folder, (options.subject,), options.exercise)[0]
+    picture.draw(ninapro.read(file), options.movement, options.to, options.length, options.stride)
+    log.info("wrote %s", options.to)
+
+
+def _recordings(options, subjects: tuple[int, ...] | None):
+    """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from tfkfin.recordings.readers import ninapro
+
+    files = ninapro.find(options.folder, subjects, options.exercise)
+    for file in track(files, "reading", console=Console(stderr=True), transient=True):
+        try:
+            yield file, ninapro.read(file), None
+        except InputError as error:
+            yield file, None, error
+
+
+# Each adds one subcommand and sets its `action`.
+COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot]
+
+if __name__ == "__main__":
+    run(main)

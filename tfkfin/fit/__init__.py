@@ -1,0 +1,1 @@
+"""The staged fit: run folders and their ledger, stages, scores, baselines, TensorBoard, search."""

@@ -1,0 +1,139 @@
+"""A run folder: the resolved recipe, what each stage has finished, and the scores. Killed at any moment, it resumes."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tfkfin import __version__
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError, log
+from tfkfin.files import write_json
+from tfkfin.recipe import Recipe
+
+
+@dataclass
+class Run:
+    """One recipe on one dataset in one folder. Open it with `open_run`.
+
+    Attributes:
+        folder: holds recipe.toml, results.json, tensorboard/ and one checkpoint folder a stage.
+        recipe: resolved; `source.data` names the folder of recordings, if any.
+    """
+
+    folder: Path
+    recipe: Recipe
+    profile: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def stage_folder(self, stage: str) -> Path:
+        path = self.folder / stage
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def board(self, name: str) -> str:
+        return str(self.folder / "tensorboard" / name)
+
+    @cached_property
+    def dataset(self):
+        """The recordings; the synthetic ones are made on first use and kept in the run folder."""
+        from tfkfin.pipeline.dataset import open_dataset
+
+        source = self.recipe.source
+        folder = Path(source.data) if source.kind == "recordings" else self._synthesized()
+        return open_dataset(self.recipe, folder)
+
+    @cached_property
+    def length(self) -> int:
+        """Samples a window."""
+        window = self.recipe.window
+        if self.recipe.source.kind == "signals":
+            return round(window.length_ms * window.rate_hz / 1000)
+        return self.dataset.length
+
+    def _synthesized(self) -> Path:
+        from tfkfin.recordings.synthetic import synthesize
+
+        options, folder = self.recipe.source.synthetic, self.folder / "data"
+        if not (folder / "complete").exists():
+            log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
+            for part in folder.rglob("*.mat"):  # of an earlier, killed start of this very run
+                part.unlink()
+            synthesize(folder, range(1, options.subjects + 1), seed=options.seed, movements=options.movements,
+                       repetitions=options.repetitions, channels=options.channels, rate_hz=options.rate_hz,
+                       hold_s=options.hold_s, rest_s=options.rest_s)
+            (folder / "complete").touch()
+        return folder
+
+    def done(self, stage: str, item: str = "stage") -> dict | None:
+        """What a stage (or one of its items, such as a subject) left when it finished, or None."""
+        path = self.folder / stage / f"{item}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
+        write_json(self.stage_folder(stage) / f"{item}.json", value)
+        return value
+
+    def results(self) -> dict:
+        path = self.folder / "results.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def publish(self, stage: str, scores: dict) -> dict:
+        """Merges a stage's scores into results.json."""
+        before = self.results()
+        results = before | scores | {
+            "stage": stage, "protocol": self.recipe.protocol, "recipe_digest": self.recipe.digest,
+            "seconds": before.get("seconds", {}) | {name: round(s, 2) for name, s in self.seconds.items()},
+            "environment": environment(),
+        }
+        if self.recipe.source.kind != "signals":
+            results["dataset"] = self.dataset.describe()
+        write_json(self.folder / "results.json", results)
+        return results
+
+
+def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
+    """Makes a run folder, or opens the one that the same recipe made on the same data.
+
+    Raises:
+        InputError: the folder holds another recipe's run or something else; nothing in it is changed.
+    """
+    kept = folder / "recipe.toml"
+    if kept.is_file():
+        old = recipes.load(kept)
+        if old.digest != recipe.digest or Path(old.source.data).name != Path(recipe.source.data).name:
+            differing = _difference(old, recipe)
+            raise InputError(f"{folder} holds a run of another recipe (it differs in {differing}): "
+                             "give another folder with --run")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and is no run folder: give another one with --run")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not kept.is_file():
+        partial = folder / "recipe.toml.partial"
+        partial.write_text(recipe.to_toml(), encoding="utf-8")
+        os.replace(partial, kept)
+    return Run(folder, recipe, profile)
+
+
+def _difference(one: Recipe, other: Recipe) -> str:
+    def flat(table: dict, prefix: str = "") -> dict:
+        found = {}
+        for key, value in table.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return found
+
+    first, second = flat(one.model_dump(mode="json")), flat(other.model_dump(mode="json"))
+    return ", ".join(sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k)))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for results.json."""
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scipy", "tensorboard")}
+    return {"tfkfin": __version__, "python": platform.python_version(), "cpus": os.cpu_count(),
+            "machine": platform.machine(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **packages}

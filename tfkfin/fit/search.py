@@ -1,0 +1,203 @@
+"""Trials of a search: runs of a recipe with some fields set, judged on a training repetition that is held out.
+
+Test repetitions are in no trial's split: neither weights, nor statistics, nor the choice of a winner know them.
+"""
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.files import write_json
+from tfkfin.fit.run import Run, environment, open_run
+from tfkfin.recipe import Recipe
+
+FIXED = ("protocol", "source", "split", "tune", "window.rest")  # tables and fields that decide what a score is of
+# What a stage and those before it do not look at.
+UNUSED = {"classify": ("batches.", "fin.", "augment.", "imitate.", "finetune."), "finetune": ()}
+
+
+def check(recipe: Recipe, stage: str) -> None:
+    """Makes sure that every value of the [tune] table can be tried.
+
+    Raises:
+        InputError: no table, a key or value that the recipe refuses, a field that this search cannot judge.
+    """
+    if not recipe.tune:
+        raise InputError("the recipe has no [tune] table: take --pipeline tune_head, or name fields and values, as in "
+                         "--set 'tune.classify.learning_rate=[3e-3,1e-2]'")
+    known = recipes.fields()
+    for key, values in recipe.tune.items():
+        if not values:
+            raise InputError(f"[tune] {key!r} has no values to try")
+        digests = [_set(recipe, {key: value}).digest for value in values]
+        if key not in known:
+            raise InputError(f"[tune] {key!r} is a table: name one of its fields, such as "
+                             f"{next(name for name in known if name.startswith(key))!r}")
+        if f"{key}.".startswith(tuple(f"{fixed}." for fixed in FIXED)):
+            raise InputError(f"[tune] {key!r} decides what is scored, so scores would not compare: set it with --set")
+        if key.startswith(UNUSED[stage]):
+            raise InputError(f"[tune] {key!r} plays no part in the stage {stage}: take --stage finetune")
+        for i, digest in enumerate(digests):
+            if digest in digests[:i]:
+                raise InputError(f"[tune] {key!r} names {values[i]!r} twice")
+    for together in itertools.islice(itertools.product(*recipe.tune.values()), 1000):
+        _set(recipe, dict(zip(recipe.tune, together, strict=True)))
+
+
+def _set(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    try:
+        return recipes.replaced(recipe, **settings)
+    except InputError as error:
+        raise InputError(f"[tune] {str(error).removeprefix('settings: ')}") from None
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search in one folder; `open_search` makes it.
+
+    Attributes:
+        base: the recipe in the search's folder; the embedded recordings, if it asks for them, lie there too.
+        train: repetitions that trials learn from, `held_out` the one that judges them.
+    """
+
+    base: Run
+    stage: str
+    train: tuple[int, ...]
+    held_out: int
+
+    def trial(self, settings: dict[str, Any]) -> Run:
+        """The run of a trial, unopened: settings and split decide its folder, so equal trials are one."""
+        recipe, split, source = self.base.recipe, self.base.recipe.split, self.base.recipe.source
+        fewer = {f"split.{name}": [r for r in getattr(split, name) if r != self.held_out]
+                 for name in ("pretrain_repetitions", "finetune_repetitions")}
+        data = source.data if source.kind == "recordings" else str(self.base.folder.absolute() / "data")
+        recipe = _set(recipe, settings | fewer | {
+            "split.train_repetitions": self.train, "split.test_repetitions": [self.held_out],
+            "source.kind": "recordings", "source.data": data, "tune": {}})
+        return Run(self.base.folder / "trials" / recipe.digest, recipe)
+
+    def score(self, settings: dict[str, Any]) -> float:
+        """Runs a trial, or resumes it, or takes what it gave; returns its mean accuracy.
+
+        Raises:
+            InputError: the settings do not fit the recordings; `failed.json` says so too, for the chief to read.
+        """
+        import keras
+        from filelock import FileLock
+
+        from tfkfin.fit.stages import run_stage
+
+        trial = self.trial(settings)
+        failed = trial.folder / "failed.json"
+        trial.folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{trial.folder}.lock"):  # workers may be given equal trials
+            trial = open_run(trial.recipe, trial.folder)
+            try:
+                if trial.done(self.stage) is None or not trial.results():
+                    keras.utils.clear_session()
+                    run_stage(trial, self.stage)
+            except InputError as error:
+                write_json(failed, {"error": str(error)})
+                raise
+            failed.unlink(missing_ok=True)
+        return trial.done(self.stage)["accuracy"]["mean"]
+
+    def rows(self, proposed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Settings and scores of the proposed trials, each once: best first, failed ones last."""
+        rows = {}
+        for settings in proposed:
+            trial = self.trial(settings)
+            rows[trial.folder.name] = row = {"settings": settings, "folder": f"trials/{trial.folder.name}"}
+            if (scores := trial.done(self.stage)) is not None:
+                row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
+            else:
+                row |= _read(trial.folder / "failed.json") or {"error": "not finished"}
+        return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
+
+    def begin(self, options: dict[str, Any], writes: bool = True) -> bool:
+        """Writes down what is searched; False if it has been found already.
+
+        Raises:
+            InputError: the folder holds a search of another kind.
+        """
+        state = state_of(self.base.folder)
+        before = state.get("options", options)
+        if differing := sorted(k for k in options if options[k] != before[k] and k != "max_trials"):
+            raise InputError(f"{self.base.folder} holds another search (it differs in {', '.join(differing)}): "
+                             "give another folder with --run")
+        if state.get("complete") and before == options:
+            return False
+        if writes:
+            write_json(self.base.folder / "tuning.json", {"complete": False, "options": options})
+        return True
+
+    def finish(self, proposed: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        """Writes best.toml and tuning.json.
+
+        Raises:
+            InputError: every trial failed; the message is the first one's.
+        """
+        rows, recipe, folder = self.rows(proposed), self.base.recipe, self.base.folder
+        best = rows[0]
+        if "error" in best:
+            raise InputError(f"every trial failed; with {said(best['settings'])}: {best['error']}")
+        text = (f"# The best of {len(rows)} trials: accuracy {100 * best['accuracy']['mean']:.2f} % of the stage "
+                f"{self.stage} on repetition {self.held_out},\n# held out of the training repetitions.\n\n"
+                + _set(recipe, best["settings"] | {"tune": {}}).to_toml())
+        best = best | {"recipe": _keep(folder, text)}
+        write_json(folder / "tuning.json", {
+            "complete": True, "options": options, "stage": self.stage, "held_out": self.held_out,
+            "train_repetitions": list(self.train), "tune": recipe.tune, "recipe_digest": recipe.digest,
+            "best": best, "trials": rows, "dataset": self.base.dataset.describe(), "environment": environment()})
+
+
+def _keep(folder: Path, text: str) -> str:
+    """Writes best.toml, or best-2.toml and so on where another one is there; returns the name."""
+    for i in range(1, 1000):
+        path = folder / (f"best-{i}.toml" if i > 1 else "best.toml")
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+        if path.read_text(encoding="utf-8") == text:
+            return path.name
+    raise InputError(f"{folder} is full of winners: give another folder with --run")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """The content of tuning.json, {} before there is one."""
+    return _read(folder / "tuning.json")
+
+
+def said(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def combinations(recipe: Recipe) -> int:
+    return math.prod(len(values) for values in recipe.tune.values())
+
+
+def open_search(recipe: Recipe, folder: Path, stage: str, held_out: int | None) -> Search:
+    """Opens the folder and chooses the repetition to hold out, by the recordings' labels.
+
+    Raises:
+        InputError: what `open_run` and `open_dataset` raise, or there is no such repetition to hold out.
+    """
+    if recipe.source.kind == "signals":
+        raise InputError("source.kind = 'signals' has no movements to decode: tune on recordings")
+    base = open_run(recipe, folder)
+    there = base.dataset.split.train_repetitions
+    held_out = there[-1] if held_out is None else held_out
+    if held_out not in there or len(there) < 2:
+        raise InputError(f"--held-out takes one of two or more training repetitions: {held_out} of {list(there)}")
+    for name in ("pretrain_repetitions", "finetune_repetitions"):
+        if stage == "finetune" and getattr(recipe.split, name) == (held_out,):
+            raise InputError(f"split.{name} is {held_out} alone: hold out another one with --held-out")
+    return Search(base, stage, tuple(r for r in there if r != held_out), held_out)

@@ -1,0 +1,126 @@
+"""The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
+
+import os
+from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.console import log
+from tfkfin.fit import board, metrics, training
+from tfkfin.fit.run import Run
+from tfkfin.models import presets as zoo
+from tfkfin.pipeline import batches
+from tfkfin.pipeline.memory import Spool
+
+
+def imitate(run: Run) -> dict:
+    options, names = run.recipe.imitate, run.recipe.features.names
+    source = _Windows(run)
+    bank = zoo.new_bank(run.recipe.fin, names, run.length, source.channels)
+    kept = source.sample("validation", options.validation_windows)
+    training.fit_scales(bank, kept[1])
+    loss = training.imitation_loss(bank)
+    optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
+    bank.compile(optimizer, loss, jit_compile=False)
+    optimizer.build(bank.trainable_variables)
+    predict = training.Predictor(bank)
+    folder = run.stage_folder("imitate")
+    best = folder / "fins.weights.h5"
+    state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
+    checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
+                                             str(folder / "checkpoints"), max_to_keep=1)
+    if checkpoints.restore_or_initialize() is None:
+        _improve(bank, predict, loss, kept, state, best)
+    steps = source.steps_per_epoch(options.batch_size)
+    with board.Board(run.board("imitate")) as shown, training.progress("imitate", options.epochs * steps) as bar:
+        for epoch in range(int(state["epoch"]), options.epochs):
+            if int(state["stale"]) >= options.patience:
+                log.info("imitate: no better for %d epochs, stopped", options.patience)
+                break
+            calls = [bar]
+            if options.schedule == "cosine":
+                optimizer.learning_rate.assign(options.learning_rate)
+                calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
+            history = bank.fit(source.epoch(epoch), verbose=0, shuffle=False, callbacks=calls)
+            value = _improve(bank, predict, loss, kept, state, best)
+            shown.scalars({"loss/train": history.history["loss"][0], "loss/validation": value}, epoch)
+            log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs,
+                     history.history["loss"][0], value)
+            state["epoch"].assign(epoch + 1)
+            checkpoints.save()
+        bank.load_weights(best)
+        emg, true = source.sample("test", options.test_windows)
+        imitated = predict(emg)
+        scores = metrics.imitation(true, imitated, names)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, options.epochs)
+        figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
+        shown.figure("imitated against true", figure, options.epochs, run.folder / "plots" / "imitation.png")
+    return {"fin": scores}
+
+
+def _improve(bank: keras.Model, predict, loss, kept: tuple, state: dict, best) -> float:
+    """Validation loss now; the weights are kept if it is the best so far."""
+    value = float(np.mean(loss(kept[1], predict(kept[0]))))
+    if value < float(state["best"]):
+        partial = best.with_name("partial.weights.h5")
+        bank.save_weights(partial)
+        os.replace(partial, best)
+        state["best"].assign(value)
+        state["stale"].assign(0)
+    else:
+        state["stale"].assign_add(1)
+    return value
+
+
+class _Windows:
+    """Where `imitate` takes its windows from: a dataset's training repetitions, or synthetic signals of wide range.
+
+    Validation windows are of the last pre-training repetition where there are more than one; test windows of the
+    test repetitions.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self.recipe = run, run.recipe
+        self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
+        self.channels = self.dataset.channels if self.dataset else 1
+        self.training = self.dataset and self._without_validation()
+        self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
+
+    def _without_validation(self):
+        *first, last = self.dataset.split.pretrain_repetitions
+        kept = tuple(first) or (last,)
+        return replace(self.dataset, split=self.dataset.split.model_copy(update={"pretrain_repetitions": kept}))
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        count = self.recipe.imitate.windows_per_epoch
+        if self.dataset:
+            count = sum(batches.shares(self.training, count).values())
+        return max(1, -(-count // batch_size))
+
+    def epoch(self, epoch: int) -> tf.data.Dataset:
+        options, recipe = self.recipe.imitate, self.recipe
+        if self.dataset is None:
+            return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
+                                      options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
+        return batches.pooled(self.training, recipe.features.names, options.batch_size, recipe.seed, epoch,
+                              options.windows_per_epoch, recipe.batches.recordings_in_flight, recipe.batches.prefetch,
+                              self.spool)
+
+    def sample(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test"."""
+        names = self.recipe.features.names
+        if self.dataset is None:
+            seed = self.recipe.seed + {"validation": 1, "test": 2}[part] * 1_000_003
+            data = batches.of_signals(names, self.run.length, self.recipe.window.rate_hz, count, seed, 0, count)
+            return tuple(array.numpy() for array in next(iter(data)))
+        split, found = self.dataset.split, []
+        subjects = split.pretrain_subjects if part == "validation" else split.subjects
+        repetitions = split.pretrain_repetitions[-1:] if part == "validation" else split.test_repetitions
+        for subject in self.dataset.subjects(subjects):
+            subject = subject.select(repetitions)
+            chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
+            targets = subject.features(names, self.dataset.length, self.dataset.rate_hz)
+            found.append((subject.cut(self.dataset.length, chosen), targets[chosen]))
+        return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))

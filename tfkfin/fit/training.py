@@ -1,0 +1,133 @@
+"""What the stages share: learning-rate schedule, progress, restart of a compiled model, the imitation loss."""
+
+import math
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfkfin.console import log
+from tfkfin.models.fins import fins_of
+
+
+class Cosine(keras.callbacks.Callback):
+    """Lowers the learning rates to zero along half a cosine, from step 0 to `total_steps`."""
+
+    def __init__(self, optimizers: Iterable[keras.optimizers.Optimizer | None], total_steps: int, step: int = 0):
+        super().__init__()
+        self.optimizers = [o for o in optimizers if o is not None]
+        self.base = [float(ops.convert_to_numpy(o.learning_rate)) for o in self.optimizers]
+        self.total, self.step = total_steps, step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.total)))
+        for optimizer, base in zip(self.optimizers, self.base, strict=True):
+            optimizer.learning_rate.assign(base * factor)
+        self.step += 1
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar on a terminal; elsewhere a line every quarter of a minute."""
+
+    def __init__(self, title: str, total_steps: int | None = None):
+        super().__init__()
+        self.title, self.total, self.step = title, total_steps, 0
+        self.bar, self.said = None, time.monotonic()
+
+    def on_train_begin(self, logs=None):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        if self.bar is None and console.is_terminal:
+            self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                                TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
+                                console=console, transient=True)
+            self.task = self.bar.add_task(self.title, total=self.total, loss=float("nan"))
+            self.bar.start()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        loss = float((logs or {}).get("loss", float("nan")))
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.step, loss=loss)
+        elif time.monotonic() - self.said > 15:
+            self.said = time.monotonic()
+            log.info("%s: step %d%s, loss %.4f", self.title, self.step, f"/{self.total}" if self.total else "", loss)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+@contextmanager
+def progress(title: str, total_steps: int | None = None):
+    shown = Progress(title, total_steps)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+class Restart:
+    """Puts models and optimisers back to how they were, so that one compiled graph serves every subject."""
+
+    def __init__(self, *parts: keras.Model | keras.optimizers.Optimizer | None):
+        self.variables = [v for part in parts if part is not None for v in part.variables]
+        self.values = [ops.convert_to_numpy(v.value) for v in self.variables]
+
+    def __call__(self) -> None:
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+
+
+class Predictor:
+    """A model's outputs over many windows, through one graph whatever the size of the last batch."""
+
+    def __init__(self, model: keras.Model):
+        signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, tf.float32), model._inputs_struct)
+        self._call = tf.function(lambda x: model(x, training=False), input_signature=[signature])
+
+    def __call__(self, data, batch_size: int = 64):
+        """Outputs for an array (N, ...), a list of them, or a dataset of (inputs, targets): arrays (N, ...)."""
+        if isinstance(data, np.ndarray | list):
+            count = len(data[0]) if isinstance(data, list) else len(data)
+            batches = (tf.nest.map_structure(lambda a: a[i : i + batch_size], data)
+                       for i in range(0, max(1, count), batch_size))
+        else:
+            batches = (batch[0] if isinstance(batch, tuple) else batch for batch in data)
+        tensors = (tf.nest.map_structure(tf.convert_to_tensor, batch) for batch in batches)
+        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(batch)) for batch in tensors]
+        return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def adam(learning_rate: float, weight_decay: float, clip_norm: float | None = None) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None, global_clipnorm=clip_norm)
+
+
+def imitation_loss(bank: keras.Model):
+    """Mean squared error between FINs and true features, each on the scale its FIN works on (z-scored, maybe log).
+
+    Returns a Keras loss: features (B, C, F) true and imitated, own units -> (B,).
+    """
+    scales = [model.get_layer("scale") for model in fins_of(bank)]
+
+    def loss(true, imitated):
+        errors = [ops.square(scale.inverse(true[..., i]) - scale.inverse(imitated[..., i]))
+                  for i, scale in enumerate(scales)]
+        return ops.mean(ops.stack(errors), axis=(0, 2))
+
+    return loss
+
+
+def fit_scales(bank: keras.Model, targets: np.ndarray) -> None:
+    """Sets the output scale of FINs that start from random weights, from targets (N, C, F) in own units."""
+    for i, model in enumerate(fins_of(bank)):
+        scale = model.get_layer("scale")
+        if float(ops.convert_to_numpy(scale.sd)) == 1.0 and float(ops.convert_to_numpy(scale.mean)) == 0.0:
+            scale.fit(targets[..., i])

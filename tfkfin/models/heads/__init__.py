@@ -1,0 +1,1 @@
+"""Heads, from features to movements: one module a kind."""

@@ -1,0 +1,190 @@
+"""Small Keras layers: scalers that live inside the models, augmentation of raw windows, correlations in closed form."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# Features that are positive and scale with the signal: a FIN works on their logarithm (ours; the paper z-scores them).
+LOG_SCALED = frozenset({"RMS", "VAR", "SSI", "MAV", "IAV", "WL", "LOG", "SM1", "SM2", "SM3"})
+FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
+LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
+LIMIT = 0.999  # |r| beyond which Fisher's z would run away
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class ZScore(layers.Layer):
+    """(x - mean) / sd along the last axis; mean and sd are weights set from training data, not trained.
+
+    Stock `Normalization` bakes its statistics into the traced graph; these can change without a new trace,
+    so one compiled model serves subject after subject.
+
+    Input and output: (..., D). Example: `layer.set(mean, sd)` with two (D,) arrays.
+    """
+
+    def build(self, input_shape):
+        depth = (input_shape[-1],)
+        self.mean = self.add_weight(shape=depth, initializer="zeros", trainable=False, name="mean")
+        self.sd = self.add_weight(shape=depth, initializer="ones", trainable=False, name="sd")
+
+    def call(self, inputs):
+        return (inputs - self.mean) / self.sd
+
+    def set(self, mean: np.ndarray, sd: np.ndarray) -> None:
+        """Sets the statistics; an sd of 0 (a constant input) counts as 1."""
+        self.mean.assign(mean)
+        self.sd.assign(np.where(np.asarray(sd) > 0, sd, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class LogScale(layers.Layer):
+    """Takes the logarithm of those of the last axis' features that are positive and scale with the signal.
+
+    Args:
+        features: their names, in order. Input and output: (..., F).
+        floor: least value whose logarithm is taken.
+    """
+
+    def __init__(self, features: tuple[str, ...], floor: float = FLOOR, **kwargs):
+        super().__init__(**kwargs)
+        self.features, self.floor = tuple(features), floor
+        self._mask = np.array([name in LOG_SCALED for name in self.features])
+
+    def call(self, inputs):
+        return ops.where(self._mask, ops.log(ops.maximum(inputs, self.floor)), inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "features": list(self.features), "floor": self.floor}
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class FeatureScale(layers.Layer):
+    """The last step of a FIN: its linear output y -> the feature in its own units.
+
+    `log=False`: mean + sd * y. `log=True`: exp(mean + sd * y), so that an error counts relative to the feature.
+    mean and sd are weights, set from the targets that the FIN is trained on, not trained.
+
+    Input and output: (N, 1).
+    """
+
+    def __init__(self, log: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.log = log
+
+    def build(self, input_shape):
+        self.mean = self.add_weight(shape=(), initializer="zeros", trainable=False, name="mean")
+        self.sd = self.add_weight(shape=(), initializer="ones", trainable=False, name="sd")
+
+    def call(self, inputs):
+        scaled = self.mean + self.sd * inputs
+        return ops.exp(ops.clip(scaled, -LOG_LIMIT, LOG_LIMIT)) if self.log else scaled
+
+    def inverse(self, feature):
+        """The y that gives `feature`: what the imitation loss compares."""
+        target = ops.log(ops.maximum(feature, FLOOR)) if self.log else feature
+        return (target - self.mean) / self.sd
+
+    def fit(self, targets: np.ndarray) -> None:
+        """Sets mean and sd from sample targets of the feature, any shape."""
+        values = np.log(np.maximum(targets, FLOOR)) if self.log else np.asarray(targets)
+        self.mean.assign(float(np.mean(values)))
+        self.sd.assign(float(np.std(values)) or 1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "log": self.log}
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class SignalAugment(layers.Layer):
+    """Random gain, electrode shift, noise, time warp and dropout of standardised windows (B, L, C); off at inference.
+
+    Args:
+        gain: sd of each channel's log amplitude.
+        shift: greatest share of a channel's signal that comes from its neighbour in the file, as if electrodes moved.
+        noise: sd of white noise, in sd of the signal.
+        warp: greatest relative change of speed, about the middle of the window.
+        dropout: probability that a channel is silent.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, gain: float = 0.0, shift: float = 0.0, noise: float = 0.0, warp: float = 0.0,
+                 dropout: float = 0.0, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.gain, self.shift, self.noise, self.warp, self.dropout = gain, shift, noise, warp, dropout
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=None):
+        if not training:
+            return inputs
+        x, rows, channels = inputs, ops.shape(inputs)[0], inputs.shape[2]
+        if self.warp:
+            x = self._warped(x)
+        if self.shift and channels > 1:
+            amount = keras.random.uniform((rows, 1, 1), -self.shift, self.shift, seed=self.seed_generator)
+            neighbour = ops.where(amount > 0, ops.roll(x, 1, axis=2), ops.roll(x, -1, axis=2))
+            x = (1 - ops.abs(amount)) * x + ops.abs(amount) * neighbour
+        if self.gain:
+            x = x * ops.exp(self.gain * keras.random.normal((rows, 1, channels), seed=self.seed_generator))
+        if self.noise:
+            x = x + self.noise * keras.random.normal(ops.shape(x), seed=self.seed_generator)
+        if self.dropout:
+            kept = keras.random.uniform((rows, 1, channels), seed=self.seed_generator) >= self.dropout
+            x = x * ops.cast(kept, x.dtype)
+        return x
+
+    def _warped(self, x):
+        """Linear interpolation at times stretched about the middle; what lies outside repeats the edge sample."""
+        length = x.shape[1]
+        speed = 1 + keras.random.uniform((ops.shape(x)[0], 1), -self.warp, self.warp, seed=self.seed_generator)
+        times = (ops.arange(length, dtype="float32")[None] - (length - 1) / 2) * speed + (length - 1) / 2
+        times = ops.clip(times, 0, length - 1)
+        low = ops.clip(ops.floor(times), 0, length - 2)
+        part, index = (times - low)[..., None], ops.cast(low, "int32")[..., None]
+        return (1 - part) * ops.take_along_axis(x, index, axis=1) + part * ops.take_along_axis(x, index + 1, axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "gain": self.gain, "shift": self.shift, "noise": self.noise,
+                "warp": self.warp, "dropout": self.dropout, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class Correlations(layers.Layer):
+    """Fisher's z of correlations inside a window: (B, L, C) -> (B, C·len(lags) + C·(C-1)).
+
+    First each channel's autocorrelation at `lags`, then the correlation of every two channels, of the signal and of
+    its first difference, all about zero mean. Autocorrelations are what AR models are solved from (Yule-Walker);
+    correlations between channels are the scale-free part of the spatial covariance, the input of Riemannian EMG
+    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0).
+
+    Args:
+        lags: in samples; 1, 2, 3, 4, 6, 8 are 0.5 to 4 ms at 2 kHz.
+    """
+
+    def __init__(self, lags: tuple[int, ...] = (1, 2, 3, 4, 6, 8), **kwargs):
+        super().__init__(**kwargs)
+        self.lags = tuple(lags)
+
+    def call(self, inputs):
+        x = ops.transpose(inputs, (0, 2, 1))  # (B, C, L)
+        power = ops.sum(ops.square(x), axis=2)
+        auto = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) / (power + 1e-12) for lag in self.lags]
+        parts = [ops.stack(auto, axis=2)] if auto else []  # (B, C, lags)
+        parts = [ops.reshape(part, (-1, part.shape[1] * part.shape[2])) for part in parts]
+        if inputs.shape[2] > 1:
+            parts += [self._between(x), self._between(x[:, :, 1:] - x[:, :, :-1])]
+        return ops.arctanh(ops.clip(ops.concatenate(parts, axis=1), -LIMIT, LIMIT))
+
+    def _between(self, x):
+        channels = x.shape[1]
+        products = ops.matmul(x, ops.transpose(x, (0, 2, 1)))  # (B, C, C)
+        sd = ops.sqrt(ops.diagonal(products, axis1=1, axis2=2) + 1e-12)
+        r = products / (sd[:, :, None] * sd[:, None, :])
+        upper = [i * channels + j for i in range(channels) for j in range(i + 1, channels)]
+        return ops.take(ops.reshape(r, (-1, channels * channels)), upper, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        _, _, channels = input_shape
+        return (input_shape[0], channels * len(self.lags) + channels * (channels - 1))
+
+    def get_config(self):
+        return {**super().get_config(), "lags": list(self.lags)}

@@ -1,0 +1,109 @@
+"""Recipes: reads the options of `tfkfin.recipe.options` from TOML and command lines, strictly.
+
+An unknown key is an error that names the nearest known one. A wheel carries `pipelines/` inside the package, so its
+users have the same recipes as those of the repository.
+"""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tfkfin.console import InputError
+from tfkfin.files import shipped
+from tfkfin.recipe.options import Classifier, Fin, Recipe, Split, Window
+
+__all__ = ["Classifier", "Fin", "InputError", "Recipe", "Split", "Window", "fields", "load",
+           "parse_setting", "replaced"]
+
+
+def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = None) -> Recipe:
+    """Reads a recipe from a TOML file, or a shipped one by name, and applies dotted `settings` over it.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown key (the nearest is named) or an unfit value.
+    """
+    options, where = {}, "the default recipe"
+    if pipeline is not None:
+        path = _find(pipeline)
+        where = str(path)
+        try:
+            options = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not a TOML recipe: {error}") from None
+    return _validated(_merged(options, settings or {}), where)
+
+
+def replaced(recipe: Recipe, **settings: Any) -> Recipe:
+    """A copy with dotted keys set: `replaced(recipe, **{"window.stride_ms": 50})`."""
+    return _validated(_merged(recipe.model_dump(mode="json"), settings), "settings")
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key=value` of a command line -> (key, value); the value is TOML where it can be, otherwise text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set takes key=value, such as window.stride_ms=50. Received: {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _find(pipeline: str | Path) -> Path:
+    path = Path(pipeline)
+    candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
+    for candidate in candidates if len(path.parts) == 1 or path.parts[0] == "pipelines" else candidates[:1]:
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.toml")))
+    raise InputError(f"no recipe {str(pipeline)!r}; shipped are: {known}")
+
+
+def _merged(options: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    options = json.loads(json.dumps(options, default=str))
+    for key, value in settings.items():
+        *tables, name = key.split(".")
+        if tables[:1] == ["tune"]:
+            tables, name = ["tune"], key.removeprefix("tune.")
+        table = options
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise InputError(f"{key!r}: {part!r} is a value, not a table")
+        table[name] = value
+    return options
+
+
+def _validated(options: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(options)
+    except ValidationError as error:
+        raise InputError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of a recipe with its default."""
+    found = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            found |= fields(type(field.default), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.default
+    return found
+
+
+def _explain(error: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
+    if error["type"] == "extra_forbidden":
+        known = list(fields()) + list(Recipe.model_fields)
+        tails = {name.rpartition(".")[2]: name for name in known}
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        near = near or [tails[t] for t in difflib.get_close_matches(key.rpartition(".")[2], tails, 1, 0.5)]
+        return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    message = error["msg"].removeprefix("Value error, ")
+    received = "" if "Received" in message or isinstance(error["input"], dict) else f". Received: {error['input']!r}"
+    return f"{key}: {message}{received}"

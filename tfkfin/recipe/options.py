@@ -1,0 +1,211 @@
+"""Every option of the pipeline and its staged fit, once: a frozen, validated field with its unit and default.
+
+`tfkfin.recipe` reads them from TOML and from the command line.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tfkfin.console import parse_numbers
+
+
+def _numbers(text: Any) -> Any:
+    """Numbers from text or one number; what is neither is left to validation."""
+    if isinstance(text, str):
+        return parse_numbers(text) if text.strip() else ()
+    return (text,) if isinstance(text, int) else text
+
+
+def _split_commas(text: Any) -> Any:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen table of options; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Synthetic(Section):
+    """Size of the embedded synthetic Ninapro DB2 (`source.kind = "synthetic"`)."""
+
+    subjects: Count = 2
+    movements: Count = 8
+    repetitions: Count = 6
+    channels: Count = 12
+    rate_hz: Positive = 2000.0
+    hold_s: Positive = 1.5  # seconds a movement is held
+    rest_s: Positive = 0.6  # seconds of rest between
+    seed: int = 1
+
+
+class Source(Section):
+    """Where recordings come from."""
+
+    kind: Literal["recordings", "synthetic", "signals"] = "synthetic"  # signals: endless windows for FINs alone
+    data: str = ""  # folder of .mat files; `--data` sets it
+    exercise: Count = 1  # the k of S{n}_E{k}_A1.mat; exercise B is E1 in DB2, DB3, DB7
+    synthetic: Synthetic = Synthetic()
+
+
+class Window(Section):
+    """The sliding window; samples follow from the rate."""
+
+    length_ms: Positive = 300.0  # 600 samples at 2 kHz
+    stride_ms: Positive = 10.0  # 20 samples at 2 kHz
+    train_stride_ms: float = Field(0.0, ge=0)  # of windows that are learnt from; 0: stride_ms
+    rate_hz: float = Field(2000.0, ge=0)  # recordings at another rate are resampled to it; 0 keeps their own
+    rest: bool = False  # rest as one more class, label 0 in the files
+
+
+class Features(Section):
+    """Closed-form features: the classifier's inputs and the FINs' targets."""
+
+    names: Names = ("ENT", "RMS", "VAR", "SSI")
+
+
+class Split(Section):
+    """Who and which repetitions; an empty list means the default its comment names."""
+
+    subjects: Numbers = ()  # trained and tested one by one; empty: all there are
+    train_repetitions: Numbers = ()  # empty: all that are not test repetitions
+    test_repetitions: Numbers = (2, 5)
+    pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`
+    pretrain_repetitions: Numbers = ()  # empty: `train_repetitions`
+    finetune_repetitions: Numbers = ()  # empty: `train_repetitions`
+
+    @model_validator(mode="after")
+    def _no_leak(self) -> "Split":
+        for name in ("train_repetitions", "pretrain_repetitions", "finetune_repetitions"):
+            if shared := sorted(set(getattr(self, name)) & set(self.test_repetitions)):
+                raise ValueError(f"repetitions {shared} are both in {name} and in test_repetitions")
+        if not self.test_repetitions:
+            raise ValueError("test_repetitions is empty")
+        return self
+
+
+class Batches(Section):
+    """The streaming pipeline."""
+
+    recordings_in_flight: Count = 2  # recordings whose windows are mixed at any time
+    prefetch: Count = 2  # batches made ahead
+
+
+class Fin(Section):
+    """The feature imitation networks, one a feature, shared by all channels."""
+
+    family: Literal["bilstm", "conv", "dense"] = "bilstm"
+    units: Count = 32
+    layers: int = Field(0, ge=0)  # 0: the family's own: 3, conv 2
+    readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
+    start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
+    pretrained: str = "auto"  # FINs to start from: "auto" the shipped ones of the family, a name or folder, "" random
+
+
+class Classifier(Section):
+    """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
+
+    kind: Literal["conv", "linear"] = "conv"  # conv: the paper's
+    lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # linear: autocorrelations it sees beside the features, in samples
+    vote: Count = 1  # decisions averaged: the last so many windows of the movement
+    reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this is none; scored apart
+    filters: tuple[Count, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
+    copies: Count = 12  # row 0 is the feature itself, the others its noisy shadows
+    noise: float = Field(0.01, ge=0)  # sd of the shadows' noise, in z-scored units
+    dropout: float = Field(0.3, ge=0, lt=1)  # after the first block
+
+
+class Augment(Section):
+    """Random changes of raw windows while FINs and head are fine-tuned; 0 is none. See `tfkfin.models.layers`."""
+
+    gain: float = Field(0.0, ge=0)  # sd of each channel's log amplitude
+    shift: float = Field(0.0, ge=0, le=0.5)  # greatest share that comes from the neighbouring electrode
+    noise: float = Field(0.0, ge=0)  # sd, in sd of the signal
+    warp: float = Field(0.0, ge=0, lt=0.5)  # greatest relative change of speed
+    dropout: float = Field(0.0, ge=0, lt=1)  # probability that a channel is silent
+
+
+class Imitate(Section):
+    """Stage 1: FINs learn the features from windows of all pre-training subjects, channels pooled."""
+
+    epochs: int = Field(1, ge=0)  # 0 keeps the pretrained weights as they are
+    windows_per_epoch: int = Field(256, ge=0)  # 0: every window once
+    batch_size: Count = 16  # windows
+    learning_rate: Positive = 1e-3
+    weight_decay: float = Field(2e-5, ge=0)
+    clip_norm: Positive = 1.0
+    patience: Count = 3  # epochs without a better validation loss before it stops
+    schedule: Literal["constant", "cosine"] = "constant"
+    validation_windows: Count = 64
+    test_windows: Count = 128  # on which R² is reported, spread evenly over the subjects' test repetitions
+
+
+class Classify(Section):
+    """Stage 2: the head learns movements from true features, subject by subject."""
+
+    epochs: Count = 30
+    batch_size: Count = 300
+    learning_rate: Positive = 1e-2
+    weight_decay: float = Field(3e-5, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Finetune(Section):
+    """Stage 3: FINs and head together, subject by subject."""
+
+    epochs: int = Field(2, ge=0)
+    windows_per_epoch: int = Field(256, ge=0)  # 0: every window once
+    batch_size: Count = 32
+    fin_learning_rate: float = Field(1e-3, ge=0)  # 0 freezes the FINs
+    fin_weight_decay: float = Field(2e-5, ge=0)
+    head_learning_rate: Positive = 1e-2
+    head_weight_decay: float = Field(2e-4, ge=0)
+    imitation_weight: float = Field(0.0, ge=0)  # of the imitation loss kept beside the cross-entropy
+    freeze_norm: bool = False  # keep the head's BatchNorms as `classify` left them: small batches blur their statistics
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    protocol: Literal["honest", "paper"] = "honest"
+    seed: int = 7
+    source: Source = Source()
+    window: Window = Window()
+    features: Features = Features()
+    split: Split = Split()
+    batches: Batches = Batches()
+    fin: Fin = Fin()
+    classifier: Classifier = Classifier()
+    augment: Augment = Augment()
+    imitate: Imitate = Imitate()
+    classify: Classify = Classify()
+    finetune: Finetune = Finetune()
+    tune: dict[str, list[Any]] = {}  # recipe field -> values to try, for `python -m tfkfin.tune`
+
+    @model_validator(mode="after")
+    def _augmented_windows_have_other_features(self) -> "Recipe":
+        if self.finetune.imitation_weight and any(self.augment.model_dump().values()):
+            raise ValueError("finetune.imitation_weight compares with features of the windows as recorded, so it "
+                             "cannot go with [augment]: set one of them to 0")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of all that decides the result; where the data lie on this machine does not."""
+        options = self.model_dump(mode="json")
+        options["source"].pop("data")
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(mode="json"))

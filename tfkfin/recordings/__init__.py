@@ -1,0 +1,1 @@
+"""Recordings: reading them whatever their format, checking them, fetching them, and making synthetic ones."""

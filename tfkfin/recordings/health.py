@@ -1,0 +1,68 @@
+"""What may be wrong with a readable recording: flat or clipped channels, mains hum, missing repetitions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfkfin.recordings.recording import Recording, flat_channels
+
+MAINS_HZ = (50.0, 60.0)
+_HELD = 3  # samples in a row at the extreme value: one is a peak, two happen by quantisation
+_TIMES = 5  # such plateaus before a channel counts as clipped
+
+
+@dataclass(frozen=True)
+class Health:
+    """Findings on one recording. Channels count from 1.
+
+    Attributes:
+        flat, clipped: channels that never change, and channels that stay at their largest or least value.
+        mains: share of the power within 1 Hz of 50 and of 60 Hz, median over channels. White noise in a band of
+            430 Hz has 0.005.
+        missing: (movement, repetition) pairs that are not there though both numbers occur.
+    """
+
+    flat: tuple[int, ...]
+    clipped: tuple[int, ...]
+    mains: tuple[float, ...]
+    missing: tuple[tuple[int, int], ...]
+
+
+def examine(recording: Recording) -> Health:
+    """Looks through one recording."""
+    flat = flat_channels(recording)
+    clipped = tuple(c + 1 for c in range(recording.num_channels)
+                    if c + 1 not in flat and is_clipped(recording.emg[:, c]))
+    return Health(flat, clipped, mains_share(recording.emg, recording.rate_hz), missing_pairs(recording))
+
+
+def is_clipped(signal: np.ndarray) -> bool:
+    """True if `signal` (T,) several times stays for several samples at its largest or at its least value."""
+    for extreme in (signal.max(), signal.min()):
+        at = np.flatnonzero(signal == extreme)  # sorted: a plateau of n has its first and n-th place n - 1 apart
+        if np.sum(at[_HELD - 1 :] - at[: -_HELD + 1] == _HELD - 1) >= _TIMES:
+            return True
+    return False
+
+
+def mains_share(emg: np.ndarray, rate_hz: float) -> tuple[float, ...]:
+    """Share of the power within 1 Hz of each of MAINS_HZ; the constant part counts for nothing. 0 above Nyquist."""
+    length = int(2 * rate_hz)  # 2 s, so 0.5 Hz a bin
+    chosen = np.linspace(0, max(0, len(emg) - length), 30).astype(int)  # 60 s of the recording tell enough
+    power = np.zeros((length // 2 + 1, emg.shape[1]))
+    for start in chosen:
+        part = emg[start : start + length].astype(np.float64)
+        part = (part - part.mean(axis=0)) * np.hanning(len(part))[:, None]
+        power += np.abs(np.fft.rfft(part, length, axis=0)) ** 2
+    hertz = np.fft.rfftfreq(length, 1 / rate_hz)
+    total = np.maximum(power[2:].sum(axis=0), np.finfo(float).tiny)
+    return tuple(float(np.median(power[np.abs(hertz - tone) <= 1.01].sum(axis=0) / total)) for tone in MAINS_HZ)
+
+
+def missing_pairs(recording: Recording) -> tuple[tuple[int, int], ...]:
+    """(movement, repetition) pairs without a sample, among the movements and repetitions that occur."""
+    active = (recording.labels > 0) & (recording.repetitions > 0)
+    movements, repetitions = recording.labels[active].astype(np.int64), recording.repetitions[active]
+    there = set(np.unique(movements * 2**16 + repetitions).tolist())
+    every = ((m, r) for m in np.unique(movements).tolist() for r in np.unique(repetitions).tolist())
+    return tuple((m, r) for m, r in every if m * 2**16 + r not in there)

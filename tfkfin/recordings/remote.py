@@ -1,0 +1,142 @@
+"""Data roots on `s3://`, `az://` and `http(s)://`: listed there, fetched into a bounded cache, read from it as ever.
+
+Files lie in `$TFKFIN_CACHE/remote` (`~/.cache/tfkfin/remote`), which holds at most `TFKFIN_CACHE_GB` (50); the files
+not used for longest go first. A file is fetched again when its size, time or ETag at the root has changed. Runs that
+work at the same time must fit into the cache together.
+
+    AWS_REGION=... AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... S3_ENDPOINT=https://...    for s3://bucket/folder
+    TF_AZURE_STORAGE_KEY=... (or TF_AZURE_USE_DEV_STORAGE=1)                for az://account/container/folder
+    an HTML list of links, or a file index.txt with one name a line         at http://host/folder/
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+from tfkfin.console import InputError, log
+
+_URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)
+_KINDS = (".mat", ".csv", ".npy", ".npz", ".toml")
+
+
+def url_of(folder: str | Path) -> str | None:
+    """The URL that `folder` is, or None where it is a folder of this machine. pathlib's form, `s3:/x`, is known too."""
+    found = _URL.match(str(folder))
+    return f"{found[1].lower()}://{str(folder)[found.end():].rstrip('/')}" if found else None
+
+
+def cache_folder() -> Path:
+    """Where fetched recordings lie."""
+    own = os.environ.get("TFKFIN_CACHE")
+    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfkfin"
+    return folder / "remote"
+
+
+class Tree:
+    """The recordings below a URL, each with the place it has on this machine once it is fetched.
+
+    Args:
+        url: as `url_of` gives it.
+
+    Raises:
+        InputError: tensorflow-io is not installed, or the root cannot be listed.
+    """
+
+    def __init__(self, url: str):
+        if find_spec("tensorflow_io") is None:
+            raise InputError(f'{url} is a remote root, and those need tensorflow-io: pip install "tfkfin[io]" in an '
+                             "environment of Python 3.11 or 3.12 of its own, or copy the recordings to a folder here")
+        from tfkfin.recordings import objectstore, webroot
+
+        self.url, self.folder = url, cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._store = webroot if url.startswith("http") else objectstore
+        there = self._store.listing(url)
+        self._stamps = {self.folder / name: stamp for name, stamp in there.items() if _is_safe(name)}
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file of a kind that recordings have, sorted, whether it is fetched or not."""
+        return sorted(path for path in self._stamps if path.suffix.lower() in (*_KINDS, ".zip"))
+
+    def fetch(self, paths: list[Path]) -> None:
+        """Makes sure that `paths` are here and as they are at the root.
+
+        Raises:
+            InputError: a file cannot be had or comes incomplete, or the cache is too small or cannot be written.
+        """
+        try:
+            self._fetch(paths)
+        except OSError as error:
+            raise InputError(f"the cache {self.folder} cannot be written: {error.strerror or error}: choose another "
+                             "with TFKFIN_CACHE") from error
+
+    def _fetch(self, paths: list[Path]) -> None:
+        missing = [path for path in paths if not self._is_here(path)]
+        size = sum(self._stamps[path][0] for path in missing)
+        _make_room(size, set(paths))
+        if missing:
+            log.info("Fetching %d of %d files (%.1f MB) of %s into %s", len(missing), len(paths), size / 1e6, self.url,
+                     self.folder)
+        partial = {}
+        for path in missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial[path.relative_to(self.folder).as_posix()] = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            for name in self._store.fetch(self.url, partial) if partial else ():
+                self._keep(partial[name], self.folder / name)
+        finally:
+            for part in partial.values():
+                part.unlink(missing_ok=True)
+
+    def _is_here(self, path: Path) -> bool:
+        size, stamp = self._stamps[path]
+        try:
+            here = path.stat().st_size == size and _stamp_file(path).read_text("utf-8") == stamp
+        except FileNotFoundError:
+            return False
+        os.utime(path)  # the last to be evicted now
+        return here
+
+    def _keep(self, part: Path, path: Path) -> None:
+        size, stamp = self._stamps[path]
+        if part.stat().st_size != size:
+            raise InputError(f"{self.url}/{path.relative_to(self.folder).as_posix()} came with {part.stat().st_size} "
+                             f"of {size} bytes: try again")
+        _stamp_file(path).unlink(missing_ok=True)  # killed in between, the file is fetched again
+        os.replace(part, path)
+        _stamp_file(path).write_text(stamp, "utf-8")
+
+
+def _stamp_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.stamp")  # a leading dot: never taken for a recording
+
+
+def _is_safe(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not {"..", "__MACOSX"} & set(parts) and not name.startswith("/") and parts[-1][0] != "."
+
+
+def _make_room(needed: int, kept: set[Path]) -> None:
+    """Evicts the longest unused files until `needed` bytes fit beside `kept`."""
+    try:
+        limit = float(os.environ.get("TFKFIN_CACHE_GB") or 50)
+    except ValueError:
+        raise InputError(f"TFKFIN_CACHE_GB must be a number. Received: {os.environ['TFKFIN_CACHE_GB']!r}") from None
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in folder.rglob("*")
+                   if p.is_file() and not p.name.startswith("."))
+    excess = needed + sum(size for _, size, _ in there) - limit * 1e9
+    for _, size, path in there:
+        if excess > 0 and path not in kept:
+            _stamp_file(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            excess -= size
+    if excess > 0:
+        raise InputError(f"the recordings need {excess / 1e9:.3g} GB more than the cache {folder} may hold "
+                         f"({limit:g} GB): raise TFKFIN_CACHE_GB, or choose fewer subjects")
+    if needed > shutil.disk_usage(folder).free:
+        raise InputError(f"{needed / 1e9:.3g} GB do not fit on the disk of {folder}: choose another with TFKFIN_CACHE")

@@ -1,0 +1,208 @@
+"""Writes seeded recordings in Ninapro DB2's layout, for tests, demonstrations and machines without the real ones.
+
+Nobody was recorded: files say so in their header and by a variable `synthetic`. Scores on them say that the code
+works and how hard the recipe is, nothing about people.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError
+from tfkfin.recordings import matfile, physiology
+from tfkfin.recordings.physiology import GRID_HZ, Physiology
+
+_STEP = 2.0**-24  # V, about 60 nV: one count of the converter. A power of two, so float32 holds it and zips well
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every subject is asked to do. Movements follow each other, each with all its repetitions, as in DB2."""
+
+    movements: int = 17
+    repetitions: int = 6
+    channels: int = 12
+    rate_hz: float = 2000.0
+    hold_s: float = 5.0
+    rest_s: float = 3.0
+
+    def __post_init__(self):
+        for name, low, high in (("movements", 1, 255), ("repetitions", 1, 255), ("channels", 1, 64),
+                                ("rate_hz", 100, 20000), ("hold_s", 0.2, 60), ("rest_s", 0.2, 60)):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}, but {low} to {high} can be made")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """One repetition of one movement: seconds of the cue and of the muscles, which lag behind it."""
+
+    movement: int
+    repetition: int
+    cue: tuple[float, float]
+    active: tuple[float, float]
+
+
+def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras: bool = False, v73: bool = False,
+               body: Physiology = Physiology(), **session) -> list[Path]:
+    """Writes `folder`/DB2_s{n}/S{n}_E1_A1.mat for each subject, two at a time.
+
+    Args:
+        folder: made if need be. A file that is there already is never overwritten, and then nothing is written.
+        subjects: their numbers. A subject's file depends on its number and the seed, not on the other subjects.
+        seed: equal seeds give equal bytes.
+        extras: also acc (T, 36), glove (T, 22) and inclin (T, 2), which a reader has to leave alone.
+        v73: HDF5 as MATLAB 7.3 writes it, instead of compressed v5.
+        body: how people and moments differ.
+        session: fields of Session: movements, repetitions, channels, rate_hz, hold_s, rest_s.
+
+    Returns:
+        The paths written, in the order of `subjects`.
+
+    Raises:
+        InputError: a file is there already, or a value is out of range.
+    """
+    task = Session(**session)
+    paths = [Path(folder) / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
+    there = [str(path) for path in paths if path.exists()]
+    if there:
+        raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
+
+    def write(job: tuple[int, Path]) -> None:
+        subject, path = job
+        text = f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: nobody recorded"
+        matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
+
+    with ThreadPoolExecutor(2) as pool:  # most of the time is zlib, FFT and random numbers, which free the GIL
+        list(pool.map(write, zip(subjects, paths, strict=True)))
+    return paths
+
+
+def variables(subject: int, task: Session, seed: int, extras: bool = False, body: Physiology = Physiology()) -> dict:
+    """All variables of one subject's file: name -> array, as DB2 names and shapes them."""
+    holds, seconds = timeline(subject, task, seed)
+    count = int(round(seconds * task.rate_hz))
+    made = {"emg": _signal(subject, task, seed, holds, count, body), **_labels(task, holds, count)}
+    if extras:
+        made |= _sensors(subject, seed, made["restimulus"], task)
+    scalars = {"subject": subject, "exercise": 1, "synthetic": 1, "frequency": task.rate_hz}
+    return made | {name: np.array([[value]], np.float64) for name, value in scalars.items()}
+
+
+def timeline(subject: int, task: Session, seed: int) -> tuple[list[Hold], float]:
+    """When each cue comes and when the muscles follow, and the seconds of the whole recording."""
+    rng = physiology.stream(seed, subject, physiology.TIMING)
+    holds, now = [], task.rest_s
+    for movement in range(1, task.movements + 1):
+        for repetition in range(1, task.repetitions + 1):
+            stop = now + task.hold_s * rng.uniform(0.95, 1.05)
+            late = np.clip(rng.lognormal(np.log(0.5), 0.35, 2), 0.2, 1.2)  # s, reaction to the cue's start and end
+            late = np.minimum(late, 0.6 * np.array([task.hold_s, task.rest_s]))
+            holds.append(Hold(movement, repetition, (now, stop), (now + late[0], stop + late[1])))
+            now = stop + task.rest_s * rng.uniform(0.95, 1.05)
+    return holds, now
+
+
+def _labels(task: Session, holds: list[Hold], count: int) -> dict[str, np.ndarray]:
+    """stimulus, restimulus, repetition, rerepetition (T, 1) uint8, with the traps of the real ones.
+
+    `rerepetition` goes on during half of the rest that follows, so it must not be taken for "not rest".
+    """
+    names = ("stimulus", "restimulus", "repetition", "rerepetition")
+    columns = {name: np.zeros((count, 1), np.uint8) for name in names}
+    for hold in holds:
+        cue, active = (slice(*(int(round(s * task.rate_hz)) for s in span)) for span in (hold.cue, hold.active))
+        columns["stimulus"][cue], columns["repetition"][cue] = hold.movement, hold.repetition
+        columns["restimulus"][active] = hold.movement
+        tail = int(0.15 * task.rest_s * task.rate_hz)
+        columns["rerepetition"][active.start : active.stop + tail] = hold.repetition
+    return columns
+
+
+def _envelopes(subject: int, task: Session, seed: int, holds: list[Hold], count: int, body: Physiology) -> np.ndarray:
+    """Activation (M, N) float32 of each muscle, one point in `_step` samples."""
+    rng = physiology.stream(seed, subject, physiology.EFFORT)
+    table = physiology.synergies(seed, subject, task.movements, body)
+    points, grid_hz = count // _step(task) + 2, task.rate_hz / _step(task)
+    time = np.arange(points) / grid_hz
+    slow, quick = (physiology.amplitudes(points, grid_hz, physiology.around(hz)) for hz in (1.0, 8.0))
+    level = np.zeros((table.shape[1], points))
+    for hold in holds:
+        effort = np.exp(body.effort * rng.standard_normal() + body.jitter * rng.standard_normal(table.shape[1]))
+        rise, fall = rng.uniform(0.03, 0.12, 2)  # s: time constants of getting going and of letting go
+        start, stop = hold.active + rng.normal(0, 0.03, 2)  # the relabelling is good to some 30 ms
+        near = slice(max(0, int((start - 1) * grid_hz)), int((stop + 1) * grid_hz))
+        t = time[near]
+        course = 1 / (1 + np.exp(-np.clip((t - start) / rise * 2, -50, 50)))
+        course *= 1 / (1 + np.exp(np.clip((t - stop) / fall * 2, -50, 50)))
+        course *= 1 + body.fatigue * np.clip((t - start) / 5.0, 0, 2)
+        level[:, near] += np.outer(table[hold.movement - 1] * effort, course)
+    for muscle in level:
+        drift, burst = physiology.coloured(rng, points, slow), physiology.coloured(rng, points, quick)
+        muscle += body.tonic
+        muscle *= np.exp(body.drift * drift + body.burst * burst - body.burst**2)  # RMS stays, whatever the bursts
+    return level.astype(np.float32)
+
+
+def _step(task: Session) -> int:
+    """Samples from one point of an envelope to the next, at about GRID_HZ."""
+    return max(1, round(task.rate_hz / GRID_HZ))
+
+
+def _signal(subject: int, task: Session, seed: int, holds: list[Hold], count: int, body: Physiology) -> np.ndarray:
+    """emg (T, C) float32, volts, column-major."""
+    gain = (body.volts * physiology.mixing(seed, subject, task.channels, body)).astype(np.float32)
+    level = _envelopes(subject, task, seed, holds, count, body)
+    rng = physiology.stream(seed, subject, physiology.SOURCES)
+    emg = rng.standard_normal((task.channels, count), dtype=np.float32)
+    emg *= np.float32(body.noise)
+    emg += _hum(rng, task, count, body)
+    ramp = np.arange(_step(task), dtype=np.float32) / np.float32(_step(task))
+    for source in range(gain.shape[1]):
+        if source % 2 == 0:  # two sources a muscle share its drive and spectrum
+            points = level[source // 2]
+            drive = (points[:-1, None] + np.diff(points)[:, None] * ramp).ravel()[:count]
+            power = physiology.interference(rng.uniform(60, 110), rng.uniform(150, 250), task.rate_hz)
+            shape = physiology.amplitudes(count, task.rate_hz, power)
+        wave = physiology.coloured(rng, count, shape)
+        wave *= drive
+        _mix(emg, wave, gain[:, source], 0.02 * gain.max())
+    np.rint(emg / np.float32(_STEP), out=emg)
+    emg *= np.float32(_STEP)
+    return emg.T
+
+
+def _mix(emg: np.ndarray, wave: np.ndarray, gain: np.ndarray, least: float) -> None:
+    """Adds gain (C,) times wave (T,) to emg (C, T), in blocks that stay in the processor's cache.
+
+    By hand rather than by BLAS, whose rounding may differ with the number of threads: equal seeds give equal bytes.
+    """
+    loud = np.flatnonzero(gain > least)
+    part = np.empty(1 << 14, np.float32)
+    for start in range(0, len(wave), len(part)):
+        block = wave[start : start + len(part)]
+        for channel in loud:
+            emg[channel, start : start + len(part)] += np.multiply(block, gain[channel], out=part[: len(block)])
+
+
+def _hum(rng: np.random.Generator, task: Session, count: int, body: Physiology) -> np.ndarray:
+    """Mains and its odd harmonics (C, T) float32, stronger on some electrodes."""
+    cycles = (50.0 * np.arange(count) / task.rate_hz % 1).astype(np.float32)
+    size = body.hum * rng.lognormal(0, 0.7, (task.channels, 1)).astype(np.float32)
+    tone = np.zeros(count, np.float32)
+    for k in (k for k in (1, 3, 5) if 50 * k < task.rate_hz / 2):
+        tone += np.sin(np.float32(2 * np.pi) * (k * cycles + np.float32(rng.random()))) / np.float32(k)
+    return size * tone
+
+
+def _sensors(subject: int, seed: int, restimulus: np.ndarray, task: Session) -> dict[str, np.ndarray]:
+    """acc (T, 36) g, glove (T, 22) and inclin (T, 2) degrees: postures with sensor noise, float32."""
+    rng = physiology.stream(seed, subject, physiology.SENSORS)
+    made = {}
+    for name, width, scale in (("acc", 36, 1.0), ("glove", 22, 40.0), ("inclin", 2, 30.0)):
+        posture = rng.standard_normal((task.movements + 1, width))[restimulus[:, 0]]
+        noise = rng.standard_normal(posture.shape, dtype=np.float32)
+        made[name] = (scale * (posture + 0.02 * noise)).astype(np.float32)
+    return made

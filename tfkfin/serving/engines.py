@@ -1,0 +1,234 @@
+"""An exported decoder in this process, on the fastest engine that there is: volts in, movements out.
+
+    decode = Decoder("savedmodels/demo_s1")
+    decode(emg)["label"]
+
+savedmodel   the exported graph, as TF Serving runs it
+native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.models.bilstm.native`)
+xla          the same in one XLA computation; FINs without recurrence only (see `_xla`)
+onnx         model.onnx in ONNX Runtime
+
+All answer the same to 1e-5. Which is the fastest depends on the machine and on the FINs' family, so "auto" measures it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from tfkfin.console import InputError, log
+from tfkfin.models import shelf
+
+ENGINES = ("native", "xla", "onnx", "savedmodel")
+ONNX_FILE = "model.onnx"
+AGREE = 1e-4  # probabilities of two engines that differ by more are not of one model
+TRIALS = 9  # timed calls an engine, one window each
+
+Answers = dict[str, np.ndarray]
+
+
+class Decoder:
+    """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
+
+    Args:
+        model: a model folder (its newest version), a version folder, or the name of one below ./savedmodels.
+        engine: "auto" times every engine that is there on a few windows and keeps the fastest; or one of `ENGINES`.
+
+    Attributes:
+        engine: the one that answers.
+        milliseconds: engine -> median of one window's time, as measured here; empty unless "auto".
+        card: what model_card.json says.
+
+    Raises:
+        InputError: no such model, FINs alone, an unknown engine, or one that cannot be had, and why.
+    """
+
+    def __init__(self, model: str | Path, engine: str = "auto"):
+        if engine not in ("auto", *ENGINES):
+            raise InputError(f"`engine` must be one of {('auto', *ENGINES)}. Received: engine={engine!r}")
+        self.version = _version(Path(model))
+        self.card = shelf.card(self.version)
+        if self.card.get("kind") != "decoder":
+            raise InputError(f"{self.version} holds {self.card.get('kind', 'something else')}, no decoder: "
+                             "export a run of the stage finetune")
+        self.length, self.channels = self.card["length"], self.card["channels"]
+        self.milliseconds: dict[str, float] = {}
+        if engine == "auto":
+            self.engine, self._answer = self._fastest()
+        else:
+            self.engine, self._answer = engine, _LOADERS[engine](self.version, self.card)
+
+    def __call__(self, emg: np.ndarray) -> Answers:
+        """Answers for windows (B, L, C), volts.
+
+        Raises:
+            InputError: another shape, no window, NaN or Inf.
+        """
+        emg = np.ascontiguousarray(emg, np.float32)
+        if emg.shape[1:] != (self.length, self.channels) or not len(emg):
+            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
+        if not np.isfinite(emg).all():
+            raise InputError("emg holds NaN or Inf, where volts are expected")
+        return self._answer(emg)
+
+    def _fastest(self) -> tuple[str, Callable[[np.ndarray], Answers]]:
+        there = {}
+        for name in ENGINES:
+            try:
+                there[name] = _LOADERS[name](self.version, self.card)
+            except InputError as error:
+                log.debug("%s: %s", name, error)
+        windows = self._windows(TRIALS)
+        there = _agreeing(there, windows)
+        if not there:
+            raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for {ONNX_FILE}")
+        spent = {name: [] for name in there}
+        for window in windows:  # in turn, so that a busy machine disturbs all alike
+            for name, answer in there.items():
+                began = time.perf_counter()
+                answer(window[None])
+                spent[name].append(1e3 * (time.perf_counter() - began))
+        self.milliseconds = {name: statistics.median(times) for name, times in spent.items()}
+        best = min(there, key=self.milliseconds.get)
+        log.debug("engine %s: %s", best, ", ".join(f"{n} {ms:.2f} ms" for n, ms in self.milliseconds.items()))
+        return best, there[best]
+
+    def _windows(self, count: int) -> np.ndarray:
+        """Noise as large as the signal that the decoder was made for."""
+        noise = np.random.default_rng(0).standard_normal((count, self.length, self.channels))
+        return (np.asarray(self.card["mean_v"]) + np.asarray(self.card["sd_v"]) * noise).astype(np.float32)
+
+
+def _version(folder: Path) -> Path:
+    """The version folder that is meant, SavedModel or ONNX alone."""
+    for path in (folder, Path("savedmodels") / folder):
+        if any((path / name).is_file() for name in ("saved_model.pb", ONNX_FILE)):
+            return path
+        if found := shelf.saved(path):
+            return found[-1]
+    raise InputError(f"no model in {folder}: python -m tfkfin.export makes one")
+
+
+def _agreeing(there: dict[str, Callable], windows: np.ndarray) -> dict[str, Callable]:
+    """The engines that answer as the exported file does; each has then been called, so that none is timed cold."""
+    answers = {name: answer(windows[:1]) for name, answer in there.items()}
+    kept = [name for name in ("savedmodel", "onnx") if name in answers]
+    for name in there:
+        if name not in kept and kept:
+            apart = np.abs(answers[name]["probabilities"] - answers[kept[0]]["probabilities"]).max()
+            if not apart <= AGREE:
+                log.warning("warning: engine %s differs from %s by %.1e and is not used", name, kept[0], apart)
+                continue
+        kept.append(name)
+    return {name: there[name] for name in there if name in kept}
+
+
+def _savedmodel(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
+    import tensorflow as tf
+
+    _needs_savedmodel(version)
+    loaded = tf.saved_model.load(str(version))
+    serve = loaded.signatures["serving_default"]
+
+    def answer(emg: np.ndarray, loaded=loaded) -> Answers:  # what is loaded lives as long as its signature is called
+        return {name: value.numpy() for name, value in serve(emg=tf.constant(emg)).items()}
+
+    return answer
+
+
+def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
+    if not (version / ONNX_FILE).is_file():
+        raise InputError(f"{version} has no {ONNX_FILE}: python -m tfkfin.export --format both writes it")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("the engine onnx needs onnxruntime: pip install 'tfkfin[edge]'") from None
+    session = onnxruntime.InferenceSession(str(version / ONNX_FILE), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda emg: dict(zip(names, session.run(None, {"emg": emg}), strict=True))
+
+
+def _native(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
+    from tfkfin.models.bilstm import native
+
+    if card["family"] == "bilstm":
+        try:
+            native.load()
+        except native.NativeUnavailable as error:
+            raise InputError(f"there is no engine native here: {error}") from None
+    return _keras(version, card, "native", jit=False)
+
+
+def _xla(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
+    if card["family"] == "bilstm":
+        # 600 steps compile for many seconds, anew for every batch size, and then take several times as long as native
+        raise InputError("the engine xla is for FINs without recurrence, not for a Bi-LSTM's loop")
+    answer = _keras(version, card, "keras", jit=True)
+
+    def padded(emg: np.ndarray) -> Answers:  # every batch size is compiled for itself, so few are used
+        rows = 1 << (len(emg) - 1).bit_length()
+        filled = np.concatenate([emg, np.zeros((rows - len(emg), *emg.shape[1:]), np.float32)])
+        return {name: value[: len(emg)] for name, value in answer(filled).items()}
+
+    return padded
+
+
+def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.ndarray], Answers]:
+    """The Keras model of a version as a function, traced with a Bi-LSTM engine."""
+    import tensorflow as tf
+
+    from tfkfin.models.bilstm import layer as recurrent
+
+    model = rebuilt(version, card)
+    mean, sd = (np.asarray(card[key], np.float32) for key in ("mean_v", "sd_v"))
+    movements = np.asarray(card["movements"], np.int64)
+
+    @tf.function(jit_compile=jit, autograph=False,
+                 input_signature=[tf.TensorSpec((None, card["length"], card["channels"]), tf.float32)])
+    def run(emg):
+        with recurrent.engine(engine):
+            return model((emg - mean) / sd, training=False)
+
+    def answer(emg: np.ndarray) -> Answers:
+        outputs = {name: value.numpy() for name, value in run(tf.constant(emg)).items()}
+        return {"probabilities": outputs["probabilities"], "features": outputs["features"],
+                "label": movements[outputs["probabilities"].argmax(-1)]}
+
+    return answer
+
+
+def rebuilt(version: Path, card: dict):
+    """The Keras model of an exported decoder, standardised windows in: its recipe's, with the SavedModel's weights.
+
+    Raises:
+        InputError: no SavedModel, no recipe in the card, or weights of another model.
+    """
+    import tensorflow as tf
+
+    from tfkfin import recipe
+    from tfkfin.fit import decoding
+    from tfkfin.fit.run import Run
+
+    _needs_savedmodel(version)
+    if "recipe" not in card:
+        raise InputError(f"{version} has no recipe in its card, so its Keras model cannot be built again")
+    run = Run(version, recipe.Recipe.model_validate(card["recipe"]))
+    run.dataset = SimpleNamespace(channels=card["channels"], movements=tuple(card["movements"]), length=card["length"])
+    model = decoding.new_joint(run)
+    variables = tf.saved_model.load(str(version)).variables
+    if [tuple(v.shape) for v in variables] != [tuple(v.shape) for v in model.variables]:
+        raise InputError(f"{version}: the weights are not those of the recipe in its card")
+    for variable, value in zip(model.variables, variables, strict=True):
+        variable.assign(value)
+    return model
+
+
+def _needs_savedmodel(version: Path) -> None:
+    if not (version / "saved_model.pb").is_file():
+        raise InputError(f"{version} holds ONNX alone: python -m tfkfin.export --format both adds the SavedModel")
+
+
+_LOADERS = {"native": _native, "xla": _xla, "onnx": _onnx, "savedmodel": _savedmodel}

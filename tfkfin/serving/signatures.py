@@ -1,0 +1,183 @@
+"""What an exported model computes: raw volts in, scalers and FINs and head inside, stock TensorFlow operations only.
+
+Every signature checks its input first. An empty batch or a value that is not finite is an INVALID_ARGUMENT error with
+one clear sentence, where an unchecked graph would answer NaN. Windows go through the network a block at a time, so that
+memory is bounded however many a request holds.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.models import fins
+from tfkfin.models.bilstm.layer import BiLSTM, engine
+
+BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
+
+
+class Decoder:
+    """The signatures of a decoder. Build it with a joint model and the statistics it was trained with.
+
+    Args:
+        model: standardised windows (B, L, C) -> {"probabilities": (B, G), "features": (B, C, F)}.
+        mean, sd: (C,) volts.
+        movements: the G labels as in the files.
+        stride: samples between the decisions of `stream`.
+    """
+
+    def __init__(self, model: keras.Model, mean: np.ndarray, sd: np.ndarray, movements: Sequence[int], stride: int):
+        self.model, self.stride = model, stride
+        self.length, self.channels = model.input_shape[1:]
+        self.mean, self.sd = np.asarray(mean, np.float32), np.asarray(sd, np.float32)
+        self.movements = np.asarray(movements, np.int64)
+        self.num_features = model.get_layer("fins").output_shape[-1]
+        window = tf.TensorSpec((None, self.length, self.channels), tf.float32)
+        per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
+        bank = model.get_layer("fins")  # in the graph once, for all signatures
+        stock(bank)
+        self.fins, self.loop = once(bank, window), once(bank, window, "keras")
+        self.head = once(model.get_layer("classifier"), per_channel)
+
+    def edge(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `answer`, of operations that ONNX has too: Keras's loop over samples."""
+        return self.answer(emg, self.loop)
+
+    def answer(self, emg: tf.Tensor, fins_function: Callable | None = None) -> dict[str, tf.Tensor]:
+        """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
+        features = (fins_function or self.fins)((emg - self.mean) / self.sd)
+        probabilities = self.head(features)
+        label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
+        return {"probabilities": probabilities, "label": label, "features": features}
+
+    def serve(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        emg = checked(emg, (None, self.length, self.channels))
+        return self._in_blocks(tf.shape(emg)[0], lambda first, last: emg[first:last])
+
+    def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
+        emg = checked(emg, (None, self.length, self.channels))
+
+        def block(first, last):
+            return {"features": self.fins((emg[first:last] - self.mean) / self.sd)}
+
+        return in_blocks(tf.shape(emg)[0], block, {"features": (tf.float32, (self.channels, self.num_features))})
+
+    def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1.
+
+        Window w covers the samples [w stride, w stride + L).
+        """
+        emg = checked(emg, (None, None, self.channels))
+        batch, samples = tf.unstack(tf.shape(emg)[:2])
+        enough = tf.debugging.Assert(samples >= self.length, [
+            f"emg must hold at least {self.length} samples, one window. Received:", samples])
+        with tf.control_dependencies([enough]):
+            flat, samples = tf.reshape(emg, (-1, self.channels)), tf.identity(samples)  # (B·T, C)
+        windows = (samples - self.length) // self.stride + 1
+
+        def cut(first, last):
+            index = tf.range(first, last)
+            starts = index // windows * samples + index % windows * self.stride
+            return tf.gather(flat, starts[:, None] + tf.range(self.length))
+
+        answers = self._in_blocks(batch * windows, cut)
+        return {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0)) for name, v in answers.items()}
+
+    def _in_blocks(self, count: tf.Tensor, cut: Callable) -> dict[str, tf.Tensor]:
+        kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
+                 "features": (tf.float32, (self.channels, self.num_features))}
+        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), kinds)
+
+
+def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
+    """`emg`, or an InvalidArgumentError: another shape, nothing in it, NaN or Inf.
+
+    A server does not hold a request against the signature's shape: without `EnsureShape` six windows of 50 samples
+    would come back as five answers.
+    """
+    emg = tf.ensure_shape(emg, shape)
+    some = tf.debugging.Assert(tf.size(emg) > 0, ["emg is empty: give at least one window. Received shape:",
+                                                  tf.shape(emg)])
+    with tf.control_dependencies([some]):
+        return tf.debugging.assert_all_finite(emg, "emg holds NaN or Inf, where volts are expected")
+
+
+def once(model: keras.Model, spec: tf.TensorSpec, engine_name: str = "block") -> Callable:
+    """A model at inference as one function of the graph."""
+    def call(x):
+        with engine(engine_name):
+            return model(x, training=False)
+
+    return tf.function(call, input_signature=[spec], autograph=False)
+
+
+def _lstms(bank: keras.Model) -> list[BiLSTM]:
+    return [layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)]
+
+
+def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
+    """Concatenates `answer(first, last)` over blocks of `size` in [0, count).
+
+    `kinds`: output name -> (dtype, shape of one window's output).
+    """
+    blocks = -(-count // size)
+    arrays = [tf.TensorArray(dtype, size=blocks, infer_shape=False, element_shape=(None, *shape))
+              for dtype, shape in kinds.values()]
+
+    def step(i, *filled):
+        outputs = answer(i * size, tf.minimum((i + 1) * size, count))
+        return i + 1, *(array.write(i, outputs[name]) for array, name in zip(filled, kinds, strict=True))
+
+    _, *filled = tf.while_loop(lambda i, *_: i < blocks, step, (0, *arrays), parallel_iterations=1)
+    return {name: tf.ensure_shape(array.concat(), (None, *shape))
+            for (name, (_, shape)), array in zip(kinds.items(), filled, strict=True)}
+
+
+def stock(bank: keras.Model) -> None:
+    """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
+    for layer in _lstms(bank):
+        for lstm in layer.stack:
+            lstm.use_cudnn = False
+
+
+def save_decoder(decoder: Decoder, folder: Path) -> None:
+    """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`."""
+    window = tf.TensorSpec((None, decoder.length, decoder.channels), tf.float32, name="emg")
+    stretch = tf.TensorSpec((None, None, decoder.channels), tf.float32, name="emg")
+    _save(decoder.model, folder, {"serving_default": (decoder.serve, window), "features": (decoder.features, window),
+                                  "stream": (decoder.stream, stretch)})
+
+
+def open_bank(bank: keras.Model) -> Callable:
+    """A FIN bank as a function of windows (B, L, C), any C, which it checks -> {"features": (B, C, F)}."""
+    length = bank.input_shape[1]
+    one = once(fins.bank(fins.fins_of(bank), 1), tf.TensorSpec((None, length, 1), tf.float32))
+    depth = bank.output_shape[-1]
+
+    def serve(emg):
+        emg = checked(emg, (None, length, None))
+        channels = tf.shape(emg)[2]
+        rows = tf.reshape(tf.transpose(emg, (0, 2, 1)), (-1, length, 1))  # (B·C, L, 1)
+        answers = in_blocks(tf.shape(rows)[0], lambda a, b: {"features": one(rows[a:b])[:, 0]},
+                            {"features": (tf.float32, (depth,))}, 12 * BLOCK)
+        return {"features": tf.reshape(answers["features"], tf.stack([-1, channels, depth]))}
+
+    return serve
+
+
+def save_fins(bank: keras.Model, folder: Path) -> None:
+    """Writes the SavedModel of FINs alone: standardised windows (B, L, C), any C -> features (B, C, F)."""
+    spec = tf.TensorSpec((None, bank.input_shape[1], None), tf.float32, name="emg")
+    serve = open_bank(bank)
+    _save(bank, folder, {"serving_default": (serve, spec), "features": (serve, spec)})
+
+
+def _save(model: keras.Model, folder: Path, endpoints: dict[str, tuple]) -> None:
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for name, (function, spec) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    archive.write_out(str(folder), verbose=False)
