@@ -65,12 +65,12 @@ def waiting(folder: str, family: str, batch: str, share: str, steps: str, epochs
     """
     from tfkfin import recipe
     from tfkfin.fit import training
-    from tfkfin.models import presets as zoo
+    from tfkfin.models import presets
     from tfkfin.pipeline import batches
     from tfkfin.pipeline.memory import Spool
 
     dataset, spool = opened(folder), Spool()
-    bank = zoo.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,
+    bank = presets.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,
                         dataset.channels)
     bank.compile(training.adam(1e-3, 2e-5), training.imitation_loss(bank), jit_compile=False)
     waited, total, done = [], [], 0

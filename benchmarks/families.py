@@ -19,7 +19,7 @@ from common import Report, parser, seconds  # noqa: E402
 
 from tfkfin import evaluate  # noqa: E402
 from tfkfin.models import fins as fin  # noqa: E402
-from tfkfin.models import presets as zoo
+from tfkfin.models import presets
 
 CHANNELS = 12
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
             synthesize(Path(made), (101, 102, 103, 104), movements=6, hold_s=1.2, rest_s=0.5, seed=77)
         for family in fin.FAMILIES:
-            one = zoo.load(family)
+            one = presets.load(family)
             length = one.input_shape[1]
             bank = fin.bank(fin.fins_of(one), CHANNELS)
             report.measured(f"{family}: parameters", one.count_params(), "")

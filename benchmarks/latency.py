@@ -29,7 +29,7 @@ from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
 from tfkfin.serving import engines as decoder
 from tfkfin.serving import onnx_file
-from tfkfin.serving import signatures as graph  # noqa: E402
+from tfkfin.serving import signatures  # noqa: E402
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
 MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V
@@ -45,9 +45,9 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
     noise = np.random.default_rng(0).standard_normal((16, LENGTH, CHANNELS)).astype(np.float32)
     features = model(noise)["features"].numpy().reshape(-1, 4)
     model.get_layer("classifier").get_layer("z_score").set(features.mean(0), features.std(0))
-    made = graph.Decoder(model, MEAN, SD, MOVEMENTS, STRIDE)
+    made = signatures.Decoder(model, MEAN, SD, MOVEMENTS, STRIDE)
     version = folder / "1"
-    graph.save_decoder(made, version)
+    signatures.save_decoder(made, version)
     spec = tf.TensorSpec((None, LENGTH, CHANNELS), tf.float32, name="emg")
     onnx_file.save(made.edge, spec, version / decoder.ONNX_FILE)
     write_json(version / "model_card.json", {

@@ -1,14 +1,16 @@
 """`python -m tfkfin.client`: replays a recording to a TF Serving server and prints decisions, accuracy and latency."""
 
 import argparse
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, parse_numbers, run
+from tfkfin.console import InputError, log, parse_numbers, run
+from tfkfin.models.decision import Decision
 from tfkfin.serving.client.base import Client, ServingError, parse_url
 
 __all__ = ["Client", "ServingError", "connect", "replay"]
@@ -48,25 +50,29 @@ def connect(url: str, model: str | None = None, version: int | None = None, labe
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A window's answer: `time_s` of its last sample; the true label, None where it holds several or is not scored."""
+class Answered:
+    """A window's decision: `time_s` of its last sample; `true` is None where it has no single label to score."""
 
     time_s: float
-    label: int
+    label: int  # -1: rejected
     probability: float
     true: int | None
     latency_s: float
 
 
 def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, stride_ms: float = 100.0,
-           realtime: bool = False) -> Iterator[Decision]:
-    """Sends a recording window by window, one request each, and yields the decisions.
+           realtime: bool = False) -> Iterator[Answered]:
+    """Sends a recording window by window, one request each, and yields decisions, voted and rejected as the model is.
 
     Args:
         emg: (T, C) volts.
         labels: (T,) movements, 0 is rest, below 0 what is not to be scored.
         realtime: wait until a window would have been recorded.
+
+    Raises:
+        InputError: the model expects another rate, or the recording is shorter than a window.
     """
+    decide = _decision(client, rate_hz)
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
     if len(emg) < length:
         raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
@@ -81,8 +87,27 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
         if "label" not in answer:
             raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
         true = int(inside[0]) if inside[0] >= 0 and (inside == inside[0]).all() else None
-        label, probability = int(answer["label"][0]), float(answer["probabilities"][0].max())
-        yield Decision((first + length) / rate_hz, label, probability, true, latency)
+        label, probability = decide(answer)
+        yield Answered((first + length) / rate_hz, label, probability, true, latency)
+
+
+def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, float]]:
+    """A window's answer -> its label and probability, as the model says that it wants to be decided."""
+    about = client.about()
+    if about is None:
+        log.warning("warning: %s does not say which rate it expects, nor how to decide: an older tfkfin exported it",
+                    client.target.described)
+        return lambda answer: (int(answer["label"][0]), float(answer["probabilities"][0].max()))
+    if not math.isclose(float(about["rate_hz"]), rate_hz, rel_tol=1e-6):
+        raise InputError(f"{client.target.described} expects {float(about['rate_hz']):g} Hz, the recording has "
+                         f"{rate_hz:g}: resample it first (--resample)")
+    stretch = Decision(int(about["vote"]), float(about["reject"])).start(about["movements"])
+
+    def decide(answer: dict) -> tuple[int, float]:
+        labels, voted = stretch(answer["probabilities"])
+        return int(labels[0]), float(voted[0].max())
+
+    return decide
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repetitions", metavar="2,5", help="score these only (default: all, so also those that the model "
                    "was trained on)")
     p.add_argument("--rest", action="store_true", help="score windows of rest too (label 0)")
+    p.add_argument("--resample", action="store_true", help="resample a recording whose rate the model does not expect")
     p.add_argument("--quiet", action="store_true", help="the summary only")
     p.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a request (default: 10)")
     return p
@@ -113,6 +139,12 @@ def main(argv: list[str]) -> None:
         if recording is None:
             _show_model(client)
         else:
+            about = client.about()
+            if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
+                from tfkfin.recordings.resampling import resampled
+
+                log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
+                recording = resampled(recording, float(about["rate_hz"]))
             _replay(client, recording, arguments)
 
 
@@ -155,7 +187,7 @@ def _scored(recording, repetitions: str | None) -> np.ndarray:
     return np.where(kept, recording.labels, -1)
 
 
-def summary(decisions: list[Decision], rest: bool, where: str) -> str:
+def summary(decisions: list[Answered], rest: bool, where: str) -> str:
     """Accuracy over windows inside one movement, and latency percentiles."""
     scored = [d for d in decisions if d.true is not None and (d.true or rest)]
     accuracy = f"{100 * np.mean([d.label == d.true for d in scored]):.1f} %" if scored else "-"

@@ -1,12 +1,13 @@
 """`python -m tfkfin.evaluate`: scores a run, a SavedModel or FINs on recordings."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, log, parse_numbers, quiet_start, run
+from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet_start, run
 
 EXAMPLES = """examples:
   python -m tfkfin.evaluate runs/demo-1a2b3c --json scores.json
@@ -44,13 +45,13 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
     """
     from tfkfin.fit import metrics, training
     from tfkfin.models import fins as fin
-    from tfkfin.models import presets as zoo
+    from tfkfin.models import presets
     from tfkfin.pipeline import dataset
     from tfkfin.recordings.readers import ninapro
 
-    trained = zoo.load(name)
-    length, names = trained.input_shape[1], zoo.features(trained)
-    rate = zoo.rate_hz(name)
+    trained = presets.load(name)
+    length, names = trained.input_shape[1], presets.features(trained)
+    rate = presets.rate_hz(name)
     window = recipes.Window(length_ms=1000 * length / rate, stride_ms=stride_ms, rate_hz=rate)
     files = ninapro.find(data, subjects, exercise)
     true, imitated, by_subject, predictors = [], [], {}, {}
@@ -72,77 +73,90 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
         log.info("S%d: R² %s", file.subject, said)
     true, imitated = np.concatenate(true), np.concatenate(imitated)
     scores = {"model": str(name), "fin": metrics.imitation(true, imitated, names), "subjects": by_subject,
-              "windows": len(true)}
+              "windows": len(true), "synthetic": any(ninapro.header(file).synthetic for file in files)}
     return scores, (true, imitated, names)
 
 
 def evaluate_run(folder: Path, data: str | None) -> dict:
-    """Scores a run's fine-tuned models on the test repetitions of its own, or of other, recordings."""
-    from tfkfin.fit import metrics, stages
+    """Scores a run's fine-tuned decoders on the test repetitions of its own, or of other, recordings."""
     from tfkfin.fit.run import Run
+    from tfkfin.fit.stages import finetune
     from tfkfin.pipeline.dataset import open_dataset
 
     recipe = recipes.load(folder / "recipe.toml")
     opened = Run(folder, recipe)
     if data is not None:
         opened.dataset = open_dataset(recipe, data)
-    loaded, scores = stages.Finetuned(opened), {}
-    matrix = np.zeros((len(opened.dataset.movements),) * 2, np.int64)
-    for subject in opened.dataset.subjects():
-        true, labels, outputs = loaded.test(subject)
-        predicted = outputs["probabilities"].argmax(axis=1)
-        matrix += metrics.confusion(labels, predicted, list(range(len(matrix))))
-        scores[subject.number] = {"accuracy": float(np.mean(predicted == labels)),
-                                  "fin": metrics.imitation(true, outputs["features"], recipe.features.names)}
-    return _summary(scores, matrix, opened.dataset.movements, recipe.features.names)
+    dataset, decoders = opened.dataset, {s: finetune.load(opened, s) for s in opened.dataset.split.subjects}
+    memory = max(decoder.decision.memory for decoder in decoders.values())
+    scores = {subject.number: _scored(decoders[subject.number], subject.select(dataset.split.test_repetitions),
+                                      dataset.stride)
+              for subject in dataset.subjects(memory=memory)}
+    return _summary(scores, dataset.movements, recipe.features.names, dataset.synthetic)
 
 
 def evaluate_saved(folder: Path, arguments: argparse.Namespace) -> dict:
     """Scores a SavedModel, raw volts in, on whole recordings or some of their repetitions."""
-    import tensorflow as tf
-
-    from tfkfin.fit import metrics
-    from tfkfin.models import presets as zoo
-    from tfkfin.pipeline import dataset, splits
+    from tfkfin.pipeline import dataset
     from tfkfin.recordings.readers import ninapro
+    from tfkfin.serving.engines import Exported
 
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    _, length, channels = serve.structured_input_signature[1]["emg"].shape
-    card = zoo.card(folder)
-    names, movements, rate = tuple(card["features"]), tuple(card["movements"]), float(card["rate_hz"])
-    window = recipes.Window(length_ms=1000 * length / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
-    scores, matrix = {}, np.zeros((len(movements),) * 2, np.int64)
+    decoder = Exported(folder, "savedmodel")
+    card, rate = decoder.card, float(decoder.card["rate_hz"])
+    window = recipes.Window(length_ms=1000 * decoder.length / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
+    scores, seen, synthetic = {}, set(), False
     for file in ninapro.find(arguments.data, _numbers(arguments.subjects), arguments.exercise):
-        subject, _ = dataset.whole(file, window)
-        if subject.emg.shape[1] != channels:
-            raise InputError(f"{file.path} has {subject.emg.shape[1]} channels, the model {channels}")
-        if arguments.repetitions:
-            subject = subject.select(_numbers(arguments.repetitions))
-        if unknown := sorted(set(subject.windows.movements.tolist()) - set(movements)):
-            raise InputError(f"{file.path} has movements {unknown} that the model does not know: {list(movements)}")
-        windows = splits.select(subject.windows, np.unique(subject.windows.repetitions))
-        volts, labels, features = subject.emg * subject.sd + subject.mean, [], []
-        for part in np.array_split(windows.starts, max(1, len(windows) // 128)):
-            answer = serve(emg=tf.constant(volts[part[:, None] + np.arange(length)], tf.float32))
-            labels.append(answer["label"].numpy())
-            features.append(answer["features"].numpy())
-        labels, imitated = np.concatenate(labels), np.concatenate(features)
-        standardised = (volts - np.asarray(card["mean_v"])) / np.asarray(card["sd_v"])
-        true = dataset.features.extract(standardised.astype(np.float32), windows.starts, length, names, rate)
-        matrix += metrics.confusion(windows.movements, labels, list(movements))
-        scores[file.subject] = {"accuracy": float(np.mean(labels == windows.movements)),
-                                "fin": metrics.imitation(true, imitated, names)}
-    return _summary(scores, matrix, movements, names)
+        subject, _ = dataset.whole(file, window, decoder.decision.memory)
+        if subject.emg.shape[1] != decoder.channels:
+            raise InputError(f"{file.path} has {subject.emg.shape[1]} channels, the model {decoder.channels}")
+        wanted = _numbers(arguments.repetitions) or np.unique(subject.windows.repetitions)
+        subject = subject.select(wanted)
+        if unknown := sorted(set(subject.windows.movements.tolist()) - set(card["movements"])):
+            raise InputError(f"{file.path} has movements {unknown} that the model does not know: {card['movements']}")
+        seen |= set(subject.windows.repetitions.tolist())
+        synthetic |= ninapro.header(file).synthetic
+        subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # true features' too
+        stride = dataset.windows.samples(arguments.stride_ms, rate)
+        scores[file.subject] = _scored(decoder, subject, stride)
+    about = card.get("dataset") or {}
+    learnt = sorted(seen & {*about.get("train_repetitions", ()), *about.get("finetune_repetitions", ())})
+    summary = _summary(scores, tuple(card["movements"]), tuple(card["features"]), synthetic)
+    return summary | {"trained_on": learnt}
 
 
-def _summary(scores: dict[int, dict], matrix: np.ndarray, movements: tuple[int, ...], names: tuple[str, ...]) -> dict:
-    accuracies = [s["accuracy"] for s in scores.values()]
+def _scored(decoder, part, stride: int) -> dict:
+    """Scores of a decoder on a subject's windows, decided in order of time."""
+    from tfkfin.fit import metrics
+    from tfkfin.fit.scores import decided, score
+    from tfkfin.models.decoder import BATCH
+
+    kept, names, rate = {}, tuple(decoder.card["features"]), float(decoder.card["rate_hz"])
+
+    def probabilities(every) -> np.ndarray:
+        starts, rows = every.windows.starts, np.arange(decoder.length)
+        parts = [decoder(every.emg[chosen[:, None] + rows])
+                 for chosen in np.array_split(starts, max(1, -(-len(starts) // BATCH)))]
+        own = np.isin(starts, part.windows.starts)
+        kept["features"] = np.concatenate([one["features"] for one in parts])[own]
+        return np.concatenate([one["probabilities"] for one in parts])
+
+    movements = tuple(decoder.card["movements"])
+    labels, _ = decided(part, probabilities, decoder.decision, movements, stride)
+    true = part.features(names, decoder.length, rate)
+    return score(part.windows.movements, labels, movements, decoder.decision.reject) | {
+        "fin": metrics.imitation(true, kept["features"], names)}
+
+
+def _summary(scores: dict[int, dict], movements: tuple[int, ...], names: tuple[str, ...], synthetic: bool) -> dict:
+    accuracy = {str(s): one["accuracy"] for s, one in scores.items()}
     return {
-        "accuracy": {"mean": float(np.mean(accuracies)), "std": float(np.std(accuracies)),
-                     "per_subject": {str(number): s["accuracy"] for number, s in scores.items()}},
-        "fin": {n: {k: float(np.mean([s["fin"][n][k] for s in scores.values()]))
+        "accuracy": {"mean": float(np.mean(list(accuracy.values()))), "std": float(np.std(list(accuracy.values()))),
+                     "per_subject": accuracy},
+        "fin": {n: {k: float(np.mean([one["fin"][n][k] for one in scores.values()]))
                     for k in ("r2", "paper_r2", "paper_map")} for n in names},
-        "confusion": {"movements": list(movements), "counts": matrix.tolist()},
+        "confusion": {"movements": list(movements),
+                      "counts": np.sum([one["confusion"] for one in scores.values()], axis=0).tolist()},
+        "synthetic": synthetic,
     }
 
 
@@ -158,17 +172,17 @@ def main(argv: list[str]) -> None:
     if (arguments.fin is None) == (arguments.model is None):
         raise InputError("give either a run or SavedModel to score, or --fin NAME_OR_DIR")
     folder = Path(arguments.model) if arguments.model else None
+    if folder is not None and not folder.exists():
+        raise InputError(f"{folder} is not there: give a run folder or a model folder")
     is_run = folder is not None and (folder / "recipe.toml").is_file()
     if arguments.data is None and not is_run:
         raise InputError("name the folder of recordings with --data DIR")
-    if folder is not None and not folder.exists():
-        raise InputError(f"{folder} is not there")
     with quiet_start():
         import tensorflow as tf
 
         tf.zeros(1)
     from tfkfin.fit import board
-    from tfkfin.models import presets as zoo
+    from tfkfin.models import presets
 
     figures = {}
     if arguments.fin is not None:
@@ -176,7 +190,7 @@ def main(argv: list[str]) -> None:
                                                        arguments.exercise, arguments.stride_ms, arguments.windows)
         figures["imitation"] = board.imitation_figure(true, imitated, names, scores["fin"])
     else:
-        scores = evaluate_run(folder, arguments.data) if is_run else evaluate_saved(zoo.find(folder), arguments)
+        scores = evaluate_run(folder, arguments.data) if is_run else evaluate_saved(presets.find(folder), arguments)
         confusion = scores["confusion"]
         figures["confusion"] = board.confusion_figure(np.array(confusion["counts"]), confusion["movements"],
                                                       str(arguments.model))
@@ -203,18 +217,23 @@ def show(scores: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    table = Table("feature", "R²", "paper R²", "paper MAP %")
+    console, what = Console(), "synthetic recordings" if scores.get("synthetic") else None
+    table = Table("feature", "R²", title=what and f"Imitation ({what})")
     for name, score in scores["fin"].items():
-        table.add_row(name, f"{score['r2']:.4f}", f"{score['paper_r2']:.4f}", f"{score['paper_map']:.1f}")
+        table.add_row(name, f"{score['r2']:.4f}")
     console.print(table)
     if "accuracy" in scores:
-        table = Table("subject", "accuracy %")
+        table = Table("subject", "accuracy %", title=what and f"Accuracy ({what})")
         for subject, value in scores["accuracy"]["per_subject"].items():
             table.add_row(f"S{subject}", f"{100 * value:.1f}")
         table.add_section()
         table.add_row("mean ± sd", f"{100 * scores['accuracy']['mean']:.1f} ± {100 * scores['accuracy']['std']:.1f}")
         console.print(table)
+    if scores.get("synthetic"):
+        console.print("Nobody was recorded: these scores say nothing about people.")
+    if scores.get("trained_on"):
+        console.print(f"The model was trained on repetitions {format_numbers(scores['trained_on'])}: if these are the "
+                      "recordings that it was made from, choose others with --repetitions.")
 
 
 if __name__ == "__main__":

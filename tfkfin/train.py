@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from tfkfin import recipe as recipes
+from tfkfin import registry
 from tfkfin.console import InputError, log, quiet_start, run
 from tfkfin.recipe import Recipe
 
@@ -23,7 +24,7 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m tfkfin.train", description=__doc__, epilog=EXAMPLES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--stage", choices=("imitate", "classify", "finetune", "all"), default="all",
+    p.add_argument("--stage", choices=(*registry.names("fit/stages"), "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
@@ -109,10 +110,9 @@ def show(results: dict, folder: Path) -> None:
 
     console = Console()
     if "fin" in results:
-        table = Table("feature", "R²", "paper R²", "paper MAP %", title="Imitation (test windows)")
+        table = Table("feature", "R²", title="Imitation (test windows)")
         for name, scores in results["fin"].items():
-            table.add_row(name, *(f"{scores[key]:{form}}" for key, form in
-                                  (("r2", ".4f"), ("paper_r2", ".4f"), ("paper_map", ".1f"))))
+            table.add_row(name, f"{scores['r2']:.4f}")
         console.print(table)
     columns = [(title, results[key]) for key, title in
                (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.models.classifier import classifier, kernel_sizes
+from tfkfin.models.heads.conv import classifier, kernel_sizes
 from tfkfin.models.layers import FeatureScale, ZScore
 
 

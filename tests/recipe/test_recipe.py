@@ -47,7 +47,7 @@ def test_the_papers_splits(name, subjects, pretrain, pretrain_repetitions, finet
     ("window.length_ms=-1", "window.length_ms: .* greater than 0. Received: -1"),
     ("split.subjects=1-x", "not a list of numbers"),
     ("split.subjects=5-2", "not a list of numbers"),
-    ("fin.family=lstm", "fin.family: .*'bilstm', 'conv' or 'dense'"),
+    ("fin.family=lstm", "fin.family: there are bilstm, conv, dense. Received: 'lstm'"),
     ("seed.x=1", "seed: Input should be a valid integer"),
     ("nonsense", "--set takes key=value"),
 ])

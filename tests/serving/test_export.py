@@ -16,8 +16,7 @@ from tfkfin.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import presets as zoo
-from tfkfin.models import shelf
+from tfkfin.models import presets, shelf
 from tfkfin.serving import layout, warmup
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -64,13 +63,15 @@ def onnx_answers(path: Path, emg: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_savedmodel_answers_as_the_run(run, exported):
-    from tfkfin.fit import decoding
+    from tfkfin.fit.stages import finetune
 
-    raw, standardised = volts(run)
-    model = decoding.Finetuned(run).load(2)
-    wanted = {name: value.numpy() for name, value in model(standardised, training=False).items()}
+    raw, _ = volts(run)
+    model = finetune.load(run, 2).model
+    wanted = {name: value.numpy() for name, value in model(raw, training=False).items()}
     serve = tf.saved_model.load(str(exported)).signatures
-    assert set(serve) == {"serving_default", "features", "stream"}
+    assert set(serve) == {"serving_default", "features", "stream", "about"}
+    told = serve["about"](emg=tf.zeros(1))
+    assert (float(told["rate_hz"]), int(told["vote"]), told["movements"].numpy().tolist()) == (2000.0, 1, [1, 2, 3])
     answer = serve["serving_default"](emg=tf.constant(raw))
     np.testing.assert_allclose(answer["probabilities"], wanted["probabilities"], atol=1e-5)
     np.testing.assert_allclose(answer["features"], wanted["features"], rtol=1e-4, atol=1e-4)
@@ -107,7 +108,7 @@ def test_onnx_answers_as_the_savedmodel(run, exported):
 def test_fins_take_any_channels_and_start_recipes(fins):
     serve = tf.saved_model.load(str(fins)).signatures
     assert set(serve) == {"serving_default", "features"}
-    bank = zoo.load(fins.parent)
+    bank = presets.load(fins.parent)
     length = bank.input_shape[1]
     emg = np.random.default_rng(0).standard_normal((3, length, 7)).astype(np.float32)
     features = serve["serving_default"](emg=tf.constant(emg))["features"].numpy()
@@ -116,7 +117,7 @@ def test_fins_take_any_channels_and_start_recipes(fins):
         np.testing.assert_allclose(bank(emg[:, :, c : c + 1])[:, 0], features[:, c], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(onnx_answers(fins / "model.onnx", emg)["features"], features, rtol=1e-5, atol=1e-5)
     options = recipes.load(None, TINY | {"fin.family": "conv", "fin.pretrained": str(fins.parent)}).fin
-    started = zoo.new_bank(options, ("RMS",), length, 7)
+    started = presets.new_bank(options, ("RMS",), length, 7)
     np.testing.assert_allclose(started(emg)[..., 0], features[..., 1], rtol=1e-5, atol=1e-5)
 
 
@@ -275,9 +276,9 @@ def test_what_onnx_lacks_is_refused(tmp_path):
 
 def test_cudnn_stays_out_whatever_the_machine():
     from tfkfin.models import fins as fin
-    from tfkfin.serving import signatures as graph
+    from tfkfin.serving import signatures
 
     bank = fin.bank([fin.fin("RMS", 20, units=2, num_layers=2)], 3)
-    graph.stock(bank)
+    signatures.stock(bank)
     halves = fin.fins_of(bank)[0].get_layer("bilstm").stack
     assert len(halves) == 4 and all(half.use_cudnn is False for half in halves)

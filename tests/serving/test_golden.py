@@ -10,8 +10,7 @@ import serving_cases as cases
 from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
-from tfkfin.models import presets as zoo
-from tfkfin.models import shelf
+from tfkfin.models import presets, shelf
 
 STRANGER = """
 import sys
@@ -67,10 +66,10 @@ def test_goldens_in_a_stranger_process(tmp_path):
 
 def test_golden_keras_file_answers_the_same():
     known = cases.answers()
-    bank = zoo.load(cases.GOLDEN / "fins")
+    bank = presets.load(cases.GOLDEN / "fins")
     got = np.concatenate([bank(known["standardised"][:, :, c : c + 1]) for c in range(4)], axis=1)
     np.testing.assert_allclose(got, known["fins"], rtol=1e-5, atol=1e-5)
-    assert zoo.features(bank) == ("ENT", "RMS") and zoo.rate_hz(cases.GOLDEN / "fins") == 200
+    assert presets.features(bank) == ("ENT", "RMS") and presets.rate_hz(cases.GOLDEN / "fins") == 200
 
 
 def names_in(config) -> list[str]:

@@ -29,8 +29,8 @@ from tfkfin.experiments.lab import Examples, Lab
 from tfkfin.experiments.optimistic import BestOnTest
 from tfkfin.files import write_json
 from tfkfin.fit import training
-from tfkfin.fit.decoding import HeadTrainer, JointTrainer, new_head, new_joint
 from tfkfin.fit.stages import imitate as imitation
+from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
 from tfkfin.pipeline import batches
 
 RAW = ("fin", "scratch", "random", "fin_frozen", "random_frozen")
@@ -79,10 +79,11 @@ class Decoders:
         if pretrained:
             self.lab.book.finish([cell.of("cnn2")], self.cnn2)
             trainer.fins.load_weights(self.fins())
-            trainer.head.load_weights(self.lab.book.path(cell.of("cnn2"), ".weights.h5"))
+            trainer.head.get_layer("classifier").load_weights(self.lab.book.path(cell.of("cnn2"), ".weights.h5"))
         else:
             training.fit_scales(trainer.fins, train.features)
             self._prepare_head(trainer, cell)
+        trainer.standardise(train.part)
         clock, watch = _Clock(), self._watch(test, None, options.batch_size, cell)
         trainer.fit(train.part, train.features, train.labels, cell.seed,
                     min(full, options.windows_per_epoch or full), [clock, *watch])
@@ -100,11 +101,11 @@ class Decoders:
         answers = trainer.predict(data)["features"]
         if cell.model == "scratch":
             flat = answers.reshape(-1, answers.shape[-1])
-            trainer.head.get_layer("z_score").set(flat.mean(axis=0), flat.std(axis=0))
+            trainer.head.get_layer("classifier").get_layer("z_score").set(flat.mean(axis=0), flat.std(axis=0))
         else:
             head = self._head(cell)
             head.fit(answers, train.labels, cell.seed, str(cell), self._epochs(cell, len(train.labels)))
-            trainer.head.set_weights(head.model.get_weights())
+            trainer.head.set_weights(head.head.get_weights())
 
     def _epochs(self, cell: Cell, count: int) -> int:
         """Epochs of a classifier on `count` windows: as many updates as on all, whatever the setting."""
@@ -138,7 +139,7 @@ class Decoders:
         classes = len(self.lab.classes(cell.setting))
         key = "joint", classes, frozen, cell.model == "scratch"
         trainer = self._trainer(key, lambda: JointTrainer(self.run, *key[1:]))
-        self._start(trainer, key, cell.seed, lambda: new_joint(self.run, classes), trainer.rates)
+        self._start(trainer, key, cell.seed, lambda: new_decoder(self.run, classes), trainer.rates)
         trainer.restart()
         return trainer
 
@@ -155,7 +156,7 @@ class Decoders:
         starts = self._starts[key]
         if seed not in starts:
             starts[None]()  # optimisers without memory
-            for mine, its in zip(trainer.model.variables, fresh().variables, strict=True):
+            for mine, its in zip(trainer.network.variables, fresh().variables, strict=True):
                 mine.assign(its)
             starts[seed] = training.Restart(trainer.model, *optimizers)
         trainer.restart = starts[seed]
@@ -166,7 +167,7 @@ class Decoders:
             return []
 
         def inputs(chosen: np.ndarray) -> np.ndarray:
-            return test.part.cut(self.run.length, chosen) if features is None else features[chosen]
+            return test.part.volts(self.run.length, chosen) if features is None else features[chosen]
 
         return [BestOnTest(inputs, test.labels, batch_size, cell.seed)]
 

@@ -7,12 +7,10 @@ beyond the recording, before the first movement, or in a repetition of the other
 window nor the moment it is judged by is shared between training and test.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
-from tfkfin.pipeline import windows
-from tfkfin.pipeline.dataset import Dataset, Subject
+from tfkfin.pipeline.dataset import Dataset
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import resampling
 from tfkfin.recordings.readers import ninapro
 
@@ -37,14 +35,8 @@ def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.n
     """For every window of `dataset.load(subject.number)`: the movement ahead (N,) and the repetition it lies in."""
     header = ninapro.header(dataset.files[subject.number])
     labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
-    owner, split = owners(labels, repetitions), dataset.split
-    wanted = {*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions}
-    every = windows.segments(labels, repetitions, dataset.window.rest)
-    kept = [replace(s, repetition=int(owner[s.start])) for s in every if owner[s.start] in wanted]
-    cut = windows.starts(kept, dataset.length, dataset.strides(kept))
-    if not np.array_equal(cut.movements, subject.windows.movements):
-        raise RuntimeError(f"{header.file.path}: its windows are not those that were loaded")
-    return ahead(labels, owner, cut.starts + dataset.length - 1, round(horizon_ms * dataset.rate_hz / 1000))
+    last = subject.places + dataset.length - 1
+    return ahead(labels, owners(labels, repetitions), last, round(horizon_ms * dataset.rate_hz / 1000))
 
 
 def usable(split, own: np.ndarray, there: np.ndarray) -> np.ndarray:

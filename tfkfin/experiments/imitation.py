@@ -8,7 +8,7 @@ from tfkfin.experiments.decoders import Decoders
 from tfkfin.experiments.lab import Lab
 from tfkfin.experiments.report import Figure, Section, Table, plus_minus
 from tfkfin.fit import metrics, training
-from tfkfin.models import presets as zoo
+from tfkfin.models import presets
 
 SCORES = ("paper_r2", "paper_map", "r2", "nrmse", "spearman")
 DIGITS = {"paper_map": 1, "r2": 4, "spearman": 4}
@@ -26,7 +26,7 @@ def worker(lab: Lab, decoders: Decoders):
     def predictor() -> training.Predictor:
         if not found:
             options = lab.recipe.fin.model_copy(update={"pretrained": ""})
-            bank = zoo.new_bank(options, lab.names, lab.run.length, lab.dataset.channels)
+            bank = presets.new_bank(options, lab.names, lab.run.length, lab.dataset.channels)
             bank.load_weights(decoders.fins())
             found["predict"] = training.Predictor(bank)
         return found["predict"]

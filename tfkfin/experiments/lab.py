@@ -12,7 +12,7 @@ from tfkfin.experiments import horizon, paper
 from tfkfin.experiments.cells import Book, Cell, Setting
 from tfkfin.experiments.optimistic import standardised_by_itself
 from tfkfin.fit.run import Run
-from tfkfin.pipeline.dataset import Subject
+from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 
 FULL = Setting()

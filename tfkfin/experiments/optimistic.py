@@ -15,18 +15,21 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.fit import training
-from tfkfin.pipeline.dataset import Subject
+from tfkfin.pipeline.subject import Subject
 
 
 def standardised_by_itself(subject: Subject, repetitions: tuple[int, ...], length: int) -> Subject:
-    """The subject scaled so that the samples under the windows of these repetitions have mean 0, sd 1 by channel."""
+    """The subject with volts such that the samples under the windows of these repetitions have mean 0 and sd 1
+    by channel once they are standardised.
+    """
     starts = subject.select(repetitions).windows.starts
     edges = np.zeros(len(subject.emg) + 1, np.int64)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + length, -1)
     covered = subject.emg[np.cumsum(edges)[:-1] > 0]
     mean, sd = covered.mean(axis=0, dtype=np.float64), covered.std(axis=0, dtype=np.float64)
-    return replace(subject, emg=((subject.emg - mean) / np.where(sd > 0, sd, 1.0)).astype(np.float32))
+    own = (subject.emg - mean) / np.where(sd > 0, sd, 1.0)
+    return replace(subject, emg=(own * subject.sd + subject.mean).astype(np.float32))
 
 
 class BestOnTest(keras.callbacks.Callback):

@@ -37,6 +37,7 @@ class Feature:
     streaming: Callable[[sums.Sums], np.ndarray] | None = None  # from sums -> (N, C); NaN: use `compute`
     needs: tuple[str, ...] = ()  # the sums it is made from, of feature_blocks.SUMS
     shortest: int = 1
+    log: bool = False  # positive, and it scales with the signal: models work on its logarithm (the paper z-scores it)
 
     def direct(self, windows: np.ndarray, rate_hz: float = RATE_HZ) -> np.ndarray:
         """Windows (N, L, C) -> (N, C) float32."""
@@ -45,19 +46,19 @@ class Feature:
 
 def _amplitudes():
     yield Feature("RMS", "root mean square", "sqrt(mean x^2)", "x", FIN,
-                  lambda w: np.sqrt(w.square), lambda s: np.sqrt(s.moments[2]), ("plain",))
+                  lambda w: np.sqrt(w.square), lambda s: np.sqrt(s.moments[2]), ("plain",), log=True)
     yield Feature("VAR", "variance", "mean (x - mean x)^2, ddof 0; 0 for a flat window", "x^2", FIN,
-                  lambda w: w.var, lambda s: s.moments[1], ("plain",))
+                  lambda w: w.var, lambda s: s.moments[1], ("plain",), log=True)
     yield Feature("SSI", "simple square integral", "sum x^2", "x^2", FIN,
-                  lambda w: w.square * w.length, lambda s: s.moments[2] * s.length, ("plain",))
+                  lambda w: w.square * w.length, lambda s: s.moments[2] * s.length, ("plain",), log=True)
     yield Feature("MAV", "mean absolute value", "mean |x|", "x", HUDGINS,
-                  lambda w: np.abs(w.wide).mean(-1), lambda s: s["abs"][0] / s.length, ("abs",))
+                  lambda w: np.abs(w.wide).mean(-1), lambda s: s["abs"][0] / s.length, ("abs",), log=True)
     yield Feature("IAV", "integral of absolute value", "sum |x|", "x", PHINYOMARK,
-                  lambda w: np.abs(w.wide).sum(-1), lambda s: s["abs"][0], ("abs",))
+                  lambda w: np.abs(w.wide).sum(-1), lambda s: s["abs"][0], ("abs",), log=True)
     yield Feature("WL", "waveform length", "sum |x[i+1] - x[i]|", "x", HUDGINS,
-                  lambda w: np.abs(np.diff(w.wide)).sum(-1), lambda s: s["path"][0], ("path",))
+                  lambda w: np.abs(np.diff(w.wide)).sum(-1), lambda s: s["path"][0], ("path",), log=True)
     yield Feature("LOG", "log detector", "exp(mean ln|x|) over the samples that are not 0; 0 if all are", "x",
-                  PHINYOMARK, formulas.log_detector, sums.log_detector, ("logs",))
+                  PHINYOMARK, formulas.log_detector, sums.log_detector, ("logs",), log=True)
     yield Feature("LOGVAR", "log variance", "ln max(VAR, 1.2e-38)", "ln x^2", "Blankertz et al. 2008",
                   lambda w: np.log(np.maximum(w.var, formulas.TINY)),
                   lambda s: np.log(np.maximum(s.moments[1], formulas.TINY)), ("plain",))
@@ -115,7 +116,7 @@ def _spectra():
                   PHINYOMARK, formulas.median_frequency)
     for k in (1, 2, 3):
         yield Feature(f"SM{k}", f"spectral moment {k}", f"sum f^{k} P ({SPECTRUM})", f"x^2 Hz^{k}", "Du, Vuskovic 2004",
-                      lambda w, k=k: w.spectrum[1] @ w.spectrum[0] ** k)
+                      lambda w, k=k: w.spectrum[1] @ w.spectrum[0] ** k, log=True)
 
 
 FEATURES = {f.name: f for part in (_entropies, _amplitudes, _counts, _shapes, _spectra) for f in part()}

@@ -52,33 +52,3 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.
     matrix = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(matrix, (np.searchsorted(labels, true), np.searchsorted(labels, predicted)), 1)
     return matrix
-
-
-def vote(probabilities: np.ndarray, windows, count: int) -> np.ndarray:
-    """Each window's probabilities (N, G) averaged with those of up to `count - 1` windows before it.
-
-    `windows` (movements, repetitions (N,), in order of time) tells where a movement begins: nothing from before is
-    counted there. A decision waits for no later window, but what it says is (count - 1) / 2 strides older.
-    """
-    if count == 1:
-        return probabilities
-    begins = np.flatnonzero(np.diff(windows.movements, prepend=-1) | np.diff(windows.repetitions, prepend=-1))
-    begin = np.repeat(begins, np.diff(np.append(begins, len(probabilities))))
-    first = np.maximum(begin, np.arange(len(probabilities)) - count + 1)
-    sums = np.concatenate([np.zeros((1, probabilities.shape[1])), np.cumsum(probabilities, axis=0, dtype=np.float64)])
-    return (sums[1:] - sums[first]) / (np.arange(len(probabilities)) + 1 - first)[:, None]
-
-
-def rejection(true: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict:
-    """How many windows are decided, those with a probability of `threshold` or more, and how many of these rightly.
-
-    Args:
-        true: classes (N,); probabilities: (N, G).
-
-    Returns:
-        `threshold`, `decided` (share of all windows) and `accuracy` of those decided, None without any.
-    """
-    sure = probabilities.max(axis=1) >= threshold
-    right = (probabilities.argmax(axis=1) == true)[sure]
-    accuracy = float(right.mean()) if len(right) else None
-    return {"threshold": threshold, "decided": float(sure.mean()), "accuracy": accuracy}

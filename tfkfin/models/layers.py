@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-# Features that are positive and scale with the signal: a FIN works on their logarithm (ours; the paper z-scores them).
-LOG_SCALED = frozenset({"RMS", "VAR", "SSI", "MAV", "IAV", "WL", "LOG", "SM1", "SM2", "SM3"})
+from tfkfin.features.catalogue import FEATURES
+
+# A FIN works on the logarithm of these (ours; the paper z-scores them).
+LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
 LIMIT = 0.999  # |r| beyond which Fisher's z would run away

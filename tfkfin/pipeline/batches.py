@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from tfkfin.features import catalogue as features
 from tfkfin.pipeline import signals
-from tfkfin.pipeline.dataset import Dataset, Subject
+from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool, aligned, give_back
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import hdf5
 
 
@@ -69,7 +70,7 @@ def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], sp
     def decode(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         give_back()  # of recordings that are done with
         loaded = dataset.load(subject, dataset.split.pretrain_repetitions, emg)
-        return loaded.emg, loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
+        return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
 
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
         subject = int(subject)
@@ -103,15 +104,15 @@ def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
 
 
 def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-               order: np.ndarray | None = None, prefetch: int = 2) -> tf.data.Dataset:
+               order: np.ndarray | None = None, prefetch: int = 2, standardised: bool = False) -> tf.data.Dataset:
     """Batches of one subject's windows in the given order of indices (default: as they come in time).
 
     Yields:
-        (emg (B, L, C), {"probabilities": labels (B,), "features": targets (B, C, F)}).
+        (emg (B, L, C) volts, or `standardised`, {"probabilities": labels (B,), "features": targets (B, C, F)}).
     """
     order = np.arange(len(subject.windows)) if order is None else order
     starts, rows = subject.windows.starts, tf.range(length, dtype=tf.int64)
-    emg = tf.constant(subject.emg)
+    emg = tf.constant(subject.standardised() if standardised else subject.emg)
     data = tf.data.Dataset.from_tensor_slices((starts[order], labels[order], targets[order])).batch(batch_size)
     return data.map(
         lambda s, label, target: (tf.gather(emg, s[:, None] + rows), {"probabilities": label, "features": target}),

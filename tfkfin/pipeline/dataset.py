@@ -13,41 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, log
-from tfkfin.features import catalogue as features
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.memory import aligned, give_back
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Recipe, Split, Window
 from tfkfin.recordings import resampling
 from tfkfin.recordings.readers import ninapro
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One subject's wanted repetitions, ready for windows.
-
-    Attributes:
-        number: as in the file's name.
-        emg: (T, C) float32, standardised by `mean` and `sd`; the wanted segments, joined. No window straddles a join.
-        windows: starts into `emg`, with movement and repetition of each.
-        mean, sd: (C,) float64 volts, of the training repetitions' movements.
-    """
-
-    number: int
-    emg: np.ndarray
-    windows: windows.Windows
-    mean: np.ndarray
-    sd: np.ndarray
-
-    def select(self, repetitions: Iterable[int]) -> "Subject":
-        return replace(self, windows=splits.select(self.windows, repetitions))
-
-    def cut(self, length: int, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Windows (N, length, C) of the chosen ones."""
-        return self.emg[self.windows.starts[chosen][:, None] + np.arange(length)]
-
-    def features(self, names: tuple[str, ...], length: int, rate_hz: float) -> np.ndarray:
-        """Closed-form features of every window (N, C, F), streamed."""
-        return features.extract(self.emg, self.windows.starts, length, names, rate_hz)
 
 
 @dataclass(frozen=True)
@@ -88,33 +59,39 @@ class Dataset:
         """The stride of each segment's windows, in samples: learnt from, or tested on."""
         return _strides(self.window, self.split, self.rate_hz, segments)
 
-    def load(self, subject: int, repetitions: Iterable[int] | None = None, emg: np.ndarray | None = None) -> Subject:
+    def load(self, subject: int, repetitions: Iterable[int] | None = None, emg: np.ndarray | None = None,
+             memory: int = 0) -> Subject:
         """Reads a subject and keeps the given repetitions (default: all that train or test). `emg`: as for `read`.
+
+        `memory`: how many windows before a tested segment are kept with it, for decisions that look back.
 
         Raises:
             InputError: what `ninapro.read` raises.
         """
         split = self.split
         wanted = set(repetitions or (*split.train_repetitions, *split.pretrain_repetitions, *split.test_repetitions))
-        recording = resampling.resampled(ninapro.read(self.files[subject], emg=emg), self.window.rate_hz)
+        recording = ninapro.read(self.files[subject], emg=emg)
+        recording = resampling.resampled(recording, self.window.rate_hz, _cuts(recording, split.test_repetitions))
         _report(recording)
         every = _segments(recording.labels, recording.repetitions, self.window.rest)
         training = [s for s in every if s.movement and s.repetition in split.train_repetitions]
         mean, sd = splits.statistics(recording.emg, training)
         kept = splits.select_segments(every, wanted)
-        prepared = _prepared(recording, kept, mean, sd, self.length, self.strides(kept))
+        lead = [memory * self.stride * (s.repetition in split.test_repetitions) for s in kept]
+        prepared = _prepared(recording, kept, mean, sd, self.length, self.strides(kept), lead)
         del recording
         give_back()
         return prepared
 
-    def subjects(self, wanted: Iterable[int] | None = None) -> Iterator[Subject]:
+    def subjects(self, wanted: Iterable[int] | None = None, memory: int = 0) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
         wanted = list(self.split.subjects if wanted is None else wanted)
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self.load, wanted[0]) if wanted else None
+            load = partial(self.load, memory=memory)
+            ahead = pool.submit(load, wanted[0]) if wanted else None
             for i in range(len(wanted)):
                 subject = ahead.result()
-                ahead = pool.submit(self.load, wanted[i + 1]) if i + 1 < len(wanted) else None
+                ahead = pool.submit(load, wanted[i + 1]) if i + 1 < len(wanted) else None
                 yield subject
 
     def labels(self, subject: Subject) -> np.ndarray:
@@ -167,7 +144,7 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
 
 
-def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
+def whole(file: ninapro.RecordingFile, window: Window, memory: int = 0) -> tuple[Subject, float]:
     """All of a recording's movements, standardised by the recording's own statistics, and its rate in Hz.
 
     For judging FINs, which need neither training nor labels; never for judging a classifier.
@@ -177,7 +154,8 @@ def whole(file: ninapro.RecordingFile, window: Window) -> tuple[Subject, float]:
     every = _segments(recording.labels, recording.repetitions, window.rest)
     rate = recording.rate_hz
     length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
-    return _prepared(recording, every, *splits.statistics(recording.emg, every), length, stride), rate
+    lead = [memory * stride] * len(every)
+    return _prepared(recording, every, *splits.statistics(recording.emg, every), length, stride, lead), rate
 
 
 def _strides(window: Window, split: Split, rate: float, segments: Iterable[windows.Segment]) -> list[int]:
@@ -187,17 +165,26 @@ def _strides(window: Window, split: Split, rate: float, segments: Iterable[windo
 
 
 def _prepared(recording: ninapro.Recording, kept: list[windows.Segment], mean: np.ndarray, sd: np.ndarray,
-              length: int, stride: int | list[int]) -> Subject:
-    """The kept segments alone, standardised and joined: the recording, several times as large, can go."""
-    emg = aligned(sum(s.stop - s.start for s in kept), recording.num_channels)
-    moved, position = [], 0
-    for s in kept:
-        stop = position + s.stop - s.start
-        emg[position:stop] = (recording.emg[s.start : s.stop] - mean) / sd
-        moved.append(replace(s, start=position, stop=stop))
+              length: int, stride: int | list[int], lead: Iterable[int] = ()) -> Subject:
+    """The kept segments alone, joined, each with `lead` samples before it: the recording, far larger, can go."""
+    begins = [max(0, s.start - n) for s, n in zip(kept, lead or [0] * len(kept), strict=True)]
+    emg = aligned(sum(s.stop - begin for s, begin in zip(kept, begins, strict=True)), recording.num_channels)
+    moved, stretches, position = [], [], 0
+    for s, begin in zip(kept, begins, strict=True):
+        stop = position + s.stop - begin
+        emg[position:stop] = recording.emg[begin : s.stop]
+        moved.append(replace(s, start=position + s.start - begin, stop=stop))
+        stretches.append((position, begin))
         position = stop
     cut = windows.starts(moved, length, stride, recording.rate_hz)
-    return Subject(recording.subject, emg, cut, mean, sd)
+    return Subject(recording.subject, emg, cut, mean, sd, np.array(stretches, np.int64).reshape(-1, 2))
+
+
+def _cuts(recording: ninapro.Recording, test: tuple[int, ...]) -> list[int]:
+    """Samples between a segment that is tested on and one that is not, in the middle of what parts them."""
+    every = windows.segments(recording.labels, recording.repetitions)
+    return [(one.stop + other.start) // 2 for one, other in zip(every, every[1:], strict=False)
+            if (one.repetition in test) != (other.repetition in test)]
 
 
 def _segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool) -> list[windows.Segment]:

@@ -28,7 +28,9 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
         there = format_numbers({segment.movement for segment in every})
         raise InputError(f"{recording.path} has no movement {movement}: it has {there}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # without pyplot: no display is looked for, nothing is left open
+    from matplotlib.figure import (
+        Figure,  # without pyplot: no display is looked for, nothing is left open
+    )
 
     figure = Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
     FigureCanvasAgg(figure)

@@ -34,7 +34,7 @@ def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = N
             options = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a TOML recipe: {error}") from None
-    return _validated(_merged(options, settings or {}), where)
+    return _validated(_merged(options, settings or {}), where, settings or {})
 
 
 def replaced(recipe: Recipe, **settings: Any) -> Recipe:
@@ -78,11 +78,18 @@ def _merged(options: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
     return options
 
 
-def _validated(options: dict[str, Any], where: str) -> Recipe:
+def _validated(options: dict[str, Any], where: str, settings: dict[str, Any] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(options)
     except ValidationError as error:
-        raise InputError(f"{where}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        found = error.errors()
+        if all(any(key.startswith(_key(e)) for key in settings or {}) for e in found):
+            where = "--set"
+        raise InputError(f"{where}: " + "; ".join(_explain(e) for e in found)) from None
+
+
+def _key(error: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
 
 
 def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any]:
@@ -97,7 +104,7 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any
 
 
 def _explain(error: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
+    key = _key(error)
     if error["type"] == "extra_forbidden":
         known = list(fields()) + list(Recipe.model_fields)
         tails = {name.rpartition(".")[2]: name for name in known}

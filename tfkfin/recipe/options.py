@@ -8,8 +8,9 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tfkfin import registry
 from tfkfin.console import parse_numbers
 
 
@@ -22,6 +23,16 @@ def _numbers(text: Any) -> Any:
 
 def _split_commas(text: Any) -> Any:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+def _kind(room: str) -> AfterValidator:
+    """Text that names a module of a room: whatever is put there is known."""
+    def known(name: str) -> str:
+        if name not in (there := registry.names(room)):
+            raise ValueError(f"there are {', '.join(there)}")
+        return name
+
+    return AfterValidator(known)
 
 
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
@@ -104,7 +115,7 @@ class Batches(Section):
 class Fin(Section):
     """The feature imitation networks, one a feature, shared by all channels."""
 
-    family: Literal["bilstm", "conv", "dense"] = "bilstm"
+    family: Annotated[str, _kind("models/fins")] = "bilstm"
     units: Count = 32
     layers: int = Field(0, ge=0)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
@@ -115,10 +126,10 @@ class Fin(Section):
 class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
-    kind: Literal["conv", "linear"] = "conv"  # conv: the paper's
+    kind: Annotated[str, _kind("models/heads")] = "conv"  # conv: the paper's
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # linear: autocorrelations it sees beside the features, in samples
-    vote: Count = 1  # decisions averaged: the last so many windows of the movement
-    reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this is none; scored apart
+    vote: Count = 1  # windows averaged for a decision: the last so many in time, whatever they hold
+    reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
     filters: tuple[Count, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
     copies: Count = 12  # row 0 is the feature itself, the others its noisy shadows
     noise: float = Field(0.01, ge=0)  # sd of the shadows' noise, in z-scored units

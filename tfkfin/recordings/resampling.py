@@ -1,24 +1,26 @@
 """Recordings at another rate than they were made with."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from math import gcd
+from fractions import Fraction
 
 import numpy as np
 
 from tfkfin.recordings.recording import Recording
 
 
-def resampled(recording: Recording, rate_hz: float) -> Recording:
+def resampled(recording: Recording, rate_hz: float, cuts: Sequence[int] = ()) -> Recording:
     """The recording at `rate_hz` (0 keeps its own): polyphase with an anti-aliasing filter, labels by nearest sample.
 
+    The filter does not reach across `cuts`, samples at which a stretch of another side of the split begins.
     Reference: scipy.signal.resample_poly, Kaiser window (beta 5).
     """
     if not rate_hz or recording.rate_hz == rate_hz:
         return recording
-    from scipy.signal import resample_poly
-
     up, down = _ratio(recording.rate_hz, rate_hz)
-    emg = resample_poly(recording.emg, up, down, axis=0).astype(np.float32, copy=False)
+    edges = [0, *sorted(cuts), len(recording.emg)]
+    emg = np.concatenate([_piece(recording.emg, start, stop, up, down)
+                          for start, stop in zip(edges, edges[1:], strict=False) if start < stop])
     labels, repetitions = at_rate(recording.rate_hz, rate_hz, recording.labels, recording.repetitions)
     length = min(len(emg), len(labels))
     note = f"resampled from {recording.rate_hz:g} to {rate_hz:g} Hz"
@@ -27,8 +29,22 @@ def resampled(recording: Recording, rate_hz: float) -> Recording:
 
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:
-    up, down = round(wanted * 1000), round(rate * 1000)  # rates are known to the millihertz
-    return up // gcd(up, down), down // gcd(up, down)
+    ratio = Fraction(wanted / rate).limit_denominator(1000)  # off by half a sample in a million at the most
+    return ratio.numerator, ratio.denominator
+
+
+def _piece(emg: np.ndarray, start: int, stop: int, up: int, down: int) -> np.ndarray:
+    """The samples of the new rate that lie in [start, stop) of the old one, from nothing but these; edges are held."""
+    from scipy.signal import resample_poly
+
+    if (start, stop) == (0, len(emg)):
+        return resample_poly(emg, up, down, axis=0).astype(np.float32, copy=False)
+    reach = 10 * max(up, down) // up + 1  # samples that the filter looks to either side
+    first = (start - reach) // down * down  # where a sample of both rates lies
+    held = emg[np.clip(np.arange(first, stop + reach), start, stop - 1)]
+    made = resample_poly(held, up, down, axis=0).astype(np.float32, copy=False)
+    low, high = -(-start * up // down), -(-stop * up // down)
+    return made[low - first // down * up : high - first // down * up]
 
 
 def at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray]:

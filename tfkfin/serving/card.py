@@ -10,6 +10,7 @@ from tfkfin import __version__
 from tfkfin.files import write_json
 from tfkfin.fit.run import Run
 from tfkfin.models import shelf
+from tfkfin.models.decoder import Decoder
 
 LICENCE = "Apache-2.0"
 
@@ -28,23 +29,21 @@ def common(run: Run, rate_hz: float, parameters: int) -> dict:
     }
 
 
-def of_decoder(run: Run, subject: int, parameters: int, mean, sd) -> dict:
-    """The card of one subject's fine-tuned model; mean and sd (C,) in volts."""
-    results, dataset = run.results(), run.dataset
-    about = results["dataset"]
+def of_decoder(run: Run, decoder: Decoder) -> dict:
+    """The card of one subject's fine-tuned decoder: what it knows of itself, and what people want to know."""
+    results, own = run.results(), decoder.card
+    about, subject = results["dataset"], own["subject"]
     done = run.done("finetune", f"S{subject}")
     spread = results.get("accuracy", {}) if results.get("stage") == "finetune" else {}
-    score = f"{100 * done['accuracy']:.1f} % of test windows"
     made = "synthetic recordings" if about["synthetic"] else "recordings"
-    return common(run, dataset.rate_hz, parameters) | {
-        "kind": "decoder", "subject": subject, "movements": list(dataset.movements), "channels": dataset.channels,
-        "stride": dataset.stride, "stride_ms": run.recipe.window.stride_ms,
-        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd],
-        "summary": f"decoder of {len(dataset.movements)} movements, subject {subject}, {made}",
-        "input": f"(B, {dataset.length}, {dataset.channels}) volts at {dataset.rate_hz:g} Hz", "score": score,
+    return common(run, own["rate_hz"], decoder.model.count_params()) | own | {
+        "stride_ms": run.recipe.window.stride_ms,
+        "summary": f"decoder of {len(own['movements'])} movements, subject {subject}, {made}",
+        "input": f"(B, {own['length']}, {own['channels']}) volts at {own['rate_hz']:g} Hz",
+        "score": f"{100 * done['accuracy']:.1f} % of test windows",
         "scores": {"accuracy": done["accuracy"], "accuracy_over_subjects": spread,
                    "fin": done.get("fin_finetuned", {}), "protocol": _protocol(run, about)},
-        "limits": _decoder_limits(about, dataset, subject),
+        "limits": _decoder_limits(about, own),
     }
 
 
@@ -64,7 +63,8 @@ def of_fins(run: Run, rate_hz: float, parameters: int) -> dict:
             "Each channel must be standardised (zero mean, unit variance over a training stretch) before it comes in; "
             "features are those of the standardised signal.",
             f"Windows of {run.length} samples at {rate_hz:g} Hz; nothing is resampled inside.",
-            "Imitations, not exact values: for amplitudes far outside the training range they are extrapolations.",
+            "Imitations, not exact values: amplitudes far outside the training range are extrapolated, and an offset "
+            "of some standard deviations or single spikes break every family (R² below 0): filter them first.",
         ],
     }
 
@@ -77,18 +77,28 @@ def _protocol(run: Run, about: dict) -> str:
             f"every {run.recipe.window.stride_ms:g} ms, inside one movement")
 
 
-def _decoder_limits(about: dict, dataset, subject: int) -> list[str]:
-    limits = [f"Made for subject {subject} with the electrodes where they were: for another person, another session or "
-              "moved electrodes, train anew.",
-              f"Windows of {dataset.length} samples, {dataset.channels} channels in the recording's order, volts, at "
-              f"{dataset.rate_hz:g} Hz; nothing is filtered or resampled inside.",
+def _decoder_limits(about: dict, own: dict) -> list[str]:
+    decision = own["decision"]
+    limits = [f"Made for subject {own['subject']} with the electrodes where they were: for another person, another "
+              "session or moved electrodes, train anew.",
+              f"Windows of {own['length']} samples, {own['channels']} channels in the recording's order, volts, at "
+              f"{own['rate_hz']:g} Hz; nothing is filtered or resampled inside.",
               "Scores hold for windows inside one movement; transitions between movements were not scored.",
+              _decided(decision),
               "Research software, no medical device."]
-    if 0 not in dataset.movements:
+    if 0 not in own["movements"]:
         limits.insert(0, "It knows no rest: a window of rest is called the movement that it resembles most.")
     if about["synthetic"]:
         limits.insert(0, "Trained on synthetic recordings: it proves the plumbing and decodes nobody's hand.")
     return limits
+
+
+def _decided(decision: dict) -> str:
+    if decision == {"vote": 1, "reject": 0.0}:
+        return "Every window is decided for itself: no vote, no rejection."
+    return (f"The score is of decisions that average the last {decision['vote']} windows and reject those less "
+            f"probable than {decision['reject']:g} (label -1, counted as wrong). `stream` decides so; "
+            "`serving_default` answers windows one by one, without either.")
 
 
 def write(version: Path, card: dict) -> None:
@@ -136,7 +146,8 @@ def _signatures(card: dict) -> list[str]:
             f"(B,) int64, `features` (B, {channels}, {count}) in own units",
             "- `features`: the same `emg` -> `features` alone",
             f"- `stream`: `emg` (B, T, {channels}) volts, T >= {length} -> the same three with an axis W after B: one "
-            f"decision every {card['stride']} samples, W = (T - {length}) // {card['stride']} + 1"]
+            f"decision every {card['stride']} samples, W = (T - {length}) // {card['stride']} + 1",
+            "- `about`: any array -> `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`: what clients ask"]
 
 
 def _usage(card: dict) -> list[str]:

@@ -1,6 +1,6 @@
 """An exported decoder in this process, on the fastest engine that there is: volts in, movements out.
 
-    decode = Decoder("savedmodels/demo_s1")
+    decode = Exported("savedmodels/demo_s1")
     decode(emg)["label"]
 
 savedmodel   the exported graph, as TF Serving runs it
@@ -15,23 +15,21 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 from tfkfin.console import InputError, log
 from tfkfin.models import shelf
+from tfkfin.models.decoder import Answers, Decoder
 
 ENGINES = ("native", "xla", "onnx", "savedmodel")
 ONNX_FILE = "model.onnx"
 AGREE = 1e-4  # probabilities of two engines that differ by more are not of one model
 TRIALS = 9  # timed calls an engine, one window each
 
-Answers = dict[str, np.ndarray]
 
-
-class Decoder:
-    """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
+class Exported(Decoder):
+    """A decoder from a model folder, answered by one of the engines; called and streamed as any `Decoder`.
 
     Args:
         model: a model folder (its newest version), a version folder, or the name of one below ./savedmodels.
@@ -40,7 +38,6 @@ class Decoder:
     Attributes:
         engine: the one that answers.
         milliseconds: engine -> median of one window's time, as measured here; empty unless "auto".
-        card: what model_card.json says.
 
     Raises:
         InputError: no such model, FINs alone, an unknown engine, or one that cannot be had, and why.
@@ -50,29 +47,16 @@ class Decoder:
         if engine not in ("auto", *ENGINES):
             raise InputError(f"`engine` must be one of {('auto', *ENGINES)}. Received: engine={engine!r}")
         self.version = _version(Path(model))
-        self.card = shelf.card(self.version)
-        if self.card.get("kind") != "decoder":
-            raise InputError(f"{self.version} holds {self.card.get('kind', 'something else')}, no decoder: "
+        card = shelf.card(self.version)
+        if card.get("kind") != "decoder":
+            raise InputError(f"{self.version} holds {card.get('kind', 'something else')}, no decoder: "
                              "export a run of the stage finetune")
-        self.length, self.channels = self.card["length"], self.card["channels"]
+        super().__init__(card)
         self.milliseconds: dict[str, float] = {}
         if engine == "auto":
             self.engine, self._answer = self._fastest()
         else:
             self.engine, self._answer = engine, _LOADERS[engine](self.version, self.card)
-
-    def __call__(self, emg: np.ndarray) -> Answers:
-        """Answers for windows (B, L, C), volts.
-
-        Raises:
-            InputError: another shape, no window, NaN or Inf.
-        """
-        emg = np.ascontiguousarray(emg, np.float32)
-        if emg.shape[1:] != (self.length, self.channels) or not len(emg):
-            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
-        if not np.isfinite(emg).all():
-            raise InputError("emg holds NaN or Inf, where volts are expected")
-        return self._answer(emg)
 
     def _fastest(self) -> tuple[str, Callable[[np.ndarray], Answers]]:
         there = {}
@@ -182,48 +166,16 @@ def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.nd
 
     from tfkfin.models.bilstm import layer as recurrent
 
-    model = rebuilt(version, card)
-    mean, sd = (np.asarray(card[key], np.float32) for key in ("mean_v", "sd_v"))
-    movements = np.asarray(card["movements"], np.int64)
+    _needs_savedmodel(version)
+    model = Decoder.load(version).model
 
     @tf.function(jit_compile=jit, autograph=False,
                  input_signature=[tf.TensorSpec((None, card["length"], card["channels"]), tf.float32)])
     def run(emg):
         with recurrent.engine(engine):
-            return model((emg - mean) / sd, training=False)
+            return model(emg, training=False)
 
-    def answer(emg: np.ndarray) -> Answers:
-        outputs = {name: value.numpy() for name, value in run(tf.constant(emg)).items()}
-        return {"probabilities": outputs["probabilities"], "features": outputs["features"],
-                "label": movements[outputs["probabilities"].argmax(-1)]}
-
-    return answer
-
-
-def rebuilt(version: Path, card: dict):
-    """The Keras model of an exported decoder, standardised windows in: its recipe's, with the SavedModel's weights.
-
-    Raises:
-        InputError: no SavedModel, no recipe in the card, or weights of another model.
-    """
-    import tensorflow as tf
-
-    from tfkfin import recipe
-    from tfkfin.fit import decoding
-    from tfkfin.fit.run import Run
-
-    _needs_savedmodel(version)
-    if "recipe" not in card:
-        raise InputError(f"{version} has no recipe in its card, so its Keras model cannot be built again")
-    run = Run(version, recipe.Recipe.model_validate(card["recipe"]))
-    run.dataset = SimpleNamespace(channels=card["channels"], movements=tuple(card["movements"]), length=card["length"])
-    model = decoding.new_joint(run)
-    variables = tf.saved_model.load(str(version)).variables
-    if [tuple(v.shape) for v in variables] != [tuple(v.shape) for v in model.variables]:
-        raise InputError(f"{version}: the weights are not those of the recipe in its card")
-    for variable, value in zip(model.variables, variables, strict=True):
-        variable.assign(value)
-    return model
+    return lambda emg: {name: value.numpy() for name, value in run(tf.constant(emg)).items()}
 
 
 def _needs_savedmodel(version: Path) -> None:

@@ -5,41 +5,34 @@ one clear sentence, where an unchecked graph would answer NaN. Windows go throug
 memory is bounded however many a request holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfkfin.models import fins
 from tfkfin.models.bilstm.layer import BiLSTM, engine
+from tfkfin.models.decision import REJECTED
+from tfkfin.models.decoder import Decoder
 
 BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 
 
-class Decoder:
-    """The signatures of a decoder. Build it with a joint model and the statistics it was trained with.
+class Signatures:
+    """The signatures of a decoder with its network. Each part is in the graph once, for all of them."""
 
-    Args:
-        model: standardised windows (B, L, C) -> {"probabilities": (B, G), "features": (B, C, F)}.
-        mean, sd: (C,) volts.
-        movements: the G labels as in the files.
-        stride: samples between the decisions of `stream`.
-    """
-
-    def __init__(self, model: keras.Model, mean: np.ndarray, sd: np.ndarray, movements: Sequence[int], stride: int):
-        self.model, self.stride = model, stride
-        self.length, self.channels = model.input_shape[1:]
-        self.mean, self.sd = np.asarray(mean, np.float32), np.asarray(sd, np.float32)
-        self.movements = np.asarray(movements, np.int64)
-        self.num_features = model.get_layer("fins").output_shape[-1]
+    def __init__(self, decoder: Decoder):
+        self.decoder, self.model, self.stride = decoder, decoder.model, decoder.stride
+        self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
+        bank, head = self.model.get_layer("fins"), self.model.get_layer("head")
+        self.num_features = bank.output_shape[-1]
         window = tf.TensorSpec((None, self.length, self.channels), tf.float32)
         per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
-        bank = model.get_layer("fins")  # in the graph once, for all signatures
         stock(bank)
+        self.standardise = self.model.get_layer("standardise")
         self.fins, self.loop = once(bank, window), once(bank, window, "keras")
-        self.head = once(model.get_layer("classifier"), per_channel)
+        self.head = once(head, [per_channel, window])
 
     def edge(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `answer`, of operations that ONNX has too: Keras's loop over samples."""
@@ -47,8 +40,9 @@ class Decoder:
 
     def answer(self, emg: tf.Tensor, fins_function: Callable | None = None) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
-        features = (fins_function or self.fins)((emg - self.mean) / self.sd)
-        probabilities = self.head(features)
+        windows = self.standardise(emg)
+        features = (fins_function or self.fins)(windows)
+        probabilities = self.head([features, windows])
         label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
         return {"probabilities": probabilities, "label": label, "features": features}
 
@@ -61,14 +55,14 @@ class Decoder:
         emg = checked(emg, (None, self.length, self.channels))
 
         def block(first, last):
-            return {"features": self.fins((emg[first:last] - self.mean) / self.sd)}
+            return {"features": self.fins(self.standardise(emg[first:last]))}
 
         return in_blocks(tf.shape(emg)[0], block, {"features": (tf.float32, (self.channels, self.num_features))})
 
     def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1.
+        """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1, decided causally.
 
-        Window w covers the samples [w stride, w stride + L).
+        Window w covers the samples [w stride, w stride + L). Probabilities are voted, a rejected label is -1.
         """
         emg = checked(emg, (None, None, self.channels))
         batch, samples = tf.unstack(tf.shape(emg)[:2])
@@ -84,7 +78,29 @@ class Decoder:
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
         answers = self._in_blocks(batch * windows, cut)
-        return {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0)) for name, v in answers.items()}
+        answers = {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0))
+                   for name, v in answers.items()}
+        return answers | self._decided(answers["probabilities"], windows)
+
+    def _decided(self, probabilities: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The arithmetic of `Decision` on (B, W, G), in the same order."""
+        decision, total = self.decoder.decision, probabilities
+        for back in range(1, decision.vote):
+            total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]
+        counts = tf.cast(tf.minimum(tf.range(windows) + 1, decision.vote), tf.float32)
+        voted = total / counts[None, :, None]
+        label = tf.gather(self.movements, tf.argmax(voted, axis=-1))
+        sure = tf.reduce_max(voted, axis=-1) >= decision.reject
+        return {"probabilities": voted, "label": tf.where(sure, label, tf.constant(REJECTED, tf.int64))}
+
+    def about(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a client has to know; whatever it sends is not looked at."""
+        decoder = self.decoder
+        return {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
+                "length": tf.constant(self.length, tf.int64), "stride": tf.constant(self.stride, tf.int64),
+                "vote": tf.constant(decoder.decision.vote, tf.int64),
+                "reject": tf.constant(decoder.decision.reject, tf.float32),
+                "movements": tf.constant(self.movements, tf.int64)}
 
     def _in_blocks(self, count: tf.Tensor, cut: Callable) -> dict[str, tf.Tensor]:
         kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
@@ -105,7 +121,7 @@ def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
         return tf.debugging.assert_all_finite(emg, "emg holds NaN or Inf, where volts are expected")
 
 
-def once(model: keras.Model, spec: tf.TensorSpec, engine_name: str = "block") -> Callable:
+def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
     """A model at inference as one function of the graph."""
     def call(x):
         with engine(engine_name):
@@ -143,12 +159,13 @@ def stock(bank: keras.Model) -> None:
             lstm.use_cudnn = False
 
 
-def save_decoder(decoder: Decoder, folder: Path) -> None:
-    """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`."""
-    window = tf.TensorSpec((None, decoder.length, decoder.channels), tf.float32, name="emg")
-    stretch = tf.TensorSpec((None, None, decoder.channels), tf.float32, name="emg")
-    _save(decoder.model, folder, {"serving_default": (decoder.serve, window), "features": (decoder.features, window),
-                                  "stream": (decoder.stream, stretch)})
+def save_decoder(made: Signatures, folder: Path) -> None:
+    """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`, `about`."""
+    window = tf.TensorSpec((None, made.length, made.channels), tf.float32, name="emg")
+    stretch = tf.TensorSpec((None, None, made.channels), tf.float32, name="emg")
+    _save(made.model, folder, {"serving_default": (made.serve, window), "features": (made.features, window),
+                               "stream": (made.stream, stretch),
+                               "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
 def open_bank(bank: keras.Model) -> Callable:

@@ -1,4 +1,4 @@
-"""Makes the golden models anew, only when the contract changes on purpose: `PYTHONPATH=. python tests/serving/golden/make.py`.
+"""Makes the golden models anew, only when the contract changes on purpose: `python tests/serving/golden/make.py`.
 
     decoder/1   Bi-LSTM FINs and head      decoder/2   conv FINs, other weights      fins/1   FINs with fins.keras
 
@@ -14,12 +14,14 @@ import tensorflow as tf
 
 from tfkfin import __version__
 from tfkfin.models import fins as fin
-from tfkfin.models.classifier import classifier
-from tfkfin.models.joint import joint
-from tfkfin.serving import bundle, card
-from tfkfin.serving import signatures as graph
+from tfkfin.models import presets
+from tfkfin.models.decoder import FILE, Decoder, network
+from tfkfin.models.heads import new
+from tfkfin.recipe import Classifier
+from tfkfin.serving import bundle, card, signatures
 
 HERE = Path(__file__).parent
+KEPT = Path("assets.extra", FILE)
 LENGTH, CHANNELS, STRIDE, MOVEMENTS, FEATURES = 60, 4, 10, (1, 2, 5), ("ENT", "RMS")
 MEAN, SD = np.linspace(-1e-6, 1e-6, CHANNELS), np.linspace(1e-5, 3e-5, CHANNELS)
 
@@ -28,15 +30,18 @@ def bank(family: str) -> keras.Model:
     return fin.bank([fin.fin(name, LENGTH, family, units=3, num_layers=1) for name in FEATURES], CHANNELS)
 
 
-def decoder(family: str, emg: np.ndarray) -> graph.Decoder:
+def decoder(family: str, emg: np.ndarray, card: dict) -> Decoder:
     """Random weights of a size that gives answers of every class, neither certain nor all alike."""
     fins = bank(family)
-    head = classifier(CHANNELS, len(FEATURES), len(MOVEMENTS), filters=(6, 4), copies=4)
+    whole = new(Classifier(filters=(6, 4), copies=4), FEATURES, LENGTH, CHANNELS, len(MOVEMENTS))
+    head = whole.get_layer("classifier")
     flat = fins(emg).numpy().reshape(-1, len(FEATURES))
     head.get_layer("z_score").set(flat.mean(0), flat.std(0))
     head.get_layer("norm_3").set_weights([w + 0.5 * np.random.random(w.shape) for w in
                                           head.get_layer("norm_3").get_weights()])
-    return graph.Decoder(joint(fins, head), MEAN, SD, MOVEMENTS, STRIDE)
+    model = network(fins, whole)
+    model.get_layer("standardise").set(MEAN, SD)
+    return Decoder(card, model)
 
 
 def about(name: str, version: int, kind: str) -> dict:
@@ -66,17 +71,18 @@ def main() -> None:
     stretch = (MEAN + 2 * SD * swell * np.random.standard_normal((2, 3 * LENGTH + 7, CHANNELS))).astype("f")
     answers = {"emg": emg, "stretch": stretch}
     for version, family in ((1, "bilstm"), (2, "conv")):
-        made = decoder(family, standardised)
-        signatures = write(bundle.Bundle(lambda folder, d=made: graph.save_decoder(d, folder),
-                                         [("serving_default", emg[:1])], (), about("decoder", version, "decoder")))
+        said = about("decoder", version, "decoder")
+        made = decoder(family, standardised, said)
+        served = write(bundle.Bundle(lambda folder, d=made: signatures.save_decoder(signatures.Signatures(d), folder),
+                                     [("serving_default", emg[:1])], (), said, made.model, KEPT))
         for name, batch in (("serving_default", emg), ("stream", stretch)):
-            for key, value in signatures[name](emg=tf.constant(batch)).items():
+            for key, value in served[name](emg=tf.constant(batch)).items():
                 answers[f"{version}/{name}/{key}"] = value.numpy()
     one = fin.bank(fin.fins_of(bank("bilstm")), 1)
-    signatures = write(bundle.Bundle(lambda folder: graph.save_fins(one, folder), [("serving_default", emg[:1])], (),
-                                     about("fins", 1, "fins"), one))
+    served = write(bundle.Bundle(lambda folder: signatures.save_fins(one, folder), [("serving_default", emg[:1])], (),
+                                 about("fins", 1, "fins"), one, presets.KERAS_FILE))
     answers["standardised"] = standardised
-    answers["fins"] = signatures["serving_default"](emg=tf.constant(standardised))["features"].numpy()
+    answers["fins"] = served["serving_default"](emg=tf.constant(standardised))["features"].numpy()
     np.savez_compressed(HERE / "answers.npz", **answers)
 
 

@@ -1,4 +1,4 @@
-"""The staged fit: imitate -> classify -> finetune, three values of one `Stage`.
+"""The staged fit: one module a stage, which registers itself as `STAGE`.
 
 imitate   FINs learn the features from raw windows, without labels; channels and subjects pooled.
 classify  the head learns movements from true features, subject by subject.
@@ -11,11 +11,8 @@ from dataclasses import dataclass
 
 import keras
 
-from tfkfin.fit.decoding import Finetuned, classify, finetune, new_head, new_joint
+from tfkfin import registry
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages.imitate import imitate
-
-__all__ = ["STAGES", "Finetuned", "Stage", "new_head", "new_joint", "run_stage"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Stage:
 
 def run_stage(run: Run, name: str) -> dict:
     """Runs a stage and whatever it needs that is not finished yet, as make does; returns results.json's content."""
-    stage = STAGES[name]
+    stage = registry.load("fit/stages", name, "STAGE")
     for needed in stage.needs:
         if run.done(needed) is None:
             run_stage(run, needed)
@@ -41,10 +38,3 @@ def run_stage(run: Run, name: str) -> dict:
         run.seconds[name] = time.monotonic() - began
         run.finish(name, scores)
     return run.publish(name, scores)
-
-
-STAGES = {
-    "imitate": Stage("imitate", (), imitate),
-    "classify": Stage("classify", (), classify),
-    "finetune": Stage("finetune", ("imitate", "classify"), finetune),
-}

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tfkfin.console import log
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
-from tfkfin.models import presets as zoo
+from tfkfin.fit.stages import Stage
+from tfkfin.models import presets
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.memory import Spool
 
@@ -18,7 +19,7 @@ from tfkfin.pipeline.memory import Spool
 def imitate(run: Run) -> dict:
     options, names = run.recipe.imitate, run.recipe.features.names
     source = _Windows(run)
-    bank = zoo.new_bank(run.recipe.fin, names, run.length, source.channels)
+    bank = presets.new_bank(run.recipe.fin, names, run.length, source.channels)
     kept = source.sample("validation", options.validation_windows)
     training.fit_scales(bank, kept[1])
     loss = training.imitation_loss(bank)
@@ -124,3 +125,6 @@ class _Windows:
             targets = subject.features(names, self.dataset.length, self.dataset.rate_hz)
             found.append((subject.cut(self.dataset.length, chosen), targets[chosen]))
         return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
+
+
+STAGE = Stage("imitate", (), imitate)

@@ -1,1 +1,68 @@
-"""Heads, from features to movements: one module a kind."""
+"""Heads, from features to movements: one module a kind, behind one interface, `head([features, windows])`.
+
+A head is a Keras model of the imitated features (B, C, F), own units, and the standardised windows (B, L, C) that they
+were imitated from; what it wants to see beside the features it computes from the windows itself. Inside it are the
+layer `describe`, if it wants something, and the model `classifier` of [features] or [features, described (B, S)].
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfkfin import registry
+
+
+@dataclass(frozen=True)
+class Head:
+    """A kind of head; a module of this room registers it as `HEAD`.
+
+    Attributes:
+        classifier: (options, feature names, channels, described S or 0, classes) -> the model `classifier`.
+        describe: options -> a layer, windows (B, L, C) -> (B, S); None: features are all it sees.
+        solve: sets the classifier's weights in closed form from [features] or [features, described] and class
+            indices (N,); None: it is trained by gradients.
+        prepare: sets statistics from the same before training; None: nothing to set.
+    """
+
+    classifier: Callable[..., keras.Model]
+    describe: Callable[..., keras.layers.Layer] | None = None
+    solve: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
+    prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
+
+
+def kind(name: str) -> Head:
+    """The head registered under a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return registry.load("models/heads", name, "HEAD")
+
+
+def new(options, names: Sequence[str], length: int, channels: int, classes: int) -> keras.Model:
+    """A head with random weights: [features (B, C, F), windows (B, L, C) standardised] -> probabilities (B, G).
+
+    Args:
+        options: the recipe's `classifier`.
+        names: of the F features.
+        length, channels: of the windows.
+        classes: G.
+    """
+    made = kind(options.kind)
+    features = keras.Input((channels, len(names)), name="features")
+    windows = keras.Input((length, channels), name="windows")
+    described = [made.describe(options, name="describe")(windows)] if made.describe else []
+    classifier = made.classifier(options, tuple(names), channels, described[0].shape[1] if described else 0, classes)
+    seen = [features, *described]
+    return keras.Model([features, windows], classifier(seen if described else features), name="head")
+
+
+def describer(head: keras.Model) -> keras.Model | None:
+    """What a head computes from standardised windows: (B, L, C) -> (B, S); None if nothing."""
+    found = [layer for layer in head.layers if layer.name == "describe"]
+    if not found:
+        return None
+    windows = keras.Input(head.inputs[1].shape[1:])
+    return keras.Model(windows, found[0](windows))

@@ -120,20 +120,16 @@ class Client(abc.ABC):
             raise ValueError("`emg` must be finite. Received: NaN or Inf")
         return self._retrying(lambda seconds: self._predict(emg, signature, seconds))
 
-    def decode(self, emg: np.ndarray, stride: int, batch: int = 32) -> dict[str, np.ndarray]:
-        """Answers to every window of a recording (T, C), a window every `stride` samples; N = (T - L) // stride + 1.
+    def about(self) -> dict[str, np.ndarray] | None:
+        """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`.
 
-        Raises:
-            ValueError: shorter than one window, or what `predict` raises.
-            ServingError: as `predict`.
+        None for a model that an older tfkfin exported, which says nothing.
         """
-        length = self.window_length()
-        starts = np.arange(0, len(emg) - length + 1, stride)
-        if not len(starts):
-            raise ValueError(f"`emg` must hold one window of {length} samples. Received: {len(emg)} samples")
-        parts = [self.predict(np.asarray(emg)[first[:, None] + np.arange(length)])
-                 for first in np.array_split(starts, -(-len(starts) // batch))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if "about" not in self._known:
+            there = "about" in self.metadata()
+            nothing = np.zeros(1, np.float32)
+            self._known["about"] = self._retrying(lambda s: self._predict(nothing, "about", s)) if there else None
+        return self._known["about"]
 
     def metadata(self) -> dict[str, dict[str, dict[str, tuple]]]:
         """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an open axis is -1."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe
-from tfkfin.fit import baselines, linear, metrics
-from tfkfin.pipeline.windows import Windows
+from tfkfin.fit import baselines
+from tfkfin.models.heads import linear
 
 rng = np.random.default_rng(11)
 NAMES = ("ENT", "RMS")
@@ -17,27 +17,11 @@ def test_the_head_is_scikit_learns_discriminant(classes):
     features = rng.lognormal(size=(300, 3, 2)) * (1 + labels[:, None, None])
     correlations = rng.normal(size=(300, 4)) + labels[:, None]
     options = recipe.Classifier(kind="linear", lags=(), vote=1)
-    head = linear.linear_classifier(3, NAMES, 4, 4)
-    linear.solve(head, features, correlations, labels)
+    head = linear.classifier(options, NAMES, 3, 4, 4)
+    linear.solve(head, [features, correlations], labels)
     logged = np.stack([features[..., 0], np.log(features[..., 1])], axis=-1).reshape(300, -1)
     inputs = np.concatenate([logged, correlations], axis=1)
     expected = baselines.lda().fit(inputs, labels).predict_proba(inputs)
     got = np.asarray(head([features.astype("float32"), correlations.astype("float32")]))
     np.testing.assert_allclose(got[:, classes], expected, atol=1e-4)
     assert np.delete(got, classes, axis=1).max(initial=0) < 1e-6
-    assert options.kind == "linear"
-
-
-def test_vote_by_brute_force():
-    movements = np.repeat([1, 2, 1, 1], [7, 1, 5, 4])
-    repetitions = np.repeat([1, 1, 1, 2], [7, 1, 5, 4])
-    p = rng.random((17, 3))
-    windows = Windows(np.arange(17), movements, repetitions)
-    expected = []
-    for i in range(17):
-        j = i
-        while j > 0 and i - j < 3 and (movements[j - 1], repetitions[j - 1]) == (movements[i], repetitions[i]):
-            j -= 1
-        expected.append(p[j : i + 1].mean(axis=0))
-    np.testing.assert_allclose(metrics.vote(p, windows, 4), expected, rtol=1e-12)
-    assert metrics.vote(p, windows, 1) is p

@@ -1,11 +1,13 @@
-"""Classifiers: the paper's (noisy replicas, three Conv2D/BatchNorm/PReLU blocks; §3.1, §3.2) and a linear one."""
+"""The paper's head: noisy replicas of the features, then three Conv2D/BatchNorm/PReLU blocks (§3.1, §3.2)."""
 
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers
 
-from tfkfin.models.layers import LogScale, ZScore
+from tfkfin.models.heads import Head
+from tfkfin.models.layers import ZScore
 
 
 def kernel_sizes(extent: int, blocks: int = 3) -> tuple[int, ...]:
@@ -41,15 +43,13 @@ def classifier(channels: int, num_features: int, num_classes: int, filters: Sequ
     return keras.Model(inputs, outputs, name="classifier")
 
 
-def linear_classifier(channels: int, features: Sequence[str], num_correlations: int, num_classes: int) -> keras.Model:
-    """A linear head: features (B, C, F) in own units and correlations (B, S) -> probabilities (B, num_classes).
+def _new(options, names: tuple[str, ...], channels: int, described: int, classes: int) -> keras.Model:
+    return classifier(channels, len(names), classes, options.filters, options.copies, options.noise, options.dropout)
 
-    Positive features by their logarithm, everything z-scored, one dense layer and softmax: the form of a linear
-    discriminant, from whose closed-form solution it starts (see `tfkfin.linear`).
-    """
-    inputs = [keras.Input((channels, len(features)), name="features"),
-              keras.Input((num_correlations,), name="correlations")]
-    x = layers.Flatten()(LogScale(tuple(features), name="log_scale", dtype="float32")(inputs[0]))
-    x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()([x, inputs[1]]))
-    outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(num_classes, name="linear")(x))
-    return keras.Model(inputs, outputs, name="classifier")
+
+def _prepare(model: keras.Model, seen: list[np.ndarray]) -> None:
+    flat = seen[0].reshape(-1, seen[0].shape[-1])
+    model.get_layer("z_score").set(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64))
+
+
+HEAD = Head(_new, prepare=_prepare)

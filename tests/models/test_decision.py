@@ -1,0 +1,45 @@
+"""Decisions against brute force, window by window and all at once; nothing later and no true label has a say."""
+
+import numpy as np
+import pytest
+
+from tfkfin.models.decision import Decision
+
+LABELS = (3, 5, 9)
+P = np.random.default_rng(3).dirichlet((1, 1, 1), 40).astype(np.float32)
+
+
+def by_hand(p, vote, reject):
+    labels = []
+    for i in range(len(p)):
+        mean = np.mean(p[max(0, i - vote + 1) : i + 1], axis=0, dtype=np.float64)
+        labels.append(LABELS[mean.argmax()] if mean.max() >= reject else -1)
+    return labels
+
+
+@pytest.mark.parametrize(("vote", "reject"), [(1, 0.0), (4, 0.0), (1, 0.6), (7, 0.45), (100, 0.4)])
+def test_whole_and_piece_by_piece_are_brute_force(vote, reject):
+    decision = Decision(vote, reject)
+    whole, voted = decision(P, LABELS)
+    assert whole.tolist() == by_hand(P, vote, reject) and voted.shape == P.shape
+    stretch = decision.start(LABELS)
+    pieces = [stretch(part) for part in np.split(P, [1, 2, 7, 30])]
+    np.testing.assert_array_equal(np.concatenate([labels for labels, _ in pieces]), whole)
+    np.testing.assert_array_equal(np.concatenate([mean for _, mean in pieces]), voted)
+
+
+def test_later_windows_change_nothing():
+    decision, other = Decision(5, 0.3), P.copy()
+    other[20:] = other[20:][:, ::-1]
+    np.testing.assert_array_equal(decision(P, LABELS)[0][:20], decision(other, LABELS)[0][:20])
+
+
+def test_nothing_decides_nothing():
+    labels, voted = Decision(3, 0.5)(P[:0], LABELS)
+    assert labels.shape == (0,) and voted.shape == (0, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"vote": 0}, {"reject": 1.0}, {"reject": -0.1}])
+def test_unfit_decisions_are_refused(wrong):
+    with pytest.raises(ValueError, match="Received"):
+        Decision(**wrong)

@@ -1,0 +1,46 @@
+"""How a decoder scores on windows in order of time, with the decision that it will be used with."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfkfin.fit import metrics
+from tfkfin.models.decision import REJECTED, Decision
+from tfkfin.pipeline.subject import Subject
+
+
+def decided(part: Subject, probabilities: Callable[[Subject], np.ndarray], decision: Decision, labels: tuple[int, ...],
+            stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decides a subject's windows as a stream would: looking back also at windows before the first of a movement.
+
+    Args:
+        part: the windows to decide, at `stride` samples inside each stretch.
+        probabilities: windows of a subject -> (N, G).
+        labels: of the G classes, as in the files.
+
+    Returns:
+        Labels (N,) int64, -1 where rejected, and averaged probabilities (N, G).
+    """
+    if not decision.memory:
+        return decision(probabilities(part), labels)
+    led, stretches, own = part.led(decision.memory, stride)
+    every = probabilities(led)
+    parts = [decision(every[rows], labels) for rows in stretches]
+    return tuple(np.concatenate(arrays)[own] for arrays in zip(*parts, strict=True))
+
+
+def score(true: np.ndarray, decided: np.ndarray, labels: tuple[int, ...], reject: float = 0.0) -> dict:
+    """Scores of decisions (N,) against true labels (N,), both as in the files; a rejected decision is wrong.
+
+    Returns:
+        `accuracy`, `confusion` (G, G) of decisions made, and with `reject` how many windows were decided and how many
+        of these rightly.
+    """
+    made = decided != REJECTED
+    right = decided == true
+    scores = {"accuracy": float(np.mean(right)),
+              "confusion": metrics.confusion(true[made], decided[made], list(labels)).tolist()}
+    if reject:
+        scores["rejection"] = {"threshold": reject, "decided": float(made.mean()),
+                               "accuracy": float(right[made].mean()) if made.any() else None}
+    return scores

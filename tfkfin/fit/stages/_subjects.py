@@ -1,0 +1,64 @@
+"""What stages that go subject by subject share: who is left, keeping scores, the scores over all."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import log
+from tfkfin.fit import board
+from tfkfin.fit.run import Run
+from tfkfin.fit.scores import score
+from tfkfin.models.decision import Decision
+from tfkfin.pipeline.subject import Subject
+
+
+def decision(run: Run) -> Decision:
+    return Decision(run.recipe.classifier.vote, run.recipe.classifier.reject)
+
+
+def folder(run: Run, stage: str, subject: int) -> Path:
+    """Where a stage keeps what it made for a subject."""
+    return run.stage_folder(stage) / f"S{subject}"
+
+
+def unfinished(run: Run, stage: str) -> Iterable[Subject]:
+    """Subjects that the stage has not finished; the next is read while the caller trains on this one."""
+    left = [s for s in run.dataset.split.subjects if run.done(stage, f"S{s}") is None]
+    return run.dataset.subjects(left, memory=decision(run).memory)
+
+
+def finish(run: Run, stage: str, test: Subject, labels: np.ndarray, more: dict, began: float) -> None:
+    """Keeps a subject's scores from the labels (N,) that its test windows were given."""
+    scores = score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
+    log.info("%s S%d: accuracy %.1f %%", stage, test.number, 100 * scores["accuracy"])
+    run.finish(stage, scores | {"seconds": time.monotonic() - began} | more, f"S{test.number}")
+
+
+def accuracies(run: Run, stage: str) -> dict:
+    """Scores over subjects, for results.json; the confusion matrix and hyperparameters go to TensorBoard."""
+    every = {s: run.done(stage, f"S{s}") for s in run.dataset.split.subjects}
+    matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
+    movements = list(run.dataset.movements)
+    summary = {"accuracy": spread({s: one["accuracy"] for s, one in every.items()})}
+    if run.recipe.classifier.reject:
+        summary["rejection"] = {str(s): one["rejection"] for s, one in every.items()}
+    if stage == "classify":
+        summary["classifier"] = summary["accuracy"]
+        summary["svm"] = spread({s: one["svm"] for s, one in every.items()})
+    else:
+        names = run.recipe.features.names
+        summary["fin_finetuned"] = {n: {k: float(np.mean([one["fin_finetuned"][n][k] for one in every.values()]))
+                                        for k in ("r2", "paper_r2", "paper_map")} for n in names}
+    with board.Board(run.board(stage)) as shown:
+        what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
+        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows")
+        shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
+        shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
+    return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}
+
+
+def spread(values: dict[int, float]) -> dict:
+    return {"mean": float(np.mean(list(values.values()))), "std": float(np.std(list(values.values()))),
+            "per_subject": {str(s): v for s, v in values.items()}}

@@ -1,0 +1,102 @@
+"""The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
+
+import time
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.console import InputError
+from tfkfin.fit import board, metrics, training
+from tfkfin.fit.run import Run
+from tfkfin.fit.scores import decided
+from tfkfin.fit.stages import Stage, _subjects
+from tfkfin.fit.trainers import JointTrainer, SolvedHead
+from tfkfin.models import heads
+from tfkfin.models.decoder import Decoder
+from tfkfin.pipeline import batches
+from tfkfin.pipeline.subject import Subject
+
+
+def finetune(run: Run) -> dict:
+    trainer = JointTrainer(run)
+    trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
+    trainer.restart = training.Restart(trainer.model, *trainer.rates)
+    solver = SolvedHead(run) if heads.kind(run.recipe.classifier.kind).solve else None
+    for subject in _subjects.unfinished(run, "finetune"):
+        trainer.restart()
+        trainer.standardise(subject)
+        trainer.head.load_weights(run.stage_folder("classify") / f"S{subject.number}.weights.h5")
+        _finetune_subject(run, trainer, subject, solver)
+    return _subjects.accuracies(run, "finetune")
+
+
+def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver: SolvedHead | None) -> None:
+    dataset, names = run.dataset, run.recipe.features.names
+    began = time.monotonic()
+
+    def examples(repetitions: Iterable[int]):
+        part = subject.select(repetitions)
+        return part, part.features(names, dataset.length, dataset.rate_hz), dataset.labels(part)
+
+    def outputs(part: Subject) -> dict[str, np.ndarray]:
+        nothing = np.zeros(len(part.windows), np.int64)
+        return trainer.predict(batches.of_subject(part, nothing, nothing, dataset.length, 64))
+
+    with board.Board(run.board(f"finetune/S{subject.number}")) as shown:
+
+        def after(epoch: int, values: dict) -> None:
+            shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
+
+        profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
+        train = examples(dataset.split.finetune_repetitions)
+        if solver is not None:  # the head meets imitated features now, so it is solved for these
+            solver.fit(train[0], outputs(train[0])["features"], train[2])
+            trainer.head.set_weights(solver.head.get_weights())
+        trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
+        test, true, _ = examples(dataset.split.test_repetitions)
+        answers = outputs(test)
+        scores = metrics.imitation(true, answers["features"], names)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)
+    labels, _ = decided(test, lambda part: answers["probabilities"] if part is test else outputs(part)["probabilities"],
+                        _subjects.decision(run), dataset.movements, dataset.stride)
+    Decoder(_card(run, subject), trainer.network).save(_subjects.folder(run, "finetune", subject.number))
+    _subjects.finish(run, "finetune", test, labels, {"fin_finetuned": scores}, began)
+
+
+def _card(run: Run, subject: Subject) -> dict:
+    """What a decoder has to know of itself to decode; exporting adds what people want to know."""
+    dataset, recipe = run.dataset, run.recipe
+    return {"kind": "decoder", "subject": subject.number, "movements": list(dataset.movements),
+            "channels": dataset.channels, "rate_hz": dataset.rate_hz, "length": dataset.length,
+            "stride": dataset.stride, "features": list(recipe.features.names), "family": recipe.fin.family,
+            "head": recipe.classifier.kind, "synthetic": dataset.synthetic,
+            "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
+            "mean_v": [float(v) for v in subject.mean], "sd_v": [float(v) for v in subject.sd]}
+
+
+def load(run: Run, subject: int) -> Decoder:
+    """A subject's decoder, as the stage left it.
+
+    Raises:
+        InputError: the run has not fine-tuned that subject, or an older tfkfin did.
+    """
+    if run.done("finetune", f"S{subject}") is None:
+        raise InputError(f"{run.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
+    return Decoder.load(run.folder / "finetune" / f"S{subject}")
+
+
+def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:
+    calls = []
+
+    def end(logs=None):
+        if not calls:
+            tf.profiler.experimental.stop()
+        calls.append(1)
+
+    return keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: None if calls else tf.profiler.experimental.start(folder), on_train_end=end)
+
+
+STAGE = Stage("finetune", ("imitate", "classify"), finetune)

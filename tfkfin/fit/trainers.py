@@ -1,0 +1,182 @@
+"""Trainers: a head, or a whole decoder, compiled once and trained on one set of windows after another.
+
+The stages and the experiments share them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.fit import training
+from tfkfin.fit.run import Run
+from tfkfin.models import decoder, heads, presets
+from tfkfin.models.layers import SignalAugment
+from tfkfin.pipeline import batches
+from tfkfin.pipeline.subject import Subject
+
+
+def new_head(run: Run, num_classes: int = 0) -> keras.Model:
+    """The head of a recipe with random weights, for `num_classes` (0: one a movement of the dataset)."""
+    recipe, data = run.recipe, run.dataset
+    return heads.new(recipe.classifier, recipe.features.names, run.length, data.channels,
+                     num_classes or len(data.movements))
+
+
+def new_decoder(run: Run, num_classes: int = 0) -> keras.Model:
+    """FINs and head of a recipe as one network of volts, with random weights."""
+    options, names = run.recipe.fin.model_copy(update={"pretrained": ""}), run.recipe.features.names
+    bank = presets.new_bank(options, names, run.length, run.dataset.channels)
+    changes = run.recipe.augment.model_dump()
+    augment = SignalAugment(**changes, seed=run.recipe.seed, name="augment") if any(changes.values()) else None
+    return decoder.network(bank, new_head(run, num_classes), augment)
+
+
+class HeadTrainer:
+    """A head's classifier compiled once, trained on features again and again, each time from the same start.
+
+    For heads that see features alone and are not solved. Attributes: `head`, and its `model` being trained; `predict`
+    gives its outputs; `restart` puts it back to the start: replace it for another one.
+    """
+
+    def __init__(self, run: Run, num_classes: int = 0):
+        self.options, options = run.recipe.classify, run.recipe.classify
+        self.kind = run.recipe.classifier.kind
+        self.head = self.network = new_head(run, num_classes)
+        self.model = self.head.get_layer("classifier")
+        self.optimizer = training.adam(options.learning_rate, options.weight_decay)
+        self.optimizer.build(self.model.trainable_variables)
+        self.model.compile(self.optimizer, keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"],
+                           jit_compile=False)
+        self.restart = training.Restart(self.model, self.optimizer)
+        self.predict = training.Predictor(self.model)
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, seed: int, title: str, epochs: int = 0,
+            callbacks: Sequence = ()) -> dict[str, list[float]]:
+        """Trains on features (N, C, F) in own units and class indices (N,); returns the history by epoch.
+
+        `epochs=0` takes the recipe's.
+        """
+        self.restart()
+        options, epochs = self.options, epochs or self.options.epochs
+        heads.kind(self.kind).prepare(self.model, [features])
+        steps = epochs * -(-len(labels) // options.batch_size)
+        data = batches.of_features(features, labels, options.batch_size, seed)
+        cosine = [training.Cosine([self.optimizer], steps)] if options.schedule == "cosine" else []
+        with training.progress(title, steps) as bar:
+            calls = [bar, *cosine, *callbacks]
+            return self.model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=calls).history
+
+
+class SolvedHead:
+    """In place of `HeadTrainer` for heads that are solved in closed form."""
+
+    def __init__(self, run: Run):
+        self.head, self.kind, self.length = new_head(run), heads.kind(run.recipe.classifier.kind), run.length
+        self.model = self.head.get_layer("classifier")
+        describer = heads.describer(self.head)
+        self._describe = describer and training.Predictor(describer)
+        self._predict = training.Predictor(self.model)
+
+    def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
+        """Solves for a subject's windows, their features (N, C, F), true or imitated, and class indices (N,)."""
+        self.kind.solve(self.model, self._seen(part, features), labels)
+
+    def predict(self, part: Subject, features: np.ndarray) -> np.ndarray:
+        seen = self._seen(part, features)
+        return self._predict(seen if len(seen) > 1 else seen[0], 4096)
+
+    def _seen(self, part: Subject, features: np.ndarray) -> list[np.ndarray]:
+        if self._describe is None:
+            return [features]
+        nothing = np.zeros(len(part.windows), np.int64)
+        return [features, self._describe(batches.of_subject(part, nothing, nothing, self.length, 256,
+                                                            standardised=True))]
+
+
+class TwoRates(keras.Model):
+    """A decoder's network while it is trained: FINs and head have an optimiser each (paper's code: Adam 1e-3, 1e-2).
+
+    `TwoRates(network.input, network.output)` shares the network's layers; call `set_optimizers` before `fit`.
+    """
+
+    def set_optimizers(self, fin: keras.optimizers.Optimizer | None, head: keras.optimizers.Optimizer) -> None:
+        """`fin=None` freezes the FINs."""
+        self.fin_optimizer, self.head_optimizer = fin, head
+        bank, head_model = self.get_layer("fins"), self.get_layer("head")
+        bank.trainable = fin is not None
+        if fin is not None:
+            fin.build(bank.trainable_variables)
+        head.build(head_model.trainable_variables)
+
+    def train_step(self, data):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            predicted = self(x, training=True)
+            loss = self.compute_loss(x, y, predicted, weight)
+        parts = [(self.head_optimizer, self.get_layer("head"))]
+        if self.fin_optimizer is not None:
+            parts.append((self.fin_optimizer, self.get_layer("fins")))
+        gradients = tape.gradient(loss, [part.trainable_variables for _, part in parts])
+        for (optimizer, part), gradient in zip(parts, gradients, strict=True):
+            optimizer.apply(gradient, part.trainable_variables)
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
+        return self.compute_metrics(x, y, predicted, weight)
+
+
+class JointTrainer:
+    """A whole decoder compiled once, trained on windows again and again, each time from the same start.
+
+    Attributes: `network`, the decoder's, and its parts `fins` and `head`; `model`, the same being trained;
+    `predict` and `restart` as of `HeadTrainer`.
+    """
+
+    def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False, untrained: bool = False):
+        """`frozen` keeps the FINs as they are, whatever the recipe says; `untrained` says that the head has learnt
+        nothing yet, so that its BatchNorms must.
+        """
+        options = run.recipe.finetune
+        self.run, self.network = run, new_decoder(run, num_classes)
+        self.model = TwoRates(self.network.input, self.network.output)
+        self.fins, self.head = self.network.get_layer("fins"), self.network.get_layer("head")
+        for layer in self.head.get_layer("classifier").layers:
+            if options.freeze_norm and not untrained and isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        fin_rate = 0 if frozen else options.fin_learning_rate
+        self.rates = (training.adam(fin_rate, options.fin_weight_decay) if fin_rate else None,
+                      training.adam(options.head_learning_rate, options.head_weight_decay))
+        self.model.set_optimizers(*self.rates)
+        losses = {"probabilities": keras.losses.SparseCategoricalCrossentropy(),
+                  "features": training.imitation_loss(self.fins)}
+        self.model.compile(self.rates[1], losses, metrics={"probabilities": ["accuracy"]}, jit_compile=False,
+                           loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
+        self.restart = training.Restart(self.model, *self.rates)
+        self.predict = training.Predictor(self.model)
+
+    def standardise(self, part: Subject) -> None:
+        """Lets the network standardise by a subject's statistics."""
+        self.network.get_layer("standardise").set(part.mean, part.sd)
+
+    def fit(self, part: Subject, targets: np.ndarray, labels: np.ndarray, seed: int, count: int = 0,
+            callbacks: Sequence = (), after: Callable[[int, dict], None] = lambda epoch, values: None) -> None:
+        """Trains from where the model is, on a subject's windows, their true features (N, C, F) and classes (N,).
+
+        Args:
+            seed: with the subject's number and the epoch it decides the order of windows.
+            count: windows an epoch, some of them more than once if there are fewer; 0 takes as the recipe says.
+            after: called with the epoch and its {name: value} when it is done.
+        """
+        self.standardise(part)
+        options, there = self.run.recipe.finetune, len(part.windows)
+        count = count or min(there, options.windows_per_epoch or there)
+        steps = options.epochs * -(-count // options.batch_size)
+        cosine = [training.Cosine(self.rates, steps)] if options.schedule == "cosine" else []
+        with training.progress(f"finetune S{part.number}", steps) as bar:
+            for epoch in range(options.epochs):
+                rng = np.random.default_rng([seed, part.number, epoch])
+                order = np.concatenate([rng.permutation(there) for _ in range(-(-count // there))])[:count]
+                data = batches.of_subject(part, targets, labels, self.run.length, options.batch_size, order,
+                                          self.run.recipe.batches.prefetch)
+                history = self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine, *callbacks]).history
+                after(epoch, {name: values[0] for name, values in history.items()})

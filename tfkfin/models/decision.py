@@ -1,0 +1,64 @@
+"""From the probabilities of one window after another to decisions: voting and rejection, causal, in NumPy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+REJECTED = -1  # the label of a decision that was rejected; it is never right
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How windows in order of time are decided. It sees the windows so far and nothing of what they truly were.
+
+    Attributes:
+        vote: the probabilities of so many last windows are averaged, of fewer at the beginning.
+        reject: a decision less probable than this has the label -1.
+    """
+
+    vote: int = 1
+    reject: float = 0.0
+
+    def __post_init__(self):
+        if self.vote < 1 or not 0 <= self.reject < 1:
+            raise ValueError(f"`vote` must be at least 1 and `reject` in [0, 1). Received: vote={self.vote}, "
+                             f"reject={self.reject}")
+
+    @property
+    def memory(self) -> int:
+        """Windows before a window that have a say in its decision."""
+        return self.vote - 1
+
+    def start(self, labels: Sequence[int]) -> "Decided":
+        """Decides a stretch of windows from its beginning; `labels` (G,) are those of the classes."""
+        return Decided(self, labels)
+
+    def __call__(self, probabilities: np.ndarray, labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """A whole stretch: probabilities (N, G) -> labels (N,) int64 and averaged probabilities (N, G)."""
+        return self.start(labels)(probabilities)
+
+
+class Decided:
+    """A stretch being decided: call it with the next windows, one or many; it remembers what it needs."""
+
+    def __init__(self, decision: Decision, labels: Sequence[int]):
+        self.decision, self.labels = decision, np.asarray(labels, np.int64)
+        self._past = np.empty((0, len(self.labels)), np.float32)
+
+    def __call__(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, G) of the next windows -> their labels (N,) int64 and averaged probabilities (N, G)."""
+        now = np.asarray(probabilities, np.float32)
+        known = np.concatenate([self._past, now])
+        self._past = known[max(0, len(known) - self.decision.memory):]
+        voted = averaged(known, self.decision.vote)[len(known) - len(now):]
+        chosen = self.labels[voted.argmax(axis=1)] if len(voted) else np.empty(0, np.int64)
+        return np.where(voted.max(axis=1, initial=0.0) >= self.decision.reject, chosen, REJECTED), voted
+
+
+def averaged(probabilities: np.ndarray, vote: int) -> np.ndarray:
+    """Each row (N, G) averaged with up to `vote` - 1 rows before it, added newest first, as an exported graph does."""
+    total = probabilities.copy()
+    for back in range(1, min(vote, len(probabilities))):
+        total[back:] += probabilities[:-back]
+    return total / np.minimum(np.arange(len(total)) + 1, vote).astype(np.float32)[:, None]

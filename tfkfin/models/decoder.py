@@ -1,0 +1,128 @@
+"""The decoder: one stateless Keras model, volts in, and a plain class around it that knows labels and how to decide.
+
+    volts (B, L, C) -> standardise -> FIN bank -> head([features, windows]) -> probabilities (B, G), features (B, C, F)
+
+What is trained, scored, saved, exported, served and streamed is this one model. It knows no run and no recording.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfkfin import files
+from tfkfin.console import InputError
+from tfkfin.models.decision import Decision
+
+if TYPE_CHECKING:
+    import keras  # where ONNX Runtime decodes there may be none
+
+FILE, CARD = "decoder.keras", "model_card.json"
+BATCH = 64  # windows in the network at a time
+
+Answers = dict[str, np.ndarray]
+
+
+def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Layer | None" = None) -> "keras.Model":
+    """Volts (B, L, C) -> {"probabilities": (B, G), "features": (B, C, F) own units}.
+
+    Args:
+        bank: FINs, standardised windows (B, L, C) -> (B, C, F).
+        head: [features, standardised windows] -> probabilities, of `tfkfin.models.heads`.
+        augment: changes standardised windows in training.
+    """
+    import keras
+
+    from tfkfin.models import layers
+
+    emg = keras.Input(bank.input_shape[1:], name="emg")
+    windows = layers.ZScore(name="standardise", dtype="float32")(emg)
+    if augment is not None:
+        windows = augment(windows)
+    features = bank(windows)
+    return keras.Model(emg, {"probabilities": head([features, windows]), "features": features}, name="decoder")
+
+
+class Decoder:
+    """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
+
+    Attributes:
+        model: the network, or None where only an exported graph is there.
+        card: what is said of it; `movements` (G labels as in the files), `rate_hz`, `length`, `stride`, `channels`,
+            `features` and `decision` are what decoding takes.
+        decision: how windows in order of time are decided; calling the decoder decides windows one by one without it.
+    """
+
+    def __init__(self, card: dict, model: "keras.Model | None" = None, answer=None):
+        """`answer`: volts (B, L, C) -> {"probabilities", "features"}, another engine for the same network."""
+        self.card, self.model = card, model
+        self.length, self.channels, self.stride = card["length"], card["channels"], card["stride"]
+        self.movements = np.asarray(card["movements"], np.int64)
+        self.decision = Decision(**card.get("decision", {}))
+        self._answer = answer or self._keras
+
+    def __call__(self, emg: np.ndarray) -> Answers:
+        """Answers for windows (B, L, C), volts, each for itself.
+
+        Raises:
+            InputError: another shape, no window, NaN or Inf.
+        """
+        emg = np.ascontiguousarray(emg, np.float32)
+        if emg.shape[1:] != (self.length, self.channels) or not len(emg):
+            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
+        if not np.isfinite(emg).all():
+            raise InputError("emg holds NaN or Inf, where volts are expected")
+        answer = self._answer(emg)
+        return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
+
+    def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:
+        """A stretch (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.
+
+        Returns:
+            As for windows (W, L, C), W = (T - L) // stride + 1, but `probabilities` are voted and a rejected
+            decision's `label` is -1. Window w covers the samples [w stride, w stride + L).
+
+        Raises:
+            InputError: shorter than one window, or what calling the decoder raises.
+        """
+        starts = np.arange(0, len(emg) - self.length + 1, stride or self.stride)
+        if not len(starts):
+            raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
+        parts = [self(np.asarray(emg)[part[:, None] + np.arange(self.length)])
+                 for part in np.array_split(starts, -(-len(starts) // BATCH))]
+        answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
+        return answers
+
+    def _keras(self, emg: np.ndarray) -> Answers:
+        parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]
+        return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+    def save(self, folder: Path) -> None:
+        """Writes the whole decoder, network and card, into a folder."""
+        with files.replacing(folder / FILE) as partial:
+            self.model.save(partial)
+        files.write_json(folder / CARD, self.card)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Decoder":
+        """A decoder that `save` wrote, or the one inside an exported version folder.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        found = [path for path in (folder / FILE, folder / "assets.extra" / FILE) if path.is_file()]
+        if not found or not (folder / CARD).is_file():
+            raise InputError(f"{folder} holds no whole decoder ({FILE} with {CARD}); one of an older tfkfin has to be "
+                             "trained or exported anew")
+        import keras
+
+        from tfkfin.models import fins, layers  # noqa: F401  what a network is made of registers itself
+        from tfkfin.models.bilstm import layer  # noqa: F401
+
+        try:
+            return cls(json.loads((folder / CARD).read_text(encoding="utf-8")),
+                       keras.saving.load_model(found[0], compile=False))
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise InputError(f"{found[0]} cannot be loaded: {' '.join(str(error).split())[:200]}") from None

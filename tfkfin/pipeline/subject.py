@@ -1,0 +1,79 @@
+"""One subject's wanted repetitions as one array of volts, with the windows cut from it and their places in the file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tfkfin.features import catalogue as features
+from tfkfin.pipeline import splits, windows
+from tfkfin.pipeline.memory import aligned
+
+_ROWS = 1 << 16  # samples standardised at a time: the float64 in between stays small
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject's wanted repetitions, ready for windows.
+
+    Attributes:
+        number: as in the file's name.
+        emg: (T, C) float32 volts; the wanted segments, joined. No window straddles a join.
+        windows: starts into `emg`, with movement and repetition of each.
+        mean, sd: (C,) float64 volts, of the training repetitions' movements.
+        stretches: (S, 2) where each joined stretch begins: in `emg`, and in the file (at the windows' rate).
+    """
+
+    number: int
+    emg: np.ndarray
+    windows: windows.Windows
+    mean: np.ndarray
+    sd: np.ndarray
+    stretches: np.ndarray
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where each window begins in its file (N,), samples at the windows' rate."""
+        own = np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
+        return self.windows.starts + self.stretches[own, 1] - self.stretches[own, 0]
+
+    def standardised(self) -> np.ndarray:
+        """`emg` less `mean` over `sd` (T, C) float32: what features are of."""
+        out = aligned(*self.emg.shape)
+        for i in range(0, len(out), _ROWS):
+            out[i : i + _ROWS] = (self.emg[i : i + _ROWS] - self.mean) / self.sd
+        return out
+
+    def led(self, memory: int, stride: int) -> tuple["Subject", list[np.ndarray], np.ndarray]:
+        """With up to `memory` windows before the first of each stretch, which a causal decision has seen by then.
+
+        Returns:
+            The subject with these windows too; for each stretch the indices (M,) of its windows in order of time; and
+            which windows (N,) are this subject's own.
+        """
+        own = np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
+        edges = np.flatnonzero(np.diff(own, prepend=-1))
+        lead = [min(memory, int(self.windows.starts[i] - self.stretches[own[i], 0]) // stride) for i in edges]
+        rows = np.repeat(np.arange(len(own)), 1 + np.bincount(edges, lead, len(own)).astype(int))
+        back = np.zeros(len(rows), np.int64)  # windows that each is before its stretch's first
+        begins = np.searchsorted(rows, edges)
+        for begin, count in zip(begins, lead, strict=True):
+            back[begin : begin + count] = np.arange(count, 0, -1)
+        w = self.windows
+        every = windows.Windows(w.starts[rows] - back * stride, w.movements[rows], w.repetitions[rows])
+        return replace(self, windows=every), np.split(np.arange(len(rows)), begins[1:]), back == 0
+
+    def select(self, repetitions: Iterable[int]) -> "Subject":
+        return replace(self, windows=splits.select(self.windows, repetitions))
+
+    def cut(self, length: int, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Windows (N, length, C) of the chosen ones, standardised: what FINs take."""
+        return ((self.volts(length, chosen) - self.mean) / self.sd).astype(np.float32)
+
+    def volts(self, length: int, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Windows (N, length, C) of the chosen ones as recorded: what decoders take."""
+        return self.emg[self.windows.starts[chosen][:, None] + np.arange(length)]
+
+    def features(self, names: tuple[str, ...], length: int, rate_hz: float) -> np.ndarray:
+        """Closed-form features of every window (N, C, F), streamed."""
+        return features.extract(self.standardised(), self.windows.starts, length, names, rate_hz)
