@@ -18,7 +18,7 @@ from alone import NAMES, opened  # noqa: E402
 from common import Report, alone, arguments, recordings  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
-from tfkfin.fit.decoding import HeadTrainer, new_head  # noqa: E402
+from tfkfin.fit.trainers import HeadTrainer, new_head  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.pipeline.dataset import Dataset  # noqa: E402
 

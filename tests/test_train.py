@@ -147,6 +147,9 @@ def test_tensorboard_shows_scalars_images_and_hparams(finished):
         assert "confusion matrix" in images["tensorboard/finetune"]
         assert "imitated against true" in images["tensorboard/imitate"]
         assert "finetune.head_learning_rate" in session["sessionGroups"][0]["hparams"]
+        about = get("hparams/experiment", json.dumps({"experimentName": "", "hparamsLimit": 0}).encode())
+        shown = {one["name"] for one in about["hparamInfos"]}  # without these its page says "No hparams data was found"
+        assert "finetune.head_learning_rate" in shown and about["metricInfos"]
     finally:
         server.terminate()
         server.wait()

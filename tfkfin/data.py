@@ -100,6 +100,8 @@ def _info(options) -> None:
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False)
+    if not table.row_count:
+        raise InputError(f"no recording in {options.folder} is fit")
 
 
 def _add_verify(commands) -> None:

@@ -87,6 +87,8 @@ def evaluate_run(folder: Path, data: str | None) -> dict:
     opened = Run(folder, recipe)
     if data is not None:
         opened.dataset = open_dataset(recipe, data)
+    elif recipe.source.kind == "recordings":
+        opened.claim()
     dataset, decoders = opened.dataset, {s: finetune.load(opened, s) for s in opened.dataset.split.subjects}
     memory = max(decoder.decision.memory for decoder in decoders.values())
     scores = {subject.number: _scored(decoders[subject.number], subject.select(dataset.split.test_repetitions),

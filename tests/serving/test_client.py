@@ -1,7 +1,7 @@
 """The client over real sockets, against the stand-in or, with TFKFIN_SERVING_URL, a real tensorflow_model_server.
 
-A real one serves tests/serving/golden:  docker run --rm -p 8500:8500 -p 8501:8501 -v "$PWD/tests/serving/golden:/models" \
-    tensorflow/serving --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models
+A real one serves tests/serving/golden:  docker run --rm -p 8500:8500 -p 8501:8501 \
+    -v "$PWD/tests/serving/golden:/models" tensorflow/serving --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models
 and then:  TFKFIN_SERVING_URL=http://localhost:8501 pytest tests/serving/test_client.py
 (gRPC is expected on port 8500 of that host, or at TFKFIN_SERVING_GRPC=grpc://host:port.)
 """
@@ -15,6 +15,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import keras
 import numpy as np
 import pytest
 import requests
@@ -86,14 +87,6 @@ def test_metadata_and_status(url):
         assert states == {1: "AVAILABLE", 2: "AVAILABLE"}
     with connect(url, "decoder", label="canary") as client:
         assert [s["version"] for s in client.status()] == [2]
-
-
-def test_recording_is_decoded_as_the_stream_is(url, known):
-    with connect(url, "decoder", version=1) as client:
-        answer = client.decode(known["stretch"][0], stride=10, batch=4)
-        np.testing.assert_array_equal(answer["label"], known["1/stream/label"][0])
-        with pytest.raises(ValueError, match="one window of 60 samples"):
-            client.decode(known["stretch"][0, :50], stride=10)
 
 
 @pytest.mark.parametrize(("target", "signature", "cut", "code", "message"), [
@@ -257,3 +250,39 @@ def test_client_from_several_threads(url, known):
         for thread in threads:
             thread.join()
     assert wrong == [False] * 24
+
+
+@pytest.fixture(scope="module")
+def voting(tmp_path_factory):
+    """A decoder that votes and rejects, and its stand-in server."""
+    from tfkfin.models import fins, heads
+    from tfkfin.models.decoder import Decoder, network
+    from tfkfin.recipe import Classifier
+    from tfkfin.serving import signatures
+
+    card = {"movements": [1, 2, 5], "length": 60, "channels": 4, "stride": 10, "rate_hz": 200.0,
+            "decision": {"vote": 3, "reject": 0.36}}
+    keras.utils.set_random_seed(5)
+    bank = fins.bank([fins.fin("RMS", 60, "conv", units=3)], 4)
+    model = network(bank, heads.new(Classifier(kind="linear"), ("RMS",), 60, 4, 3))
+    model.get_layer("standardise").set(np.zeros(4), np.full(4, 1e-5))
+    decoder, folder = Decoder(card, model), tmp_path_factory.mktemp("voting")
+    signatures.save_decoder(signatures.Signatures(decoder), folder / "decoder" / "1")
+    layout.add_to_config(folder / "decoder")
+    with cases.standin(folder, folder / "ready.json") as started:
+        yield decoder, started
+
+
+@needs_standin
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_a_replay_decides_as_the_decoders_own_stream(voting, kind):
+    decoder, started = voting
+    emg = (1e-5 * np.random.default_rng(2).standard_normal((400, 4))).astype(np.float32)
+    wanted = decoder.stream(emg)
+    assert -1 in wanted["label"] and len(set(wanted["label"])) > 2
+    with connect(started[kind], "decoder") as client:
+        answered = list(replay(client, emg, np.zeros(len(emg), int), 200.0, stride_ms=50))
+        assert [one.label for one in answered] == wanted["label"].tolist()
+        np.testing.assert_allclose([one.probability for one in answered], wanted["probabilities"].max(1), atol=1e-5)
+        with pytest.raises(InputError, match="expects 200 Hz, the recording has 100 Hz"):
+            list(replay(client, emg, np.zeros(len(emg), int), 100.0))

@@ -44,8 +44,9 @@ class Board:
         from tensorboard.plugins.hparams import api
 
         with self._writer.as_default(0):
-            api.hparams_config(hparams=[], metrics=[api.Metric(tag) for tag in metrics])
-            api.hparams(_flat(recipe), trial_id=recipe.digest)
+            values = _flat(recipe)
+            api.hparams_config(hparams=[api.HParam(key) for key in values], metrics=[api.Metric(m) for m in metrics])
+            api.hparams(values, trial_id=recipe.digest)
             for tag, value in metrics.items():
                 self._tf.summary.scalar(tag, float(value))
 

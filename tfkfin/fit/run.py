@@ -1,8 +1,8 @@
 """A run folder: the resolved recipe, what each stage has finished, and the scores. Killed at any moment, it resumes."""
 
-import json
 import os
 import platform
+import shutil
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,8 @@ from typing import Any
 from tfkfin import __version__
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
-from tfkfin.files import write_json
+from tfkfin.files import read_json, write_json, write_text
+from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.recipe import Recipe
 
 
@@ -48,6 +49,29 @@ class Run:
         return open_dataset(self.recipe, folder)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Of the content of the recordings that this run is about."""
+        named = [(f"S{s} E{file.exercise}", file.path) for s, file in self.dataset.files.items()]
+        return fingerprint(named, self.folder / "recordings.json")
+
+    def claim(self) -> None:
+        """Makes sure that what is finished here was made from these very recordings.
+
+        Raises:
+            InputError: other recordings, or the same files with other content; a new folder is named.
+        """
+        kept = self.folder / "fingerprint.json"
+        before = read_json(kept)
+        if before is None and any(self.folder.glob("*/stage.json")):
+            raise InputError(f"{self.folder} was made by an older tfkfin, which did not note its recordings: "
+                             "give another folder with --run")
+        if before is not None and before["recordings"] != self.fingerprint:
+            raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
+                             f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
+        if before is None:
+            write_json(kept, {"recordings": self.fingerprint})
+
+    @cached_property
     def length(self) -> int:
         """Samples a window."""
         window = self.recipe.window
@@ -71,16 +95,14 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """What a stage (or one of its items, such as a subject) left when it finished, or None."""
-        path = self.folder / stage / f"{item}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json(self.folder / stage / f"{item}.json")
 
     def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
         write_json(self.stage_folder(stage) / f"{item}.json", value)
         return value
 
     def results(self) -> dict:
-        path = self.folder / "results.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(self.folder / "results.json") or {}
 
     def publish(self, stage: str, scores: dict) -> dict:
         """Merges a stage's scores into results.json."""
@@ -91,7 +113,7 @@ class Run:
             "environment": environment(),
         }
         if self.recipe.source.kind != "signals":
-            results["dataset"] = self.dataset.describe()
+            results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
         write_json(self.folder / "results.json", results)
         return results
 
@@ -105,18 +127,26 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
     kept = folder / "recipe.toml"
     if kept.is_file():
         old = recipes.load(kept)
-        if old.digest != recipe.digest or Path(old.source.data).name != Path(recipe.source.data).name:
+        if old.digest != recipe.digest:
             differing = _difference(old, recipe)
             raise InputError(f"{folder} holds a run of another recipe (it differs in {differing}): "
                              "give another folder with --run")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and is no run folder: give another one with --run")
+    opened, new = Run(folder, recipe, profile), not folder.exists()
+    if recipe.source.kind == "recordings":
+        opened.dataset  # noqa: B018  what is unfit is said before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
-    if not kept.is_file():
-        partial = folder / "recipe.toml.partial"
-        partial.write_text(recipe.to_toml(), encoding="utf-8")
-        os.replace(partial, kept)
-    return Run(folder, recipe, profile)
+    try:
+        if recipe.source.kind == "recordings":
+            opened.claim()
+        if not kept.is_file():
+            write_text(kept, recipe.to_toml())
+    except BaseException:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return opened
 
 
 def _difference(one: Recipe, other: Recipe) -> str:

@@ -1,0 +1,37 @@
+"""Which recordings a run belongs to: a digest of their content, wherever they lie.
+
+A file is read through once and known again by size, time and place of its inode; a copy elsewhere has the same digest.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tfkfin.files import read_json, write_json
+
+
+def fingerprint(files: Iterable[tuple[str, Path]], kept: Path) -> str:
+    """12 hex digits of the content of (name, path) of recordings, in any order.
+
+    Args:
+        kept: a JSON file where what was read through is remembered.
+    """
+    named = {str(path): name for name, path in files}
+    known = (read_json(kept) or {}).get("files", {})
+
+    def entry(path: str) -> list:
+        stat = Path(path).stat()
+        now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        before = known.get(path)
+        if before and before[:4] == now:
+            return before
+        with open(path, "rb") as file:
+            return [*now, hashlib.file_digest(file, "sha256").hexdigest()]
+
+    with ThreadPoolExecutor() as pool:  # hashing frees the GIL
+        entries = dict(zip(named, pool.map(entry, named), strict=True))
+    if entries != known:
+        write_json(kept, {"files": entries})
+    parts = sorted(f"{named[path]} {one[4]}" for path, one in entries.items())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
