@@ -1,14 +1,20 @@
 """Building, loading and sharing the compiled Bi-LSTM."""
 
 import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models.bilstm import native
-from tfkfin.models.bilstm.buffers import Buffers
+from tfkfin.models.bilstm import build, machine, native
+from tfkfin.models.bilstm.buffers import Buffers, budget
 from tfkfin.models.bilstm.layer import BiLSTM, engine
 
 
@@ -46,26 +52,36 @@ def assert_identical(ours, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-def test_without_a_compiler_auto_uses_keras(fresh, monkeypatch, caplog):
-    monkeypatch.setattr(native, "compilers", lambda: [])
-    layer = layer_for((2, 5, 1))
+def test_without_a_compiler_auto_uses_the_stock_operation(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(build, "compilers", lambda: [])
+    layer, x = layer_for((2, 5, 1)), data(2, 5, 1)
     with caplog.at_level(logging.INFO, logger="tfkfin"):
-        assert layer(data(2, 5, 1)).shape == (2, 16)
-        layer(data(2, 5, 1))
-    assert sum("no C compiler" in r.message for r in caplog.records) == 1
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec(x.shape)).graph
+        layer(x)
+    assert "BlockLSTMV2" in {op.type for op in graph.get_operations()}
+    assert [r.message for r in caplog.records if "no C compiler" in r.message and "block engine" in r.message]
+    assert len(caplog.records) == 1
     with engine("native"), pytest.raises(ValueError, match="`engine` must be .* no C compiler .* Received"):
-        layer(data(2, 5, 1))
+        layer(x)
 
 
-def test_failing_compiler_is_reported(fresh, monkeypatch):
-    monkeypatch.setattr(native, "compilers", lambda: [["false"]])
+def test_failing_compiler_is_reported_and_leaves_nothing(fresh, monkeypatch):
+    monkeypatch.setattr(build, "compilers", lambda: [["false"]])
     with pytest.raises(native.NativeUnavailable, match="compiler failed: false"):
         native.load()
+    assert not list(fresh.iterdir())
+
+
+@pytest.mark.kernel
+def test_a_compiler_that_cannot_tune_still_builds(fresh, monkeypatch):
+    monkeypatch.setattr(build, "tunings", lambda: (("-mcpu=no-such-processor", "-march=neither"), ()))
+    assert native.load().lanes >= 4
+    assert [path.suffix for path in sorted(fresh.iterdir())] == [".sha256", build.SUFFIX]
 
 
 @pytest.mark.kernel
 def test_corrupted_library_is_rebuilt(fresh):
-    path = native.library_path()
+    path = build.library_path()
     assert path.parent == fresh
     path.write_bytes(b"not a library")
     path.with_suffix(".sha256").write_text("0" * 64)
@@ -128,3 +144,151 @@ def test_kept_states_are_bounded_and_optional():
         assert_identical(gradients(layer, x, lambda v: layer(v, training=True))[1:], expected[1:])
     finally:
         kernel.kept._limit = limit
+
+
+def lay(folder, **contents):
+    """Writes files; "__" in a name stands for "/", "_dot_" for "."."""
+    for name, text in contents.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
+@pytest.fixture
+def linux(monkeypatch, tmp_path):
+    """A folder of made-up files in the place of Linux's: 64 cores, 8 GiB available, no group."""
+    monkeypatch.delenv("TFKFIN_KEEP_MB", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    for name, file in (("CGROUPS", "groups"), ("GROUPS_OF", "own"), ("MEMINFO", "meminfo")):
+        monkeypatch.setattr(machine, name, tmp_path / file)
+    lay(tmp_path, meminfo=f"MemTotal: {16 * 2**20} kB\nMemAvailable: {8 * 2**20} kB")
+    return tmp_path
+
+
+GIB = 2**30
+
+
+def test_without_limits_the_machine_counts(linux):
+    assert machine.cores() == 64 and machine.memory() == 8 * GIB and budget() == 4 * GIB
+    lay(linux, own="0::/", groups__cpu_dot_max="max 100000", groups__memory_dot_max="max",
+        groups__memory_dot_current=5 * GIB)
+    assert machine.cores() == 64 and machine.memory() == 8 * GIB
+
+
+def test_limits_of_control_groups_version_2_and_of_those_above(linux):
+    lay(linux, own="0::/pod/box", groups__pod__cpu_dot_max="250000 100000", groups__pod__box__cpu_dot_max="max 100000",
+        groups__pod__box__memory_dot_max=6 * GIB, groups__pod__box__memory_dot_current=5 * GIB,
+        groups__pod__box__memory_dot_stat=f"anon {GIB}\ninactive_file {2 * GIB}")
+    assert machine.cores() == 3
+    assert machine.memory() == 3 * GIB  # of what is used, 2 GiB are files kept for rereading
+    lay(linux, groups__pod__memory_dot_max=GIB, groups__pod__memory_dot_current=2 * GIB)
+    assert machine.memory() == 0
+
+
+@pytest.mark.parametrize("seen", ["docker/abc", ""])
+def test_limits_of_control_groups_version_1(linux, seen):
+    """A container sees its own group at the root of the tree, though its path is that of the host."""
+    group = f"groups/{{}}/{seen}/".replace("/", "__")
+    lay(linux, own="4:memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n9:name=systemd:/",
+        **{group.format("cpu") + "cpu_dot_cfs_quota_us": 50000, group.format("cpu") + "cpu_dot_cfs_period_us": 100000,
+           group.format("memory") + "memory_dot_limit_in_bytes": 2 * GIB,
+           group.format("memory") + "memory_dot_usage_in_bytes": GIB})
+    assert machine.cores() == 1 and machine.memory() == GIB
+    lay(linux, **{group.format("cpu") + "cpu_dot_cfs_quota_us": -1})
+    assert machine.cores() == 64
+
+
+def test_elsewhere_than_on_linux(linux, monkeypatch):
+    (linux / "meminfo").unlink()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert machine.cores() == os.cpu_count() and machine.memory() > 0
+    monkeypatch.setattr(os, "sysconf_names", {})
+    assert machine.memory() == machine.UNKNOWN_MEMORY
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert build.tunings() == (("-mcpu=native",), ("-march=native",), ())
+
+
+# Buffers of exactly the size asked for, so that nothing beyond is anyone's, and full of NaN, so that what was never
+# written shows. TensorFlow stays out: it does not start under the sanitiser.
+SANITISED = """
+import ctypes, sys
+from pathlib import Path
+import numpy as np
+from tfkfin.models.bilstm import native
+
+class Exact:
+    limit, lib = 2**40, ctypes.CDLL(None)
+    def take(self, floats):
+        at = ctypes.c_void_p()
+        if self.lib.posix_memalign(ctypes.byref(at), ctypes.c_size_t(64), ctypes.c_size_t(4 * floats)):
+            raise MemoryError
+        buffer = np.frombuffer((ctypes.c_float * floats).from_address(at.value), np.float32)
+        buffer[:] = np.nan
+        return buffer
+    def give(self, buffer):
+        self.lib.free(ctypes.c_void_p(buffer.ctypes.data))
+
+kernel = native.Kernel(Path(sys.argv[1]))
+kernel.buffers, rng = Exact(), np.random.default_rng(0)
+kernel.kept = native.Kept(kernel.buffers)
+for layers in (1, 2, 3):
+    for n, t, d, u in ((1, 1, 1, 1), (5, 3, 3, 5), (17, 20, 1, 8), (33, 50, 2, 3), (50, 9, 9, 13), (97, 7, 4, 32)):
+        for threads in (1, 2, 64):
+            for readout in ("both", "reverse"):
+                kernel.threads = threads  # another plan: blocks of one to three vectors, or split by direction
+                sizes = [s for level in range(layers) for _ in (0, 1)
+                         for s in ((2 * u if level else d, 4 * u), (u, 4 * u), (4 * u,))]
+                w = [0.3 * rng.standard_normal(s).astype(np.float32) for s in sizes]
+                x = rng.standard_normal((n, t, d)).astype(np.float32)
+                y, _ = kernel.forward(x, w, readout, False)
+                kept, token = kernel.forward(x, w, readout, True)
+                found = [y, kept, *kernel.backward(x, w, readout, y, token), *kernel.backward(x, w, readout, y, 0)]
+                if not all(np.isfinite(v).all() for v in found) or abs(y - kept).max() > 1e-5:
+                    sys.exit(f"not finite, or kept differs: {layers, n, t, d, u, threads, readout}")
+print("through", "tensorflow" in sys.modules)
+"""
+
+
+def sanitised(source: Path, folder: Path, tuning: str) -> subprocess.CompletedProcess:
+    """Runs shapes through the source, built to report what it does outside its arrays or outside the language."""
+    gcc = shutil.which("gcc")
+    runtime = gcc and subprocess.check_output([gcc, "-print-file-name=libasan.so"], text=True).strip()
+    if not runtime or not os.path.isabs(runtime):
+        pytest.skip("no gcc with sanitisers")
+    library = folder / "bilstm.so"
+    flags = [f for f in build.FLAGS if f != "-O3"] + ["-O1", "-g", "-fsanitize=address,undefined",
+                                                      "-fno-sanitize-recover=all", f"-march={tuning}"]
+    subprocess.run([gcc, *flags, "-o", str(library), str(source)], check=True)
+    environment = os.environ | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0",
+                                "PYTHONPATH": str(Path(build.__file__).parents[3])}
+    return subprocess.run([sys.executable, "-c", SANITISED, str(library)], capture_output=True, text=True,
+                          env=environment, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.kernel
+@pytest.mark.parametrize("tuning", ["native", "haswell", "x86-64"])
+def test_sanitisers_find_nothing(tmp_path, tuning):
+    """In vectors of what this machine has (16 lanes with AVX-512), of 8 lanes and of 4."""
+    if tuning != "native" and platform.machine() != "x86_64":
+        pytest.skip("x86 only")
+    done = sanitised(build.SOURCE, tmp_path, tuning)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "through False" and "runtime error" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.kernel
+@pytest.mark.parametrize("sound, wrong, report", [  # what shows that the test above can fail
+    ("memset(small, 0, sizeof(float) * 3 * Up * S);", "memset(small, 0, sizeof(float) * 3 * Up * S + 4);",
+     "heap-buffer-overflow"),
+    ("o[s * width + u] = ", "o[(s + 1) * width + u] = ", "heap-buffer-overflow"),
+    ("return (n + m - 1) / m * m;", "int i = 2147483647; i += (int)m; return (n + m - 1) / m * m + (i == 7);",
+     "signed integer overflow"),
+])
+def test_sanitisers_find_a_planted_error(tmp_path, sound, wrong, report):
+    text = build.SOURCE.read_text()
+    assert sound in text
+    (tmp_path / "bilstm.c").write_text(text.replace(sound, wrong, 1))
+    done = sanitised(tmp_path / "bilstm.c", tmp_path, "native")
+    assert done.returncode != 0 and report in done.stderr

@@ -1,8 +1,7 @@
 """The Bi-LSTM on TensorFlow's stock `BlockLSTMV2`: a whole sequence in one operation, with CPU and GPU kernels.
 
-For exported graphs. Keras traces an LSTM into a loop of some 20 small operations a sample. Here one window of 12
-channels through 4 FINs of 3 x Bi-LSTM(32) takes 0.28 of that time on 2 CPU cores, 8 windows 0.65, 32 windows the same.
-Same weights, same gate order, same numbers to 1e-6.
+For exported graphs, and for CPUs without a compiler. Keras traces an LSTM into a loop of some 20 small operations a
+sample. Same weights, same gate order, same numbers to 1e-6. README.md has what it costs.
 """
 
 from collections.abc import Sequence
@@ -25,8 +24,26 @@ def block_bilstm(inputs: tf.Tensor, pairs: Sequence[tuple[keras.layers.LSTM, ker
 def _lstm(x: tf.Tensor, cell: keras.layers.LSTMCell) -> tf.Tensor:
     """(T, N, D) -> all hidden states (T, N, units), from zero states."""
     kernel, recurrent, bias = (tf.convert_to_tensor(w.value) for w in (cell.kernel, cell.recurrent_kernel, cell.bias))
-    states, peephole = tf.zeros((tf.shape(x)[1], cell.units), x.dtype), tf.zeros((cell.units,), x.dtype)
-    steps = tf.cast(tf.shape(x)[0], tf.int64)
-    return tf.raw_ops.BlockLSTMV2(seq_len_max=steps, x=x, cs_prev=states, h_prev=states,
-                                  w=tf.concat([kernel, recurrent], 0), wci=peephole, wcf=peephole, wco=peephole, b=bias,
-                                  cell_clip=0.0, use_peephole=False).h
+    if x.shape[-1] % 2:  # with an odd batch as well, the operation is slow and says so on stderr at every call
+        x, kernel = tf.pad(x, [[0, 0], [0, 0], [0, 1]]), tf.pad(kernel, [[0, 1], [0, 0]])
+    return _sequence(x, tf.concat([kernel, recurrent], 0), bias)
+
+
+@tf.custom_gradient
+def _sequence(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor):
+    """`BlockLSTMV2` of x (T, N, D), weights (D + units, 4 units) and bias (4 units), with its own gradient.
+
+    TensorFlow gives the operation the gradient of its predecessor `BlockLSTM`, which orders the gates i, g, f, o and
+    not i, f, g, o: the loss would fall all the same, along a wrong direction.
+    """
+    units = b.shape[0] // 4
+    states, peephole = tf.zeros((tf.shape(x)[1], units), x.dtype), tf.zeros((units,), x.dtype)
+    given = {"seq_len_max": tf.cast(tf.shape(x)[0], tf.int64), "x": x, "cs_prev": states, "h_prev": states, "w": w,
+             "wci": peephole, "wcf": peephole, "wco": peephole, "b": b, "use_peephole": False}
+    made = tf.raw_ops.BlockLSTMV2(**given, cell_clip=0.0)
+
+    def gradient(dh: tf.Tensor):
+        back = tf.raw_ops.BlockLSTMGradV2(**given, **made._asdict(), cs_grad=tf.zeros_like(made.cs), h_grad=dh)
+        return back.x_grad, back.w_grad, back.b_grad
+
+    return made.h, gradient

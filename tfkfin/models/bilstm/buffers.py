@@ -3,23 +3,20 @@
 import os
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
+
+from tfkfin.models.bilstm import machine
 
 ALIGN = 16  # floats: one cache line, the widest vector
 KEPT = 0.8  # of the budget may hold kept states; the rest is for what a call works in
 
 
 def budget() -> int:
-    """Bytes for all buffers: TFKFIN_KEEP_MB, else half of the memory that is available now."""
+    """Bytes for all buffers: TFKFIN_KEEP_MB, else half of the memory this process can still take."""
     if os.environ.get("TFKFIN_KEEP_MB"):
         return int(float(os.environ["TFKFIN_KEEP_MB"]) * 2**20)
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 // 2
-    except (OSError, StopIteration):
-        return 2**31
+    return machine.memory() // 2
 
 
 class Buffers:

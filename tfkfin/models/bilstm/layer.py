@@ -1,8 +1,9 @@
 """Stacked bidirectional LSTM that reads out its final states; fast on a CPU through a compiled kernel.
 
 The layer owns stock Keras layers, so weights, initialisers, saving and cuDNN are Keras's own. On a CPU a compiled
-kernel (`native`) does the same arithmetic in one operation. `TFKFIN_ENGINE` (keras, native or auto)
-overrides every layer's choice, and `with engine("keras"):` overrides that while a graph is traced.
+kernel (`native`) does the same arithmetic in one operation; where it cannot be built, a stock operation a sequence
+(`block`). `TFKFIN_ENGINE` (keras, native, block or auto) overrides every layer's choice, and `with engine("keras"):`
+overrides that while a graph is traced.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ def engine(name: str):
     An exported SavedModel must hold stock operations only: trace it inside `with engine("block"):`, or "keras".
 
     Args:
-        name: "keras", "native", "block" (one stock operation a sequence, for export) or "auto".
+        name: "keras", "native", "block" (one stock operation a sequence) or "auto".
     """
     token = _forced.set(_check_engine("name", name))
     try:
@@ -47,16 +48,16 @@ def engine(name: str):
         _forced.reset(token)
 
 
-def _refusal(dtype: str, demanded: bool) -> str | None:
-    """Why the native engine cannot or should not run here; None when it can."""
+def _fallback(dtype: str, demanded: bool) -> tuple[str, str] | None:
+    """The engine that "auto" takes in place of the kernel, and why; None when the kernel can and should run."""
     if dtype != "float32":
-        return f"it computes in float32 and the layer in {dtype}"
+        return "keras", f"the kernel computes in float32 and the layer in {dtype}"
     if not demanded and tf.config.get_visible_devices("GPU"):
-        return "a GPU is visible"
+        return "keras", "a GPU is visible"  # for cuDNN
     try:
         native.load()
     except native.NativeUnavailable as error:
-        return str(error)
+        return "block", str(error)
     return None
 
 
@@ -74,16 +75,17 @@ def chosen_engine(wanted: str, dtype: str = "float32") -> str:
     name = _forced.get() or named
     if name in ("keras", "block"):
         return name
-    reason = _refusal(dtype, name == "native")
-    if reason is None:
+    instead = _fallback(dtype, name == "native")
+    if instead is None:
         return "native"
+    other, reason = instead
     if name == "native":
-        raise ValueError(f"`engine` must be 'auto' or 'keras' here: there is no native engine because {reason}. "
-                         f"Received: engine='native'")
+        raise ValueError(f"`engine` must be 'auto', 'block' or 'keras' here: there is no native engine because "
+                         f"{reason}. Received: engine='native'")
     if reason not in _said:
         _said.add(reason)
-        _logger.info("Bi-LSTM runs on the Keras engine: %s", reason)
-    return "keras"
+        _logger.info("Bi-LSTM runs on the %s engine: %s", other, reason)
+    return other
 
 
 def _outputs(function, inputs, dtypes, shapes):
@@ -136,7 +138,8 @@ class BiLSTM(layers.Layer):
         num_layers: bidirectional layers.
         readout: "both" gives the forward state after the last sample and the backward state after the first,
             (N, 2 units); "reverse" gives the backward one, (N, units).
-        engine: "auto" takes the compiled kernel on a CPU and Keras elsewhere; "native" or "keras" demand one.
+        engine: "auto" takes the compiled kernel on a CPU, "block" where it cannot be had, and Keras on a GPU or in
+            another dtype than float32; "native", "block" or "keras" demand one.
 
     Raises:
         ValueError: an argument outside what is allowed.

@@ -1,103 +1,25 @@
-"""The compiled Bi-LSTM of `bilstm.c`: building it, loading it, and running it on blocks of sequences.
+"""The compiled Bi-LSTM of `bilstm.c`: loading it, and running it on blocks of sequences.
 
-The C source is compiled once for the machine it runs on and kept in a per-user cache folder (`TFKFIN_CACHE`, else
-`$XDG_CACHE_HOME/tfkfin`, else `~/.cache/tfkfin`). Nothing happens at import. One thread pool serves the whole process,
-so several networks running at once share the cores instead of oversubscribing them.
+Nothing happens at import; `build` compiles the library at the first call. One thread pool serves the whole process, so
+several networks running at once share the cores instead of oversubscribing them. README.md has the memory layouts.
 """
 
 import ctypes
-import hashlib
-import importlib.util
 import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin.models.bilstm import build, machine
 from tfkfin.models.bilstm.buffers import Buffers, Kept, budget
+from tfkfin.models.bilstm.build import NativeUnavailable
 
-SOURCE = Path(__file__).with_name("bilstm.c")
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-         "-fvisibility=hidden", "-shared", "-fPIC")
 WIDEST = 3  # vectors in a block: more do not fit the registers
 
 _lock = threading.Lock()
 _loaded: dict = {}  # "kernel" -> Kernel, or "error" -> why there is none
-
-
-class NativeUnavailable(RuntimeError):
-    """The kernel cannot be had on this machine; the message says why."""
-
-
-def compilers() -> list[list[str]]:
-    """Commands of the C compilers found, best first."""
-    wanted = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else []
-    found = [c for c in wanted + [["cc"], ["gcc"], ["clang"]] if shutil.which(c[0])]
-    if importlib.util.find_spec("ziglang"):
-        found.append([sys.executable, "-m", "ziglang", "cc"])
-    return found
-
-
-def cache_folder() -> Path:
-    """Folder of compiled kernels."""
-    if os.environ.get("TFKFIN_CACHE"):
-        return Path(os.environ["TFKFIN_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfkfin"
-
-
-def _cpu() -> str:
-    """What `-march=native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine() + platform.processor()
-    wanted = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
-    return platform.machine() + "".join(sorted(set(wanted)))
-
-
-def library_path() -> Path:
-    """Where this machine's kernel is, or will be."""
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + _cpu().encode()).hexdigest()[:16]
-    return cache_folder() / f"bilstm-{key}.so"
-
-
-def _seal(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _intact(path: Path) -> bool:
-    """A truncated library can load and crash later, so its digest is checked before it is opened."""
-    try:
-        return _seal(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return False
-
-
-def _compile(path: Path) -> None:
-    """Compiles the source to `path`, whole or not at all."""
-    found, failures = compilers(), []
-    if not found:
-        raise NativeUnavailable("no C compiler found ($CC, cc, gcc, clang or the ziglang package)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / "kernel.so"
-        for command in found:
-            run = subprocess.run([*command, *FLAGS, "-o", str(built), str(SOURCE)], capture_output=True, text=True)
-            if run.returncode == 0 and built.exists():
-                digest = hashlib.sha256(built.read_bytes()).hexdigest()
-                (Path(folder) / "digest").write_text(digest)
-                os.replace(built, path)
-                os.replace(Path(folder) / "digest", _seal(path))
-                return
-            failures.append(f"{' '.join(command)}: {run.stderr.strip()[-500:]}")
-    raise NativeUnavailable("the C compiler failed: " + "; ".join(failures))
 
 
 def load() -> "Kernel":
@@ -109,11 +31,8 @@ def load() -> "Kernel":
     with _lock:
         if "kernel" not in _loaded and "error" not in _loaded:
             try:
-                path = library_path()
-                if not _intact(path):
-                    _compile(path)
-                _loaded["kernel"] = Kernel(path)
-            except (OSError, NativeUnavailable) as error:
+                _loaded["kernel"] = Kernel(build.library())
+            except (OSError, AttributeError, NativeUnavailable) as error:  # AttributeError: a function is missing
                 _loaded["error"] = str(error)
         if "error" in _loaded:
             raise NativeUnavailable(_loaded["error"])
@@ -129,12 +48,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=reset)
 
 
-def _threads() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _at(array) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
@@ -147,7 +60,7 @@ class Kernel:
         for name in ("lanes", "pack_floats", "state_floats", "work_floats"):
             getattr(self.library, f"bilstm_{name}").restype = ctypes.c_int64
         self.lanes = self.library.bilstm_lanes()
-        self.threads = _threads()
+        self.threads = machine.cores()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="tfkfin")
         self.buffers = Buffers(budget())
         self.kept = Kept(self.buffers)
