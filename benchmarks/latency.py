@@ -3,8 +3,8 @@
     python benchmarks/latency.py [--json FILE] [--quick] [--family conv]
 
 Bi-LSTM FINs (3 x 32 units, four features) + head of 17 movements, and conv FINs + head; random weights. Each decoder is
-exported as SavedModel and ONNX and loaded back through `tfkfin.decoder.Decoder`. The peers are what a Keras user calls:
-the stock Keras LSTM's graph, and `model.predict`.
+exported as SavedModel and ONNX and loaded back through `tfkfin.serving.engines.Exported`. The peers are what a Keras
+user calls: the stock Keras LSTM's graph, and `model.predict`.
 """
 
 import os
@@ -23,13 +23,15 @@ from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
 from tfkfin.console import InputError  # noqa: E402
-from tfkfin.files import write_json
-from tfkfin.fit import decoding
 from tfkfin.fit.run import Run  # noqa: E402
+from tfkfin.fit.trainers import new_decoder  # noqa: E402
 from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
-from tfkfin.serving import engines as decoder
-from tfkfin.serving import onnx_file
-from tfkfin.serving import signatures  # noqa: E402
+from tfkfin.models.decoder import Decoder  # noqa: E402
+from tfkfin.serving import (
+    engines,
+    onnx_file,
+    signatures,  # noqa: E402
+)
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
 MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V
@@ -41,18 +43,20 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
     settings = recipe.load(None, {"fin.family": family, "fin.pretrained": ""})
     run = Run(folder, settings)
     run.dataset = SimpleNamespace(channels=CHANNELS, movements=MOVEMENTS, length=LENGTH)
-    model = decoding.new_joint(run)
-    noise = np.random.default_rng(0).standard_normal((16, LENGTH, CHANNELS)).astype(np.float32)
+    model = new_decoder(run)
+    model.get_layer("standardise").set(MEAN, SD)
+    noise = (MEAN + SD * np.random.default_rng(0).standard_normal((16, LENGTH, CHANNELS))).astype(np.float32)
     features = model(noise)["features"].numpy().reshape(-1, 4)
-    model.get_layer("classifier").get_layer("z_score").set(features.mean(0), features.std(0))
-    made = signatures.Decoder(model, MEAN, SD, MOVEMENTS, STRIDE)
-    version = folder / "1"
+    model.get_layer("head").get_layer("classifier").get_layer("z_score").set(features.mean(0), features.std(0))
+    decoder = Decoder({
+        "kind": "decoder", "family": family, "length": LENGTH, "channels": CHANNELS, "movements": list(MOVEMENTS),
+        "stride": STRIDE, "rate_hz": 2000.0, "features": list(settings.features.names),
+        "mean_v": MEAN.tolist(), "sd_v": SD.tolist()}, model)
+    made, version = signatures.Signatures(decoder), folder / "1"
     signatures.save_decoder(made, version)
     spec = tf.TensorSpec((None, LENGTH, CHANNELS), tf.float32, name="emg")
-    onnx_file.save(made.edge, spec, version / decoder.ONNX_FILE)
-    write_json(version / "model_card.json", {
-        "kind": "decoder", "family": family, "length": LENGTH, "channels": CHANNELS, "movements": list(MOVEMENTS),
-        "mean_v": MEAN.tolist(), "sd_v": SD.tolist(), "recipe": settings.model_dump(mode="json")})
+    onnx_file.save(made.edge, spec, version / engines.ONNX_FILE)
+    decoder.save(version)
     return model, version
 
 
@@ -63,16 +67,15 @@ def peers(model: keras.Model) -> dict[str, Callable]:
         with recurrent.engine("keras"):
             return model(x, training=False)["probabilities"]
 
-    standardised = SimpleNamespace(of=lambda emg: ((emg - MEAN) / SD).astype(np.float32))
-    return {"Keras graph": lambda emg: {"probabilities": stock(tf.constant(standardised.of(emg))).numpy()},
-            "Keras model.predict": lambda emg: model.predict(standardised.of(emg), verbose=0)}
+    return {"Keras graph": lambda emg: {"probabilities": stock(tf.constant(emg)).numpy()},
+            "Keras model.predict": lambda emg: model.predict(emg, verbose=0)}
 
 
-def engines(version: Path) -> dict[str, Callable]:
+def every_engine(version: Path) -> dict[str, Callable]:
     found = {}
-    for name in decoder.ENGINES:
+    for name in engines.ENGINES:
         try:
-            found[name] = decoder.Decoder(version, name)
+            found[name] = engines.Exported(version, name)
         except InputError:
             continue
     return found
@@ -107,13 +110,13 @@ def against(report: Report, family: str, ours: np.ndarray, peer: np.ndarray, nam
 def family_latency(report: Report, family: str, quick: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, version = exported(family, Path(folder))
-        calls = engines(version)
+        calls = every_engine(version)
         windows = (SD * np.random.default_rng(1).standard_normal((20 if quick else 200, LENGTH, CHANNELS))).astype("f")
         wanted = calls["savedmodel"](windows[:4])
         apart = max(float(np.abs(call(windows[:4])[key] - wanted[key]).max() / max(1.0, np.abs(wanted[key]).max()))
                     for call in calls.values() for key in ("probabilities", "features"))
         report.measured(f"{family}: engines differ by at most", 1e6 * apart, "1e-6", 10)
-        auto = decoder.Decoder(version)
+        auto = engines.Exported(version)
         spent = times_ms({"auto": auto} | calls, windows, 2 if quick else 15)
         slow = times_ms({"ours": auto} | peers(model), windows, 1 if quick else 10)
     for name, times in spent.items():

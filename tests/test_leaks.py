@@ -1,4 +1,4 @@
-"""Test repetitions steer nothing: replaced by noise that carries the label, they leave every weight as it was, bit by bit.
+"""Test repetitions steer nothing: replaced by noise that carries the label, they leave every weight as it was.
 
 Over every recipe that ships with splits, and over the experiments.
 """

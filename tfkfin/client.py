@@ -100,7 +100,7 @@ def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, flo
         return lambda answer: (int(answer["label"][0]), float(answer["probabilities"][0].max()))
     if not math.isclose(float(about["rate_hz"]), rate_hz, rel_tol=1e-6):
         raise InputError(f"{client.target.described} expects {float(about['rate_hz']):g} Hz, the recording has "
-                         f"{rate_hz:g}: resample it first (--resample)")
+                         f"{rate_hz:g} Hz: resample it first (--resample)")
     stretch = Decision(int(about["vote"]), float(about["reject"])).start(about["movements"])
 
     def decide(answer: dict) -> tuple[int, float]:
