@@ -3,8 +3,9 @@
     python benchmarks/serving.py [--json FILE] [--quick]
 
 Eight concurrent clients, half REST and half gRPC, one window a request, for 60 s; then 10,000 bad requests mixed with
-as many good ones. The stand-in (tests/serving/standin.py) is a Python process around the official servicer classes and serves
-tests/serving/golden, a tiny model: its latency is that of the transport, no claim about tensorflow_model_server. With
+as many good ones. The stand-in (tests/serving/standin.py) is a Python process around the official servicer classes
+and serves tests/serving/golden, a tiny model: its latency is that of the transport, no claim about
+tensorflow_model_server. With
 TFKFIN_SERVING_URL=http://host:8501 a real server of tests/serving/golden is measured instead.
 """
 

@@ -1,9 +1,10 @@
 """The client over real sockets, against the stand-in or, with TFKFIN_SERVING_URL, a real tensorflow_model_server.
 
 A real one serves tests/serving/golden:  docker run --rm -p 8500:8500 -p 8501:8501 \
-    -v "$PWD/tests/serving/golden:/models" tensorflow/serving --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models
+    -v "$PWD/tests/serving/golden:/models" tensorflow/serving --model_config_file=/models/models.config \
+    --allow_version_labels_for_unavailable_models
 and then:  TFKFIN_SERVING_URL=http://localhost:8501 pytest tests/serving/test_client.py
-(gRPC is expected on port 8500 of that host, or at TFKFIN_SERVING_GRPC=grpc://host:port.)
+(gRPC at port 8500 of the same host, or TFKFIN_SERVING_GRPC=grpc://host:port.)
 """
 
 import os
