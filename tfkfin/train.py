@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
-                   "with the extra [io] also s3://bucket/folder, az://account/container/folder, http://host/folder")
+                   "or http://host/folder; with the extra [io] also s3://bucket/folder, az://account/container/folder")
     p.add_argument("--run", metavar="DIR", help="run folder (default: runs/<recipe>-<digest>)")
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",

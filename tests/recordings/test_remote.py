@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from test_train import TINY, command
 
+from tfkfin import files
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.pipeline import batches, dataset
@@ -60,12 +61,6 @@ def serve():
         server.server_close()
 
 
-@pytest.fixture
-def any_environment(monkeypatch):
-    """http roots take nothing of tensorflow-io, so that their logic is tested in both environments."""
-    monkeypatch.setattr(remote, "find_spec", lambda name: name)
-
-
 def trained(data, run: Path, stage: str = "classify", python: str = sys.executable, **environment) -> dict:
     done = subprocess.run([python, "-m", "tfkfin.train", "--stage", stage, "--data", str(data), "--run", str(run),
                            *TINY, "--set", "imitate.epochs=1", "--set", "imitate.windows_per_epoch=32"],
@@ -88,7 +83,7 @@ def test_a_url_is_told_from_a_folder(folder, url):
     assert remote.url_of(folder) == url
 
 
-@pytest.mark.parametrize("url", ["s3://emg/db2", "az://a/c/db2", "http://127.0.0.1:9/db2"])
+@pytest.mark.parametrize("url", ["s3://emg/db2", "az://a/c/db2"])
 def test_without_the_extra_the_error_names_it(url, monkeypatch):
     monkeypatch.setattr(remote, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'is a remote root.*pip install "tfkfin\[io\]"'):
@@ -107,7 +102,7 @@ def test_importing_it_is_light():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_http_is_listed_by_links_or_by_an_index(tmp_path, serve, any_environment):
+def test_http_is_listed_by_links_or_by_an_index(tmp_path, serve):
     for name in ("a b/S1_E1_A1.mat", "deep/er/S2_E1_A1.mat", "__MACOSX/S3_E1_A1.mat", "notes.txt", "._S4_E1_A1.mat"):
         (tmp_path / "www" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "www" / name).write_bytes(b"x" * len(name))
@@ -121,7 +116,7 @@ def test_http_is_listed_by_links_or_by_an_index(tmp_path, serve, any_environment
     assert not remote._is_safe("../secret.mat") and not remote._is_safe("/etc/S1_E1_A1.mat")
 
 
-def test_http_that_cannot_be_used_says_why(tmp_path, serve, any_environment):
+def test_http_that_cannot_be_used_says_why(tmp_path, serve):
     with pytest.raises(InputError, match="127.0.0.1:9/index.txt cannot be reached: .*refused"):
         ninapro.find("http://127.0.0.1:9")
     with pytest.raises(InputError, match="answers 404"):
@@ -133,7 +128,7 @@ def test_http_that_cannot_be_used_says_why(tmp_path, serve, any_environment):
         ninapro.find(serve(tmp_path), (9,))
 
 
-def test_only_what_is_wanted_and_what_changed_is_fetched(tiny_db2, tmp_path, serve, any_environment):
+def test_only_what_is_wanted_and_what_changed_is_fetched(tiny_db2, tmp_path, serve):
     shutil.copytree(tiny_db2, tmp_path / "www")
     url = serve(tmp_path / "www")
     mine = ninapro.find(url, (1,))
@@ -147,10 +142,10 @@ def test_only_what_is_wanted_and_what_changed_is_fetched(tiny_db2, tmp_path, ser
     assert sum(line.startswith("GET") and ".mat" in line for line in serve.requests) == 3
     changed.write_bytes(b"shorter")
     assert ninapro.find(url, (1,))[0].path.read_bytes() == b"shorter"
-    assert not list(remote.cache_folder().rglob("*.part"))
+    assert not list(files.cache("remote").rglob("*.part"))
 
 
-def test_own_recordings_come_with_their_sheet(tmp_path, serve, any_environment):
+def test_own_recordings_come_with_their_sheet(tmp_path, serve):
     (tmp_path / "recordings.toml").write_text(
         'rate_hz = 1000\nunit = "mV"\nfiles = "p{subject}.csv"\nchannels = ["a", "b"]\nlabel = "m"\n')
     rows = "\n".join(f"{i % 7},{i % 5},{int(10 < i < 30)}" for i in range(50))
@@ -159,7 +154,7 @@ def test_own_recordings_come_with_their_sheet(tmp_path, serve, any_environment):
     assert file.subject == 3 and ninapro.read(file).num_channels == 2
 
 
-def test_the_cache_is_bounded_and_forgets_the_longest_unused(tmp_path, serve, any_environment, cache, monkeypatch):
+def test_the_cache_is_bounded_and_forgets_the_longest_unused(tmp_path, serve, cache, monkeypatch):
     for i in (1, 2, 3):
         (tmp_path / "www").mkdir(exist_ok=True)
         (tmp_path / "www" / f"S{i}_E1_A1.mat").write_bytes(bytes(1000))
@@ -176,14 +171,14 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(tmp_path, serve, an
         ninapro.find(url, (1,))
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, serve, any_environment, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, serve, monkeypatch):
     (tmp_path / "S1_E1_A1.mat").write_bytes(bytes(1000))
     monkeypatch.setenv("TFKFIN_CACHE", str(tmp_path / "S1_E1_A1.mat"))
     with pytest.raises(InputError, match="the cache .* cannot be written: Not a directory"):
         ninapro.find(serve(tmp_path))
 
 
-def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, any_environment, cache, monkeypatch):
+def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, cache, monkeypatch):
     (tmp_path / "S1_E1_A1.mat").write_bytes(bytes(1000))
     url = serve(tmp_path)
     monkeypatch.setattr(webroot, "fetch", lambda url, targets: [p.write_bytes(b"x") and n for n, p in targets.items()])
@@ -192,7 +187,6 @@ def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, any_environment,
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-@with_tfio
 def test_http_trains_as_the_folder_does(tiny_db2, local, tmp_path, serve):
     there = trained(serve(tiny_db2), tmp_path / "run")
     assert there["accuracy"] == local["accuracy"] and there["dataset"] == local["dataset"]

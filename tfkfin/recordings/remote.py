@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from tfkfin.console import InputError, log
+from tfkfin.files import cache
 
 _URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)
 _KINDS = (".mat", ".csv", ".npy", ".npz", ".toml")
@@ -28,13 +29,6 @@ def url_of(folder: str | Path) -> str | None:
     return f"{found[1].lower()}://{str(folder)[found.end():].rstrip('/')}" if found else None
 
 
-def cache_folder() -> Path:
-    """Where fetched recordings lie."""
-    own = os.environ.get("TFKFIN_CACHE")
-    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfkfin"
-    return folder / "remote"
-
-
 class Tree:
     """The recordings below a URL, each with the place it has on this machine once it is fetched.
 
@@ -42,16 +36,16 @@ class Tree:
         url: as `url_of` gives it.
 
     Raises:
-        InputError: tensorflow-io is not installed, or the root cannot be listed.
+        InputError: an object store without tensorflow-io, or the root cannot be listed.
     """
 
     def __init__(self, url: str):
-        if find_spec("tensorflow_io") is None:
+        if not url.startswith("http") and find_spec("tensorflow_io") is None:
             raise InputError(f'{url} is a remote root, and those need tensorflow-io: pip install "tfkfin[io]" in an '
                              "environment of Python 3.11 or 3.12 of its own, or copy the recordings to a folder here")
         from tfkfin.recordings import objectstore, webroot
 
-        self.url, self.folder = url, cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.url, self.folder = url, cache("remote") / hashlib.sha256(url.encode()).hexdigest()[:16]
         self._store = webroot if url.startswith("http") else objectstore
         there = self._store.listing(url)
         self._stamps = {self.folder / name: stamp for name, stamp in there.items() if _is_safe(name)}
@@ -125,7 +119,7 @@ def _make_room(needed: int, kept: set[Path]) -> None:
         limit = float(os.environ.get("TFKFIN_CACHE_GB") or 50)
     except ValueError:
         raise InputError(f"TFKFIN_CACHE_GB must be a number. Received: {os.environ['TFKFIN_CACHE_GB']!r}") from None
-    folder = cache_folder()
+    folder = cache("remote")
     folder.mkdir(parents=True, exist_ok=True)
     there = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in folder.rglob("*")
                    if p.is_file() and not p.name.startswith("."))
