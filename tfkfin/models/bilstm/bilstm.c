@@ -7,8 +7,9 @@
  * Units are padded to a multiple of 8 (U -> Up) with zero weights: a padded unit stays at zero and its gradients are
  * dropped. Gate rows are ordered [unit][i, f, g, o]; Keras orders them [gate][unit].
  *
- * Entry points take an int64 array dims = {N, T, D, U, L, both}; they have many arguments because ctypes calls them
- * directly with plain pointers and a struct would have to be kept in step in two languages.
+ * README.md has every layout and what each entry point reads and writes. Entry points take an int64 array dims
+ * = {N, T, D, U, L, both}; they have many arguments because ctypes calls them directly with plain pointers and a struct
+ * would have to be kept in step in two languages.
  */
 #ifndef NV
 #include <stddef.h>
@@ -367,6 +368,7 @@ static void FN(store_out)(const Net *n, long first, long d, const float *h, floa
         for (long u = 0; u < n->U; u++) o[s * width + u] = ROW(h, u)[s];
 }
 
+/* The gates' and cells' places lie beyond an inference state: gs and cs are used in training only. */
 static void FN(layer)(const Net *n, long first, long train, long l, long d, const float *packed, float *state,
                       float *out) {
     const long top = l == n->L - 1, Up = n->Up, W = rows_apart(n, 1), in_rows = rows_apart(n, l);
