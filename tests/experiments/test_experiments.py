@@ -317,7 +317,8 @@ def test_html_is_one_file_with_its_plots(course):
     assert len(images) == len(list((course.folder / "plots").glob("*.png"))) - 1  # one is the stage's own
     for image in images:
         assert base64.b64decode(image.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
-    assert "http" not in text.replace("https://", "http") and "<script" not in text and "NaN" not in text
+    assert "http" not in text.replace("https://", "http") and "<script" not in text
+    assert "NaN" not in re.sub(r"data:[^\"]*", "", text)  # base64 may hold these letters by chance
 
 
 def test_groups_are_who_pretrained_and_who_did_not(course, tiny_db2, tmp_path):
