@@ -17,8 +17,15 @@ def tiny_db2(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """A folder of recorded signals, from the environment variable TFKFIN_REAL_DATA."""
+def real_sets() -> list[Path]:
+    """Folders of recorded signals, one a set: those in the folder TFKFIN_REAL_DATA, or that folder itself."""
     if "TFKFIN_REAL_DATA" not in os.environ:
         pytest.skip("TFKFIN_REAL_DATA names no folder of recorded signals")
-    return Path(os.environ["TFKFIN_REAL_DATA"])
+    root = Path(os.environ["TFKFIN_REAL_DATA"])
+    return sorted(folder for folder in root.iterdir() if folder.is_dir()) or [root]
+
+
+@pytest.fixture(scope="session")
+def real_data(real_sets) -> Path:
+    """The first set: one session of several people, in volts."""
+    return real_sets[0]

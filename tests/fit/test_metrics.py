@@ -38,10 +38,3 @@ def test_confusion_is_scikit_learns():
     labels = [1, 2, 4, 9]
     true, predicted = rng.choice(labels, (2, 300))
     np.testing.assert_array_equal(metrics.confusion(true, predicted, labels), confusion_matrix(true, predicted))
-
-
-def test_rejection_scores_what_is_decided():
-    probabilities = np.array([[0.7, 0.3], [0.4, 0.6], [0.55, 0.45], [0.5, 0.5]])
-    scores = metrics.rejection(np.array([0, 0, 1, 1]), probabilities, 0.6)
-    assert scores == {"threshold": 0.6, "decided": 0.5, "accuracy": 0.5}  # the first rightly, the second wrongly
-    assert metrics.rejection(np.array([0, 0, 1, 1]), probabilities, 0.9)["accuracy"] is None

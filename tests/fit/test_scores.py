@@ -1,0 +1,47 @@
+"""Scores of decisions: by hand, and against a whole recording decided as one stream."""
+
+import numpy as np
+import pytest
+
+from tfkfin.fit.scores import decided, score
+from tfkfin.models.decision import Decision
+from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import Segment, starts
+
+LABELS = (2, 7)
+
+
+def test_a_rejected_decision_is_wrong():
+    true, given = np.array([2, 2, 7, 7, 7]), np.array([2, -1, 7, 2, -1])
+    scores = score(true, given, LABELS, 0.6)
+    assert scores["accuracy"] == 0.4 and scores["confusion"] == [[1, 0], [1, 1]]
+    assert scores["rejection"] == {"threshold": 0.6, "decided": 0.6, "accuracy": pytest.approx(2 / 3)}
+    assert "rejection" not in score(true, given, LABELS)
+    assert score(true, np.full(5, -1), LABELS, 0.9)["rejection"]["accuracy"] is None
+
+
+@pytest.mark.parametrize("vote", [1, 2, 5])
+def test_windows_are_decided_as_one_stream_decides_them(vote):
+    """Two segments of a recording, kept with what lies before them; the second begins where the stream's grid does."""
+    length, stride = 8, 4
+    emg = np.random.default_rng(1).standard_normal((200, 2)).astype(np.float32)
+
+    def probabilities(windows):
+        p = 1 / (1 + np.exp(-windows.mean(axis=(1, 2)) * 9))
+        return np.stack([p, 1 - p], 1).astype(np.float32)
+
+    whole = np.stack([emg[s : s + length] for s in range(0, 200 - length + 1, stride)])
+    stream, voted = Decision(vote, 0.55)(probabilities(whole), LABELS)
+    segments, lead = [Segment(8, 60, 2, 1), Segment(100, 160, 7, 2)], (vote - 1) * stride
+    kept, moved, stretches = [], [], []
+    for s in segments:
+        begin, at = max(0, s.start - lead), sum(map(len, kept))
+        stretches.append((at, begin))
+        moved.append(Segment(at + s.start - begin, at + s.stop - begin, s.movement, s.repetition))
+        kept.append(emg[begin : s.stop])
+    part = Subject(1, np.concatenate(kept), starts(moved, length, stride), np.zeros(2), np.ones(2),
+                   np.array(stretches))
+    labels, p = decided(part, lambda every: probabilities(every.volts(length)), Decision(vote, 0.55), LABELS, stride)
+    np.testing.assert_array_equal(labels, stream[part.places // stride])
+    np.testing.assert_allclose(p, voted[part.places // stride], atol=1e-6)
+    assert len(labels) == 12 + 14
