@@ -85,7 +85,7 @@ class Search:
         """Runs a trial, or resumes it, or takes what it gave; returns its mean accuracy.
 
         Raises:
-            InputError: the settings do not fit the recordings; `failed.json` says so too, for the chief to read.
+            InputError: the settings do not fit the recordings; a file beside the trial says so, for the chief to read.
         """
         import keras
         from filelock import FileLock
@@ -93,11 +93,11 @@ class Search:
         from tfkfin.fit.stages import run_stage
 
         trial = self.trial(settings)
-        failed = trial.folder / "failed.json"
+        failed = _failed(trial)
         trial.folder.parent.mkdir(exist_ok=True)
         with FileLock(f"{trial.folder}.lock"):  # workers may be given equal trials
-            trial = open_run(trial.recipe, trial.folder)
             try:
+                trial = open_run(trial.recipe, trial.folder)
                 if trial.done(self.stage) is None or not trial.results():
                     keras.utils.clear_session()
                     run_stage(trial, self.stage)
@@ -116,7 +116,7 @@ class Search:
             if (scores := trial.done(self.stage)) is not None:
                 row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
             else:
-                row |= _read(trial.folder / "failed.json") or {"error": "not finished"}
+                row |= _read(_failed(trial)) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any], writes: bool = True) -> bool:
@@ -165,6 +165,10 @@ def _keep(folder: Path, text: str) -> str:
         if path.read_text(encoding="utf-8") == text:
             return path.name
     raise InputError(f"{folder} is full of winners: give another folder with --run")
+
+
+def _failed(trial: Run) -> Path:
+    return trial.folder.with_name(f"{trial.folder.name}.failed.json")
 
 
 def _read(path: Path) -> dict[str, Any]:
