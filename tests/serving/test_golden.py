@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import serving_cases as cases
 from google.protobuf import text_format
 
@@ -91,3 +92,10 @@ def test_shipped_config_serves_what_is_there():
 
 def test_golden_config_serves_what_is_there():
     assert names_in(cases.GOLDEN / "models.config") == [m.name for m in shelf.models(cases.GOLDEN)]
+
+
+@pytest.mark.parametrize("name", ["bilstm", "conv", "dense"])
+def test_shipped_fins_load_in_a_process_that_has_loaded_nothing_else(name):
+    code = f"from tfkfin.models import presets; print(presets.features(presets.load({name!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "'ENT', 'RMS', 'VAR', 'SSI'" in done.stdout, done.stderr[-500:]

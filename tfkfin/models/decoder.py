@@ -116,13 +116,10 @@ class Decoder:
         if not found or not (folder / CARD).is_file():
             raise InputError(f"{folder} holds no whole decoder ({FILE} with {CARD}); one of an older tfkfin has to be "
                              "trained or exported anew")
-        import keras
-
-        from tfkfin.models import fins, layers  # noqa: F401  what a network is made of registers itself
-        from tfkfin.models.bilstm import layer  # noqa: F401
+        from tfkfin.models import saving
 
         try:
             return cls(json.loads((folder / CARD).read_text(encoding="utf-8")),
-                       keras.saving.load_model(found[0], compile=False))
+                       saving.load(found[0]))
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise InputError(f"{found[0]} cannot be loaded: {' '.join(str(error).split())[:200]}") from None

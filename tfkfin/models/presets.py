@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 
 from tfkfin.console import InputError, log
-from tfkfin.models import fins
+from tfkfin.models import fins, saving
 from tfkfin.models.shelf import card, find
 from tfkfin.recipe import Fin
 
@@ -21,7 +21,7 @@ def load(name: str | Path) -> keras.Model:
     path = find(name) / KERAS_FILE
     if not path.is_file():
         raise InputError(f"{path.parents[1]} holds no FINs to start from ({KERAS_FILE} is missing)")
-    return keras.saving.load_model(path, compile=False)
+    return saving.load(path)
 
 
 def features(bank: keras.Model) -> tuple[str, ...]:

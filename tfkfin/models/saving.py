@@ -1,0 +1,20 @@
+"""Loading what was saved: whatever a saved model may hold registers itself first."""
+
+import importlib
+from pathlib import Path
+
+import keras
+
+from tfkfin import registry
+
+
+def load(path: Path) -> keras.Model:
+    """A `.keras` file of tfkfin's, in Keras's safe mode.
+
+    Raises:
+        ValueError, TypeError, KeyError, OSError: it is damaged, or no such file.
+    """
+    rooms = [f"tfkfin.models.{room}.{name}" for room in ("fins", "heads") for name in registry.names(f"models/{room}")]
+    for module in ("tfkfin.models.layers", "tfkfin.models.bilstm.layer", *rooms):
+        importlib.import_module(module)
+    return keras.saving.load_model(path, compile=False)
