@@ -89,11 +89,10 @@ def evaluate_run(folder: Path, data: str | None) -> dict:
         opened.dataset = open_dataset(recipe, data)
     elif recipe.source.kind == "recordings":
         opened.claim()
-    dataset, decoders = opened.dataset, {s: finetune.load(opened, s) for s in opened.dataset.split.subjects}
-    memory = max(decoder.decision.memory for decoder in decoders.values())
-    scores = {subject.number: _scored(decoders[subject.number], subject.select(dataset.split.test_repetitions),
-                                      dataset.stride)
-              for subject in dataset.subjects(memory=memory)}
+    dataset = opened.dataset
+    scores = {subject.number: _scored(finetune.load(opened, subject.number),
+                                      subject.select(dataset.split.test_repetitions), dataset.stride)
+              for subject in dataset.subjects(memory=recipe.classifier.vote - 1)}
     return _summary(scores, dataset.movements, recipe.features.names, dataset.synthetic)
 
 

@@ -59,6 +59,13 @@ def test_the_resampling_filter_stays_on_its_side():
     np.testing.assert_allclose(first[700:1100], whole[700:1100], atol=1e-6)  # inside, it is SciPy's
 
 
+@pytest.mark.parametrize("rate", [100, 999, 1999, 2001, 2048, 1259.259, 1111.1])
+def test_rates_are_met(rate):
+    made = resampled(Recording(1, 1, np.ones((4000, 1), np.float32), np.ones(4000, np.int16), np.ones(4000, np.int16),
+                               rate, Path("x"), ()), 2000.0)
+    assert abs(len(made.emg) - 4000 * 2000 / rate) <= 1 + (rate != int(rate))
+
+
 def test_a_fingerprint_is_of_content_wherever_it_lies(tmp_path):
     for name, text in (("a", "one"), ("b", "two"), ("c", "one")):
         (tmp_path / name).write_text(text)

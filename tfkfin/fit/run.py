@@ -2,8 +2,8 @@
 
 import os
 import platform
-import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -143,8 +143,10 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
         if not kept.is_file():
             write_text(kept, recipe.to_toml())
     except BaseException:
-        if new:
-            shutil.rmtree(folder, ignore_errors=True)
+        if new:  # what was just made, and only if nobody else has put something there
+            (folder / "recordings.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
         raise
     return opened
 

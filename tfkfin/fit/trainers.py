@@ -60,7 +60,8 @@ class HeadTrainer:
         """
         self.restart()
         options, epochs = self.options, epochs or self.options.epochs
-        heads.kind(self.kind).prepare(self.model, [features])
+        if prepare := heads.kind(self.kind).prepare:
+            prepare(self.model, [features])
         steps = epochs * -(-len(labels) // options.batch_size)
         data = batches.of_features(features, labels, options.batch_size, seed)
         cosine = [training.Cosine([self.optimizer], steps)] if options.schedule == "cosine" else []

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tfkfin.console import InputError
 from tfkfin.recordings.recording import Recording
 
 
@@ -29,7 +30,10 @@ def resampled(recording: Recording, rate_hz: float, cuts: Sequence[int] = ()) ->
 
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:
-    ratio = Fraction(wanted / rate).limit_denominator(1000)  # off by half a sample in a million at the most
+    """Exact for rates of whole hertz up to 10 kHz; of others, known to the millihertz, off by 50 millionths at most."""
+    ratio = Fraction(round(wanted * 1000), max(1, round(rate * 1000))).limit_denominator(10_000)
+    if not ratio:
+        raise InputError(f"{rate:g} Hz cannot be resampled to {wanted:g} Hz: check the recording's rate")
     return ratio.numerator, ratio.denominator
 
 

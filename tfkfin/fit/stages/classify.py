@@ -30,7 +30,7 @@ def classify(run: Run) -> dict:
             history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
 
         def probabilities(part):
-            features = true_features(part)
+            features = test[0] if part is parts[1] else true_features(part)
             return trainer.predict(part, features) if solved else trainer.predict(features, 4096)
 
         labels, _ = decided(parts[1], probabilities, _subjects.decision(run), dataset.movements, dataset.stride)

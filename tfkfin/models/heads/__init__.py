@@ -24,12 +24,19 @@ class Head:
         solve: sets the classifier's weights in closed form from [features] or [features, described] and class
             indices (N,); None: it is trained by gradients.
         prepare: sets statistics from the same before training; None: nothing to set.
+
+    Raises:
+        ValueError: it describes windows and is not solved: what is trained sees features alone.
     """
 
     classifier: Callable[..., keras.Model]
     describe: Callable[..., keras.layers.Layer] | None = None
     solve: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
+
+    def __post_init__(self):
+        if self.describe and not self.solve:
+            raise ValueError("`describe` needs `solve`: a trained head sees features alone. Received: solve=None")
 
 
 def kind(name: str) -> Head:
