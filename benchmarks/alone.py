@@ -121,10 +121,9 @@ def classify(folder: str, subjects: str, epochs: str) -> dict:
         scores = stages.run_stage(run, "classify")
         total, cpu = time.perf_counter() - began, time.process_time() - began_cpu
         each = [run.done("classify", f"S{s}")["seconds"] for s in run.dataset.split.subjects]
-        counts = run.dataset.counts[run.dataset.split.subjects[0]]
     return {"seconds": each, "total_s": total, "cpu_s": cpu, "resident_mb": resident[: len(each)],
             "graphs": graphs[: len(each)],
-            "windows": sum(counts[r] for r in run.dataset.split.train_repetitions),
+            "windows": run.dataset.count(run.dataset.split.subjects[0], "train"),
             "accuracy": scores["accuracy"]["mean"], "peak_mb": peak_mb()}
 
 

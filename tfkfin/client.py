@@ -149,16 +149,17 @@ def main(argv: list[str]) -> None:
 
 
 def _read(path: Path):
-    from tfkfin.recordings.readers import ninapro
+    from tfkfin.recordings import readers
+    from tfkfin.recordings.recording import RecordingFile
 
     if not path.is_file():
         raise InputError(f"{path} is not there")
     if path.suffix.lower() == ".mat":
-        return ninapro.read(ninapro.RecordingFile(path, 0, 1))
-    files = [file for file in ninapro.find(path.parent) if file.path.samefile(path)]
+        return readers.read(RecordingFile(path, 0))
+    files = [file for file in readers.find(path.parent) if file.path.samefile(path)]
     if not files:
         raise InputError(f"{path} is no recording that {path.parent}/recordings.toml names")
-    return ninapro.read(files[0])
+    return readers.read(files[0])
 
 
 def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:

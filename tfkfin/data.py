@@ -135,10 +135,10 @@ def _add_plot(commands) -> None:
 
 def _plot(options) -> None:
     from tfkfin.pipeline import picture
-    from tfkfin.recordings.readers import ninapro
+    from tfkfin.recordings import readers
 
-    file = ninapro.find(options.folder, (options.subject,), options.exercise)[0]
-    picture.draw(ninapro.read(file), options.movement, options.to, options.length, options.stride)
+    file = readers.find(options.folder, (options.subject,), options.exercise)[0]
+    picture.draw(readers.read(file), options.movement, options.to, options.length, options.stride)
     log.info("wrote %s", options.to)
 
 
@@ -147,12 +147,12 @@ def _recordings(options, subjects: tuple[int, ...] | None):
     from rich.console import Console
     from rich.progress import track
 
-    from tfkfin.recordings.readers import ninapro
+    from tfkfin.recordings import readers
 
-    files = ninapro.find(options.folder, subjects, options.exercise)
+    files = readers.find(options.folder, subjects, options.exercise)
     for file in track(files, "reading", console=Console(stderr=True), transient=True):
         try:
-            yield file, ninapro.read(file), None
+            yield file, readers.read(file), None
         except InputError as error:
             yield file, None, error
 

@@ -47,18 +47,19 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
     from tfkfin.models import fins as fin
     from tfkfin.models import presets
     from tfkfin.pipeline import dataset
-    from tfkfin.recordings.readers import ninapro
+    from tfkfin.recordings import readers
 
     trained = presets.load(name)
     length, names = trained.input_shape[1], presets.features(trained)
     rate = presets.rate_hz(name)
     window = recipes.Window(length_ms=1000 * length / rate, stride_ms=stride_ms, rate_hz=rate)
-    files = ninapro.find(data, subjects, exercise)
+    files = readers.find(data, subjects, exercise)
+    subjects = readers.by_subject(files)
     true, imitated, by_subject, predictors = [], [], {}, {}
-    for file in files:
-        subject, rate = dataset.whole(file, window)
+    for number, own in subjects.items():
+        subject, rate = dataset.whole(own, window)
         count = len(subject.windows)
-        share = min(count, -(-max_windows // len(files))) if max_windows else count
+        share = min(count, -(-max_windows // len(subjects))) if max_windows else count
         chosen = np.unique(np.linspace(0, count - 1, share).astype(int))
         targets = subject.features(names, length, rate)[chosen]
         channels = subject.emg.shape[1]
@@ -68,12 +69,12 @@ def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, 
                                   for part in np.array_split(chosen, -(-len(chosen) // 256))])
         true.append(targets.reshape(-1, len(names)))
         imitated.append(outputs.reshape(-1, len(names)))
-        by_subject[str(file.subject)] = {n: metrics.r2(targets[..., i], outputs[..., i]) for i, n in enumerate(names)}
-        said = "  ".join(f"{n} {v:.3f}" for n, v in by_subject[str(file.subject)].items())
-        log.info("S%d: R² %s", file.subject, said)
+        by_subject[str(number)] = {n: metrics.r2(targets[..., i], outputs[..., i]) for i, n in enumerate(names)}
+        said = "  ".join(f"{n} {v:.3f}" for n, v in by_subject[str(number)].items())
+        log.info("S%d: R² %s", number, said)
     true, imitated = np.concatenate(true), np.concatenate(imitated)
     scores = {"model": str(name), "fin": metrics.imitation(true, imitated, names), "subjects": by_subject,
-              "windows": len(true), "synthetic": any(ninapro.header(file).synthetic for file in files)}
+              "windows": len(true), "synthetic": any(readers.header(file).synthetic for file in files)}
     return scores, (true, imitated, names)
 
 
@@ -91,7 +92,7 @@ def evaluate_run(folder: Path, data: str | None) -> dict:
         opened.claim()
     dataset = opened.dataset
     scores = {subject.number: _scored(finetune.load(opened, subject.number),
-                                      subject.select(dataset.split.test_repetitions), dataset.stride)
+                                      subject.select(dataset.part("test")), dataset.stride)
               for subject in dataset.subjects(memory=recipe.classifier.vote - 1)}
     return _summary(scores, dataset.movements, recipe.features.names, dataset.synthetic)
 
@@ -99,26 +100,27 @@ def evaluate_run(folder: Path, data: str | None) -> dict:
 def evaluate_saved(folder: Path, arguments: argparse.Namespace) -> dict:
     """Scores a SavedModel, raw volts in, on whole recordings or some of their repetitions."""
     from tfkfin.pipeline import dataset
-    from tfkfin.recordings.readers import ninapro
+    from tfkfin.recordings import readers
     from tfkfin.serving.engines import Exported
 
     decoder = Exported(folder, "savedmodel")
     card, rate = decoder.card, float(decoder.card["rate_hz"])
     window = recipes.Window(length_ms=1000 * decoder.length / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
     scores, seen, synthetic = {}, set(), False
-    for file in ninapro.find(arguments.data, _numbers(arguments.subjects), arguments.exercise):
-        subject, _ = dataset.whole(file, window, decoder.decision.memory)
+    files = readers.find(arguments.data, _numbers(arguments.subjects), arguments.exercise)
+    for number, own in readers.by_subject(files).items():
+        subject, _ = dataset.whole(own, window, decoder.decision.memory)
         if subject.emg.shape[1] != decoder.channels:
-            raise InputError(f"{file.path} has {subject.emg.shape[1]} channels, the model {decoder.channels}")
+            raise InputError(f"{own[0].path} has {subject.emg.shape[1]} channels, the model {decoder.channels}")
         wanted = _numbers(arguments.repetitions) or np.unique(subject.windows.repetitions)
         subject = subject.select(wanted)
         if unknown := sorted(set(subject.windows.movements.tolist()) - set(card["movements"])):
-            raise InputError(f"{file.path} has movements {unknown} that the model does not know: {card['movements']}")
+            raise InputError(f"{own[0].path} has movements {unknown} that the model does not know: {card['movements']}")
         seen |= set(subject.windows.repetitions.tolist())
-        synthetic |= ninapro.header(file).synthetic
+        synthetic |= any(readers.header(file).synthetic for file in own)
         subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # true features' too
         stride = dataset.windows.samples(arguments.stride_ms, rate)
-        scores[file.subject] = _scored(decoder, subject, stride)
+        scores[number] = _scored(decoder, subject, stride)
     about = card.get("dataset") or {}
     learnt = sorted(seen & {*about.get("train_repetitions", ()), *about.get("finetune_repetitions", ())})
     summary = _summary(scores, tuple(card["movements"]), tuple(card["features"]), synthetic)

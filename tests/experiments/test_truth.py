@@ -20,9 +20,9 @@ def test_the_label_ahead_is_that_of_the_last_sample_plus_the_horizon():
 def test_targets_begin_at_the_windows_own_last_sample(monkeypatch):
     labels = np.repeat([1, 0, 2], 10).astype(np.int16)
     header = SimpleNamespace(rate_hz=1000.0, labels=labels, repetitions=np.where(labels > 0, 1, 0))
-    monkeypatch.setattr(horizon.ninapro, "header", lambda file: header)
-    data = SimpleNamespace(files={1: None}, rate_hz=1000.0, length=4)
-    subject = SimpleNamespace(number=1, places=np.array([0, 5, 6]))  # last samples 3, 8, 9
+    monkeypatch.setattr(horizon.readers, "header", lambda file: header)
+    data = SimpleNamespace(files={1: (None,)}, rate_hz=1000.0, length=4)
+    subject = SimpleNamespace(number=1, places=np.array([0, 5, 6]), files=np.zeros(3, int))  # last samples 3, 8, 9
     assert horizon.targets(data, subject, 1)[0].tolist() == [1, 1, 0]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tfkfin.fit import training
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.models import fins
-from tfkfin.recordings.recording import Recording
+from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.recordings.resampling import resampled
 
 rng = np.random.default_rng(4)
@@ -47,7 +47,7 @@ def test_the_resampling_filter_stays_on_its_side():
     cuts = [301, 602]
 
     def made(emg):
-        return resampled(Recording(1, 1, emg, nothing, nothing, 1000.0, Path("x"), ()), 2000.0, cuts).emg
+        return resampled(Recording(RecordingFile(Path("x"), 1), emg, nothing, nothing, 1000.0), 2000.0, cuts).emg
 
     other = emg.copy()
     other[301:602] = 7
@@ -55,14 +55,14 @@ def test_the_resampling_filter_stays_on_its_side():
     assert len(first) == 1800
     np.testing.assert_array_equal(first[:602], second[:602])
     np.testing.assert_array_equal(first[1204:], second[1204:])
-    whole = resampled(Recording(1, 1, emg, nothing, nothing, 1000.0, Path("x"), ()), 2000.0).emg
+    whole = resampled(Recording(RecordingFile(Path("x"), 1), emg, nothing, nothing, 1000.0), 2000.0).emg
     np.testing.assert_allclose(first[700:1100], whole[700:1100], atol=1e-6)  # inside, it is SciPy's
 
 
 @pytest.mark.parametrize("rate", [100, 999, 1999, 2001, 2048, 1259.259, 1111.1])
 def test_rates_are_met(rate):
-    made = resampled(Recording(1, 1, np.ones((4000, 1), np.float32), np.ones(4000, np.int16), np.ones(4000, np.int16),
-                               rate, Path("x"), ()), 2000.0)
+    ones = np.ones(4000, np.int16)
+    made = resampled(Recording(RecordingFile(Path("x"), 1), np.ones((4000, 1), np.float32), ones, ones, rate), 2000.0)
     assert abs(len(made.emg) - 4000 * 2000 / rate) <= 1 + (rate != int(rate))
 
 

@@ -9,14 +9,14 @@ from tfkfin import recipe as recipes
 from tfkfin.console import InputError, format_numbers, parse_numbers
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline.windows import Segment, Windows, segments, starts
-from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings import readers
 
 WINDOWS = Windows(np.arange(6), np.array([1, 1, 1, 2, 2, 2], np.int16), np.array([1, 2, 3, 1, 2, 3], np.int16))
 
 
 def test_no_raw_sample_is_on_both_sides(tiny_db2):
-    for file in ninapro.find(tiny_db2):
-        recording = ninapro.read(file)
+    for file in readers.find(tiny_db2):
+        recording = readers.read(file)
         every = starts(segments(recording.labels, recording.repetitions), 600, 20)
         sides = [splits.select(every, chosen) for chosen in ((1, 3, 4, 6), (2, 5))]
         train, test = (set((side.starts[:, None] + np.arange(600)).ravel().tolist()) for side in sides)
@@ -81,7 +81,7 @@ def test_statistics_are_of_the_segments_alone(order):
     emg[1000:2000] = 1e3  # outside the segments: must not count
     parts = [Segment(0, 1000, 1, 1), Segment(2000, 2500, 2, 1), Segment(4000, 5000, 1, 3)]
     picked = np.array([emg[i] for s in parts for i in range(s.start, s.stop)], np.float64)
-    mean, sd = splits.statistics(emg, parts)
+    mean, sd = splits.moments(emg, parts).statistics()
     np.testing.assert_allclose(mean, picked.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(sd, picked.std(axis=0), rtol=1e-12)
     assert mean.dtype == sd.dtype == np.float64
@@ -89,7 +89,7 @@ def test_statistics_are_of_the_segments_alone(order):
 
 def test_statistics_keep_their_digits_on_a_large_offset():
     emg = (1.0 + 1e-5 * np.random.default_rng(1).standard_normal((200_000, 1))).astype(np.float32)
-    _, sd = splits.statistics(emg, [Segment(0, len(emg), 1, 1)])
+    _, sd = splits.moments(emg, [Segment(0, len(emg), 1, 1)]).statistics()
     np.testing.assert_allclose(sd, emg.astype(np.float64).std(axis=0), rtol=1e-9)
 
 
@@ -97,14 +97,14 @@ def test_flat_channels_standardise_to_zero():
     emg = np.full((1000, 3), 0.1, np.float32)
     emg[:, 1] = 0
     emg[::2, 2] = 0.2
-    mean, sd = splits.statistics(emg, [Segment(0, 333, 1, 1), Segment(400, 777, 1, 2)])
+    mean, sd = splits.moments(emg, [Segment(0, 333, 1, 1), Segment(400, 777, 1, 2)]).statistics()
     assert sd[:2].tolist() == [1, 1] and sd[2] != 1
     np.testing.assert_allclose(((emg - mean) / sd)[:, :2], 0, atol=1e-8)
 
 
 def test_no_training_sample():
     with pytest.raises(InputError, match="no training sample"):
-        splits.statistics(np.ones((10, 2), np.float32), [])
+        splits.moments(np.ones((10, 2), np.float32), []).statistics()
 
 
 def test_windows_that_teach_may_lie_closer_than_those_that_test(tiny_db2):
@@ -115,7 +115,7 @@ def test_windows_that_teach_may_lie_closer_than_those_that_test(tiny_db2):
         own = subject.select(repetitions).windows
         steps = np.diff(own.starts)[(np.diff(own.movements) == 0) & (np.diff(own.repetitions) == 0)]
         assert set(steps.tolist()) == {samples}
-    assert sum(opened.counts[1].values()) == len(subject.windows)
+    assert sum(opened.windows[1].values()) == len(subject.windows)
     alike = dataset.open_dataset(recipes.load(settings=settings | {"window.train_stride_ms": 0}), tiny_db2).load(1)
     one, other = (s.select((2, 5)).windows for s in (alike, subject))
     for name in ("starts", "movements", "repetitions"):

@@ -18,9 +18,8 @@ from fault_server import cut, damaged, endless, length, page, running, squeezed,
 
 from tfkfin.console import InputError, run
 from tfkfin.data import main
-from tfkfin.recordings import synthetic
+from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.download import archive, download, order, transfer
-from tfkfin.recordings.readers import ninapro
 
 PATIENCE = transfer.Patience(tries=3, stall_s=0.4, backoff_s=0.01)
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"
@@ -84,7 +83,7 @@ def test_a_first_run_fetches_and_unpacks_and_a_second_asks_the_server_nothing(se
     assert set(tree(tmp_path)) == {"SHA256SUMS", *(f"DB2_s{n}.zip" for n in (1, 2, 3)),
                                    *(f"DB2_s{n}/S{n}_E1_A1.mat" for n in (1, 2, 3))}
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path).returncode == 0
-    assert len(ninapro.find(tmp_path)) == 3
+    assert len(readers.find(tmp_path)) == 3
     before, count = tree(tmp_path), len(server.requests)
     outcomes, _ = fetch(server, tmp_path, (1, 2, 3))
     assert {o.state for o in outcomes} == {"there already"} and len(server.requests) == count
@@ -212,7 +211,7 @@ def test_files_that_changed_are_set_aside_not_deleted(server, tmp_path, recordin
     assert_there(tmp_path, recordings)
     assert target.with_name(target.name + ".changed1").read_bytes() == b"mine"
     assert kept.with_name(kept.name + ".changed1").read_bytes() == b"also mine"
-    assert len(ninapro.find(tmp_path)) == 1
+    assert len(readers.find(tmp_path)) == 1
 
 
 def test_files_of_the_user_are_used_where_they_are_and_never_touched(server, tmp_path, recordings, archives):

@@ -9,7 +9,9 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from tfkfin.console import InputError
+from tfkfin.recordings import readers
 from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings.recording import RecordingFile, flat_channels
 
 T, C = 4000, 12
 
@@ -29,7 +31,7 @@ def contents(channels: int = C, **changes) -> dict:
 def write(folder, name="S1_E1_A1.mat", **changes):
     folder.mkdir(parents=True, exist_ok=True)
     savemat(folder / name, contents(**changes), do_compression=True)
-    return ninapro.RecordingFile(folder / name, 1, 1)
+    return RecordingFile(folder / name, 1, 1)
 
 
 def digests(folder) -> dict:
@@ -48,7 +50,7 @@ def test_reads_exactly_what_scipy_reads(tmp_path):
 
 
 def test_header_tells_the_same_as_the_recording(tiny_db2):
-    for file in ninapro.find(tiny_db2):
+    for file in readers.find(tiny_db2):
         head, whole = ninapro.header(file), ninapro.read(file)
         np.testing.assert_array_equal(head.labels, whole.labels)
         np.testing.assert_array_equal(head.repetitions, whole.repetitions)
@@ -61,7 +63,7 @@ def test_v73_is_transposed_back_and_equal_to_v5(tmp_path):
     with h5py.File(tmp_path / "v73" / "S1_E1_A1.mat", "w", userblock_size=512) as file:
         for name, value in contents().items():
             file.create_dataset(name, data=value.T)  # MATLAB 7.3 keeps columns first
-    old, new = (ninapro.read(ninapro.find(tmp_path / name)[0]) for name in ("v5", "v73"))
+    old, new = (ninapro.read(readers.find(tmp_path / name)[0]) for name in ("v5", "v73"))
     np.testing.assert_array_equal(old.emg, new.emg)
     np.testing.assert_array_equal(old.labels, new.labels)
     np.testing.assert_array_equal(old.repetitions, new.repetitions)
@@ -74,35 +76,35 @@ def test_find_takes_names_as_they_come_and_leaves_junk(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)  # a link back up must not go round for ever
-    assert [(f.subject, f.exercise) for f in ninapro.find(tmp_path)] == [(1, 1), (2, 1), (10, 1)]
-    assert [f.path.name for f in ninapro.find(tmp_path, exercise=2)] == ["S2_E2_A1.mat"]
-    assert [f.subject for f in ninapro.find(tmp_path, subjects=(10, 1))] == [1, 10]
+    assert [(f.subject, f.exercise) for f in readers.find(tmp_path)] == [(1, 1), (2, 1), (10, 1)]
+    assert [f.path.name for f in readers.find(tmp_path, exercise=2)] == ["S2_E2_A1.mat"]
+    assert [f.subject for f in readers.find(tmp_path, subjects=(10, 1))] == [1, 10]
     for arguments, message in (({"subjects": (1, 3)}, "no subject 3 for exercise 1: it has 1, 2, 10"),
                                ({"exercise": 3}, "no recording of exercise 3, only of 1, 2")):
         with pytest.raises(InputError, match=message):
-            ninapro.find(tmp_path, **arguments)
+            readers.find(tmp_path, **arguments)
 
 
 def test_find_follows_links_to_folders(tmp_path):
     write(tmp_path / "disk")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "data").symlink_to(tmp_path / "disk")
-    assert len(ninapro.find(tmp_path / "project")) == 1
+    assert len(readers.find(tmp_path / "project")) == 1
 
 
 def test_find_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="not there.*S1_E1_A1.mat"):
-        ninapro.find(tmp_path / "nowhere")
+        readers.find(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is empty"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)
     (tmp_path / "DB2_s1.zip").touch()
     with pytest.raises(InputError, match="no recordings.*unpack"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)
     with pytest.raises(InputError, match="is a file"):
-        ninapro.find(tmp_path / "DB2_s1.zip")
+        readers.find(tmp_path / "DB2_s1.zip")
     write(tmp_path / "a"), write(tmp_path / "b", "S1_A1_E1.mat")
     with pytest.raises(InputError, match="two files.*S1_E1_A1.mat.*S1_A1_E1.mat"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)
 
 
 def bad_emg(index, value):
@@ -147,12 +149,12 @@ def test_not_a_matlab_file(tmp_path, content):
     path = tmp_path / "S1_E1_A1.mat"
     path.write_bytes(content)
     with pytest.raises(InputError, match="S1_E1_A1.mat is"):
-        ninapro.read(ninapro.RecordingFile(path, 1, 1))
+        ninapro.read(RecordingFile(path, 1, 1))
 
 
 @pytest.mark.parametrize("v73", [False, True])
 def test_every_truncation_is_an_input_error(tiny_db2, tmp_path, v73):
-    source = ninapro.find(tiny_db2)[0].path
+    source = readers.find(tiny_db2)[0].path
     if v73:
         with h5py.File(tmp_path / "whole", "w", userblock_size=512) as file:
             for name, value in contents().items():
@@ -162,7 +164,7 @@ def test_every_truncation_is_an_input_error(tiny_db2, tmp_path, v73):
     for cut in np.linspace(0, len(whole) - 1, 60).astype(int):
         path.write_bytes(whole[:cut])
         with pytest.raises(InputError):
-            ninapro.read(ninapro.RecordingFile(path, 1, 1))
+            ninapro.read(RecordingFile(path, 1, 1))
 
 
 def test_damage_never_escapes_as_another_error(tmp_path):
@@ -174,7 +176,7 @@ def test_damage_never_escapes_as_another_error(tmp_path):
         damaged[rng.integers(0, len(whole), 5)] = rng.integers(0, 256, 5)
         path.write_bytes(damaged.tobytes())
         try:
-            ninapro.read(ninapro.RecordingFile(path, 1, 1))
+            ninapro.read(RecordingFile(path, 1, 1))
         except InputError:
             refused += 1
     assert refused > 100
@@ -214,7 +216,7 @@ def test_numbering_of_movements(tmp_path, exercise, labels, globally, note):
     column = contents()["restimulus"]
     stored = np.where(column == 2, labels[1], np.where(column == 1, labels[0], 0)).astype(np.uint8)
     write(tmp_path, f"S1_E{exercise}_A1.mat", restimulus=stored, exercise=np.array([[exercise]]))
-    file = ninapro.find(tmp_path, exercise=exercise)[0]
+    file = readers.find(tmp_path, exercise=exercise)[0]
     kept, renumbered = ninapro.read(file), ninapro.read(file, global_labels=True)
     np.testing.assert_array_equal(kept.labels, stored[:, 0])
     assert set(renumbered.labels.tolist()) == {0, *globally}
@@ -224,7 +226,7 @@ def test_numbering_of_movements(tmp_path, exercise, labels, globally, note):
 def test_flat_channels_are_named_from_one(tmp_path):
     emg = contents()["emg"]
     emg[:, 6], emg[:, 8], emg[:2000, 9] = 0, 3e-6, 0  # the last one is silent for a while only
-    assert ninapro.flat_channels(ninapro.read(write(tmp_path, emg=emg))) == (7, 9)
+    assert flat_channels(ninapro.read(write(tmp_path, emg=emg))) == (7, 9)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int16", ">f4"])
@@ -238,14 +240,14 @@ def test_other_types_become_float32(tmp_path, dtype):
 def test_inputs_are_never_changed(tiny_db2, tmp_path):
     shutil.copytree(tiny_db2, tmp_path / "data")
     before = digests(tmp_path)
-    for file in ninapro.find(tmp_path):
+    for file in readers.find(tmp_path):
         ninapro.header(file), ninapro.read(file)
     assert digests(tmp_path) == before
 
 
 def test_recorded_signals_read(real_sets):
     for i, folder in enumerate(real_sets):
-        for file in ninapro.find(folder):
+        for file in readers.find(folder):
             recording = ninapro.read(file)
             assert recording.seconds > 1 and recording.labels.any() and not recording.synthetic
             assert i or 1e-6 < recording.emg.std() < 1e-2  # V

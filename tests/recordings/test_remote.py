@@ -25,8 +25,7 @@ from tfkfin import files
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.pipeline import batches, dataset
-from tfkfin.recordings import hdf5, matfile, remote, synthetic, webroot
-from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings import hdf5, matfile, readers, remote, synthetic, webroot
 
 with_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is None, reason="needs the extra [io]")
 without_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is not None, reason="the extra [io] is installed")
@@ -87,7 +86,7 @@ def test_a_url_is_told_from_a_folder(folder, url):
 def test_without_the_extra_the_error_names_it(url, monkeypatch):
     monkeypatch.setattr(remote, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'is a remote root.*pip install "tfkfin\[io\]"'):
-        ninapro.find(url)
+        readers.find(url)
 
 
 @without_tfio
@@ -118,30 +117,30 @@ def test_http_is_listed_by_links_or_by_an_index(tmp_path, serve):
 
 def test_http_that_cannot_be_used_says_why(tmp_path, serve):
     with pytest.raises(InputError, match="127.0.0.1:9/index.txt cannot be reached: .*refused"):
-        ninapro.find("http://127.0.0.1:9")
+        readers.find("http://127.0.0.1:9")
     with pytest.raises(InputError, match="answers 404"):
-        ninapro.find(serve(tmp_path) + "/nothing")
+        readers.find(serve(tmp_path) + "/nothing")
     with pytest.raises(InputError, match="http://.* is empty: files named"):
-        ninapro.find(serve(tmp_path))
+        readers.find(serve(tmp_path))
     (tmp_path / "S1_E1_A1.mat").write_text("x")
     with pytest.raises(InputError, match="http://.* has no subject 9 for exercise 1: it has 1"):
-        ninapro.find(serve(tmp_path), (9,))
+        readers.find(serve(tmp_path), (9,))
 
 
 def test_only_what_is_wanted_and_what_changed_is_fetched(tiny_db2, tmp_path, serve):
     shutil.copytree(tiny_db2, tmp_path / "www")
     url = serve(tmp_path / "www")
-    mine = ninapro.find(url, (1,))
-    assert len(mine) == 1 and mine[0].path.read_bytes() == ninapro.find(tiny_db2, (1,))[0].path.read_bytes()
+    mine = readers.find(url, (1,))
+    assert len(mine) == 1 and mine[0].path.read_bytes() == readers.find(tiny_db2, (1,))[0].path.read_bytes()
     assert sum(line.startswith("GET") and ".mat" in line for line in serve.requests) == 1
-    ninapro.find(url)
+    readers.find(url)
     assert sum(line.startswith("GET") and ".mat" in line for line in serve.requests) == 2
     changed = next((tmp_path / "www").rglob("S1_*.mat"))
     os.utime(changed, (1e9, 1e9))  # same size, another time
-    ninapro.find(url)
+    readers.find(url)
     assert sum(line.startswith("GET") and ".mat" in line for line in serve.requests) == 3
     changed.write_bytes(b"shorter")
-    assert ninapro.find(url, (1,))[0].path.read_bytes() == b"shorter"
+    assert readers.find(url, (1,))[0].path.read_bytes() == b"shorter"
     assert not list(files.cache("remote").rglob("*.part"))
 
 
@@ -150,8 +149,8 @@ def test_own_recordings_come_with_their_sheet(tmp_path, serve):
         'rate_hz = 1000\nunit = "mV"\nfiles = "p{subject}.csv"\nchannels = ["a", "b"]\nlabel = "m"\n')
     rows = "\n".join(f"{i % 7},{i % 5},{int(10 < i < 30)}" for i in range(50))
     (tmp_path / "p3.csv").write_text(f"a,b,m\n{rows}\n")
-    file, = ninapro.find(serve(tmp_path))
-    assert file.subject == 3 and ninapro.read(file).num_channels == 2
+    file, = readers.find(serve(tmp_path))
+    assert file.subject == 3 and readers.read(file).num_channels == 2
 
 
 def test_the_cache_is_bounded_and_forgets_the_longest_unused(tmp_path, serve, cache, monkeypatch):
@@ -161,21 +160,21 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(tmp_path, serve, ca
     url = serve(tmp_path / "www")
     monkeypatch.setenv("TFKFIN_CACHE_GB", "2.5e-6")
     for subject in (1, 2, 1, 3):
-        ninapro.find(url, (subject,))
+        readers.find(url, (subject,))
         time.sleep(0.02)
     assert sorted(path.name for path in cache.rglob("S*.mat")) == ["S1_E1_A1.mat", "S3_E1_A1.mat"]
     with pytest.raises(InputError, match="raise TFKFIN_CACHE_GB"):
-        ninapro.find(url)
+        readers.find(url)
     monkeypatch.setenv("TFKFIN_CACHE_GB", "much")
     with pytest.raises(InputError, match="must be a number"):
-        ninapro.find(url, (1,))
+        readers.find(url, (1,))
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, serve, monkeypatch):
     (tmp_path / "S1_E1_A1.mat").write_bytes(bytes(1000))
     monkeypatch.setenv("TFKFIN_CACHE", str(tmp_path / "S1_E1_A1.mat"))
     with pytest.raises(InputError, match="the cache .* cannot be written: Not a directory"):
-        ninapro.find(serve(tmp_path))
+        readers.find(serve(tmp_path))
 
 
 def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, cache, monkeypatch):
@@ -183,7 +182,7 @@ def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, cache, monkeypat
     url = serve(tmp_path)
     monkeypatch.setattr(webroot, "fetch", lambda url, targets: [p.write_bytes(b"x") and n for n, p in targets.items()])
     with pytest.raises(InputError, match="came with 1 of 1000 bytes"):
-        ninapro.find(url)
+        readers.find(url)
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
@@ -216,10 +215,10 @@ def test_s3_trains_as_the_folder_does_and_ends_well(s3, local, tmp_path, cache, 
     before = {path: path.stat().st_ino for path in cache.rglob(".*.stamp")}
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
-    assert [file.subject for file in ninapro.find("s3://emg/db2/")] == [1, 2]
+    assert [file.subject for file in readers.find("s3://emg/db2/")] == [1, 2]
     assert before == {path: path.stat().st_ino for path in cache.rglob(".*.stamp")} and len(before) == 2
     with pytest.raises(InputError, match="s3://emg/nothing holds no file that can be seen"):
-        ninapro.find("s3://emg/nothing")
+        readers.find("s3://emg/nothing")
 
 
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # azurite's, public
@@ -282,7 +281,7 @@ def epoch(folder: Path) -> list[np.ndarray]:
 
 @with_tfio
 def test_v73_streamed_by_tf_data_gives_the_same_batches(v73, monkeypatch):
-    paths = [file.path for file in ninapro.find(v73)]
+    paths = [file.path for file in readers.find(v73)]
     streamed = [signal.numpy() for signal in hdf5.signals(paths, 4)]
     for path, signal in zip(paths, streamed, strict=True):
         assert np.array_equal(signal.T, matfile.load(path, ("emg",))["emg"])
@@ -295,7 +294,7 @@ def test_v73_streamed_by_tf_data_gives_the_same_batches(v73, monkeypatch):
 
 @with_tfio
 def test_v73_streams_over_http_too(v73, serve):
-    path = ninapro.find(v73, (2,))[0].path
+    path = readers.find(v73, (2,))[0].path
     signal, = hdf5.stream([f"{serve(v73)}/{path.relative_to(v73).as_posix()}"], 4, "float32")
     assert np.array_equal(signal.numpy().T, matfile.load(path, ("emg",))["emg"])
 
@@ -307,7 +306,7 @@ def test_a_v73_root_on_http_trains_all_fins_as_the_folder_does(v73, tmp_path, se
 
 
 def test_files_that_cannot_be_streamed_are_left_to_the_reader(tiny_db2, v73):
-    one, other = (ninapro.find(folder, (1,))[0].path for folder in (tiny_db2, v73))
+    one, other = (readers.find(folder, (1,))[0].path for folder in (tiny_db2, v73))
     assert hdf5.signals([one], 4) is None and hdf5.signals([other, one], 4) is None
     assert hdf5.signals([Path("p1.csv")], 4) is None
 

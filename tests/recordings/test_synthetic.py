@@ -9,8 +9,8 @@ from sklearn.svm import SVC
 
 from tfkfin.console import InputError
 from tfkfin.pipeline import splits, windows
-from tfkfin.recordings import matfile, synthetic
-from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings import matfile, readers, synthetic
+from tfkfin.recordings.recording import flat_channels
 
 TINY = {"movements": 2, "repetitions": 2, "channels": 3, "hold_s": 0.5, "rest_s": 0.4}
 TRAIN, TEST = (1, 3, 4, 6), (2, 5)
@@ -39,7 +39,7 @@ def test_equal_seeds_give_equal_bytes_whoever_else_is_made(tmp_path):
 def test_v73_holds_the_same_arrays(tmp_path):
     paths = [synthetic.synthesize(tmp_path / str(v73), (1,), v73=v73, **TINY)[0] for v73 in (False, True)]
     assert paths[1].read_bytes()[512:516] == b"\x89HDF"
-    old, new = (ninapro.read(ninapro.find(path.parent)[0]) for path in paths)
+    old, new = (readers.read(readers.find(path.parent)[0]) for path in paths)
     for name in ("emg", "labels", "repetitions"):
         np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
     assert old.synthetic and new.synthetic and old.notes == new.notes == ()
@@ -72,16 +72,16 @@ def test_impossible_sessions(tmp_path, session):
                                      {"rate_hz": 2148.1481}, {"rate_hz": 1000.0, "movements": 1, "repetitions": 1}])
 def test_any_size_reads_back(tmp_path, session):
     synthetic.synthesize(tmp_path, (1,), **(TINY | session))
-    recording = ninapro.read(ninapro.find(tmp_path)[0])
+    recording = readers.read(readers.find(tmp_path)[0])
     asked = TINY | session
     assert (recording.num_channels, recording.rate_hz) == (asked["channels"], asked.get("rate_hz", 2000.0))
     pairs = {(s.movement, s.repetition) for s in windows.segments(recording.labels, recording.repetitions)}
     assert pairs == {(m + 1, r + 1) for m in range(asked["movements"]) for r in range(asked["repetitions"])}
-    assert ninapro.flat_channels(recording) == () and recording.emg.std(axis=0).min() > 1e-7
+    assert flat_channels(recording) == () and recording.emg.std(axis=0).min() > 1e-7
 
 
 def test_labels_have_the_traps_of_the_real_ones(tiny_db2):
-    found = loadmat(ninapro.find(tiny_db2)[0].path)
+    found = loadmat(readers.find(tiny_db2)[0].path)
     cue, label, repetition = (found[name][:, 0].astype(int) for name in ("stimulus", "restimulus", "rerepetition"))
     assert set(repetition[label == 0].tolist()) == set(range(7))  # non-zero in rest
     onsets = [np.flatnonzero(np.diff((column > 0).astype(int)) == 1) for column in (cue, label)]
@@ -92,7 +92,7 @@ def test_labels_have_the_traps_of_the_real_ones(tiny_db2):
 
 
 def test_signal_is_like_surface_emg(tiny_db2):
-    recording = ninapro.read(ninapro.find(tiny_db2)[0])
+    recording = readers.read(readers.find(tiny_db2)[0])
     active = recording.emg[recording.labels > 0].astype(np.float64)
     power = np.abs(np.fft.rfft(active - active.mean(axis=0), axis=0)) ** 2
     hertz = np.fft.rfftfreq(len(active), 1 / 2000)
@@ -108,7 +108,7 @@ def test_signal_is_like_surface_emg(tiny_db2):
 def features(recording):
     """The paper's four features (N, 4C), by their definitions, after standardising as the paper does."""
     cut = windows.segments(recording.labels, recording.repetitions)
-    mean, sd = splits.statistics(recording.emg, splits.select_segments(cut, TRAIN))
+    mean, sd = splits.moments(recording.emg, [s for s in cut if s.repetition in TRAIN]).statistics()
     every = windows.starts(cut, 600, 120)
     x = (((recording.emg - mean) / sd)[every.starts[:, None] + np.arange(600)])  # (N, 600, C)
     softmax = np.exp(x - x.max(axis=1, keepdims=True))
@@ -123,8 +123,8 @@ def test_hard_within_a_subject_and_harder_across(tmp_path):
     """
     synthetic.synthesize(tmp_path, (1, 2, 3, 4), movements=8, hold_s=1.5, rest_s=0.6)
     table = []
-    for file in ninapro.find(tmp_path):
-        values, every = features(ninapro.read(file))
+    for file in readers.find(tmp_path):
+        values, every = features(readers.read(file))
         train = np.isin(every.repetitions, TRAIN)
         scaled = StandardScaler().fit(values[train]).transform(values)
         table.append((scaled, every.movements, train))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfkfin.console import InputError
-from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings import readers
 from tfkfin.recordings.readers import table as own
 
 SHEET = 'rate_hz = 1000\nunit = "mV"\nfiles = "sub{subject}_*.%s"\nchannels = %s\nlabel = %s\n'
@@ -23,8 +23,8 @@ def folder(tmp_path, kind, channels, label, more=""):
 
 def check(tmp_path, notes=0):
     emg, labels, repetitions = signal()
-    (file,) = ninapro.find(tmp_path)
-    recording, head = ninapro.read(file), ninapro.header(file)
+    (file,) = readers.find(tmp_path)
+    recording, head = readers.read(file), readers.header(file)
     assert (file.subject, recording.rate_hz, head.num_channels, len(recording.notes)) == (7, 1000, 3, notes)
     np.testing.assert_array_equal(recording.emg, (emg * 1e-3).astype(np.float32))
     for array, truth in ((recording.labels, labels), (recording.repetitions, repetitions), (head.labels, labels)):
@@ -74,21 +74,21 @@ def test_what_is_wrong_is_said(tmp_path, more, content, message):
     (tmp_path / "sub7_a.csv").write_text("5,6,7,0\n" + content)
     folder(tmp_path, "csv", "[1, 2, 3]", "4", more)
     with pytest.raises(InputError, match=message):
-        ninapro.read(ninapro.find(tmp_path)[0])
+        readers.read(readers.find(tmp_path)[0])
 
 
 def test_files_that_do_not_fit_the_pattern(tmp_path):
     folder(tmp_path, "csv", "[1]", "2")
     with pytest.raises(InputError, match="has no such file"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)
     for name in ("sub7_a.csv", "sub7_b.csv"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match="two files"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)
     (tmp_path / "sub7_b.csv").unlink()
     with pytest.raises(InputError, match="no subject 8"):
-        ninapro.find(tmp_path, (8,))
+        readers.find(tmp_path, (8,))
     sheet = (SHEET % ("csv", "[1]", "2")).replace("sub{subject}_", "")
     (tmp_path / "recordings.toml").write_text(sheet)
     with pytest.raises(InputError, match="files"):
-        ninapro.find(tmp_path)
+        readers.find(tmp_path)

@@ -11,8 +11,7 @@ import numpy as np
 
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.subject import Subject
-from tfkfin.recordings import resampling
-from tfkfin.recordings.readers import ninapro
+from tfkfin.recordings import readers, resampling
 
 
 def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
@@ -33,10 +32,14 @@ def ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int)
 
 def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.ndarray, np.ndarray]:
     """For every window of `dataset.load(subject.number)`: the movement ahead (N,) and the repetition it lies in."""
-    header = ninapro.header(dataset.files[subject.number])
-    labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
-    last = subject.places + dataset.length - 1
-    return ahead(labels, owners(labels, repetitions), last, round(horizon_ms * dataset.rate_hz / 1000))
+    last, files = subject.places + dataset.length - 1, subject.files
+    found = np.zeros((2, len(last)), np.int64)
+    for number, file in enumerate(dataset.files[subject.number]):
+        header, here = readers.header(file), files == number
+        labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
+        found[:, here] = ahead(labels, owners(labels, repetitions), last[here],
+                               round(horizon_ms * dataset.rate_hz / 1000))
+    return found[0], found[1]
 
 
 def usable(split, own: np.ndarray, there: np.ndarray) -> np.ndarray:

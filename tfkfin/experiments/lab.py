@@ -88,7 +88,7 @@ class Lab:
         return np.load(path)
 
     def _standardised_by_itself(self, number: int) -> Subject:
-        return standardised_by_itself(self._loaded(number), self.dataset.split.test_repetitions, self.dataset.length)
+        return standardised_by_itself(self._loaded(number), self.dataset.part("test"), self.dataset.length)
 
     def _targets(self, number: int, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
         windows = self._loaded(number).windows
@@ -98,13 +98,12 @@ class Lab:
 
     def _chosen(self, windows: Windows, cell: Cell, side: str) -> np.ndarray:
         split, setting = self.dataset.split, cell.setting
-        repetitions = {"train": split.train_repetitions, "finetune": split.finetune_repetitions,
-                       "test": split.test_repetitions}[side]
+        part = self.dataset.part(side)
         share = setting.fraction / 100
         if setting.repetitions and side != "test":
             train = np.roll(split.train_repetitions, -((cell.seed or 0) - self.recipe.seed))
-            repetitions, share = train[: setting.repetitions], 1 / setting.repetitions
-        chosen = np.flatnonzero(np.isin(windows.repetitions, repetitions))
+            part, share = replace(part, repetitions=tuple(train[: setting.repetitions])), 1 / setting.repetitions
+        chosen = np.flatnonzero(part.holds(windows.repetitions, windows.sessions))
         if side == "test" or share == 1:
             return chosen
         return chosen[_first(windows, chosen, share, self.dataset.train_stride)]
@@ -117,7 +116,7 @@ class Lab:
         if self.dataset.synthetic:
             return "synthetic recordings"
         root = Path(self.recipe.source.data)
-        common = Path(os.path.commonpath([file.path.parent for file in self.dataset.files.values()]))
+        common = Path(os.path.commonpath([file.path.parent for files in self.dataset.files.values() for file in files]))
         inside = common.relative_to(root).parts[:1] if common.is_relative_to(root) else ()
         return "/".join((root.name, *inside)) if len(self.dataset.files) > 1 else root.name
 
@@ -166,8 +165,7 @@ def gather(lab: Lab, cells: Iterable[Cell], key: str = "accuracy") -> dict[tuple
 
 
 def _only(subject: Subject, chosen: np.ndarray) -> Subject:
-    w = subject.windows
-    return replace(subject, windows=Windows(w.starts[chosen], w.movements[chosen], w.repetitions[chosen]))
+    return replace(subject, windows=subject.windows[chosen])
 
 
 def _first(windows: Windows, chosen: np.ndarray, share: float, stride: int) -> np.ndarray:

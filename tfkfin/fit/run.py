@@ -51,7 +51,8 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Of the content of the recordings that this run is about."""
-        named = [(f"S{s} E{file.exercise}", file.path) for s, file in self.dataset.files.items()]
+        named = [(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else ""), file.path)
+                 for s, files in self.dataset.files.items() for file in files]
         return fingerprint(named, self.folder / "recordings.json")
 
     def claim(self) -> None:

@@ -53,7 +53,9 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
 
     def recordings(part: slice, side_by_side: int) -> tf.data.Dataset:
         data = tf.data.Dataset.from_tensor_slices((subjects[part], keys[part]))
-        if (streamed := hdf5.signals([dataset.files[s].path for s in subjects[part]], dataset.channels)) is not None:
+        files = [dataset.files[s] for s in subjects[part]]
+        alone = all(len(one) == 1 for one in files)  # a subject of several files has no one signal to stream
+        if alone and (streamed := hdf5.signals([one[0].path for one in files], dataset.channels)) is not None:
             data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
         return data.map(read, num_parallel_calls=side_by_side, deterministic=True)
 
@@ -69,7 +71,7 @@ def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], sp
 
     def decode(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         give_back()  # of recordings that are done with
-        loaded = dataset.load(subject, dataset.split.pretrain_repetitions, emg)
+        loaded = dataset.load(subject, dataset.part("pretrain"), emg)
         return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
 
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
@@ -97,8 +99,7 @@ def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], sp
 
 def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
     """Windows an epoch takes of each pre-training subject: all, or an even share of `max_windows`."""
-    split = dataset.split
-    there = {s: sum(dataset.counts[s].get(r, 0) for r in split.pretrain_repetitions) for s in split.pretrain_subjects}
+    there = {s: dataset.count(s, "pretrain") for s in dataset.split.pretrain_subjects}
     share = -(-max_windows // len(there)) if max_windows else max(there.values())
     return {s: min(share, count) for s, count in there.items()}
 

@@ -1,11 +1,46 @@
-"""Who is trained on and who is tested on: by repetition, so that no raw sample is on both sides."""
+"""Who is trained on and who is tested on: by session and repetition, so that no raw sample is on both sides."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfkfin.console import InputError, format_numbers
+from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
+from tfkfin.recipe import Split
+from tfkfin.recordings.recording import Header, Recording
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of a split: these repetitions of these sessions; None is all of them."""
+
+    repetitions: tuple[int, ...] | None = None
+    sessions: tuple[int, ...] | None = None
+
+    def holds(self, repetitions: np.ndarray | int, sessions: np.ndarray | int) -> np.ndarray:
+        """Whether windows or segments of these repetitions and sessions are in it, elementwise."""
+        inside = np.ones(np.shape(repetitions), bool)
+        for values, wanted in ((repetitions, self.repetitions), (sessions, self.sessions)):
+            inside &= True if wanted is None else np.isin(values, wanted)
+        return inside
+
+    def __str__(self) -> str:
+        said = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
+        return said + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
+
+
+def part(split: Split, name: str) -> Part:
+    """A side of a split by its name: "train", "pretrain", "finetune" or "test"."""
+    sessions = split.test_sessions if name == "test" else split.train_sessions
+    return Part(getattr(split, f"{name}_repetitions"), sessions or None)
+
+
+def learnt(split: Split, segment: Segment) -> bool:
+    """Whether anything is learnt from a segment."""
+    sides = (part(split, name) for name in ("train", "pretrain", "finetune"))
+    return any(side.holds(segment.repetition, segment.session) for side in sides)
 
 
 def repetitions_present(windows: Windows | Sequence[Segment]) -> tuple[int, ...]:
@@ -15,70 +50,136 @@ def repetitions_present(windows: Windows | Sequence[Segment]) -> tuple[int, ...]
     return tuple(sorted({segment.repetition for segment in windows if segment.movement > 0}))
 
 
-def select(windows: Windows, repetitions: Iterable[int]) -> Windows:
-    """The windows of the given repetitions, in the order they were."""
-    kept = np.isin(windows.repetitions, list(repetitions))
-    return Windows(windows.starts[kept], windows.movements[kept], windows.repetitions[kept])
+def select(windows: Windows, wanted: Part | Iterable[int]) -> Windows:
+    """The windows of a part, or of the given repetitions, in the order they were."""
+    wanted = wanted if isinstance(wanted, Part) else Part(tuple(wanted))
+    return windows[wanted.holds(windows.repetitions, windows.sessions)]
 
 
-def select_segments(segments: Sequence[Segment], repetitions: Iterable[int]) -> list[Segment]:
-    """The segments of the given repetitions, in the order they were."""
-    wanted = frozenset(repetitions)
-    return [segment for segment in segments if segment.repetition in wanted]
+def resolved(split: Split, every: dict[int, Windows]) -> Split:
+    """The split with its defaults filled in from what is there."""
+    sessions = sorted({int(s) for w in every.values() for s in np.unique(w.sessions)})
+    for name in ("train_sessions", "test_sessions"):
+        if getattr(split, name) and not set(getattr(split, name)) & set(sessions):
+            raise InputError(f"no recording has the {name} {getattr(split, name)}: there are sessions {sessions}; "
+                             "split.repetitions_per_session=4 reads them out of repetition numbers")
+
+    def present(side: Part) -> tuple[int, ...]:
+        return tuple(sorted(set().union(*(repetitions_present(select(w, side)) for w in every.values()))))
+
+    there = present(Part())
+    learnt, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
+    test = tuple(r for r in split.test_repetitions or tested if r in tested)
+    if not test or (missing := sorted(set(split.train_repetitions) - set(learnt))):
+        what = f"test_repetitions {split.test_repetitions}" if not test else f"train_repetitions {missing}"
+        raise InputError(f"no recording has the {what}: there are repetitions {list(there)}; choose with "
+                         "--set split.train_repetitions=1,3 --set split.test_repetitions=2")
+    train = split.train_repetitions or tuple(r for r in learnt if split.between_sessions or r not in test)
+    subjects = split.subjects or tuple(sorted(every))
+    return split.model_copy(update={
+        "subjects": subjects, "train_repetitions": train, "test_repetitions": test,
+        "pretrain_subjects": split.pretrain_subjects or subjects,
+        "pretrain_repetitions": split.pretrain_repetitions or train,
+        "finetune_repetitions": split.finetune_repetitions or train})
 
 
-def check(windows: Mapping[int, Windows], train: Iterable[int], test: Iterable[int]) -> None:
-    """Makes sure that every subject can be trained on `train` and tested on `test` repetitions.
+def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Part | Iterable[int]) -> None:
+    """Makes sure that every subject can be trained on `train` and tested on `test`.
 
     Args:
         windows: subject -> all windows of that subject.
+        train, test: parts of a split, or repetitions.
 
     Raises:
         InputError: a repetition is on both sides, a subject has no training or no test window, or a movement that is
             tested has nothing to learn from.
     """
-    train, test = tuple(train), tuple(test)
-    _disjoint("train", train, "test", test)
+    train, test = (side if isinstance(side, Part) else Part(tuple(side)) for side in (train, test))
+    _disjoint(train, test)
     for subject, every in windows.items():
         there = format_numbers(repetitions_present(every)) or "none"
         learnt, tested = select(every, train), select(every, test)
         for side, numbers, chosen in (("train", train, learnt), ("test", test, tested)):
             if not len(chosen):
-                raise InputError(f"subject {subject} has no window in the {side} repetitions "
-                                 f"{format_numbers(numbers) or '(none given)'}: it has repetitions {there}")
+                raise InputError(f"subject {subject} has no window in the {side} {numbers}: it has repetitions {there}")
         missing = sorted(set(every.movements.tolist()) - set(learnt.movements.tolist()))
         if missing:
             raise InputError(f"subject {subject} has no window of movement {format_numbers(missing)} in the train "
-                             f"repetitions {format_numbers(train)}: train on more of its repetitions {there}, "
-                             "or leave the subject out")
+                             f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
 
-def statistics(emg: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (ddof 0) of each channel over the samples of `segments`.
+def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Segment]:
+    """Segments of movements with their sessions, and with `rest` the rest around each, which belongs to a repetition.
+
+    Files number rest's repetitions differently or not at all; this way rest is split as movements are. It belongs to
+    the movement before it, but to the one after where rest opens each trial, as a recording tells that begins with
+    rest and ends in a movement.
+    """
+    labels, each = recording.labels, split.repetitions_per_session
+    opens = len(labels) > 0 and labels[0] == 0 and labels[-1] > 0
+    found = cutting.segments(labels, recording.repetitions, rest)
+    every, last = [], 0
+    for s in reversed(found) if opens else found:
+        last = s.repetition if s.movement else last
+        if last:
+            session = (last - 1) // each + 1 if each else recording.file.session
+            every.append(replace(s, repetition=last, session=session))
+    return every[::-1] if opens else every
+
+
+def cuts(recording: Recording, split: Split, rest: bool) -> list[int]:
+    """Samples between a segment that is tested on and one that is not, in the middle of what parts them."""
+    test, every = part(split, "test"), segments(recording, split, rest)
+    tested = [bool(test.holds(s.repetition, s.session)) for s in every]
+    return [(one.stop + other.start) // 2 for i, (one, other) in enumerate(zip(every, every[1:], strict=False))
+            if tested[i] != tested[i + 1]]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean (C,) and sum of squares about it (C,) of each channel's samples, float64; they add up."""
+
+    count: int
+    mean: np.ndarray
+    square: np.ndarray
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Of the samples of both (Chan, Golub, LeVeque 1983)."""
+        count = self.count + other.count
+        if not self.count or not other.count:
+            return self if self.count else other
+        apart = other.mean - self.mean
+        return Moments(count, self.mean + apart * (other.count / count),
+                       self.square + other.square + apart**2 * (self.count * other.count / count))
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (C,) and standard deviation (ddof 0) (C,). A flat channel gets sd 1, so that it standardises to 0.
+
+        Raises:
+            InputError: there is no sample.
+        """
+        if not self.count:
+            raise InputError("there is no training sample to take mean and deviation from: choose other repetitions")
+        sd = np.sqrt(self.square / self.count)
+        flat = sd <= 1e-7 * np.abs(self.mean)  # what rounding leaves of a constant
+        return self.mean, np.where(flat | (sd == 0), 1.0, sd)
+
+
+def moments(emg: np.ndarray, segments: Sequence[Segment]) -> Moments:
+    """Of the samples of `segments` in emg (T, C), volts.
 
     Two passes in float64, since squares of 1e-6 V summed in float32 lose every digit.
-
-    Args:
-        emg: (T, C) volts.
-        segments: those of the training repetitions, and no other.
-
-    Returns:
-        mean (C,) and sd (C,), float64, volts. A flat channel gets sd 1, so that it standardises to 0.
-
-    Raises:
-        InputError: no segment.
     """
+    nothing = np.zeros(emg.shape[1])
     count = sum(segment.stop - segment.start for segment in segments)
     if not count:
-        raise InputError("there is no training sample to take mean and deviation from: choose other repetitions")
+        return Moments(0, nothing, nothing)
     mean = sum(emg[s.start : s.stop].sum(axis=0, dtype=np.float64) for s in segments) / count
-    square = sum(((emg[s.start : s.stop] - mean) ** 2).sum(axis=0) for s in segments) / count
-    sd = np.sqrt(square)
-    flat = sd <= 1e-7 * np.abs(mean)  # what rounding leaves of a constant
-    return mean, np.where(flat | (sd == 0), 1.0, sd)
+    return Moments(count, mean, sum(((emg[s.start : s.stop] - mean) ** 2).sum(axis=0) for s in segments))
 
 
-def _disjoint(one: str, first: Iterable[int], other: str, second: Iterable[int]) -> None:
-    both = sorted(set(first) & set(second))
-    if both:
-        raise InputError(f"{format_numbers(both)} is both in {one} and in {other}: keep each in one of them")
+def _disjoint(train: Part, test: Part) -> None:
+    if train.sessions and test.sessions and not set(train.sessions) & set(test.sessions):
+        return
+    if both := sorted(set(train.repetitions or ()) & set(test.repetitions or ())):
+        raise InputError(f"{format_numbers(both)} is both in train and in test: keep each in one of them")

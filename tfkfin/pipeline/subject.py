@@ -21,7 +21,8 @@ class Subject:
         emg: (T, C) float32 volts; the wanted segments, joined. No window straddles a join.
         windows: starts into `emg`, with movement and repetition of each.
         mean, sd: (C,) float64 volts, of the training repetitions' movements.
-        stretches: (S, 2) where each joined stretch begins: in `emg`, and in the file (at the windows' rate).
+        stretches: (S, 3) where each joined stretch begins: in `emg`, in its file (at the windows' rate), and the number
+            of that file among the subject's.
     """
 
     number: int
@@ -34,8 +35,16 @@ class Subject:
     @property
     def places(self) -> np.ndarray:
         """Where each window begins in its file (N,), samples at the windows' rate."""
-        own = np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
+        own = self._own_stretches()
         return self.windows.starts + self.stretches[own, 1] - self.stretches[own, 0]
+
+    @property
+    def files(self) -> np.ndarray:
+        """Which of the subject's files each window lies in (N,), from 0."""
+        return self.stretches[self._own_stretches(), 2]
+
+    def _own_stretches(self) -> np.ndarray:
+        return np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
 
     def standardised(self) -> np.ndarray:
         """`emg` less `mean` over `sd` (T, C) float32: what features are of."""
@@ -51,7 +60,7 @@ class Subject:
             The subject with these windows too; for each stretch the indices (M,) of its windows in order of time; and
             which windows (N,) are this subject's own.
         """
-        own = np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
+        own = self._own_stretches()
         edges = np.flatnonzero(np.diff(own, prepend=-1))
         lead = [min(memory, int(self.windows.starts[i] - self.stretches[own[i], 0]) // stride) for i in edges]
         rows = np.repeat(np.arange(len(own)), 1 + np.bincount(edges, lead, len(own)).astype(int))
@@ -59,12 +68,13 @@ class Subject:
         begins = np.searchsorted(rows, edges)
         for begin, count in zip(begins, lead, strict=True):
             back[begin : begin + count] = np.arange(count, 0, -1)
-        w = self.windows
-        every = windows.Windows(w.starts[rows] - back * stride, w.movements[rows], w.repetitions[rows])
+        every = self.windows[rows]
+        every = replace(every, starts=every.starts - back * stride)
         return replace(self, windows=every), np.split(np.arange(len(rows)), begins[1:]), back == 0
 
-    def select(self, repetitions: Iterable[int]) -> "Subject":
-        return replace(self, windows=splits.select(self.windows, repetitions))
+    def select(self, wanted: splits.Part | Iterable[int]) -> "Subject":
+        """The same with the windows of a part of the split, or of the given repetitions."""
+        return replace(self, windows=splits.select(self.windows, wanted))
 
     def cut(self, length: int, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Windows (N, length, C) of the chosen ones, standardised: what FINs take."""

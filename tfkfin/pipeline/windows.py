@@ -1,7 +1,7 @@
 """Cuts windows inside segments. A window is a start and a length; no sample is copied here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -10,24 +10,43 @@ from tfkfin.console import InputError
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples [start, stop) of one movement (0 is rest) in one repetition."""
+    """Samples [start, stop) of one movement (0 is rest) in one repetition of one session."""
 
     start: int
     stop: int
     movement: int
     repetition: int
+    session: int = 1
 
 
 @dataclass(frozen=True)
 class Windows:
-    """N windows: first samples (N,) int64, movements (N,) int16, repetitions (N,) int16."""
+    """N windows.
+
+    Attributes:
+        starts: first samples (N,) int64.
+        movements, repetitions, sessions: (N,) int16, of the segment that a window lies in.
+        segments: (N,) int64, that segment's number: one movement held once.
+    """
 
     starts: np.ndarray
     movements: np.ndarray
     repetitions: np.ndarray
+    sessions: np.ndarray | None = None
+    segments: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name, default in (("sessions", np.ones(len(self.starts), np.int16)),
+                              ("segments", np.zeros(len(self.starts), np.int64))):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> "Windows":
+        """The chosen windows, by indices or a mask (N,)."""
+        return Windows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def samples(ms: float, rate_hz: float) -> int:
@@ -84,7 +103,8 @@ def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int]
     if length < 1 or np.min(stride, initial=1) < 1:
         raise ValueError(f"`length` and `stride` must be at least 1 sample. Received: {length=}, {stride=}")
     strides = np.broadcast_to(np.asarray(stride, np.int64), len(segments))
-    table = np.array([(s.start, s.stop, s.movement, s.repetition) for s in segments], np.int64).reshape(-1, 4)
+    rows = [(s.start, s.stop, s.movement, s.repetition, s.session) for s in segments]
+    table = np.array(rows, np.int64).reshape(-1, 5)
     room = table[:, 1] - table[:, 0] - length
     counts = np.where(room >= 0, room // strides + 1, 0)
     if len(table) and not counts.any():
@@ -98,4 +118,4 @@ def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int]
     owner = np.repeat(np.arange(len(table)), counts)  # (N,) the segment of each window
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # (N,) its place in the segment
     first = table[owner, 0] + rank * strides[owner]
-    return Windows(first, table[owner, 2].astype(np.int16), table[owner, 3].astype(np.int16))
+    return Windows(first, *(table[owner, column].astype(np.int16) for column in (2, 3, 4)), owner)

@@ -86,23 +86,42 @@ class Features(Section):
 
 
 class Split(Section):
-    """Who and which repetitions; an empty list means the default its comment names."""
+    """Who, which repetitions and which sessions; an empty list means the default its comment names."""
 
     subjects: Numbers = ()  # trained and tested one by one; empty: all there are
-    train_repetitions: Numbers = ()  # empty: all that are not test repetitions
-    test_repetitions: Numbers = (2, 5)
+    train_repetitions: Numbers = ()  # empty: all that are not test repetitions; between sessions all there are
+    test_repetitions: Numbers = (2, 5)  # of test_sessions, where these are named, by default all
+    train_sessions: Numbers = ()  # days, or whatever parts the files; empty: all
+    test_sessions: Numbers = ()  # empty: all
+    repetitions_per_session: int = Field(0, ge=0)  # reads sessions out of repetition numbers; 0: as the files say
     pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`
     pretrain_repetitions: Numbers = ()  # empty: `train_repetitions`
     finetune_repetitions: Numbers = ()  # empty: `train_repetitions`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_sessions(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("test_sessions") and "test_repetitions" not in values:
+            values = values | {"test_repetitions": ()}
+        return values
+
     @model_validator(mode="after")
     def _no_leak(self) -> "Split":
+        if self.between_sessions:
+            return self
         for name in ("train_repetitions", "pretrain_repetitions", "finetune_repetitions"):
             if shared := sorted(set(getattr(self, name)) & set(self.test_repetitions)):
                 raise ValueError(f"repetitions {shared} are both in {name} and in test_repetitions")
         if not self.test_repetitions:
-            raise ValueError("test_repetitions is empty")
+            both = sorted(set(self.train_sessions) & set(self.test_sessions))
+            raise ValueError(f"sessions {both} are both in train_sessions and in test_sessions" if both else
+                             "test_repetitions is empty")
         return self
+
+    @property
+    def between_sessions(self) -> bool:
+        """Whether sessions alone part what is learnt from and what is tested."""
+        return bool(self.train_sessions and self.test_sessions) and not {*self.train_sessions} & {*self.test_sessions}
 
 
 class Batches(Section):

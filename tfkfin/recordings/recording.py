@@ -8,11 +8,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RecordingFile:
-    """One recording on disk, known by its name only."""
+    """One recording on disk, known by its name only: whose it is, of which session, and which reader reads it."""
 
     path: Path
     subject: int
-    exercise: int
+    exercise: int = 1
+    session: int = 1
+    reader: str = "ninapro"
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,21 @@ class Recording:
         synthetic: the file says that no person was recorded.
     """
 
-    subject: int
-    exercise: int
+    file: RecordingFile
     emg: np.ndarray
     labels: np.ndarray
     repetitions: np.ndarray
     rate_hz: float
-    path: Path
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def subject(self) -> int:
+        return self.file.subject
 
     @property
     def num_channels(self) -> int:

@@ -21,7 +21,7 @@ def classify(run: Run) -> dict:
 
     for subject in _subjects.unfinished(run, "classify"):
         began = time.monotonic()
-        parts = [subject.select(r) for r in (dataset.split.train_repetitions, dataset.split.test_repetitions)]
+        parts = [subject.select(dataset.part(side)) for side in ("train", "test")]
         train, test = ((true_features(part), dataset.labels(part)) for part in parts)
         if solved:
             trainer.fit(parts[0], *train)

@@ -1,7 +1,6 @@
 """The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
 
 import time
-from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -36,8 +35,8 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
     dataset, names = run.dataset, run.recipe.features.names
     began = time.monotonic()
 
-    def examples(repetitions: Iterable[int]):
-        part = subject.select(repetitions)
+    def examples(side: str):
+        part = subject.select(dataset.part(side))
         return part, part.features(names, dataset.length, dataset.rate_hz), dataset.labels(part)
 
     def outputs(part: Subject) -> dict[str, np.ndarray]:
@@ -50,12 +49,12 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
             shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
 
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
-        train = examples(dataset.split.finetune_repetitions)
+        train = examples("finetune")
         if solver is not None:  # the head meets imitated features now, so it is solved for these
             solver.fit(train[0], outputs(train[0])["features"], train[2])
             trainer.head.set_weights(solver.head.get_weights())
         trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
-        test, true, _ = examples(dataset.split.test_repetitions)
+        test, true, _ = examples("test")
         answers = outputs(test)
         scores = metrics.imitation(true, answers["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)

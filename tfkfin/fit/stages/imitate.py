@@ -118,9 +118,10 @@ class _Windows:
             return tuple(array.numpy() for array in next(iter(data)))
         split, found = self.dataset.split, []
         subjects = split.pretrain_subjects if part == "validation" else split.subjects
-        repetitions = split.pretrain_repetitions[-1:] if part == "validation" else split.test_repetitions
+        side = self.dataset.part("pretrain" if part == "validation" else "test")
+        side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side
         for subject in self.dataset.subjects(subjects):
-            subject = subject.select(repetitions)
+            subject = subject.select(side)
             chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
             targets = subject.features(names, self.dataset.length, self.dataset.rate_hz)
             found.append((subject.cut(self.dataset.length, chosen), targets[chosen]))

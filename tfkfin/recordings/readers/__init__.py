@@ -1,1 +1,147 @@
-"""Formats of recordings, one module each."""
+"""Readers of recordings: one module a format, which registers itself as `READER` by being here.
+
+A folder is read by the one reader that knows it: `find` asks each in turn. What is found says who reads it, so that
+`header` and `read` need no second look.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin import registry
+from tfkfin.console import InputError, format_numbers
+from tfkfin.recordings import remote
+from tfkfin.recordings.recording import Header, Recording, RecordingFile
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format.
+
+    Attributes:
+        knows: (folder, files at any depth below it) -> whether the folder is of this format.
+        find: the same two -> the recordings, by their names alone.
+        read: (file, its signal (T, C) where that has been read already or None) -> the recording.
+        header: file -> the recording without its signal, which takes less time.
+        needs: the names of files beside the recordings that reading them takes.
+        expected: how files are named, for whoever has none.
+    """
+
+    knows: Callable[[Path, Sequence[Path]], bool]
+    find: Callable[[Path, Sequence[Path]], list[RecordingFile]]
+    read: Callable[[RecordingFile, np.ndarray | None], Recording]
+    header: Callable[[RecordingFile], Header]
+    expected: str
+    needs: tuple[str, ...] = ()
+
+
+def reader(name: str) -> Reader:
+    return registry.load("recordings/readers", name, "READER")
+
+
+def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: int = 1) -> list[RecordingFile]:
+    """Recordings of one exercise at any depth below `folder`, by their names alone, in order of subject and session.
+
+    Args:
+        folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL,
+            `s3://`, `az://`, `http://`: the files wanted are then fetched into the cache of `tfkfin.recordings.remote`.
+        subjects: the subjects wanted; none given means all.
+        exercise: of formats that number them, as Ninapro does: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2,
+            DB3, DB7 and 2 in DB1, DB5.
+
+    Raises:
+        InputError: no such folder or files, a wanted subject is missing, or two files are of one subject and session.
+    """
+    if url := remote.url_of(folder):
+        tree = remote.Tree(url)
+        name = _knowing(tree.folder, tree.paths)
+        tree.fetch([path for path in tree.paths if path.name in reader(name).needs])
+        files = _chosen(url, name, _found(url, name, tree.folder, tree.paths), subjects, exercise)
+        tree.fetch([file.path for file in files])
+        return files
+    folder = Path(folder)
+    if not folder.is_dir():
+        expected = reader("ninapro").expected
+        raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {expected}")
+    paths = _walk(folder)
+    name = _knowing(folder, paths)
+    return _chosen(folder, name, _found(folder, name, folder, paths), subjects, exercise)
+
+
+def header(file: RecordingFile) -> Header:
+    """Labels and rate only: takes milliseconds, where the signal takes a second. Errors as of `read`.
+
+    NaN and Inf in the signal are not seen here.
+    """
+    return reader(file.reader).header(file)
+
+
+def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
+    """The signal and its labels, nothing else of the file.
+
+    Args:
+        file: as `find` gives it.
+        emg: the signal (T, C), where it has been read from this file already (see `tfkfin.recordings.hdf5`).
+
+    Raises:
+        InputError: not a whole file of its format, a variable missing, of wrong shape or not numeric, NaN or Inf in
+            the signal, or no movement in the labels.
+    """
+    return reader(file.reader).read(file, emg)
+
+
+def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:
+    """Subject -> its files in order of session."""
+    found: dict[int, tuple[RecordingFile, ...]] = {}
+    for file in files:
+        found[file.subject] = (*found.get(file.subject, ()), file)
+    return found
+
+
+def _knowing(folder: Path, paths: Sequence[Path]) -> str:
+    """The name of the reader that knows the folder; Ninapro's where no other does, since its names say it all."""
+    others = (name for name in registry.names("recordings/readers") if name != "ninapro")
+    return next((name for name in others if reader(name).knows(folder, paths)), "ninapro")
+
+
+def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
+    found = [replace(file, reader=name) for file in reader(name).find(folder, paths)]
+    if not found:
+        zipped = " (it holds .zip archives: unpack them)" if any(p.suffix.lower() == ".zip" for p in paths) else ""
+        what = "holds no recordings" if paths else "is empty"
+        raise InputError(f"{where} {what}{zipped}: files named {reader(name).expected} are expected at any depth")
+    return found
+
+
+def _chosen(where: str | Path, name: str, found: list[RecordingFile], subjects: Iterable[int] | None,
+            exercise: int) -> list[RecordingFile]:
+    """One file for each session of each wanted subject."""
+    files: dict[tuple[int, int], RecordingFile] = {}
+    for file in (file for file in found if file.exercise == exercise):
+        twin = files.setdefault((file.subject, file.session), file)
+        if twin.path != file.path and not (twin.path.exists() and twin.path.samefile(file.path)):
+            what = f"exercise {exercise}" if name == "ninapro" else f"session {file.session}"
+            raise InputError(f"subject {file.subject}, {what} has two files, {twin.path} and {file.path}: "
+                             "keep one in the folder")
+    if not files:
+        there = format_numbers({file.exercise for file in found})
+        raise InputError(f"{where} holds no recording of exercise {exercise}, only of {there}: choose one of these")
+    missing = sorted(set(subjects or ()) - {subject for subject, _ in files})
+    if missing:
+        raise InputError(f"{where} has no subject {format_numbers(missing)} for exercise {exercise}: "
+                         f"it has {format_numbers({subject for subject, _ in files})}")
+    return [files[key] for key in sorted(files) if not subjects or key[0] in set(subjects)]
+
+
+def _walk(folder: Path) -> list[Path]:
+    names, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        folders[:] = sorted(name for name in folders if name != "__MACOSX" and real not in seen)
+        if real not in seen:  # a link that leads back up would never end
+            names += [Path(root, name) for name in sorted(files) if not name.startswith(".")]
+        seen.add(real)
+    return names

@@ -4,18 +4,17 @@ Ninapro: Atzori et al., Sci Data 1:140053 (2014). Labels are the a-posteriori on
 Gijsberts et al. 2014), because the cue (`stimulus`) leads the movement by most of a second.
 """
 
-import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings import checks, matfile, remote
-from tfkfin.recordings.recording import Header, Recording, RecordingFile, flat_channels
-
-__all__ = ["DATABASES", "Header", "Recording", "RecordingFile", "find", "flat_channels", "header", "read"]
+from tfkfin.console import InputError
+from tfkfin.recordings import checks, matfile
+from tfkfin.recordings.readers import Reader
+from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 
 @dataclass(frozen=True)
@@ -38,134 +37,43 @@ DATABASES = {
 }
 _NAME = re.compile(r"S(\d+)_(?:E(\d+)_A1|A1_E(\d+))\.mat", re.IGNORECASE)
 _EXPECTED = "S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, such as S1_E1_A1.mat"
-_SHEET = "recordings.toml"
 _LABELS = (("restimulus", "rerepetition"), ("stimulus", "repetition"))
 _OLD_FORCE = (1, 2, 4, 6, 8, 9, 16, 32, 40)  # `stimulus` of exercise D in the 2017 release of DB2 and DB3
 _LOUD = 0.1  # V: skin surface EMG stays below 0.01 V, so a larger value means another unit
 
 
-def find(folder: str | Path, subjects: tuple[int, ...] | None = None, exercise: int = 1) -> list[RecordingFile]:
-    """Recordings of one exercise at any depth below `folder`, by their names alone, in order of subject.
-
-    A folder with a `recordings.toml` is one of own recordings: see `tfkfin.recordings.readers.table`.
-
-    Args:
-        folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL,
-            `s3://`, `az://`, `http://`: the files wanted are then fetched into the cache of `tfkfin.recordings.remote`.
-        subjects: the subjects wanted; none given means all.
-        exercise: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2, DB3, DB7 and 2 in DB1, DB5: see DATABASES.
-
-    Raises:
-        InputError: no such folder or files, a wanted subject is missing, or a subject has two files.
-    """
-    if url := remote.url_of(folder):
-        return _remote(url, subjects, exercise)
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {_EXPECTED}")
-    if (folder / _SHEET).is_file():
-        return _chosen(folder, _own().find(folder), subjects, 1)
-    return _chosen(folder, _named(folder, _walk(folder)), subjects, exercise)
-
-
-def _remote(url: str, subjects: tuple[int, ...] | None, exercise: int) -> list[RecordingFile]:
-    """As `find`, below a URL; the files found are on this machine."""
-    tree = remote.Tree(url)
-    if tree.folder / _SHEET in tree.paths:
-        tree.fetch([path for path in tree.paths if path.suffix != ".zip"])
-        own = [file for file in _own().find(tree.folder) if file.path in tree.paths]  # not what the root had before
-        return _chosen(url, own, subjects, 1)
-    files = _chosen(url, _named(url, tree.paths), subjects, exercise)
-    tree.fetch([file.path for file in files])
-    return files
-
-
-def _chosen(folder: str | Path, found: list[RecordingFile], subjects: tuple[int, ...] | None,
-            exercise: int) -> list[RecordingFile]:
-    """One file for each wanted subject, of those found below `folder`."""
-    files: dict[int, RecordingFile] = {}
-    for file in (file for file in found if file.exercise == exercise):
-        twin = files.setdefault(file.subject, file)
-        if twin.path != file.path and not (twin.path.exists() and twin.path.samefile(file.path)):
-            raise InputError(f"subject {file.subject}, exercise {exercise} has two files, {twin.path} and {file.path}: "
-                             "keep one in the folder")
-    if not files:
-        there = format_numbers({file.exercise for file in found})
-        raise InputError(f"{folder} holds no recording of exercise {exercise}, only of {there}: choose one of these")
-    missing = sorted(set(subjects or ()) - set(files))
-    if missing:
-        raise InputError(f"{folder} has no subject {format_numbers(missing)} for exercise {exercise}: "
-                         f"it has {format_numbers(files)}")
-    return [files[subject] for subject in sorted(set(subjects or files))]
+def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
+    """Recordings of all exercises among the files below `folder`, by their names alone."""
+    return [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in paths if (m := _NAME.fullmatch(path.name))]
 
 
 def header(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False) -> Header:
-    """Reads labels and rate only: takes milliseconds, where the signal takes a second. Arguments and errors of `read`.
-
-    NaN and Inf in the signal are not seen here.
-    """
-    path = Path(file.path)
-    if path.suffix.lower() != ".mat":
-        whole = _own().read(file, rate_hz)
-        return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False)
-    shape, names, data = _load(path, ())
-    return _header(file, shape, names, data, rate_hz, global_labels)
+    """Reads labels and rate only. Arguments and errors of `read`."""
+    return _header(file, *_load(Path(file.path), ()), rate_hz, global_labels)
 
 
-def read(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False,
-         emg: np.ndarray | None = None) -> Recording:
+def read(file: RecordingFile, emg: np.ndarray | None = None, rate_hz: float | None = None,
+         global_labels: bool = False) -> Recording:
     """Reads the signal and its labels, nothing else of the file.
 
     Args:
-        file: as `find` gives it.
+        file, emg: as for `tfkfin.recordings.readers.read`.
         rate_hz: overrules the file's `frequency` and the database's rate.
         global_labels: number movements through all exercises of the database (exercise C of DB2 becomes 18..40)
             where the file numbers them from 1. Files served today mostly do so themselves; by default labels stay.
-        emg: the signal (T, C), where it has been read from this file already (see `hdf5`).
 
     Raises:
         InputError: not a whole MATLAB file, a variable missing, of wrong shape or not numeric, NaN or Inf in `emg`,
             or no movement in the labels.
     """
     path = Path(file.path)
-    if path.suffix.lower() != ".mat":
-        return _own().read(file, rate_hz)
     _, names, data = _load(path, ("emg",) if emg is None else ())
     emg = checks.signal(path, data.pop("emg") if emg is None else emg)
     head = _header(file, emg.shape, names, data, rate_hz, global_labels)
     emg, notes = emg[: len(head.labels)], head.notes
     if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > _LOUD and head.rate_hz > DATABASES["db5"].rate_hz:
         notes += (f"emg exceeds {_LOUD:g}: it may not be in volts",)
-    return Recording(file.subject, file.exercise, emg, head.labels, head.repetitions, head.rate_hz, path, notes,
-                     head.synthetic)
-
-
-def _own():
-    from tfkfin.recordings.readers import (
-        table as own,  # its checks of the sheet take pydantic, which most folders need not wait for
-    )
-
-    return own
-
-
-def _named(folder: str | Path, names: list[Path]) -> list[RecordingFile]:
-    found = [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in names if (m := _NAME.fullmatch(path.name))]
-    if not found:
-        zipped = " (it holds .zip archives: unpack them)" if any(p.suffix.lower() == ".zip" for p in names) else ""
-        what = "holds no recordings" if names else "is empty"
-        raise InputError(f"{folder} {what}{zipped}: files named {_EXPECTED} are expected at any depth")
-    return found
-
-
-def _walk(folder: Path) -> list[Path]:
-    names, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        folders[:] = sorted(name for name in folders if name != "__MACOSX" and real not in seen)
-        if real not in seen:  # a link that leads back up would never end
-            names += [Path(root, name) for name in sorted(files) if not name.startswith(".")]
-        seen.add(real)
-    return names
+    return Recording(file, emg, head.labels, head.repetitions, head.rate_hz, notes, head.synthetic)
 
 
 def _load(path: Path, names: tuple[str, ...]) -> tuple[tuple, tuple[str, str], dict]:
@@ -230,3 +138,6 @@ def _numbering(labels: np.ndarray, channels: int, exercise: int, wanted: bool, n
         local = np.searchsorted(_OLD_FORCE, labels) + 1 if rank else labels
         labels = np.where(labels > 0, local + offset, 0).astype(np.int16)
     return labels
+
+
+READER = Reader(lambda folder, paths: bool(find(folder, paths)), find, read, header, _EXPECTED)

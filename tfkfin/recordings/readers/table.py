@@ -2,18 +2,17 @@
 
     rate_hz = 1000
     unit = "mV"                        # V, mV or uV
-    files = "subject{subject}*.csv"    # {subject} stands for the number, * for anything
+    files = "subject{subject}*.csv"    # {subject} and {session} stand for numbers, * for anything
     channels = ["ch1", "ch2"]          # columns by name, or by number from 1 where there is no heading
     label = "movement"                 # column of movements: 0 is rest
     repetition = "trial"               # left out: a movement's runs are counted 1, 2, 3...
 
-In a .npz, names are keys, and one key may hold all channels (T, C). `find`, `header` and `read` of `ninapro` hand such
-folders over to this module.
+In a .npz, names are keys, and one key may hold all channels (T, C).
 """
 
 import re
 import tomllib
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfkfin.console import InputError
 from tfkfin.recordings import checks
-from tfkfin.recordings.recording import Recording, RecordingFile
+from tfkfin.recordings.readers import Reader
+from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 SHEET = "recordings.toml"
 _VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}
@@ -42,19 +42,26 @@ class Sheet(BaseModel):
     repetition: Column | None = None
 
 
-def find(folder: Path) -> list[RecordingFile]:
-    """Every recording that the sheet's pattern names, at any depth. Subjects are chosen by the caller."""
+def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
+    """Every recording that the sheet's pattern names among the files below `folder`."""
     sheet = _sheet(folder)
-    parts = re.split(r"(\{subject\}|\*)", sheet.files)
-    pattern = re.compile("".join({"{subject}": r"(\d+)", "*": ".*?"}.get(p, re.escape(p)) for p in parts))
-    found = [(path, match) for path in sorted(folder.rglob("*")) if (match := pattern.fullmatch(path.name))]
+    parts = re.split(r"(\{subject\}|\{session\}|\*)", sheet.files)
+    written = {"{subject}": r"(?P<subject>\d+)", "{session}": r"(?P<session>\d+)", "*": ".*?"}
+    pattern = re.compile("".join(written.get(p, re.escape(p)) for p in parts))
+    found = [(path, match.groupdict()) for path in sorted(paths) if (match := pattern.fullmatch(path.name))]
     if not found:
         raise InputError(f"{folder / SHEET} says files = \"{sheet.files}\", and {folder} has no such file")
-    return [RecordingFile(path, int(match[1]), 1) for path, match in found]
+    return [RecordingFile(path, int(of["subject"]), 1, int(of.get("session", 1))) for path, of in found]
 
 
-def read(file: RecordingFile, rate_hz: float | None = None) -> Recording:
-    """One recording, in volts, as `ninapro.read` gives it.
+def header(file: RecordingFile) -> Header:
+    """The recording without its signal; these formats have to be read for it."""
+    whole = read(file)
+    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False)
+
+
+def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
+    """One recording, in volts; see `tfkfin.recordings.readers.read`.
 
     Raises:
         InputError: no sheet above the file, an unknown key in it, a column that is not there, or unfit values.
@@ -66,7 +73,7 @@ def read(file: RecordingFile, rate_hz: float | None = None) -> Recording:
     sheet = _sheet(folder)
     table = _npz(path) if path.suffix == ".npz" else _table(path)
     parts = [_column(path, table, name) for name in sheet.channels]
-    emg = np.column_stack(parts) * _VOLTS[sheet.unit]
+    emg = np.column_stack(parts) * _VOLTS[sheet.unit] if emg is None else emg
     emg = checks.signal(path, np.asarray(emg, np.float32))
     labels = checks.column(path, "label", _column(path, table, sheet.label))
     notes = []
@@ -79,8 +86,7 @@ def read(file: RecordingFile, rate_hz: float | None = None) -> Recording:
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
     checks.has_movement(path, labels, repetitions)
-    recording = Recording(file.subject, file.exercise, emg, labels, repetitions, sheet.rate_hz, path, tuple(notes))
-    return replace(recording, rate_hz=rate_hz) if rate_hz else recording
+    return Recording(file, emg, labels, repetitions, sheet.rate_hz, tuple(notes))
 
 
 def count_repetitions(labels: np.ndarray) -> np.ndarray:
@@ -138,3 +144,6 @@ def _column(path: Path, table: dict, name: int | str) -> np.ndarray:
     if name not in table:
         raise InputError(f"{path} has no column {name}, only {', '.join(map(str, table))}: correct {SHEET}")
     return table[name]
+
+
+READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, header, f"as {SHEET} says", (SHEET,))
