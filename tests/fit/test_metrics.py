@@ -38,3 +38,28 @@ def test_confusion_is_scikit_learns():
     labels = [1, 2, 4, 9]
     true, predicted = rng.choice(labels, (2, 300))
     np.testing.assert_array_equal(metrics.confusion(true, predicted, labels), confusion_matrix(true, predicted))
+
+
+TRUE = np.array([0, 0, 0, 0, 1, 1, 1, 0, 0, 2, 2, 2, 2])
+DECIDED = np.array([0, 1, 1, 2, 2, 1, 1, 1, 0, 2, -1, -1, 2])
+SEGMENTS = np.repeat([0, 1, 2, 3], [4, 3, 2, 4])
+
+
+def test_three_numbers_by_hand():
+    assert metrics.window_accuracy(TRUE, DECIDED) == pytest.approx(4 / 7)  # rest does not count, rejections are wrong
+    assert metrics.execution_accuracy(TRUE, DECIDED, SEGMENTS) == 0.5  # 1 is decided for most; 2 is a tie with -1
+    # runs that begin in rest: 1 at the second window, 2 at the fourth; the 1 that goes on into rest began before it
+    assert metrics.false_activations(TRUE, DECIDED, 0.05) == pytest.approx(2 / (6 * 0.05 / 60))
+    assert metrics.false_activations(np.array([1, 2]), np.array([1, 1]), 0.05) is None
+    assert metrics.execution_accuracy(np.array([1, 1]), np.array([-1, 1]), np.zeros(2)) == 0.0
+
+
+def test_intervals_are_over_people_and_need_six():
+    few = metrics.over_people({s: 0.1 * s for s in range(5)})
+    assert (few["low"], few["high"]) == (None, None) and few["mean"] == pytest.approx(0.2)
+    values = {s: float(v) for s, v in enumerate(rng.normal(0.8, 0.1, 40))}
+    many = metrics.over_people(values | {99: None})
+    normal = 1.96 * np.std(list(values.values())) / np.sqrt(40)
+    assert many["mean"] - many["low"] == pytest.approx(normal, rel=0.2)
+    assert many["high"] - many["mean"] == pytest.approx(normal, rel=0.2) and many["per_subject"]["99"] is None
+    assert many == metrics.over_people(values | {99: None})

@@ -52,3 +52,57 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.
     matrix = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(matrix, (np.searchsorted(labels, true), np.searchsorted(labels, predicted)), 1)
     return matrix
+
+
+def window_accuracy(true: np.ndarray, decided: np.ndarray) -> float:
+    """Share of movements' windows (N,) decided right; rest (0) does not count, a rejection (-1) is wrong."""
+    moving = np.asarray(true) > 0
+    return float(np.mean((true == decided)[moving])) if moving.any() else float("nan")
+
+
+def execution_accuracy(true: np.ndarray, decided: np.ndarray, segments: np.ndarray) -> float:
+    """Share of executed movements whose most frequent decision is right; ties and rejections are wrong.
+
+    Args:
+        true, decided: labels (N,), 0 rest, -1 rejected.
+        segments: (N,) which held movement each window lies in.
+    """
+    right = []
+    for segment in np.unique(segments[true > 0]):
+        here = segments == segment
+        labels, counts = np.unique(decided[here], return_counts=True)
+        most = labels[counts == counts.max()]
+        right.append(len(most) == 1 and most[0] == true[here][0])
+    return float(np.mean(right)) if right else float("nan")
+
+
+def false_activations(true: np.ndarray, decided: np.ndarray, stride_s: float) -> float | None:
+    """Runs of decisions for a movement that begin in rest, a minute of rest; None where no window is rest.
+
+    Args:
+        true, decided: labels (N,) of windows in order of time, 0 rest, -1 rejected.
+        stride_s: seconds between windows.
+    """
+    resting = np.asarray(true) == 0
+    if not resting.any():
+        return None
+    begins = (decided > 0) & (np.concatenate([[0], decided[:-1]]) != decided)
+    return float(np.sum(begins & resting) / (resting.sum() * stride_s / 60))
+
+
+def over_people(values: dict[int, float | None], seed: int = 0, draws: int = 10_000) -> dict:
+    """{"mean", "low", "high", "per_subject"} of people's values: a 95 % bootstrap interval over people from six on.
+
+    Low and high are None for fewer people, everything for people without a value.
+    Reference: Efron, Tibshirani 1993, percentile interval (scipy.stats.bootstrap).
+    """
+    known = np.array([v for v in values.values() if v is not None and np.isfinite(v)])
+    interval = (None, None)
+    if len(known) >= 6:
+        from scipy.stats import bootstrap
+
+        rng = np.random.default_rng(seed)
+        found = bootstrap((known,), np.mean, n_resamples=draws, method="percentile", rng=rng).confidence_interval
+        interval = float(found.low), float(found.high)
+    return {"mean": float(known.mean()) if len(known) else None, "low": interval[0], "high": interval[1],
+            "per_subject": {str(s): v for s, v in values.items()}}
