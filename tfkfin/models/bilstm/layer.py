@@ -32,6 +32,11 @@ def _check_engine(name: str, value: str) -> str:
     return value
 
 
+def forced_engine() -> str | None:
+    """The engine that the block `with engine(...)` around us asks for; None outside of one."""
+    return _forced.get()
+
+
 @contextlib.contextmanager
 def engine(name: str):
     """Forces the engine of every `BiLSTM` called or traced inside the block.
