@@ -1,15 +1,15 @@
-"""Experiment 5: telling the movement some time ahead. The labels' rule is in `horizon`."""
+"""Experiment 5: telling the movement some time ahead, 50 to 300 ms. The labels' rule is in `common.horizon`."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper
-from tfkfin.experiments.cells import Cell, Setting
-from tfkfin.experiments.decoders import Decoders
-from tfkfin.experiments.lab import FULL, Lab
-from tfkfin.experiments.report import Figure, Section, Table, percent
-from tfkfin.experiments.statistics import over_subjects, scores
+from tfkfin.experiments import Experiment
+from tfkfin.experiments.common import figures, paper
+from tfkfin.experiments.common.evaluation import FULL, Evaluation
+from tfkfin.experiments.common.fits import Fit, Setting
+from tfkfin.experiments.common.report import Result, Table, percent
+from tfkfin.experiments.common.statistics import over_subjects, scores
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
 
@@ -18,17 +18,8 @@ def settings() -> list[Setting]:
     return [replace(FULL, horizon_ms=h) for h in paper.HORIZONS_MS]
 
 
-def cells(lab: Lab) -> list[Cell]:
-    return [Cell(s, model, setting, seed) for s in lab.subjects for seed in lab.seeds for setting in settings()
-            for model in reversed(MODELS)]
-
-
-def worker(lab: Lab, decoders: Decoders):
-    return decoders.work
-
-
 def ahead(now: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, float]:
-    """Scores of a forecast from a cell's arrays (`then`) and those of the same model at horizon 0 (`now`).
+    """Scores of a forecast from a fit's arrays (`then`) and those of the same model at horizon 0 (`now`).
 
     Returns:
         {"accuracy", "macro_f1", "changed": accuracy where the label changes, "changing": share of such windows,
@@ -47,46 +38,48 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def section(lab: Lab, folder) -> Section:
-    data = {group: {str(s.horizon_ms): {m: _score(lab, m, s, subjects) for m in MODELS} for s in settings()}
-            for group, (_, subjects) in lab.groups.items()}
-    last = data[list(lab.groups)[-1]]
-    x = [s.horizon_ms for s in settings()]
+def result(evaluation: Evaluation, folder) -> Result:
+    def scored(fit: Fit) -> dict[str, float]:
+        return ahead(*(evaluation.ledger.arrays(one.key) for one in (replace(fit, setting=FULL), fit)))
 
-    def curve(key: str, horizons=x, model: str = "fin"):
-        return [last[str(h)][model][key] for h in horizons]
-
-    later = x[1:]
-    panels = [("ms ahead, all windows", x, {
-        MODELS["fin"]: curve("accuracy"), MODELS["cnn2"]: curve("accuracy", x, "cnn2"),
-        "decoder of now, unshifted": curve("persistence")})]
-    if all(np.isfinite(last[str(h)]["fin"]["changed"]["mean"]) for h in later):
-        panels.append(("ms ahead, windows whose label changes", later,
-                       {MODELS["fin"]: curve("changed", later), MODELS["cnn2"]: curve("changed", later, "cnn2")}))
-    path = figures.save(figures.curves(panels), folder / "plots" / "forward.png")
-    figure = Figure(path, f"Accuracy by horizon, mean and ± sd over subjects. Data: {lab.on}.")
-    return Section("forward", "5. Forward in time (paper's experiment 5)", [_finding(last)],
-                   [_table(lab, data), figure], _trust(lab, last), {"groups": data})
+    data = {group: {} for group in evaluation.groups}
+    for setting in settings():
+        found = {model: evaluation.values(model, setting, scored) for model in MODELS}
+        for group, (_, subjects) in evaluation.groups.items():
+            data[group][str(setting.horizon_ms)] = {
+                model: {key: over_subjects({of: one[key] for of, one in values.items()}, subjects)
+                        for key in next(iter(values.values()))} for model, values in found.items()}
+    last = list(data.values())[-1]
+    plot = figures.save(figures.curves(_panels(last)), folder, "forward",
+                        f"Accuracy by horizon, mean and ± sd over subjects. Data: {evaluation.on}.")
+    return Result("forward", "5. Forward in time (paper's experiment 5)", [_finding(last)],
+                  [_table(evaluation, data), plot], _trust(evaluation, last), {"groups": data})
 
 
-def _score(lab: Lab, model: str, setting: Setting, subjects) -> dict:
-    found = {(s, seed): ahead(*(lab.book.arrays(Cell(s, model, one, seed)) for one in (FULL, setting)))
-             for s in subjects for seed in lab.seeds}
-    keys = next(iter(found.values()))
-    return {key: over_subjects({cell: one[key] for cell, one in found.items()}) for key in keys}
+def _panels(scores: dict) -> list[tuple]:
+    """Curves of all windows and, where there are some at every horizon, of those whose label changes."""
+    def curve(key: str, model: str = "fin") -> list[dict]:
+        return [one[model][key] for one in scores.values()]
+
+    x = list(map(int, scores))
+    panels = [("ms ahead, all windows", x, {**{title: curve("accuracy", model) for model, title in MODELS.items()},
+                                            "decoder of now, unshifted": curve("persistence")})]
+    if all(np.isfinite(one["mean"]) for one in curve("changed")[1:]):
+        panels.append(("ms ahead, windows whose label changes", x[1:],
+                       {title: curve("changed", model)[1:] for model, title in MODELS.items()}))
+    return panels
 
 
-def _table(lab: Lab, data: dict) -> Table:
+def _table(evaluation: Evaluation, data: dict) -> Table:
     rows = []
     for group, by_horizon in data.items():
-        rows += [[""]] if rows else []
         for horizon, models in by_horizon.items():
             fin, true = models["fin"], models["cnn2"]
             printed = paper.EXPERIMENT_5 if horizon != "0" else f"{paper.accuracy('fin', group)} (Table 2)"
-            rows.append([horizon, lab.groups[group][0], printed, percent(fin["accuracy"]), percent(fin["macro_f1"]),
-                         f"{100 * fin['changing']['mean']:.1f}", percent(fin["changed"]), percent(fin["persistence"]),
-                         percent(true["accuracy"]), percent(true["changed"])])
-    return Table(lab.titled("Accuracy % ahead of time"),
+            rows.append([horizon, evaluation.groups[group][0], printed, percent(fin["accuracy"]),
+                         percent(fin["macro_f1"]), f"{100 * fin['changing']['mean']:.1f}", percent(fin["changed"]),
+                         percent(fin["persistence"]), percent(true["accuracy"]), percent(true["changed"])])
+    return Table(evaluation.titled("Accuracy % ahead of time"),
                  ["ms ahead", "subjects", "paper: accuracy %", "ours: all windows", "ours: macro-F1 %",
                   "ours: % of windows that change", "ours: those that change", "ours: decoder of now, unshifted",
                   "ours: CNN-II, all", "ours: CNN-II, changing"], rows,
@@ -95,27 +88,27 @@ def _table(lab: Lab, data: dict) -> Table:
 
 
 def _finding(scores: dict) -> str:
-    first, last = scores["0"]["fin"], scores[str(paper.HORIZONS_MS[-1])]["fin"]
+    furthest = paper.HORIZONS_MS[-1]
+    first, last = scores["0"]["fin"], scores[str(furthest)]["fin"]
     drop, changed = 100 * (first["accuracy"]["mean"] - last["accuracy"]["mean"]), last["changed"]["mean"]
     told = "no window's label changes" if changed != changed else \
         f"where the label changes it is right in {100 * changed:.1f} % of windows"
-    return (f"From now to {paper.HORIZONS_MS[-1]} ms ahead accuracy over all windows changes by {-drop:+.1f} points "
-            f"(paper: about 15 % on DB2). At {paper.HORIZONS_MS[-1]} ms {told}. Letting the decoder of now stand for "
-            f"the forecast gives {100 * last['persistence']['mean']:.1f} % over all windows, the trained forecast "
+    return (f"From now to {furthest} ms ahead accuracy over all windows changes by {-drop:+.1f} points (paper: about "
+            f"15 % on DB2). At {furthest} ms {told}. Letting the decoder of now stand for the forecast gives "
+            f"{100 * last['persistence']['mean']:.1f} % over all windows, the trained forecast "
             f"{100 * last['accuracy']['mean']:.1f} %.")
 
 
 def changing(scores: dict) -> str:
     """How much accuracy over all windows says, from the scores by horizon."""
     furthest = str(paper.HORIZONS_MS[-1])
-    last = scores[furthest]["fin"]
-    share, ignorant = (100 * last[key]["mean"] for key in ("changing", "persistence"))
+    share, ignorant = (100 * scores[furthest]["fin"][key]["mean"] for key in ("changing", "persistence"))
     return (f"The labels of {share:.1f} % of the windows change within {furthest} ms, and a decoder that ignores the "
             f"horizon is right on {ignorant:.1f} % of all: that much of accuracy over all windows is no foresight.")
 
 
-def _trust(lab: Lab, scores: dict) -> list[str]:
-    rest = "Windows of rest are classified too (window.rest)." if lab.recipe.window.rest else \
+def _trust(evaluation: Evaluation, scores: dict) -> list[str]:
+    rest = "Windows of rest are classified too (window.rest)." if evaluation.recipe.window.rest else \
         "Windows are of movements alone, so what changes is a movement that ends; window.rest=true adds those of rest."
     return ["Label ahead = label of the sample at the window's last sample + horizon, in the same recording. Rest is a "
             "class there: movements are parted by rest, so without it no label would change. Windows are left out "
@@ -123,6 +116,7 @@ def _trust(lab: Lab, scores: dict) -> list[str]:
             "to the repetition before it), so that no sample and no target is shared by training and test.",
             rest, f"{changing(scores)} Read the windows that change. The authors' code shifts labels by windows "
             "along the joined list, across segments and recordings; so the figures are not of the same task.",
-            "Horizon 0 is the plain decoder of section 3, without rest as a class.",
-            "OPTIMISTIC: test data choose the epoch and scale themselves (see section 2)." if lab.optimistic else
-            "No test window steers anything."]
+            "Horizon 0 is the plain decoder of section 3, without rest as a class.", evaluation.steering]
+
+
+EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(reversed(MODELS), settings()), result)

@@ -1,0 +1,142 @@
+"""A report: text, tables and plots of each experiment, written as Markdown and as one self-contained HTML file."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+
+DPI = 150  # of the plots
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column titles, one of which is the paper's.
+
+    Where the column "subjects" changes, a new group of rows begins. If it says the same in every row, it is left out,
+    and said in the note.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def __post_init__(self):
+        if not any(title.startswith("paper") for title in self.columns):
+            raise ValueError(f"`columns` must have the paper's. Received: columns={list(self.columns)}")
+        if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
+            raise ValueError(f"`rows` must have {len(self.columns)} entries. Received: {wrong[0]}")
+        at = list(self.columns).index("subjects") if "subjects" in self.columns else None
+        if at is not None and len(said := {row[at] for row in self.rows}) == 1:
+            columns, *rows = ([*row[:at], *row[at + 1 :]] for row in (self.columns, *self.rows))
+            for name, value in {"columns": columns, "rows": rows,
+                                "note": f"Subjects: {said.pop()}. {self.note}".strip()}.items():
+                object.__setattr__(self, name, value)
+
+    @property
+    def groups(self) -> list[list[Sequence[str]]]:
+        """The rows, parted where the column "subjects" changes."""
+        at = list(self.columns).index("subjects") if "subjects" in self.columns else None
+        found = {}
+        for row in self.rows:
+            found.setdefault(at is not None and row[at], []).append(row)
+        return list(found.values())
+
+    @property
+    def classes(self) -> list[str]:
+        """CSS classes of each column: "text" where no entry is a number, "paper" where the figures are the paper's."""
+        numbers = [any(row[i][:1].isdigit() or row[i][:1] in "-−+<≤" for row in self.rows)
+                   for i in range(len(self.columns))]
+        return [" ".join(["text"] * (not numbers[i] or not i) + ["paper"] * title.startswith("paper"))
+                for i, title in enumerate(self.columns)]
+
+    def markdown(self) -> list[str]:
+        lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
+        made = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+        return [f"**{self.title}**", made, *([f"*{self.note}*"] if self.note else [])]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A PNG file of `DPI` and what it shows."""
+
+    path: Path
+    caption: str
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode("ascii")
+
+    @property
+    def width(self) -> int:
+        """In pixels of a page, so that all plots have one type size."""
+        return round(int.from_bytes(self.path.read_bytes()[16:20], "big") * 96 / DPI)  # of the PNG's header
+
+    def markdown(self) -> list[str]:
+        return [f"![{self.path.stem}](plots/{self.path.name})", f"*{self.caption}*"]
+
+
+@dataclass
+class Result:
+    """What came out of one experiment.
+
+    Attributes:
+        name, title: as on the command line, and in words.
+        finding: what was seen, in sentences.
+        blocks: tables and plots, in order.
+        trust: how far to trust it.
+        data: the same numbers for results.json, below "experiments".
+        warnings: what a reader must not miss.
+        top: more for results.json, at its top.
+    """
+
+    name: str
+    title: str
+    finding: list[str]
+    blocks: list[Table | Plot]
+    trust: list[str]
+    data: dict
+    warnings: list[str] = field(default_factory=list)
+    top: dict = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """The whole: its title, what holds for every experiment, and the results."""
+
+    title: str
+    intro: list[str]
+    warnings: list[str]
+    results: list[Result]
+
+    def markdown(self) -> str:
+        """Beside the folder `plots`."""
+        lines = [f"# {self.title}", *self.intro, *(f"> **{text}**" for text in self.warnings)]
+        for one in self.results:
+            lines += [f"## {one.title}", *one.finding, *(f"> **{text}**" for text in one.warnings)]
+            lines += [line for block in one.blocks for line in block.markdown()]
+            lines += ["**How far to trust it**", "\n".join(f"- {text}" for text in one.trust)]
+        return "\n\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """One file: the plots are inside it."""
+        environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+                                         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        return environment.get_template("report.html.jinja").render(report=self)
+
+
+# === Numbers as text ===
+
+def percent(spread: dict) -> str:
+    """{"mean", "std"} of fractions -> "63.2 ± 4.1" in %."""
+    return plus_minus(100 * spread["mean"], 100 * spread["std"], 1)
+
+
+def plus_minus(mean: float, sd: float, digits: int) -> str:
+    return "nothing to score" if mean != mean else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
