@@ -49,38 +49,33 @@ class Estimators:
         """Scores and arrays of a fit, by its model."""
         if fit.model in CLASSICAL:
             return self.classical(fit)
-        return {"cnn1": self.cnn1, "cnn2": self.cnn2}.get(fit.model, self.joint)(fit)
+        return self.classifier(fit) if fit.model in ("cnn1", "cnn2") else self.joint(fit)
 
     def classical(self, fit: Fit) -> tuple[dict, dict]:
         make, names = CLASSICAL[fit.model]
         train, test = (self.evaluation.examples(fit, side, names) for side in ("train", "test"))
         return self._judged(fit, test, baselines.predict(make(), (train.features, train.labels), test.features))
 
-    def cnn2(self, fit: Fit) -> tuple[dict, dict]:
-        train, test = self.evaluation.examples(fit, "train"), self.evaluation.examples(fit, "test")
-        trainer = self._head(fit)
-        clock, watch = _Clock(), self._watch(test, test.features, trainer.options.batch_size, fit)
-        trainer.fit(train.features, train.labels, fit.seed, fit.key, self._epochs(fit, len(train.labels)),
-                    [clock, *watch])
-        self._keep(trainer.model, fit.key)
-        return self._watched(fit, test, watch, clock.seconds, lambda: trainer.predict(test.features, 4096))
-
-    def cnn1(self, fit: Fit) -> tuple[dict, dict]:
-        """Trains one classifier a seed, when first asked; judges it on the fit's subject."""
-        ledger, key = self.evaluation.ledger, f"cnn1/{fit.setting.slug}/pooled-seed{fit.seed}"
+    def classifier(self, fit: Fit) -> tuple[dict, dict]:
+        """On true features: of the fit's subject, or one a seed of all subjects pooled, trained when first asked."""
+        ledger, pooled = self.evaluation.ledger, fit.model == "cnn1"
+        key = f"{fit.model}/{fit.setting.slug}/pooled-seed{fit.seed}" if pooled else fit.key
         test, trainer = self.evaluation.examples(fit, "test"), self._head(fit)
         clock, watch = _Clock(), self._watch(test, test.features, trainer.options.batch_size, fit)
-        if watch or ledger.get(key) is None:  # the paper's protocol chooses the epoch by each subject's test windows
-            pooled = [self.evaluation.examples(replace(fit, subject=s), "train")
-                      for s in self.run.dataset.split.pretrain_subjects]
-            features, labels = (np.concatenate([getattr(one, name) for one in pooled])
-                                for name in ("features", "labels"))
-            trainer.fit(features, labels, fit.seed, f"CNN-I seed {fit.seed}", callbacks=[clock, *watch])
-            self._keep(trainer.model, key)
-            ledger.put(key, {"seconds_by_epoch": clock.seconds})
+        if watch or not pooled or ledger.get(key) is None:  # the paper's protocol watches each subject's test windows
+            subjects = self.run.dataset.split.pretrain_subjects if pooled else (fit.subject,)
+            parts = [self.evaluation.examples(replace(fit, subject=s), "train") for s in subjects]
+            features, labels = (np.concatenate([getattr(one, name) for one in parts]) for name in
+                                ("features", "labels"))
+            trainer.fit(features, labels, fit.seed, key, 0 if pooled else self._epochs(fit, len(labels)),
+                        [clock, *watch])
+            with replacing(ledger.path(key, ".weights.h5")) as partial:
+                trainer.model.save_weights(partial)
+            if pooled:
+                ledger.put(key, {"seconds_by_epoch": clock.seconds})
         trainer.model.load_weights(ledger.path(key, ".weights.h5"))
-        return self._watched(fit, test, watch, ledger.get(key)["seconds_by_epoch"],
-                             lambda: trainer.predict(test.features, 4096))
+        seconds = clock.seconds or ledger.get(key)["seconds_by_epoch"]
+        return self._watched(fit, test, watch, seconds, lambda: trainer.predict(test.features, 4096))
 
     def joint(self, fit: Fit) -> tuple[dict, dict]:
         """Raw windows: pre-trained FINs or random ones, then fine-tuned."""
@@ -91,7 +86,7 @@ class Estimators:
         trainer = self._joint(fit, frozen)
         if pretrained:
             head = fit.of("cnn2")
-            finish(evaluation.ledger, [head], self.cnn2)
+            finish(evaluation.ledger, [head], self.classifier)
             trainer.fins.load_weights(self._fin_weights())
             trainer.head.get_layer("classifier").load_weights(evaluation.ledger.path(head.key, ".weights.h5"))
         else:
@@ -177,10 +172,6 @@ class Estimators:
         trainer.restart = starts[seed]
         keras.utils.set_random_seed(seed)
         return trainer
-
-    def _keep(self, model: keras.Model, key: str) -> None:
-        with replacing(self.evaluation.ledger.path(key, ".weights.h5")) as partial:
-            model.save_weights(partial)
 
     # === Judging ===
 

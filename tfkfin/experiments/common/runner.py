@@ -61,22 +61,14 @@ class Runner:
 
     def show(self, names: Sequence[str]) -> None:
         """Prints the tables of the named experiments and where the report is."""
-        from rich import table as rich
         from rich.console import Console
+        from rich.markdown import Markdown
 
         console = Console(width=None if sys.stdout.isatty() else 160)
         for result in self.results(names):
-            console.print(f"\n{result.title}", style="bold")
-            for block in result.blocks:
-                if isinstance(block, Table):
-                    shown = rich.Table(*block.columns, title=block.title, title_justify="left")
-                    for rows in block.groups:
-                        for row in rows:
-                            shown.add_row(*row)
-                        shown.add_section()
-                    console.print(shown)
-            for text in (*result.finding, *result.warnings):
-                console.print(text)
+            lines = [line for block in result.blocks if isinstance(block, Table) for line in block.markdown()]
+            lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]
+            console.print(Markdown("\n\n".join(lines)))
         console.print(f"\n{self.folder / 'report.html'}", soft_wrap=True)
 
 
