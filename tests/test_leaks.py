@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin.experiments.common.runner import Runner
+from tfkfin.experiments.runner import Runner
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import finetune, run_stage
 from tfkfin.fit.trainers import JointTrainer

@@ -15,14 +15,13 @@ import sklearn.metrics
 import sklearn.preprocessing
 import sklearn.svm
 
-from tfkfin import experiments
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.experiments import __main__ as command
-from tfkfin.experiments import imitation
-from tfkfin.experiments.common import horizon, optimistic, paper, report, statistics
-from tfkfin.experiments.common.fits import Fit, Setting
-from tfkfin.experiments.common.runner import Runner
+from tfkfin.experiments import horizon, kinds, optimistic, paper, report, statistics
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.kinds import imitation
+from tfkfin.experiments.runner import Runner
 from tfkfin.fit import baselines
 from tfkfin.fit.run import open_run
 from tfkfin.pipeline import dataset as datasets
@@ -50,7 +49,7 @@ def fewer():
 def runner(tiny_db2, tmp_path_factory) -> Runner:
     """All experiments, finished, on two synthetic subjects with one seed; raw models on 20 test windows each."""
     made = Runner(open_run(tiny(tiny_db2), tmp_path_factory.mktemp("runner") / "run"), 1, 20)
-    made.run(list(experiments.summaries()))
+    made.run(list(kinds.summaries()))
     return made
 
 
@@ -237,7 +236,7 @@ def test_papers_protocol_is_marked_wherever_it_is_shown(flattering, runner):
         assert "optimistic" in title
     results = json.loads((flattering.folder / "results.json").read_text("utf-8"))
     assert results["optimistic"] is True and results["protocol"] == "paper"
-    fits = experiments.load("downstream").fits(flattering.evaluation)
+    fits = kinds.load("downstream").fits(flattering.evaluation)
     assert fits and all(flattering.evaluation.ledger.get(fit.key)["optimistic"] for fit in fits)
     assert "OPTIMISTIC" not in (runner.folder / "report.md").read_text("utf-8")
 
@@ -290,9 +289,9 @@ def test_a_finished_fit_is_never_run_again(runner, tiny_db2):
 
 
 def test_experiments_share_fits(runner):
-    shared = set(experiments.load("finetune").fits(runner.evaluation))
-    assert Fit(1, "fin", seed=7) in shared & set(experiments.load("efficiency").fits(runner.evaluation))
-    assert Fit(1, "fin", seed=7) in shared & set(experiments.load("forward").fits(runner.evaluation))
+    shared = set(kinds.load("finetune").fits(runner.evaluation))
+    assert Fit(1, "fin", seed=7) in shared & set(kinds.load("efficiency").fits(runner.evaluation))
+    assert Fit(1, "fin", seed=7) in shared & set(kinds.load("forward").fits(runner.evaluation))
     assert len(list((runner.folder / "features").glob("*.npy"))) == 4  # two sets of features, two recordings
 
 
@@ -312,7 +311,7 @@ def test_report_names_the_data_and_the_paper_in_every_table(runner, results):
     assert all("paper" in header and "ours" in header for header in headers)
     assert all("paper: Ninapro DB2; ours: synthetic recordings" in title for title in titles)
     assert "65.70" not in text  # two subjects are one group: no row of the paper's within-subject figures
-    assert set(results["experiments"]) == set(experiments.summaries()) and results["synthetic"] is True
+    assert set(results["experiments"]) == set(kinds.summaries()) and results["synthetic"] is True
     assert results["data"] == "synthetic recordings" and results["optimistic"] is False
 
 
@@ -378,19 +377,19 @@ def test_command_line_resolves_as_train_does():
 
 
 def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch):
-    there = experiments.summaries()
+    there = kinds.summaries()
     assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward"]
     shown = command.parser().format_help()
     assert all(summary in shown for summary in there.values())
     for name in there:
-        made = experiments.load(name)
-        assert made.check in (experiments.papers_models, experiments.finetuned)
+        made = kinds.load(name)
+        assert made.check in (kinds.papers_models, kinds.finetuned)
     unfit = recipes.load(None, {"finetune.epochs": 0})
-    experiments.load("downstream").check(unfit)
+    kinds.load("downstream").check(unfit)
     with pytest.raises(InputError, match="finetune.epochs is 0"):
-        experiments.load("finetune").check(unfit)
+        kinds.load("finetune").check(unfit)
     with pytest.raises(InputError, match="judge its conv classifier"):
-        experiments.load("imitation").check(recipes.load(None, {"classifier.vote": 3}))
+        kinds.load("imitation").check(recipes.load(None, {"classifier.vote": 3}))
 
 
 def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypatch):
@@ -402,10 +401,10 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
         return report.Result("ladder", "6. Ladder", [], [], [], {"a": 1}, top={"rungs": evaluation.values(
             "imitation", Setting(fraction=7), "double")[2, None]})
 
-    made = experiments.Experiment(lambda evaluation: evaluation.fits(["imitation"], [Setting(fraction=7)]), result,
-                                  experiments.papers_models, work)
-    monkeypatch.setattr(experiments, "load", lambda name: made)
-    monkeypatch.setattr(experiments, "summaries", lambda: {"ladder": "Experiment 6"})
+    made = kinds.Experiment(lambda evaluation: evaluation.fits(["imitation"], [Setting(fraction=7)]), result,
+                                  kinds.papers_models, work)
+    monkeypatch.setattr(kinds, "load", lambda name: made)
+    monkeypatch.setattr(kinds, "summaries", lambda: {"ladder": "Experiment 6"})
     other = Runner(open_run(tiny(tiny_db2), tmp_path / "run"), 1, 20)
     other.run(["ladder"])
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from tfkfin import experiments
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, run
+from tfkfin.experiments import kinds
 from tfkfin.recipe import Recipe
 
 QUICK = {"windows_per_epoch": 64, "test_windows": 96}
@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    there = experiments.summaries()
+    there = kinds.summaries()
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
     p = argparse.ArgumentParser(prog="python -m tfkfin.experiments", description=__doc__,
                                 epilog=f"{listed}\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def named(experiment: str) -> tuple[str, ...]:
-    return tuple(experiments.summaries()) if experiment == "all" else (experiment,)
+    return tuple(kinds.summaries()) if experiment == "all" else (experiment,)
 
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
@@ -63,7 +63,7 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     if recipe.source.kind == "signals":
         raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
     for name in named(arguments.experiment):
-        experiments.load(name).check(recipe)
+        kinds.load(name).check(recipe)
     quick = recipe.source.kind == "synthetic" if arguments.quick is None else arguments.quick
     if quick:
         windows = min(recipe.finetune.windows_per_epoch or QUICK["windows_per_epoch"], QUICK["windows_per_epoch"])
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     from tfkfin.train import set_up_device
 
     set_up_device(arguments.device, False)
-    from tfkfin.experiments.common.runner import Runner
+    from tfkfin.experiments.runner import Runner
 
     runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
     runner.run(names)

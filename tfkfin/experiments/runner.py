@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tfkfin import experiments
 from tfkfin.console import log
-from tfkfin.experiments.common.estimators import Estimators
-from tfkfin.experiments.common.evaluation import Evaluation
-from tfkfin.experiments.common.fits import finish
-from tfkfin.experiments.common.paper import COLUMN, SOURCE
-from tfkfin.experiments.common.report import Report, Result, Table
+from tfkfin.experiments import kinds
+from tfkfin.experiments.estimators import Estimators
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.fits import finish
+from tfkfin.experiments.paper import COLUMN, SOURCE
+from tfkfin.experiments.report import Report, Result, Table
 from tfkfin.files import write_text
 from tfkfin.fit.run import Run, environment
 
@@ -26,7 +26,7 @@ class Runner:
     def run(self, names: Sequence[str]) -> None:
         """Finishes the fits of experiments, and publishes after each, so that a long run shows what it has."""
         for name in names:
-            experiment, began = experiments.load(name), time.monotonic()
+            experiment, began = kinds.load(name), time.monotonic()
             work = partial(experiment.work, self.estimators) if experiment.work else self.estimators.work
             there = self._finished(experiment)
             finish(self.evaluation.ledger, experiment.fits(self.evaluation), work, name)
@@ -34,12 +34,12 @@ class Runner:
             if not there or name == names[-1]:
                 self.publish()
 
-    def _finished(self, experiment: experiments.Experiment) -> bool:
+    def _finished(self, experiment: kinds.Experiment) -> bool:
         return all(self.evaluation.ledger.get(fit.key) for fit in experiment.fits(self.evaluation))
 
     def results(self, names: Sequence[str] = ()) -> list[Result]:
         """Of every experiment whose fits are all there, or of those of them that are named."""
-        every = [experiments.load(name) for name in experiments.summaries() if not names or name in names]
+        every = [kinds.load(name) for name in kinds.summaries() if not names or name in names]
         return [one.result(self.evaluation, self.folder) for one in every if self._finished(one)]
 
     def publish(self) -> dict:

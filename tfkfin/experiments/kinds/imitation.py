@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from tfkfin.experiments import Experiment, papers_models
-from tfkfin.experiments.common import figures, paper
-from tfkfin.experiments.common.evaluation import Evaluation
-from tfkfin.experiments.common.fits import Fit
-from tfkfin.experiments.common.report import Plot, Result, Table, plus_minus
-from tfkfin.experiments.common.statistics import over_subjects
+from tfkfin.experiments import figures, paper
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.fits import Fit
+from tfkfin.experiments.kinds import Experiment, papers_models
+from tfkfin.experiments.report import Plot, Result, Table, plus_minus
+from tfkfin.experiments.statistics import over_subjects
 from tfkfin.fit import metrics
 
 DIGITS = {"paper_r2": 3, "paper_map": 1, "r2": 4, "nrmse": 3, "spearman": 4}  # shown of each score

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from tfkfin.experiments import Experiment
-from tfkfin.experiments.common import figures, paper, statistics
-from tfkfin.experiments.common.evaluation import FULL, Evaluation
-from tfkfin.experiments.common.fits import Fit, Setting
-from tfkfin.experiments.common.report import Result, Table, p_value, percent
+from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments.evaluation import FULL, Evaluation
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.report import Result, Table, p_value, percent
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
 VARIED = {"fraction": ("% of each held movement", "Accuracy % by share of each held movement learnt from"),

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError
-from tfkfin.experiments.common import horizon, paper
-from tfkfin.experiments.common.fits import Fit, Setting
-from tfkfin.experiments.common.statistics import over_subjects
+from tfkfin.experiments import horizon, paper
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.statistics import over_subjects
 from tfkfin.files import replacing
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
@@ -102,7 +102,7 @@ class Evaluation:
         return np.load(path)
 
     def _standardised_by_itself(self, number: int) -> Subject:
-        from tfkfin.experiments.common.optimistic import standardised_by_itself
+        from tfkfin.experiments.optimistic import standardised_by_itself
 
         return standardised_by_itself(self._loaded(number), self.dataset.split.test_repetitions, self.dataset.length)
 

@@ -1,15 +1,18 @@
-"""Experiment 5: telling the movement some time ahead, 50 to 300 ms. The labels' rule is in `common.horizon`."""
+"""Experiment 5: telling the movement 50 to 300 ms ahead.
+
+The labels' rule is in `horizon`.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 
-from tfkfin.experiments import Experiment
-from tfkfin.experiments.common import figures, paper
-from tfkfin.experiments.common.evaluation import FULL, Evaluation
-from tfkfin.experiments.common.fits import Fit, Setting
-from tfkfin.experiments.common.report import Result, Table, percent
-from tfkfin.experiments.common.statistics import over_subjects, scores
+from tfkfin.experiments import figures, paper
+from tfkfin.experiments.evaluation import FULL, Evaluation
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.report import Result, Table, percent
+from tfkfin.experiments.statistics import over_subjects, scores
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
 

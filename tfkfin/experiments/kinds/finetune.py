@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 
-from tfkfin.experiments import Experiment
-from tfkfin.experiments.common import figures, paper, statistics
-from tfkfin.experiments.common.evaluation import Evaluation
-from tfkfin.experiments.common.report import Plot, Result, Table, p_value, percent
-from tfkfin.experiments.downstream import TIME_DOMAIN
+from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
+from tfkfin.experiments.report import Plot, Result, Table, p_value, percent
 
 TITLES = {"scratch": "LSTM+CNN-II, nothing pre-trained", "random": "LSTM+CNN-II, random FINs", "fin": "LSTM-FIN+CNN-II",
           "random_frozen": "LSTM+CNN-II, random FINs frozen", "fin_frozen": "LSTM-FIN+CNN-II, FINs frozen",

@@ -23,10 +23,10 @@ import keras
 import numpy as np
 
 from tfkfin.console import log
-from tfkfin.experiments.common import statistics
-from tfkfin.experiments.common.evaluation import FULL, Evaluation, Examples
-from tfkfin.experiments.common.fits import Fit, finish
-from tfkfin.experiments.common.optimistic import BestOnTest
+from tfkfin.experiments import statistics
+from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
+from tfkfin.experiments.fits import Fit, finish
+from tfkfin.experiments.optimistic import BestOnTest
 from tfkfin.files import replacing
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
@@ -54,7 +54,8 @@ class Estimators:
     def classical(self, fit: Fit) -> tuple[dict, dict]:
         make, names = CLASSICAL[fit.model]
         train, test = (self.evaluation.examples(fit, side, names) for side in ("train", "test"))
-        return self._judged(fit, test, baselines.predict(make(), (train.features, train.labels), test.features))
+        learnt = train.features, train.labels
+        return self._judged(fit, test, lambda: baselines.predict(make(), learnt, test.features))
 
     def classifier(self, fit: Fit) -> tuple[dict, dict]:
         """On true features: of the fit's subject, or one a seed of all subjects pooled, trained when first asked."""
@@ -75,7 +76,7 @@ class Estimators:
                 ledger.put(key, {"seconds_by_epoch": clock.seconds})
         trainer.model.load_weights(ledger.path(key, ".weights.h5"))
         seconds = clock.seconds or ledger.get(key)["seconds_by_epoch"]
-        return self._watched(fit, test, watch, seconds, lambda: trainer.predict(test.features, 4096))
+        return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
 
     def joint(self, fit: Fit) -> tuple[dict, dict]:
         """Raw windows: pre-trained FINs or random ones, then fine-tuned."""
@@ -97,7 +98,8 @@ class Estimators:
         full = self._full(fit, side)
         trainer.fit(train.part, train.features, train.labels, fit.seed, min(full, options.windows_per_epoch or full),
                     [clock, *watch])
-        return self._watched(fit, test, watch, clock.seconds, lambda: self._outputs(trainer, test)["probabilities"])
+        return self._judged(fit, test, lambda: self._outputs(trainer, test)["probabilities"].argmax(axis=1), watch,
+                            clock.seconds)
 
     @cached_property
     def imitated(self) -> training.Predictor:
@@ -182,27 +184,26 @@ class Estimators:
 
         return [BestOnTest(inputs, test.labels, batch_size, fit.seed)] if self.evaluation.optimistic else []
 
-    def _watched(self, fit: Fit, test: Examples, watch: list[BestOnTest], seconds: list[float],
-                 probabilities: Callable[[], np.ndarray]) -> tuple[dict, dict]:
-        """Scores and arrays at the end of training or, by the paper's protocol, at the best epoch on test windows."""
-        typical = float(np.median(seconds[1:] or seconds or [float("nan")]))  # the first epoch traces the graph
-        if watch:
-            epochs, _, predicted = watch[0].best
-            return self._judged(fit, test, predicted, watch[0].chosen, epochs=epochs, seconds_an_epoch=typical)
-        return self._judged(fit, test, probabilities().argmax(axis=1), epochs=len(seconds), seconds_an_epoch=typical)
-
-    def _judged(self, fit: Fit, test: Examples, predicted: np.ndarray, chosen: np.ndarray | slice = slice(None),
-                **more: float) -> tuple[dict, dict]:
-        """Scores and arrays of a fit from class indices predicted for (the chosen of) its test windows.
+    def _judged(self, fit: Fit, test: Examples, predict: Callable[[], np.ndarray], watch: Sequence[BestOnTest] = (),
+                seconds: Sequence[float] = ()) -> tuple[dict, dict]:
+        """Scores and arrays of a fit at the end of training or, by the paper's protocol, at its best epoch on test.
 
         Arrays, all (M,): `start` of the window in the subject's joined segments, its `own` movement, the `true` label
         asked for and the `predicted` one, as in the files.
+
+        Args:
+            predict: gives the class indices of all test windows; not asked where `watch` has some.
+            seconds: of each epoch, if it was trained in epochs; the first traces the graph.
         """
-        classes = np.asarray(self.evaluation.classes(fit.setting))
-        true, predicted, windows = classes[test.labels[chosen]], classes[predicted], test.part.windows
-        arrays = {"start": windows.starts[chosen], "own": windows.movements[chosen], "true": true,
-                  "predicted": predicted}
-        return statistics.scores(true, predicted) | {"optimistic": self.evaluation.optimistic} | more, arrays
+        (epochs, _, predicted), chosen = (watch[0].best, watch[0].chosen) if watch else (
+            (len(seconds), None, predict()), slice(None))
+        classes, windows = np.asarray(self.evaluation.classes(fit.setting)), test.part.windows
+        true, predicted = classes[test.labels[chosen]], classes[predicted]
+        scores = statistics.scores(true, predicted) | {"optimistic": self.evaluation.optimistic}
+        if seconds:
+            scores |= {"epochs": epochs, "seconds_an_epoch": float(np.median(seconds[1:] or seconds))}
+        return scores, {"start": windows.starts[chosen], "own": windows.movements[chosen], "true": true,
+                        "predicted": predicted}
 
 
 class _Clock(keras.callbacks.Callback):

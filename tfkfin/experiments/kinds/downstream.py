@@ -1,9 +1,9 @@
 """Experiment 2 (Table 2, upper rows): classifiers on true features, and the baseline that the field uses."""
 
-from tfkfin.experiments import Experiment, papers_models
-from tfkfin.experiments.common import figures, paper
-from tfkfin.experiments.common.evaluation import Evaluation
-from tfkfin.experiments.common.report import Result, Table, percent
+from tfkfin.experiments import figures, paper
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.kinds import Experiment, papers_models
+from tfkfin.experiments.report import Result, Table, percent
 
 TIME_DOMAIN = "MAV, WL, ZC, SSC, AR(4)"
 SVM, LDA = "SVM, Gaussian kernel", "shrinkage LDA"

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from tfkfin.experiments.common import paper
-from tfkfin.experiments.common.report import DPI, Plot
+from tfkfin.experiments import paper
+from tfkfin.experiments.report import DPI, Plot
 from tfkfin.files import replacing
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
