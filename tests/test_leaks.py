@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin.experiments.course import Course
+from tfkfin.experiments.runner import Runner
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import finetune, run_stage
 from tfkfin.fit.trainers import JointTrainer
@@ -75,7 +75,7 @@ def test_no_experiment_learns_from_test_repetitions(tiny_db2, poisoned, tmp_path
         settings = TINY | {"source.data": str(data), "split.subjects": "1", "finetune.epochs": 1, "classifier.vote": 1}
         run = open_run(recipes.load("own", settings), tmp_path / data.name)
         keras.utils.set_random_seed(1)
-        Course(run, 1, 12).run(["downstream", "finetune", "efficiency", "forward"])
+        Runner(run, 1, 12).run(["downstream", "finetune", "efficiency", "forward"])
         kept = {p.relative_to(run.folder): np.concatenate([v.ravel() for v in _h5(p)])
                 for p in sorted((run.folder / "cells").rglob("*.weights.h5"))}
         found.append((kept, list(seen)))

@@ -1,9 +1,10 @@
-"""The experiments: every number against an independent computation, resume by cell, and what a report must say."""
+"""The experiments: every number against an independent computation, resume by fit, and what a report must say."""
 
 import base64
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ import sklearn.svm
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.experiments import __main__ as command
-from tfkfin.experiments import horizon, imitation, optimistic, paper, report, statistics
-from tfkfin.experiments.cells import Cell, Setting
-from tfkfin.experiments.course import EXPERIMENTS, Course
+from tfkfin.experiments import horizon, kinds, optimistic, paper, report, statistics
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.kinds import imitation
+from tfkfin.experiments.runner import Runner
 from tfkfin.fit import baselines
 from tfkfin.fit.run import open_run
 from tfkfin.pipeline import dataset as datasets
@@ -44,16 +46,16 @@ def fewer():
 
 
 @pytest.fixture(scope="module")
-def course(tiny_db2, tmp_path_factory) -> Course:
+def runner(tiny_db2, tmp_path_factory) -> Runner:
     """All experiments, finished, on two synthetic subjects with one seed; raw models on 20 test windows each."""
-    made = Course(open_run(tiny(tiny_db2), tmp_path_factory.mktemp("course") / "run"), 1, 20)
-    made.run(list(EXPERIMENTS))
+    made = Runner(open_run(tiny(tiny_db2), tmp_path_factory.mktemp("runner") / "run"), 1, 20)
+    made.run(list(kinds.summaries()))
     return made
 
 
 @pytest.fixture(scope="module")
-def results(course) -> dict:
-    return json.loads((course.folder / "results.json").read_text("utf-8"))
+def results(runner) -> dict:
+    return json.loads((runner.folder / "results.json").read_text("utf-8"))
 
 
 # === Numbers, against independent computations ===
@@ -89,18 +91,18 @@ def test_paired_test_is_scipys():
     assert spread == {"mean": 0.75, "std": 0.25, "per_subject": {"1": 0.5, "2": 1.0}}
 
 
-def test_classical_models_are_scikit_learns(course):
-    lab = course.lab
+def test_classical_models_are_scikit_learns(runner):
+    evaluation = runner.evaluation
     for name, make, names in (
-            ("svm", lambda: sklearn.svm.SVC(C=10), lab.names),
+            ("svm", lambda: sklearn.svm.SVC(C=10), evaluation.names),
             ("td_lda", lambda: sklearn.discriminant_analysis.LinearDiscriminantAnalysis(
                 solver="eigen", shrinkage="auto"), ("MAV", "WL", "ZC", "SSC", "AR1", "AR2", "AR3", "AR4"))):
-        subject = lab.dataset.load(1)
+        subject = evaluation.dataset.load(1)
         train, test = (subject.select(r) for r in ((1, 3, 4, 6), (2, 5)))
         x, z = (p.features(names, 200, 2000.0).reshape(len(p.windows), -1) for p in (train, test))
         scale = sklearn.preprocessing.StandardScaler().fit(x)
         predicted = make().fit(scale.transform(x), train.windows.movements).predict(scale.transform(z))
-        kept, arrays = lab.book.get(Cell(1, name)), lab.book.arrays(Cell(1, name))
+        kept, arrays = evaluation.ledger.get(Fit(1, name).key), evaluation.ledger.arrays(Fit(1, name).key)
         np.testing.assert_array_equal(arrays["predicted"], predicted)
         assert kept["accuracy"] == pytest.approx(np.mean(predicted == test.windows.movements))
         assert kept["macro_f1"] == pytest.approx(
@@ -108,10 +110,10 @@ def test_classical_models_are_scikit_learns(course):
     assert baselines.TIME_DOMAIN[:4] == ("MAV", "WL", "ZC", "SSC")
 
 
-def test_results_follow_from_the_kept_predictions(course, results):
+def test_results_follow_from_the_kept_predictions(runner, results):
     for experiment, model in (("downstream", "cnn1"), ("downstream", "cnn2"), ("finetune", "fin"),
                               ("finetune", "random_frozen")):
-        arrays = [course.lab.book.arrays(Cell(s, model, seed=7)) for s in (1, 2)]
+        arrays = [runner.evaluation.ledger.arrays(Fit(s, model, seed=7).key) for s in (1, 2)]
         accuracy = [np.mean(a["true"] == a["predicted"]) for a in arrays]
         f1 = [sklearn.metrics.f1_score(a["true"], a["predicted"], average="macro", zero_division=0) for a in arrays]
         kept = results["experiments"][experiment]["groups"]["all"][model]
@@ -121,7 +123,7 @@ def test_results_follow_from_the_kept_predictions(course, results):
     later = results["experiments"]["forward"]["groups"]["all"]["300"]["fin"]
     changed = []
     for s in (1, 2):
-        a = course.lab.book.arrays(Cell(s, "fin", Setting(horizon_ms=300), 7))
+        a = runner.evaluation.ledger.arrays(Fit(s, "fin", Setting(horizon_ms=300), 7).key)
         at = a["own"] != a["true"]
         changed.append(np.mean(a["true"][at] == a["predicted"][at]))
     assert later["changed"]["mean"] == pytest.approx(np.mean(changed))
@@ -129,24 +131,25 @@ def test_results_follow_from_the_kept_predictions(course, results):
     assert cost["fin"]["epochs"] == 2 and cost["imitate"]["epochs"] == 1 and cost["cnn2"]["seconds_an_epoch"] > 0
 
 
-def test_plain_cells_are_what_train_gives(course, tiny_db2, tmp_path):
+def test_plain_fits_are_what_train_gives(runner, tiny_db2, tmp_path):
     from tfkfin.fit.stages import run_stage
 
     run = open_run(tiny(tiny_db2), tmp_path / "train")
     scores = run_stage(run, "classify")
     for s in (1, 2):
-        assert course.lab.book.get(Cell(s, "cnn2", seed=7))["accuracy"] == scores["accuracy"]["per_subject"][str(s)]
-        assert course.lab.book.get(Cell(s, "svm"))["accuracy"] == scores["svm"]["per_subject"][str(s)]
+        cnn2, svm = (runner.evaluation.ledger.get(fit.key) for fit in (Fit(s, "cnn2", seed=7), Fit(s, "svm")))
+        assert cnn2["accuracy"] == scores["accuracy"]["per_subject"][str(s)]
+        assert svm["accuracy"] == scores["svm"]["per_subject"][str(s)]
 
 
-def test_ssi_is_said_to_be_variance_again(course, results):
+def test_ssi_is_said_to_be_variance_again(runner, results):
     tied = results["experiments"]["imitation"]["ssi_and_var"]
-    subject = course.lab.dataset.load(1)
+    subject = runner.evaluation.dataset.load(1)
     x = subject.select((2, 5)).cut(200)[:20].astype(float)
     assert tied["length"] == 200
     assert tied["median_ratio"] == pytest.approx(np.median((x**2).sum(1) / x.var(1)), rel=0.02)
     assert tied["correlation"] > 0.999 and tied["r2_of_length_times_var"] > 0.99
-    assert "SSI and VAR are nearly one feature" in (course.folder / "report.md").read_text("utf-8")
+    assert "SSI and VAR are nearly one feature" in (runner.folder / "report.md").read_text("utf-8")
 
 
 # === Who learns from what ===
@@ -185,22 +188,22 @@ SETTINGS = [Setting(), Setting(fraction=20), Setting(fraction=60), Setting(repet
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.slug)
-def test_training_and_test_share_no_sample(course, setting):
-    cell = Cell(1, "fin", setting, 8)
+def test_training_and_test_share_no_sample(runner, setting):
+    fit = Fit(1, "fin", setting, 8)
     used = {}
     for side in ("train", "finetune", "test"):
-        part = course.lab.examples(cell, side).part
+        part = runner.evaluation.examples(fit, side).part
         used[side] = set((part.windows.starts[:, None] + np.arange(200)).ravel().tolist())
         assert used[side]
     assert not used["train"] & used["test"] and not used["finetune"] & used["test"]
-    full = course.lab.examples(Cell(1, "fin"), "test")
+    full = runner.evaluation.examples(Fit(1, "fin"), "test")
     if not setting.horizon_ms:
-        np.testing.assert_array_equal(course.lab.examples(cell, "test").labels, full.labels)
+        np.testing.assert_array_equal(runner.evaluation.examples(fit, "test").labels, full.labels)
 
 
-def test_less_data_is_less_time_and_repetitions_rotate_with_the_seed(course):
+def test_less_data_is_less_time_and_repetitions_rotate_with_the_seed(runner):
     def windows(seed=7, **setting):
-        return course.lab.examples(Cell(1, "fin", Setting(**setting), seed), "train").part.windows
+        return runner.evaluation.examples(Fit(1, "fin", Setting(**setting), seed), "train").part.windows
 
     every = windows()
     for share in (20, 60):
@@ -219,30 +222,31 @@ def test_less_data_is_less_time_and_repetitions_rotate_with_the_seed(course):
 # === The paper's protocol ===
 
 @pytest.fixture(scope="module")
-def flattering(tiny_db2, tmp_path_factory) -> Course:
+def flattering(tiny_db2, tmp_path_factory) -> Runner:
     recipe = tiny(tiny_db2, protocol="paper", **{"classify.batch_size": 25, "split.subjects": [2]})
-    made = Course(open_run(recipe, tmp_path_factory.mktemp("paper") / "run"), 1, 0)
+    made = Runner(open_run(recipe, tmp_path_factory.mktemp("paper") / "run"), 1, 0)
     made.run(["downstream"])
     return made
 
 
-def test_papers_protocol_is_marked_wherever_it_is_shown(flattering, course):
+def test_papers_protocol_is_marked_wherever_it_is_shown(flattering, runner):
     text, page = ((flattering.folder / f"report.{kind}").read_text("utf-8") for kind in ("md", "html"))
     assert "OPTIMISTIC protocol" in text and "OPTIMISTIC protocol" in page
     for title in re.findall(r"^\*\*(.*ours: .*)\*\*$", text, re.M):
         assert "optimistic" in title
     results = json.loads((flattering.folder / "results.json").read_text("utf-8"))
     assert results["optimistic"] is True and results["protocol"] == "paper"
-    assert all(flattering.lab.book.get(cell)["optimistic"] for cell in EXPERIMENTS["downstream"].cells(flattering.lab))
-    assert "OPTIMISTIC" not in (course.folder / "report.md").read_text("utf-8")
+    fits = kinds.load("downstream").fits(flattering.evaluation)
+    assert fits and all(flattering.evaluation.ledger.get(fit.key)["optimistic"] for fit in fits)
+    assert "OPTIMISTIC" not in (runner.folder / "report.md").read_text("utf-8")
 
 
 def test_papers_protocol_drops_the_last_batch_and_scales_the_test_by_itself(flattering):
-    lab = flattering.lab
-    test = lab.examples(Cell(2, "cnn2", seed=7), "test")
-    kept = lab.book.arrays(Cell(2, "cnn2", seed=7))
+    evaluation = flattering.evaluation
+    test = evaluation.examples(Fit(2, "cnn2", seed=7), "test")
+    kept = evaluation.ledger.arrays(Fit(2, "cnn2", seed=7).key)
     assert len(kept["true"]) == len(test.labels) // 25 * 25 < len(test.labels)
-    assert lab.book.get(Cell(2, "cnn2", seed=7))["epochs"] <= 3
+    assert evaluation.ledger.get(Fit(2, "cnn2", seed=7).key)["epochs"] <= 3
     samples = np.unique(test.part.windows.starts[:, None] + np.arange(200))
     scaled = test.part.standardised()[samples]
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
@@ -272,34 +276,34 @@ def test_the_best_epoch_on_test_is_kept_and_leaves_no_trace():
 
 # === Resume ===
 
-def test_a_finished_cell_is_never_run_again(course, tiny_db2):
-    lost = course.lab.book.path(Cell(2, "cnn2", seed=7), ".json")
+def test_a_finished_fit_is_never_run_again(runner, tiny_db2):
+    lost = runner.evaluation.ledger.path(Fit(2, "cnn2", seed=7).key, ".json")
     was = json.loads(lost.read_text("utf-8"))
     lost.unlink()  # as if killed before it was finished
-    before = {path: path.stat().st_mtime_ns for path in (course.folder / "cells").rglob("S*.json")}
-    again = Course(open_run(tiny(tiny_db2), course.folder), 1, 20)
+    before = {path: path.stat().st_mtime_ns for path in (runner.folder / "cells").rglob("S*.json")}
+    again = Runner(open_run(tiny(tiny_db2), runner.folder), 1, 20)
     again.run(["downstream"])
     assert {path: path.stat().st_mtime_ns for path in before} == before
     now = json.loads(lost.read_text("utf-8"))
     assert {k: v for k, v in now.items() if "seconds" not in k} == {k: v for k, v in was.items() if "seconds" not in k}
 
 
-def test_experiments_share_cells(course):
-    shared = set(EXPERIMENTS["finetune"].cells(course.lab))
-    assert Cell(1, "fin", seed=7) in shared & set(EXPERIMENTS["efficiency"].cells(course.lab))
-    assert Cell(1, "fin", seed=7) in shared & set(EXPERIMENTS["forward"].cells(course.lab))
-    assert len(list((course.folder / "features").glob("*.npy"))) == 4  # two sets of features, two recordings
+def test_experiments_share_fits(runner):
+    shared = set(kinds.load("finetune").fits(runner.evaluation))
+    assert Fit(1, "fin", seed=7) in shared & set(kinds.load("efficiency").fits(runner.evaluation))
+    assert Fit(1, "fin", seed=7) in shared & set(kinds.load("forward").fits(runner.evaluation))
+    assert len(list((runner.folder / "features").glob("*.npy"))) == 4  # two sets of features, two recordings
 
 
-def test_other_options_do_not_touch_the_cells(course, tiny_db2):
+def test_other_options_do_not_touch_the_fits(runner, tiny_db2):
     with pytest.raises(InputError, match="max_test_windows was 20"):
-        Course(open_run(tiny(tiny_db2), course.folder), 1, 30)
+        Runner(open_run(tiny(tiny_db2), runner.folder), 1, 30)
 
 
 # === Reports ===
 
-def test_report_names_the_data_and_the_paper_in_every_table(course, results):
-    text = (course.folder / "report.md").read_text("utf-8")
+def test_report_names_the_data_and_the_paper_in_every_table(runner, results):
+    text = (runner.folder / "report.md").read_text("utf-8")
     assert "Synthetic recordings: nobody was recorded" in text and "How far to trust it" in text
     headers = re.findall(r"^(\|.*\|)\n\| ---", text, re.M)
     titles = re.findall(r"^\*\*(.*)\*\*\n\n\|", text, re.M)
@@ -307,25 +311,43 @@ def test_report_names_the_data_and_the_paper_in_every_table(course, results):
     assert all("paper" in header and "ours" in header for header in headers)
     assert all("paper: Ninapro DB2; ours: synthetic recordings" in title for title in titles)
     assert "65.70" not in text  # two subjects are one group: no row of the paper's within-subject figures
-    assert set(results["experiments"]) == set(EXPERIMENTS) and results["synthetic"] is True
+    assert set(results["experiments"]) == set(kinds.summaries()) and results["synthetic"] is True
     assert results["data"] == "synthetic recordings" and results["optimistic"] is False
 
 
-def test_html_is_one_file_with_its_plots(course):
-    text = (course.folder / "report.html").read_text("utf-8")
+def test_html_is_one_file_with_its_plots(runner):
+    text = (runner.folder / "report.html").read_text("utf-8")
     images = re.findall(r'src="([^"]*)"', text)
-    assert len(images) == len(list((course.folder / "plots").glob("*.png"))) - 1  # one is the stage's own
+    assert len(images) == len(list((runner.folder / "plots").glob("*.png"))) - 1  # one is the stage's own
     for image in images:
         assert base64.b64decode(image.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
-    assert "http" not in text.replace("https://", "http") and "<script" not in text
-    assert "NaN" not in re.sub(r"data:[^\"]*", "", text)  # base64 may hold these letters by chance
+    words = re.sub(r"data:[^\"]*", "", text)  # base64 may hold any letters by chance
+    assert not any(word in words for word in ("http", "<script", "<link", "@import", "url(", "NaN"))
+    assert re.findall(r'<li><a href="#(\w+)"', text) == re.findall(r'<h2 id="(\w+)"', text) == [
+        "imitation", "downstream", "finetune", "efficiency", "forward"]
 
 
-def test_groups_are_who_pretrained_and_who_did_not(course, tiny_db2, tmp_path):
+def test_markup_in_texts_is_shown_as_it_is(tmp_path):
+    plot = report.Plot(tmp_path / "a.png", 'a "quoted" <i>caption</i>')
+    plot.path.write_bytes(b"\x89PNG" + bytes(12) + (300).to_bytes(4, "big"))
+    rows = [["<b>", "g & h", "1.0", "x"], ["c", "other", "2.0", "y"]]
+    table = report.Table("<t>", ["model", "subjects", "paper <1>", "ours"], rows)
+    one = report.Result("name", "A <title>", ["5 < 6"], [table, plot], ["</ul>"], {}, ["<script>"])
+    text = report.Report("all <of it>", ["&amp;"], [], [one]).html()
+    root = ElementTree.fromstring(re.sub(r"<(meta|img)([^>]*)>", r"<\1\2/>", text.partition("\n")[2]))
+    assert root.find("head/title").text == "all <of it>" and root.find("body/p").text == "&amp;"
+    assert [p.text for p in root.iter("p")] == ["&amp;", "5 < 6", "<script>"]
+    assert [[cell.text for cell in row] for row in root.iter("tr")] == [list(table.columns), *rows]
+    assert len(root.findall(".//tbody")) == 2  # one a group of subjects
+    assert root.find(".//img").get("alt") == plot.caption and root.find(".//img").get("width") == "192"  # 300 at 96/150
+    assert [cell.get("class") for cell in root.find(".//tbody/tr")] == ["text", "text", "paper", "text"]
+
+
+def test_groups_are_who_pretrained_and_who_did_not(runner, tiny_db2, tmp_path):
     recipe = tiny(tiny_db2, **{"split.pretrain_subjects": [1]})
-    groups = Course(open_run(recipe, tmp_path / "run"), 1, 0).lab.groups
+    groups = Runner(open_run(recipe, tmp_path / "run"), 1, 0).evaluation.groups
     assert {name: subjects for name, (_, subjects) in groups.items()} == {"within": (1,), "cross": (2,), "all": (1, 2)}
-    assert list(course.lab.groups) == ["all"]
+    assert list(runner.evaluation.groups) == ["all"]
 
 
 def test_a_table_without_the_papers_column_is_refused():
@@ -352,3 +374,38 @@ def test_command_line_resolves_as_train_does():
         resolved("all", "--seeds", "0")
     with pytest.raises(InputError, match="experiments need recordings"):
         resolved("all", "--pipeline", "fin_bilstm")
+
+
+def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch):
+    there = kinds.summaries()
+    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward"]
+    shown = command.parser().format_help()
+    assert all(summary in shown for summary in there.values())
+    for name in there:
+        made = kinds.load(name)
+        assert made.check in (kinds.papers_models, kinds.finetuned)
+    unfit = recipes.load(None, {"finetune.epochs": 0})
+    kinds.load("downstream").check(unfit)
+    with pytest.raises(InputError, match="finetune.epochs is 0"):
+        kinds.load("finetune").check(unfit)
+    with pytest.raises(InputError, match="judge its conv classifier"):
+        kinds.load("imitation").check(recipes.load(None, {"classifier.vote": 3}))
+
+
+def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypatch):
+    """Its own work, and what it puts at the top of results.json."""
+    def work(estimators, fit):
+        return {"double": 2 * fit.subject}, {"start": np.arange(3)}
+
+    def result(evaluation, folder):
+        return report.Result("ladder", "6. Ladder", [], [], [], {"a": 1}, top={"rungs": evaluation.values(
+            "imitation", Setting(fraction=7), "double")[2, None]})
+
+    made = kinds.Experiment(lambda evaluation: evaluation.fits(["imitation"], [Setting(fraction=7)]), result,
+                                  kinds.papers_models, work)
+    monkeypatch.setattr(kinds, "load", lambda name: made)
+    monkeypatch.setattr(kinds, "summaries", lambda: {"ladder": "Experiment 6"})
+    other = Runner(open_run(tiny(tiny_db2), tmp_path / "run"), 1, 20)
+    other.run(["ladder"])
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert results["rungs"] == 4 and results["experiments"] == {"ladder": {"a": 1}}

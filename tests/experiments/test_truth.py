@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tfkfin.experiments import efficiency, forward, horizon
+from tfkfin.experiments import horizon
+from tfkfin.experiments.kinds import efficiency, forward
 from tfkfin.recordings import resampling
 
 
@@ -44,9 +45,8 @@ def test_what_accuracy_ahead_says_is_counted(share, ignorant):
 
 def test_efficiency_is_most_less_least(monkeypatch):
     accuracies = {20: {(1, 0): 0.5, (2, 0): 0.6}, 100: {(1, 0): 0.9, (2, 0): 0.8}}
-    monkeypatch.setattr(efficiency, "settings", lambda lab: {"fraction": [20, 100]})
-    monkeypatch.setattr(efficiency, "_accuracies", lambda lab, model, setting, subjects: accuracies[setting])
-    told = efficiency._ends(SimpleNamespace(subjects=(1, 2)), "fraction")
+    monkeypatch.setattr(efficiency, "settings", lambda evaluation: {"fraction": [20, 100]})
+    told = efficiency.ends(SimpleNamespace(values=lambda model, setting: accuracies[setting]), "fraction")
     assert told["mean"] == pytest.approx(0.3) and told["wins"] == 2
 
 

@@ -5,19 +5,12 @@ from pathlib import Path
 
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, run
+from tfkfin.experiments import kinds
 from tfkfin.recipe import Recipe
 
-NAMES = ("imitation", "downstream", "finetune", "efficiency", "forward")
 QUICK = {"windows_per_epoch": 64, "test_windows": 96}
 
-EXAMPLES = """experiments:
-  imitation    1, Table 1: FINs against closed-form features
-  downstream   2, Table 2: SVM, CNN-I, CNN-II on true features; LDA and SVM on the field's usual ones
-  finetune     3, Tables 2, 3: pre-trained FINs against random weights, frozen or not; cost; paired tests
-  efficiency   4: less data, fewer repetitions
-  forward      5: the movement 50 to 300 ms ahead
-
-examples:
+EXAMPLES = """examples:
   python -m tfkfin.experiments all --pipeline pipelines/demo.toml
       everything on an embedded synthetic DB2, in minutes; proves the plumbing, says nothing about people
   python -m tfkfin.experiments downstream --data MINE --set split.train_repetitions=1,3 \\
@@ -31,9 +24,11 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.experiments", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("experiment", choices=(*NAMES, "all"), help="which one; all of them share what they can")
+    there = kinds.summaries()
+    listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
+    p = argparse.ArgumentParser(prog="python -m tfkfin.experiments", description=__doc__,
+                                epilog=f"{listed}\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("experiment", choices=(*there, "all"), help="which one; all of them share what they can")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
@@ -54,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def named(experiment: str) -> tuple[str, ...]:
+    return tuple(kinds.summaries()) if experiment == "all" else (experiment,)
+
+
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     """The recipe, run folder, number of seeds and cap on test windows that a command line asks for."""
     from tfkfin import train
@@ -61,7 +60,10 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
     recipe, folder = train.resolve(arguments)
-    _refuse_others(recipe, arguments.experiment)
+    if recipe.source.kind == "signals":
+        raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
+    for name in named(arguments.experiment):
+        kinds.load(name).check(recipe)
     quick = recipe.source.kind == "synthetic" if arguments.quick is None else arguments.quick
     if quick:
         windows = min(recipe.finetune.windows_per_epoch or QUICK["windows_per_epoch"], QUICK["windows_per_epoch"])
@@ -76,17 +78,6 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     return recipe, folder, seeds, cap
 
 
-def _refuse_others(recipe: Recipe, experiment: str) -> None:
-    """The paper's experiments are about its own models: other recipes are refused rather than half obeyed."""
-    if recipe.source.kind == "signals":
-        raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
-    if recipe.classifier.kind != "conv" or recipe.classifier.vote != 1:
-        raise InputError("the paper's experiments judge its conv classifier window by window: take another recipe, or "
-                         "--set classifier.kind=conv --set classifier.vote=1 --set finetune.epochs=3")
-    if experiment not in ("imitation", "downstream") and not recipe.finetune.epochs:
-        raise InputError(f"{experiment} fine-tunes, and finetune.epochs is 0: give some, --set finetune.epochs=3")
-
-
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     recipe, folder, seeds, cap = resolve(arguments)
@@ -99,11 +90,11 @@ def main(argv: list[str]) -> None:
     from tfkfin.train import set_up_device
 
     set_up_device(arguments.device, False)
-    from tfkfin.experiments.course import Course
+    from tfkfin.experiments.runner import Runner
 
-    course, names = Course(opened, seeds, cap), NAMES if arguments.experiment == "all" else (arguments.experiment,)
-    course.run(names)
-    course.show(names)
+    runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
+    runner.run(names)
+    runner.show(names)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from tfkfin.experiments.report import DPI
+from tfkfin.experiments import paper
+from tfkfin.experiments.report import DPI, Plot
+from tfkfin.files import replacing
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
 
 
-def save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")
-    return path
+def save(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
+    """Writes plots/<name>.png below a run folder."""
+    with replacing(folder / "plots" / f"{name}.png") as partial:
+        figure.savefig(partial, dpi=DPI, bbox_inches="tight")
+    return Plot(folder / "plots" / f"{name}.png", caption)
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **options):
@@ -84,8 +87,11 @@ def related(var: np.ndarray, ssi: np.ndarray, length: int) -> Figure:
     return figure
 
 
-def models(rows: Sequence[tuple[str, dict, tuple | None]], title: str, ours: str) -> Figure:
-    """Accuracy in % by model: (name, {"mean", "std", "per_subject"} of fractions, paper's (mean, sd) or None)."""
+def models(titles: Mapping[str, str], data: Mapping[str, Mapping], evaluation, what: str) -> Figure:
+    """Accuracy in % by model, on all subjects, beside the paper's: `titles` of models, `data` of `by_group`."""
+    group, scores = list(data.items())[-1]
+    rows = [(title, scores[model]["accuracy"], paper.TABLE_2.get(model, {}).get(group))
+            for model, title in titles.items()]
     figure, ((ax,),) = new(6.8, 0.55 * len(rows) + 1.4)
     rng = np.random.default_rng(0)
     for i, (_, score, printed) in enumerate(rows):
@@ -93,14 +99,15 @@ def models(rows: Sequence[tuple[str, dict, tuple | None]], title: str, ours: str
         ax.plot(values, i + rng.uniform(-0.13, 0.13, len(values)), "o", markersize=3.5, alpha=0.45, color=OTHER,
                 clip_on=False, label="one subject" if not i else None)
         ax.errorbar(100 * score["mean"], i, xerr=100 * score["std"], fmt="o", color=OURS, capsize=3,
-                    label=f"{ours}, mean ± sd" if not i else None)
+                    label=f"ours: {evaluation.on}, mean ± sd" if not i else None)
         if printed:
             ax.errorbar(printed[0], i + 0.28, xerr=printed[1], fmt="D", color=PAPER, capsize=3, markersize=5,
                         markerfacecolor="white", alpha=0.9)
     if any(printed for *_, printed in rows):
         ax.plot([], [], "D", color=PAPER, markerfacecolor="white", label="paper, Ninapro DB2 (other data)")
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.set(xlabel="accuracy %", xlim=(0, 100), title=title)
+    who = evaluation.groups[group][0] if len(data) > 1 else "all subjects"
+    ax.set(xlabel="accuracy %", xlim=(0, 100), title=f"{what}, {who}")
     ax.title.set_fontsize(10)
     ax.invert_yaxis()
     ax.grid(axis="x", color="0.92")

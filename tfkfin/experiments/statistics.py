@@ -1,6 +1,6 @@
 """Scores and tests, from scikit-learn and SciPy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -13,16 +13,15 @@ def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
             "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0))}
 
 
-def over_subjects(values: Mapping[tuple[int, int | None], float]) -> dict:
+def over_subjects(values: Mapping[tuple[int, int | None], float], subjects: Collection[int] = ()) -> dict:
     """(subject, seed) -> value becomes {"mean", "std", "per_subject"}: seeds averaged first, sd (ddof 0) over subjects.
 
-    Values that are NaN (nothing to score) are left out; if all are, so are mean and std.
+    Values that are NaN (nothing to score) are left out; if all are, so are mean and std. `subjects`: only of these.
     """
-    known = {key: value for key, value in values.items() if np.isfinite(value)}
+    known = {key: v for key, v in values.items() if np.isfinite(v) and (not subjects or key[0] in subjects)}
     per_subject = {s: float(np.mean([v for (one, _), v in known.items() if one == s])) for s, _ in known}
-    rows = list(per_subject.values())
-    return {"mean": float(np.mean(rows)) if rows else float("nan"),
-            "std": float(np.std(rows)) if rows else float("nan"),
+    rows = list(per_subject.values()) or [float("nan")]
+    return {"mean": float(np.mean(rows)), "std": float(np.std(rows)),
             "per_subject": {str(s): v for s, v in sorted(per_subject.items())}}
 
 

@@ -33,7 +33,7 @@ class Feature:
     formula: str
     unit: str
     reference: str
-    compute: Callable[[formulas.Windows], np.ndarray]  # the definition: windows -> (N, C)
+    compute: Callable[[formulas.Samples], np.ndarray]  # the definition: windows -> (N, C)
     streaming: Callable[[sums.Sums], np.ndarray] | None = None  # from sums -> (N, C); NaN: use `compute`
     needs: tuple[str, ...] = ()  # the sums it is made from, of feature_blocks.SUMS
     shortest: int = 1
@@ -201,7 +201,7 @@ def _formulas(windows, chosen, rate_hz):
     """Windows (n, C, L) float32, perhaps with NaN -> (n, C, F)."""
     finite = np.isfinite(windows)
     lost = ~finite.all(-1)
-    w = formulas.Windows(np.where(finite, windows, np.float32(0)), rate_hz)
+    w = formulas.Samples(np.where(finite, windows, np.float32(0)), rate_hz)
     with np.errstate(over="ignore"):  # a value beyond float32 is inf
         out = np.stack([f.compute(w) for f in chosen], axis=-1).astype(np.float32)
     out[lost] = np.nan

@@ -1,6 +1,6 @@
 """The features' formulas on whole windows: the definition that every faster way must equal.
 
-Each formula takes `Windows` and gives (N, C). Samples are float32, as the pipeline carries them; sums are float64.
+Each formula takes `Samples` and gives (N, C). Samples are float32, as the pipeline carries them; sums are float64.
 A window is *flat* when its variance is within float32 rounding of its mean square (FLAT): its variance counts as 0.
 """
 
@@ -28,8 +28,8 @@ def not_flat(variance, square):
     return np.where(variance <= FLAT * square, 0.0, variance)
 
 
-class Windows:
-    """Windows `x` (N, C, L) float32 at `rate_hz`, and what several formulas share, computed once."""
+class Samples:
+    """Of windows: `x` (N, C, L) float32 at `rate_hz`, and what several formulas share, computed once."""
 
     def __init__(self, x: np.ndarray, rate_hz: float):
         self.x, self.rate_hz, self.length = x, rate_hz, x.shape[-1]

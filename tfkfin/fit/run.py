@@ -12,8 +12,9 @@ from typing import Any
 from tfkfin import __version__
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
-from tfkfin.files import read_json, write_json, write_text
+from tfkfin.files import write_text
 from tfkfin.fit.fingerprint import fingerprint
+from tfkfin.fit.ledger import Ledger
 from tfkfin.recipe import Recipe
 
 
@@ -30,6 +31,11 @@ class Run:
     recipe: Recipe
     profile: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of stages (<stage>/stage), their items (<stage>/S1), and the run as a whole (results, fingerprint)."""
+        return Ledger(self.folder)
 
     def stage_folder(self, stage: str) -> Path:
         path = self.folder / stage
@@ -61,8 +67,7 @@ class Run:
         Raises:
             InputError: other recordings, or the same files with other content; a new folder is named.
         """
-        kept = self.folder / "fingerprint.json"
-        before = read_json(kept)
+        before = self.ledger.get("fingerprint", "give another folder with --run")
         if before is None and any(self.folder.glob("*/stage.json")):
             raise InputError(f"{self.folder} was made by an older tfkfin, which did not note its recordings: "
                              "give another folder with --run")
@@ -70,7 +75,7 @@ class Run:
             raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
                              f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
         if before is None:
-            write_json(kept, {"recordings": self.fingerprint})
+            self.ledger.put("fingerprint", {"recordings": self.fingerprint})
 
     @cached_property
     def length(self) -> int:
@@ -96,14 +101,13 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """What a stage (or one of its items, such as a subject) left when it finished, or None."""
-        return read_json(self.folder / stage / f"{item}.json")
+        return self.ledger.get(f"{stage}/{item}")
 
     def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
-        write_json(self.stage_folder(stage) / f"{item}.json", value)
-        return value
+        return self.ledger.put(f"{stage}/{item}", value)
 
     def results(self) -> dict:
-        return read_json(self.folder / "results.json") or {}
+        return self.ledger.get("results") or {}
 
     def publish(self, stage: str, scores: dict) -> dict:
         """Merges a stage's scores into results.json."""
@@ -115,8 +119,7 @@ class Run:
         }
         if self.recipe.source.kind != "signals":
             results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
-        write_json(self.folder / "results.json", results)
-        return results
+        return self.ledger.put("results", results)
 
 
 def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:

@@ -4,7 +4,6 @@ Test repetitions are in no trial's split: neither weights, nor statistics, nor t
 """
 
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
-from tfkfin.files import write_json
+from tfkfin.files import write_text
+from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.recipe import Recipe
 
@@ -88,23 +88,21 @@ class Search:
             InputError: the settings do not fit the recordings; a file beside the trial says so, for the chief to read.
         """
         import keras
-        from filelock import FileLock
 
         from tfkfin.fit.stages import run_stage
 
-        trial = self.trial(settings)
-        failed = _failed(trial)
-        trial.folder.parent.mkdir(exist_ok=True)
-        with FileLock(f"{trial.folder}.lock"):  # workers may be given equal trials
+        trial, ledger = self.trial(settings), self.base.ledger
+        key = f"trials/{trial.folder.name}"
+        with ledger.lock(key):  # workers may be given equal trials
             try:
                 trial = open_run(trial.recipe, trial.folder)
                 if trial.done(self.stage) is None or not trial.results():
                     keras.utils.clear_session()
                     run_stage(trial, self.stage)
             except InputError as error:
-                write_json(failed, {"error": str(error)})
+                ledger.put(f"{key}.failed", {"error": str(error)})
                 raise
-            failed.unlink(missing_ok=True)
+            ledger.path(f"{key}.failed", ".json").unlink(missing_ok=True)
         return trial.done(self.stage)["accuracy"]["mean"]
 
     def rows(self, proposed: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -112,11 +110,12 @@ class Search:
         rows = {}
         for settings in proposed:
             trial = self.trial(settings)
-            rows[trial.folder.name] = row = {"settings": settings, "folder": f"trials/{trial.folder.name}"}
+            key = f"trials/{trial.folder.name}"
+            rows[key] = row = {"settings": settings, "folder": key}
             if (scores := trial.done(self.stage)) is not None:
                 row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
             else:
-                row |= _read(_failed(trial)) or {"error": "not finished"}
+                row |= self.base.ledger.get(f"{key}.failed") or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any], writes: bool = True) -> bool:
@@ -133,7 +132,7 @@ class Search:
         if state.get("complete") and before == options:
             return False
         if writes:
-            write_json(self.base.folder / "tuning.json", {"complete": False, "options": options})
+            self.base.ledger.put("tuning", {"complete": False, "options": options})
         return True
 
     def finish(self, proposed: list[dict[str, Any]], options: dict[str, Any]) -> None:
@@ -150,7 +149,7 @@ class Search:
                 f"{self.stage} on repetition {self.held_out},\n# held out of the training repetitions.\n\n"
                 + _set(recipe, best["settings"] | {"tune": {}}).to_toml())
         best = best | {"recipe": _keep(folder, text)}
-        write_json(folder / "tuning.json", {
+        self.base.ledger.put("tuning", {
             "complete": True, "options": options, "stage": self.stage, "held_out": self.held_out,
             "train_repetitions": list(self.train), "tune": recipe.tune, "recipe_digest": recipe.digest,
             "best": best, "trials": rows, "dataset": self.base.dataset.describe(), "environment": environment()})
@@ -161,23 +160,15 @@ def _keep(folder: Path, text: str) -> str:
     for i in range(1, 1000):
         path = folder / (f"best-{i}.toml" if i > 1 else "best.toml")
         if not path.exists():
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
         if path.read_text(encoding="utf-8") == text:
             return path.name
     raise InputError(f"{folder} is full of winners: give another folder with --run")
 
 
-def _failed(trial: Run) -> Path:
-    return trial.folder.with_name(f"{trial.folder.name}.failed.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def state_of(folder: Path) -> dict[str, Any]:
     """The content of tuning.json, {} before there is one."""
-    return _read(folder / "tuning.json")
+    return Ledger(folder).get("tuning") or {}
 
 
 def said(settings: dict[str, Any]) -> str:

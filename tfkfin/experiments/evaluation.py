@@ -1,21 +1,26 @@
-"""What the experiments share: who learns from which windows, true features, seeds, and how the data are called."""
+"""What is evaluated: who learns from which windows, true features, seeds, scores of finished fits, names for the data.
+"""
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin.console import InputError
 from tfkfin.experiments import horizon, paper
-from tfkfin.experiments.cells import Book, Cell, Setting
-from tfkfin.experiments.optimistic import standardised_by_itself
+from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.statistics import over_subjects
+from tfkfin.files import replacing
+from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 
 FULL = Setting()
+WITHOUT_CHANCE = ("imitation", "svm", "lda", "td_svm", "td_lda")
 
 
 @dataclass(frozen=True)
@@ -33,61 +38,72 @@ class Examples:
     labels: np.ndarray
 
 
-class Lab:
-    """A run folder with its recipe, recordings and cells.
+class Evaluation:
+    """A run folder with its recipe, recordings and fits.
 
     Attributes:
         seeds: of initial weights, order and noise; the recipe's own is the first.
         max_test_windows: on so many windows a subject, evenly spread, models of raw signals are tested; 0: on all.
         optimistic: whether the authors' evaluation is used.
+        ledger: of the fits: cells/<model>/<setting>/S<n>-seed<k>, with their predictions as arrays.
     """
 
     def __init__(self, run: Run, seeds: int = 1, max_test_windows: int = 0):
+        """
+        Raises:
+            InputError: the folder's fits were tested on other windows.
+        """
         self.run, self.dataset, self.recipe = run, run.dataset, run.recipe
         self.seeds = tuple(run.recipe.seed + i for i in range(seeds))
         self.max_test_windows, self.optimistic = max_test_windows, run.recipe.protocol == "paper"
-        self.book = Book(run.folder, {"max_test_windows": max_test_windows})
         self.names, self.subjects = run.recipe.features.names, self.dataset.split.subjects
+        self.ledger, options = Ledger(run.folder / "cells"), {"max_test_windows": max_test_windows}
+        if (before := self.ledger.get("options") or options) != options:
+            raise InputError(f"{run.folder} holds fits made with other options (max_test_windows was "
+                             f"{before.get('max_test_windows')}): give another folder with --run")
+        self.ledger.put("options", options)
         self._loaded = functools.lru_cache(2)(self.dataset.load)
         self._itself = functools.lru_cache(2)(self._standardised_by_itself)
         self._ahead = functools.lru_cache(16)(self._targets)
+
+    # === Who learns from what ===
 
     def classes(self, setting: Setting = FULL) -> tuple[int, ...]:
         """Labels as in the files, by class index. Looking ahead makes rest (0) a class."""
         movements = self.dataset.movements
         return tuple(sorted({0, *movements})) if setting.horizon_ms else movements
 
-    def examples(self, cell: Cell, side: str, names: tuple[str, ...] = (), most: int = 0) -> Examples:
-        """What a cell learns from ("train", "finetune") or is judged on ("test"), with the named features.
+    def examples(self, fit: Fit, side: str, names: tuple[str, ...] = (), most: int = 0) -> Examples:
+        """What a fit learns from ("train", "finetune") or is judged on ("test"), with the named features.
 
         `most` caps the windows, evenly spread; 0: all. At a horizon some more are left out (see `horizon`).
+        The paper's protocol standardises the test side by its own statistics.
         """
-        subject = self.subject(cell.subject, side)
-        chosen = self._chosen(subject.windows, cell, side)
+        itself = side == "test" and self.optimistic
+        subject = self._itself(fit.subject) if itself else self._loaded(fit.subject)
+        chosen = self._chosen(subject.windows, fit, side)
         if most and len(chosen) > most:
             chosen = chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]
-        ahead, owner = self._ahead(cell.subject, cell.setting.horizon_ms)
-        if cell.setting.horizon_ms:
+        ahead, owner = self._ahead(fit.subject, fit.setting.horizon_ms)
+        if fit.setting.horizon_ms:
             own = subject.windows.repetitions
             chosen = chosen[horizon.usable(self.dataset.split, own[chosen], owner[chosen])]
-        labels = np.searchsorted(self.classes(cell.setting), ahead[chosen]).astype(np.int64)
-        return Examples(_only(subject, chosen), self.features(subject, names or self.names, side)[chosen], labels)
+        labels = np.searchsorted(self.classes(fit.setting), ahead[chosen]).astype(np.int64)
+        features = self._features(subject, names or self.names, "-itself" if itself else "")
+        part = replace(subject, windows=subject.windows[chosen])
+        return Examples(part, features[chosen], labels)
 
-    def subject(self, number: int, side: str = "train") -> Subject:
-        """A subject with all windows. The paper's protocol standardises the test side by its own statistics."""
-        return self._itself(number) if side == "test" and self.optimistic else self._loaded(number)
-
-    def features(self, subject: Subject, names: tuple[str, ...], side: str = "train") -> np.ndarray:
+    def _features(self, subject: Subject, names: tuple[str, ...], suffix: str) -> np.ndarray:
         """Features (N, C, F) of all of a subject's windows, computed once and kept in the run folder."""
-        own = "-itself" if side == "test" and self.optimistic else ""
-        path = self.run.stage_folder("features") / f"S{subject.number}-{'-'.join(names)}{own}.npy"
+        path = self.run.folder / "features" / f"S{subject.number}-{'-'.join(names)}{suffix}.npy"
         if not path.is_file():
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, subject.features(names, self.dataset.length, self.dataset.rate_hz))
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                np.save(partial, subject.features(names, self.dataset.length, self.dataset.rate_hz))
         return np.load(path)
 
     def _standardised_by_itself(self, number: int) -> Subject:
+        from tfkfin.experiments.optimistic import standardised_by_itself
+
         return standardised_by_itself(self._loaded(number), self.dataset.part("test"), self.dataset.length)
 
     def _targets(self, number: int, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,17 +112,39 @@ class Lab:
             return windows.movements, windows.repetitions
         return horizon.targets(self.dataset, self._loaded(number), horizon_ms)
 
-    def _chosen(self, windows: Windows, cell: Cell, side: str) -> np.ndarray:
-        split, setting = self.dataset.split, cell.setting
-        part = self.dataset.part(side)
-        share = setting.fraction / 100
+    def _chosen(self, windows: Windows, fit: Fit, side: str) -> np.ndarray:
+        split, setting = self.dataset.split, fit.setting
+        part, share = self.dataset.part(side), setting.fraction / 100
         if setting.repetitions and side != "test":
-            train = np.roll(split.train_repetitions, -((cell.seed or 0) - self.recipe.seed))
+            train = np.roll(split.train_repetitions, -((fit.seed or 0) - self.recipe.seed))
             part, share = replace(part, repetitions=tuple(train[: setting.repetitions])), 1 / setting.repetitions
         chosen = np.flatnonzero(part.holds(windows.repetitions, windows.sessions))
         if side == "test" or share == 1:
             return chosen
         return chosen[_first(windows, chosen, share, self.dataset.train_stride)]
+
+    # === Fits and their scores ===
+
+    def fit(self, model: str, subject: int, seed: int, setting: Setting = FULL) -> Fit:
+        return Fit(subject, model, setting, None if model in WITHOUT_CHANCE else seed)
+
+    def fits(self, models: Iterable[str], settings: Iterable[Setting] = (FULL,)) -> list[Fit]:
+        """One a subject, setting, model and, where chance plays a part, seed."""
+        models, settings = tuple(models), tuple(settings)
+        every = (self.fit(model, subject, seed, setting) for subject in self.subjects for setting in settings
+                 for model in models for seed in self.seeds)
+        return list(dict.fromkeys(every))
+
+    def values(self, model: str, setting: Setting = FULL, key: str | Callable[[Fit], float] = "accuracy") -> dict:
+        """(subject, seed) -> a score of a model's finished fits, or what a function makes of each fit."""
+        return {(fit.subject, fit.seed): key(fit) if callable(key) else self.ledger.get(fit.key)[key]
+                for fit in self.fits([model], [setting])}
+
+    def by_group(self, models: Iterable[str], setting: Setting = FULL) -> dict[str, dict]:
+        """Group -> model -> {"accuracy", "macro_f1"}, each as `over_subjects` gives it."""
+        found = {model: {key: self.values(model, setting, key) for key in ("accuracy", "macro_f1")} for model in models}
+        return {group: {model: {key: over_subjects(values, subjects) for key, values in scores.items()}
+                        for model, scores in found.items()} for group, (_, subjects) in self.groups.items()}
 
     # === How things are called ===
 
@@ -122,28 +160,30 @@ class Lab:
 
     @property
     def on(self) -> str:
-        """The data, and how they were used, for the captions of figures."""
+        """The data, and how they were used, for the captions of plots."""
         return self.data_name + (", optimistic protocol" if self.optimistic else "")
 
     def titled(self, title: str) -> str:
         """A table's title with the data of both its columns."""
         return f"{title} ({paper.COLUMN}; ours: {self.on})"
 
+    @property
+    def steering(self) -> str:
+        """Whether test windows steer what is tested on them, in a sentence."""
+        return "OPTIMISTIC: test data choose the epoch and scale themselves (see section 2)." if self.optimistic else \
+            "No test window steers anything."
+
     def described(self) -> str:
         about, window = self.dataset.describe(), self.recipe.window
         learnt = f" (learnt from: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
-
-        def said(numbers) -> str:
-            return ", ".join(map(str, numbers))
-
+        train, test = (", ".join(map(str, about[f"{side}_repetitions"])) for side in ("train", "test"))
         return (f"{len(about['subjects'])} subjects, {about['channels']} channels, {about['rate_hz']:g} Hz, "
-                f"{len(about['movements'])} movements; learnt from repetitions {said(about['train_repetitions'])}, "
-                f"tested on {said(about['test_repetitions'])}; windows of {window.length_ms:g} ms every "
-                f"{window.stride_ms:g} ms{learnt}; features {said(self.names)}")
+                f"{len(about['movements'])} movements; learnt from repetitions {train}, tested on {test}; windows of "
+                f"{window.length_ms:g} ms every {window.stride_ms:g} ms{learnt}; features {', '.join(self.names)}")
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Group -> (title, subjects): within and cross are who pre-trained and who did not.
+        """Group -> (title, subjects): within and cross are who pre-trained and who did not. The last is the largest.
 
         On recordings like DB2 (12 channels, 17 movements, subjects beyond 25) these are the paper's 1-25 and 26-40.
         """
@@ -157,15 +197,6 @@ class Lab:
         elif parts["within"] and not like_db2:
             parts = {"all": self.subjects}
         return {name: (paper.GROUPS[name], subjects) for name, subjects in parts.items() if subjects}
-
-
-def gather(lab: Lab, cells: Iterable[Cell], key: str = "accuracy") -> dict[tuple[int, int | None], float]:
-    """A score of finished cells: (subject, seed) -> value."""
-    return {(cell.subject, cell.seed): lab.book.get(cell)[key] for cell in cells}
-
-
-def _only(subject: Subject, chosen: np.ndarray) -> Subject:
-    return replace(subject, windows=subject.windows[chosen])
 
 
 def _first(windows: Windows, chosen: np.ndarray, share: float, stride: int) -> np.ndarray:

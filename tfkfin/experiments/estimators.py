@@ -1,0 +1,220 @@
+"""Estimators: what is fitted and judged, by name.
+
+    svm, lda       classical, on true features of the recipe; td_svm, td_lda: on the field's usual ones
+    cnn2           classifier of one subject on true features (paper: CNN-II)
+    cnn1           one classifier on true features of all pre-training subjects (paper: CNN-I)
+    fin            pre-trained FINs + that subject's cnn2, fine-tuned as a whole (paper: LSTM-FIN+CNN-II)
+    scratch        the same network, nothing pre-trained (paper: LSTM+CNN-II)
+    random         random FINs; the classifier is first trained on what they answer, as long as cnn2; then fine-tuned
+    fin_frozen, random_frozen    as `fin` and `random`, but the FINs stay fixed: the classifier alone is fine-tuned
+
+All are fine-tuned with the same number of updates. `random` lacks nothing that `fin` has but its FINs' weights; what
+`fin` gains over it is due to them, what it gains over `scratch` is due to any head start. The output scale of random
+FINs is set from true training features. They learn from all training repetitions, which `fin`'s classifier has seen
+too, even where `fin` fine-tunes on fewer.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import keras
+import numpy as np
+
+from tfkfin.console import log
+from tfkfin.experiments import statistics
+from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
+from tfkfin.experiments.fits import Fit, finish
+from tfkfin.experiments.optimistic import BestOnTest
+from tfkfin.files import replacing
+from tfkfin.fit import baselines, training
+from tfkfin.fit.stages import imitate
+from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
+from tfkfin.models import presets
+from tfkfin.pipeline import batches
+
+CLASSICAL = {"svm": (baselines.svm, ()), "lda": (baselines.lda, ()),  # model and features; (): the recipe's
+             "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (baselines.lda, baselines.TIME_DOMAIN)}
+
+
+class Estimators:
+    """Fits and judges; compiled models are kept. Each method of a model takes a fit and returns (scores, arrays)."""
+
+    def __init__(self, evaluation: Evaluation):
+        self.evaluation, self.run, self.recipe = evaluation, evaluation.run, evaluation.recipe
+        self._trainers, self._starts = {}, {}
+
+    def work(self, fit: Fit) -> tuple[dict, dict]:
+        """Scores and arrays of a fit, by its model."""
+        if fit.model in CLASSICAL:
+            return self.classical(fit)
+        return self.classifier(fit) if fit.model in ("cnn1", "cnn2") else self.joint(fit)
+
+    def classical(self, fit: Fit) -> tuple[dict, dict]:
+        make, names = CLASSICAL[fit.model]
+        train, test = (self.evaluation.examples(fit, side, names) for side in ("train", "test"))
+        learnt = train.features, train.labels
+        return self._judged(fit, test, lambda: baselines.predict(make(), learnt, test.features))
+
+    def classifier(self, fit: Fit) -> tuple[dict, dict]:
+        """On true features: of the fit's subject, or one a seed of all subjects pooled, trained when first asked."""
+        ledger, pooled = self.evaluation.ledger, fit.model == "cnn1"
+        key = f"{fit.model}/{fit.setting.slug}/pooled-seed{fit.seed}" if pooled else fit.key
+        test, trainer = self.evaluation.examples(fit, "test"), self._head(fit)
+        clock, watch = _Clock(), self._watch(test, test.features, trainer.options.batch_size, fit)
+        if watch or not pooled or ledger.get(key) is None:  # the paper's protocol watches each subject's test windows
+            subjects = self.run.dataset.split.pretrain_subjects if pooled else (fit.subject,)
+            parts = [self.evaluation.examples(replace(fit, subject=s), "train") for s in subjects]
+            features, labels = (np.concatenate([getattr(one, name) for one in parts]) for name in
+                                ("features", "labels"))
+            trainer.fit(features, labels, fit.seed, key, 0 if pooled else self._epochs(fit, len(labels)),
+                        [clock, *watch])
+            with replacing(ledger.path(key, ".weights.h5")) as partial:
+                trainer.model.save_weights(partial)
+            if pooled:
+                ledger.put(key, {"seconds_by_epoch": clock.seconds})
+        trainer.model.load_weights(ledger.path(key, ".weights.h5"))
+        seconds = clock.seconds or ledger.get(key)["seconds_by_epoch"]
+        return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
+
+    def joint(self, fit: Fit) -> tuple[dict, dict]:
+        """Raw windows: pre-trained FINs or random ones, then fine-tuned."""
+        evaluation, options = self.evaluation, self.recipe.finetune
+        frozen, pretrained = fit.model.endswith("_frozen"), fit.model.startswith("fin")
+        side = "finetune" if pretrained else "train"
+        train, test = evaluation.examples(fit, side), evaluation.examples(fit, "test", most=evaluation.max_test_windows)
+        trainer = self._joint(fit, frozen)
+        if pretrained:
+            head = fit.of("cnn2")
+            finish(evaluation.ledger, [head], self.classifier)
+            trainer.fins.load_weights(self._fin_weights())
+            trainer.head.get_layer("classifier").load_weights(evaluation.ledger.path(head.key, ".weights.h5"))
+        else:
+            training.fit_scales(trainer.fins, train.features)
+            self._prepare_head(trainer, fit)
+        trainer.standardise(train.part)
+        clock, watch = _Clock(), self._watch(test, None, options.batch_size, fit)
+        full = self._full(fit, side)
+        trainer.fit(train.part, train.features, train.labels, fit.seed, min(full, options.windows_per_epoch or full),
+                    [clock, *watch])
+        return self._judged(fit, test, lambda: self._outputs(trainer, test)["probabilities"].argmax(axis=1), watch,
+                            clock.seconds)
+
+    @cached_property
+    def imitated(self) -> training.Predictor:
+        """Standardised windows (N, L, C) -> what the FINs of the stage `imitate` make of them (N, C, F)."""
+        options = self.recipe.fin.model_copy(update={"pretrained": ""})
+        bank = presets.new_bank(options, self.evaluation.names, self.run.length, self.run.dataset.channels)
+        bank.load_weights(self._fin_weights())
+        return training.Predictor(bank)
+
+    def _fin_weights(self):
+        """Weights of the FINs: those of the stage `imitate`, which runs when it has not."""
+        if self.run.done("imitate") is None:
+            keras.utils.set_random_seed(self.recipe.seed)
+            log.info("imitate: the stage has not run yet, it runs now")
+            began = time.monotonic()
+            self.run.finish("imitate", imitate.imitate(self.run) | {"seconds": time.monotonic() - began})
+        return self.run.folder / "imitate" / "fins.weights.h5"
+
+    def _prepare_head(self, trainer: JointTrainer, fit: Fit) -> None:
+        """Gives random FINs a classifier trained on what they answer; `scratch` gets its input scale alone."""
+        options = self.recipe.finetune
+        train = self.evaluation.examples(fit, "train", most=options.epochs * options.windows_per_epoch)
+        answers = self._outputs(trainer, train)["features"]
+        if fit.model == "scratch":
+            flat = answers.reshape(-1, answers.shape[-1])
+            trainer.head.get_layer("classifier").get_layer("z_score").set(flat.mean(axis=0), flat.std(axis=0))
+        else:
+            head = self._head(fit)
+            head.fit(answers, train.labels, fit.seed, fit.key, self._epochs(fit, len(train.labels)))
+            trainer.head.set_weights(head.head.get_weights())
+
+    def _outputs(self, trainer: JointTrainer, some: Examples) -> dict[str, np.ndarray]:
+        return trainer.predict(batches.of_subject(some.part, some.features, some.labels, self.run.length, 64))
+
+    def _full(self, fit: Fit, side: str) -> int:
+        """How many windows the fit would learn from in the plain setting."""
+        return len(self.evaluation.examples(replace(fit, setting=FULL, seed=None), side).labels)
+
+    def _epochs(self, fit: Fit, count: int) -> int:
+        """Epochs of a classifier on `count` windows: as many updates as on all, whatever the setting."""
+        size, full = self.recipe.classify.batch_size, self._full(fit, "train")
+        return -(-self.recipe.classify.epochs * -(-full // size) // -(-count // size))
+
+    # === One compiled model for many fits ===
+
+    def _head(self, fit: Fit) -> HeadTrainer:
+        classes = len(self.evaluation.classes(fit.setting))
+        return self._started(("head", classes), fit.seed, lambda: HeadTrainer(self.run, classes),
+                             lambda: new_head(self.run, classes), lambda trainer: [trainer.optimizer])
+
+    def _joint(self, fit: Fit, frozen: bool) -> JointTrainer:
+        classes, untrained = len(self.evaluation.classes(fit.setting)), fit.model == "scratch"
+        trainer = self._started(("joint", classes, frozen, untrained), fit.seed,
+                                lambda: JointTrainer(self.run, classes, frozen, untrained),
+                                lambda: new_decoder(self.run, classes), lambda trainer: trainer.rates)
+        trainer.restart()
+        return trainer
+
+    def _started(self, kind: tuple, seed: int, make: Callable, fresh: Callable[[], keras.Model],
+                 optimizers: Callable[..., Sequence]):
+        """A trainer whose `restart` begins from what a `fresh` model would be under a seed: one graph serves all."""
+        if kind not in self._trainers:
+            self._trainers[kind] = make()
+            self._starts[kind] = {None: self._trainers[kind].restart}
+        trainer, starts = self._trainers[kind], self._starts[kind]
+        keras.utils.set_random_seed(seed)
+        if seed not in starts:
+            starts[None]()  # optimisers without memory
+            for mine, its in zip(trainer.network.variables, fresh().variables, strict=True):
+                mine.assign(its)
+            starts[seed] = training.Restart(trainer.model, *optimizers(trainer))
+        trainer.restart = starts[seed]
+        keras.utils.set_random_seed(seed)
+        return trainer
+
+    # === Judging ===
+
+    def _watch(self, test: Examples, features: np.ndarray | None, batch_size: int, fit: Fit) -> list[BestOnTest]:
+        """What the paper's protocol adds to training: tests of `features`, or of raw windows if there are none."""
+        def inputs(chosen: np.ndarray) -> np.ndarray:
+            return test.part.volts(self.run.length, chosen) if features is None else features[chosen]
+
+        return [BestOnTest(inputs, test.labels, batch_size, fit.seed)] if self.evaluation.optimistic else []
+
+    def _judged(self, fit: Fit, test: Examples, predict: Callable[[], np.ndarray], watch: Sequence[BestOnTest] = (),
+                seconds: Sequence[float] = ()) -> tuple[dict, dict]:
+        """Scores and arrays of a fit at the end of training or, by the paper's protocol, at its best epoch on test.
+
+        Arrays, all (M,): `start` of the window in the subject's joined segments, its `own` movement, the `true` label
+        asked for and the `predicted` one, as in the files.
+
+        Args:
+            predict: gives the class indices of all test windows; not asked where `watch` has some.
+            seconds: of each epoch, if it was trained in epochs; the first traces the graph.
+        """
+        (epochs, _, predicted), chosen = (watch[0].best, watch[0].chosen) if watch else (
+            (len(seconds), None, predict()), slice(None))
+        classes, windows = np.asarray(self.evaluation.classes(fit.setting)), test.part.windows
+        true, predicted = classes[test.labels[chosen]], classes[predicted]
+        scores = statistics.scores(true, predicted) | {"optimistic": self.evaluation.optimistic}
+        if seconds:
+            scores |= {"epochs": epochs, "seconds_an_epoch": float(np.median(seconds[1:] or seconds))}
+        return scores, {"start": windows.starts[chosen], "own": windows.movements[chosen], "true": true,
+                        "predicted": predicted}
+
+
+class _Clock(keras.callbacks.Callback):
+    """Seconds of each epoch of training, tests not counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds, self._began = [], 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.monotonic() - self._began)

@@ -1,0 +1,57 @@
+"""The experiments: one module each, which registers itself as `EXPERIMENT`.
+
+Being there, it is on the command line and in the report. The first line of its docstring is its line in `--help`, and
+decides its place among the others.
+"""
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfkfin import registry
+from tfkfin.console import InputError
+from tfkfin.recipe import Recipe
+
+
+def papers_models(recipe: Recipe) -> None:
+    """The paper's experiments are about its own models: other recipes are refused rather than half obeyed."""
+    if recipe.classifier.kind != "conv" or recipe.classifier.vote != 1:
+        raise InputError("the paper's experiments judge its conv classifier window by window: take another recipe, or "
+                         "--set classifier.kind=conv --set classifier.vote=1 --set finetune.epochs=3")
+
+
+def finetuned(recipe: Recipe) -> None:
+    papers_models(recipe)
+    if not recipe.finetune.epochs:
+        raise InputError("this experiment fine-tunes, and finetune.epochs is 0: give some, --set finetune.epochs=3")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment is made of; see `evaluation`, `estimators`, `fits` and `report` for what is passed.
+
+    Attributes:
+        fits: (evaluation) -> the fits it needs; those that other experiments have made are reused.
+        result: (evaluation, run folder) -> its Result, once they are finished; plots go below the folder.
+        check: (recipe) raises InputError if the experiment cannot obey it.
+        work: (estimators, fit) -> scores and arrays of a fit; None: `Estimators.work`.
+    """
+
+    fits: Callable[..., Sequence]
+    result: Callable
+    check: Callable[[Recipe], None] = finetuned
+    work: Callable | None = None
+
+
+def summaries() -> dict[str, str]:
+    """Experiment -> first line of its docstring, in the order of these lines; nothing is imported for it."""
+    found = {}
+    for name in registry.names("experiments/kinds"):
+        text = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+        found[name] = ast.get_docstring(ast.parse(text)).partition("\n")[0]
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def load(name: str) -> Experiment:
+    return registry.load("experiments/kinds", name, "EXPERIMENT")

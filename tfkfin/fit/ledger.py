@@ -1,0 +1,75 @@
+"""What is finished, one entry a file: whatever is killed goes on where it stopped."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from tfkfin.console import InputError
+from tfkfin.files import replacing, write_json
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Finished things below a folder, each under a key such as "classify/S1".
+
+    The scores of an entry are in <key>.json, its arrays, if any, in <key>.npz. The scores are written last: an entry
+    that has them is finished and whole. What else belongs to it, such as weights, is put at `path` before `put`.
+    """
+
+    folder: Path
+
+    def path(self, key: str, suffix: str) -> Path:
+        """Where an entry's part lies, such as ".weights.h5"; its folder is there to be written to."""
+        path = self.folder / f"{key}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def get(self, key: str, remedy: str = "remove it, and the same command makes it anew") -> dict[str, Any] | None:
+        """An entry's scores, or None while it is not finished.
+
+        Raises:
+            InputError: the file is damaged; the message ends with `remedy`.
+        """
+        path = self.folder / f"{key}.json"
+        if not path.is_file():
+            return None
+        try:
+            scores = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # no JSON, or no text at all
+            scores = None
+        if not isinstance(scores, dict):
+            raise InputError(f"{path} is damaged: {remedy}")
+        return scores
+
+    def arrays(self, key: str) -> dict[str, np.ndarray]:
+        """The arrays of a finished entry.
+
+        Raises:
+            InputError: the file is damaged or gone.
+        """
+        path = self.folder / f"{key}.npz"
+        try:
+            with path.open("rb") as file, np.load(file) as kept:
+                return dict(kept)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+            raise InputError(f"{path} is damaged or gone: remove {path.with_name(path.stem + '.json')}, and the same "
+                             "command makes both anew") from None
+
+    def put(self, key: str, scores: dict[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+        """Keeps an entry; returns its scores."""
+        if arrays is not None:
+            with replacing(self.path(key, ".npz")) as partial:
+                np.savez_compressed(partial, **arrays)
+        write_json(self.path(key, ".json"), scores)
+        return scores
+
+    def lock(self, key: str) -> FileLock:
+        """Held by the one process, of all that see the folder, which works on an entry."""
+        return FileLock(self.path(key, ".lock"))
