@@ -18,6 +18,9 @@ EXAMPLES = """examples:
       classifiers on true features of your own recordings
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --seeds 3
       what pre-training gains on Ninapro DB2; started again it goes on where it stopped
+  python -m tfkfin.experiments ladder --data MINE --set split.repetitions_per_session=4 \\
+      --set split.train_sessions=1-5 --set split.test_sessions=6-30
+      what a decoder keeps from repetition to repetition, day to day, person to person
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --protocol paper
       the authors' way of judging, marked as optimistic wherever it is shown
 """
@@ -28,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
     p = argparse.ArgumentParser(prog="python -m tfkfin.experiments", description=__doc__,
                                 epilog=f"{listed}\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("experiment", choices=(*there, "all"), help="which one; all of them share what they can")
+    p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share what they can")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
@@ -50,7 +53,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def named(experiment: str) -> tuple[str, ...]:
-    return tuple(kinds.summaries()) if experiment == "all" else (experiment,)
+    """The experiments meant; "all" are the paper's, which share a recipe."""
+    if experiment != "all":
+        return (experiment,)
+    return tuple(name for name in kinds.summaries() if not kinds.load(name).pipeline)
 
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
@@ -59,6 +65,8 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
 
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
+    if arguments.experiment != "all":
+        arguments.pipeline = arguments.pipeline or kinds.load(arguments.experiment).pipeline or None
     recipe, folder = train.resolve(arguments)
     if recipe.source.kind == "signals":
         raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")

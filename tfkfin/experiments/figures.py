@@ -141,3 +141,17 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
         ax.legend(frameon=False, fontsize=8, loc="best")
     axes[0, 0].set_ylabel("accuracy %")
     return figure
+
+
+def ladder(lines: Mapping[str, Sequence[float]], rungs: Sequence[str], data: str) -> Figure:
+    """Accuracy % by rung (R), a line of its own marker a model; colours that colour-blind people tell apart."""
+    figure, ((ax,),) = new(max(6.0, 1.0 * len(rungs) + 3.5), 4.4)
+    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe, Ito
+    for i, (name, values) in enumerate(lines.items()):
+        ax.plot(range(len(rungs)), values, marker="osD^vP*X"[i % 8], color=colours[i % 8], linewidth=1.2, label=name)
+    ax.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right")
+    ax.set_ylabel("accuracy a window, %")
+    ax.set_title(data, fontsize=10)
+    ax.grid(axis="y", color="0.9")
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

@@ -46,10 +46,11 @@ class Group:
     trials: tuple[Trial, ...]
 
 
-def groups(people: Mapping[int, Sequence[Session]], split: Split, seed: int) -> Iterator[Group]:
-    """Every group that the data allow."""
+def groups(people: Mapping[int, Sequence[Session]], split: Split, seed: int,
+           tested_people: Sequence[int] = ()) -> Iterator[Group]:
+    """Every group that the data allow, of all people or of some."""
     train, test = splits.part(split, "train"), splits.part(split, "test")
-    for person in split.subjects:
+    for person in tested_people or split.subjects:
         own = people[person]
         tested = [s for s in own if (_in(s, test) & (s.labels > 0)).any()] if split.between_sessions else own
         for session in tested:

@@ -12,7 +12,7 @@ DPI = 150  # of the plots
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under column titles, one of which is the paper's.
+    """Rows of text under column titles, one of which is the paper's; `papers=False`: the paper has none of it.
 
     Where the column "subjects" changes, a new group of rows begins. If it says the same in every row, it is left out,
     and said in the note.
@@ -22,9 +22,10 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    papers: bool = True
 
     def __post_init__(self):
-        if not any(title.startswith("paper") for title in self.columns):
+        if self.papers and not any(title.startswith("paper") for title in self.columns):
             raise ValueError(f"`columns` must have the paper's. Received: columns={list(self.columns)}")
         if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
             raise ValueError(f"`rows` must have {len(self.columns)} entries. Received: {wrong[0]}")

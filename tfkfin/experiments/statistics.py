@@ -44,6 +44,14 @@ def paired(first: Mapping, second: Mapping) -> dict[str, float]:
             "p": p, "least_p": least_p(len(keys))}
 
 
+def holm(p: Collection[float]) -> list[float]:
+    """p-values corrected for how many they are (Holm 1979), in the order given."""
+    order, corrected, least = np.argsort(list(p)), [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        least = corrected[i] = max(least, min(1.0, (len(p) - rank) * float(p[i])))
+    return corrected
+
+
 def by_subject(values: Mapping[tuple[int, int | None], float]) -> dict[int, float]:
     """Seeds averaged: pairs of one subject are not independent, subjects are."""
     return {int(s): v for s, v in over_subjects(values)["per_subject"].items()}

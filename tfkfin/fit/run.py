@@ -45,14 +45,17 @@ class Run:
     def board(self, name: str) -> str:
         return str(self.folder / "tensorboard" / name)
 
+    @property
+    def data(self) -> str | Path:
+        """The folder of the recordings; synthetic ones are made on first use and kept in the run folder."""
+        return self.recipe.source.data if self.recipe.source.kind == "recordings" else self._synthesized()
+
     @cached_property
     def dataset(self):
-        """The recordings; the synthetic ones are made on first use and kept in the run folder."""
+        """The recordings under the recipe."""
         from tfkfin.pipeline.dataset import open_dataset
 
-        source = self.recipe.source
-        folder = Path(source.data) if source.kind == "recordings" else self._synthesized()
-        return open_dataset(self.recipe, folder)
+        return open_dataset(self.recipe, self.data)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -36,12 +36,14 @@ class Experiment:
         result: (evaluation, run folder) -> its Result, once they are finished; plots go below the folder.
         check: (recipe) raises InputError if the experiment cannot obey it.
         work: (estimators, fit) -> scores and arrays of a fit; None: `Estimators.work`.
+        pipeline: the recipe it takes unless told; "": that of the paper's experiments, which "all" runs.
     """
 
     fits: Callable[..., Sequence]
     result: Callable
     check: Callable[[Recipe], None] = finetuned
     work: Callable | None = None
+    pipeline: str = ""
 
 
 def summaries() -> dict[str, str]:

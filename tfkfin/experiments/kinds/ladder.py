@@ -1,0 +1,193 @@
+"""Ladder: how decoders hold from repetition to repetition, day to day, person to person; three numbers each."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin import recipe as recipes
+from tfkfin.console import log
+from tfkfin.experiments import figures, protocols
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.fits import Fit
+from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.report import Result, Table, p_value
+from tfkfin.experiments.statistics import holm, paired
+from tfkfin.fit import metrics
+from tfkfin.fit.transfer import Discriminant, Hierarchical, described
+from tfkfin.models.decision import Decision
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline.sessions import Session, sessions
+
+TIME_DOMAIN, SPATIAL = ("time_domain",), ("time_domain", "log_covariance")
+TITLES = {
+    "paper": "the paper's: FINs, conv head", "best": "FINs + correlations, linear head",
+    "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
+    "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
+    "cov_lda": "log-covariance alone, LDA", "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
+}
+NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
+           "false_per_minute": "False activations a minute of rest"}
+RECOMMENDED = "hierarchical"  # the one that others are tested against
+CLOSED_FORM: dict[str, Callable] = {
+    "tdar_lda": lambda: Discriminant(partial(described, names=TIME_DOMAIN)),
+    "tdar_lda_centred": lambda: Discriminant(partial(described, names=TIME_DOMAIN), True),
+    "tdar_cov_lda": lambda: Discriminant(partial(described, names=SPATIAL)),
+    "tdar_cov_lda_centred": lambda: Discriminant(partial(described, names=SPATIAL), True),
+    "cov_lda": lambda: Discriminant(partial(described, names=SPATIAL[1:])),
+    "hierarchical": lambda: Hierarchical(partial(described, names=SPATIAL)),
+}
+
+
+class Streams:
+    """The recordings as sessions of streams, at their own rate and at the recipe's, which FINs need; and the models."""
+
+    def __init__(self, evaluation: Evaluation):
+        self.recipe, self.run = evaluation.recipe, evaluation.run
+        movements = evaluation.dataset.movements
+        self.classes = movements if self.recipe.window.rest else tuple(m for m in movements if m)
+        self._imitation = None
+
+    @cache  # noqa: B019  one object a run, and it lives as long
+    def people(self, own_rate: bool) -> tuple[dict[int, list[Session]], object]:
+        """Person -> sessions, and the dataset they are of."""
+        settings = {"window.rest": True, "window.train_stride_ms": 0}
+        settings |= {"window.rate_hz": 0} if own_rate else {}
+        data = open_dataset(recipes.replaced(self.recipe, **settings), self.run.data)
+        log.info("ladder: reading %d people%s", len(data.split.subjects), "" if own_rate else ", at the FINs' rate")
+        return {person: list(sessions(data, person)) for person in data.split.subjects}, data
+
+    @cache  # noqa: B019
+    def model(self, name: str):
+        if name in CLOSED_FORM:
+            return CLOSED_FORM[name]()
+        from tfkfin.fit.transfer_fins import ConvHead, Imitation, LinearHead
+
+        self._imitation = self._imitation or Imitation(self.run)
+        return LinearHead(self._imitation) if name == "best" else ConvHead(self._imitation, self.run, self.classes)
+
+    def score(self, name: str, person: int) -> tuple[dict, dict]:
+        """The three numbers of a model and person on every rung, and the decisions behind them."""
+        people, data = self.people(name in CLOSED_FORM)
+        decision = Decision(self.recipe.classifier.vote, self.recipe.classifier.reject)
+        found: dict[str, list] = {}
+        for group in protocols.groups(people, data.split, self.recipe.seed, (person,)):
+            model = self.model(name).fit(group.learnt, self.classes)
+            for trial in group.trials:
+                decided, _ = decision(model.decide(trial.session, trial.known), self.classes)
+                at, offset = trial.tested, 1_000_000 * len(found.get(trial.rung, ()))
+                found.setdefault(trial.rung, []).append(
+                    np.stack([trial.session.labels[at], decided[at], trial.session.segments[at] + offset]))
+        arrays = {rung: np.concatenate(parts, axis=1).astype(np.int64) for rung, parts in found.items()}
+        stride_s = data.stride / data.rate_hz
+        return {"rungs": {rung: {
+            "window": metrics.window_accuracy(true, decided),
+            "execution": metrics.execution_accuracy(true, decided, segments),
+            "false_per_minute": metrics.false_activations(true, decided, stride_s) if 0 in self.classes else None,
+        } for rung, (true, decided, segments) in arrays.items()}}, arrays
+
+
+@cache
+def _streams(evaluation: Evaluation) -> Streams:
+    return Streams(evaluation)
+
+
+def fits(evaluation: Evaluation) -> list[Fit]:
+    return [Fit(person, f"ladder-{name}") for person in evaluation.subjects for name in TITLES]
+
+
+def work(estimators, fit: Fit) -> tuple[dict, dict]:
+    return _streams(estimators.evaluation).score(fit.model.removeprefix("ladder-"), fit.subject)
+
+
+def result(evaluation: Evaluation, folder: Path) -> Result:
+    scores = {name: {s: evaluation.ledger.get(Fit(s, f"ladder-{name}").key)["rungs"] for s in evaluation.subjects}
+              for name in TITLES}
+    there = [rung for rung in protocols.RUNGS if any(rung in one for one in scores[RECOMMENDED].values())]
+    rungs = {rung: {name: {number: metrics.over_people({s: one[rung][number] for s, one in people.items()
+                                                        if rung in one}, evaluation.recipe.seed)
+                           for number in NUMBERS} for name, people in scores.items()} for rung in there}
+    blocks = [_table(evaluation, number, title, rungs) for number, title in NUMBERS.items()
+              if any(one[number]["mean"] is not None for models in rungs.values() for one in models.values())]
+    few = len(evaluation.subjects) < 6
+    blocks += [_people(evaluation, rungs)] if few else [_tests(evaluation, scores, there)]
+    plot = figures.ladder({TITLES[name]: [100 * rungs[rung][name]["window"]["mean"] for rung in there]
+                           for name in TITLES}, [_titled(rung) for rung in there], evaluation.on)
+    blocks.append(figures.save(plot, folder, "ladder", f"Accuracy a window by rung. Data: {evaluation.on}."))
+    return Result("ladder", "Ladder of protocols: what holds tomorrow, and on another person", _findings(rungs), blocks,
+                  _trust(evaluation), {"rungs": rungs}, top={"rungs": rungs})
+
+
+def _titled(rung: str) -> str:
+    return f"{rung} (leaks)" if rung in protocols.LEAKS else rung
+
+
+def _shown(one: dict, number: str) -> str:
+    factor, digits = (1, 1) if number == "false_per_minute" else (100, 1)
+    if one["mean"] is None:
+        return "–"
+    between = f" ({factor * one['low']:.{digits}f}–{factor * one['high']:.{digits}f})" if one["low"] is not None else ""
+    return f"{factor * one['mean']:.{digits}f}{between}"
+
+
+def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
+    rows = [[text, *(_shown(models[name][number], number) for models in rungs.values())]
+            for name, text in TITLES.items()]
+    note = "Mean over people; from six people on with the 95 % bootstrap interval."
+    return Table(f"{title} ({evaluation.on})", ["model", *map(_titled, rungs)], rows, note, papers=False)
+
+
+def _people(evaluation: Evaluation, rungs: dict) -> Table:
+    rows = [[_titled(rung), TITLES[name], *(f"{100 * v:.1f}" if v is not None else "–"
+                                            for v in models[name]["window"]["per_subject"].values())]
+            for rung, models in rungs.items() for name in TITLES]
+    return Table(f"Every person's accuracy a window, % ({evaluation.on})",
+                 ["rung", "model", *(f"S{s}" for s in evaluation.subjects)],
+                 [row for row in rows if len(row) == 2 + len(evaluation.subjects)], papers=False)
+
+
+def _tests(evaluation: Evaluation, scores: dict, there: list[str]) -> Table:
+    """Others against the recommended one, over people, corrected for how many tests there are."""
+    found = []
+    for rung in there:
+        own = {s: one[rung]["window"] for s, one in scores[RECOMMENDED].items() if rung in one}
+        for name in TITLES:
+            if name != RECOMMENDED:
+                other = {s: one[rung]["window"] for s, one in scores[name].items() if rung in one}
+                found.append((rung, name, paired(own, other)))
+    corrected = holm([test["p"] for *_, test in found])
+    rows = [[_titled(rung), TITLES[name], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
+             p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
+    return Table(f"{TITLES[RECOMMENDED]} against the others, accuracy a window ({evaluation.on})",
+                 ["rung", "model", "difference, points", "people better", "p"], rows,
+                 f"Wilcoxon's signed-rank test over people, two-sided, Holm's correction for {len(rows)} tests.",
+                 papers=False)
+
+
+def _findings(rungs: dict) -> list[str]:
+    said = []
+    for rung, models in rungs.items():
+        if rung not in protocols.LEAKS:
+            best = max(models, key=lambda name: models[name]["window"]["mean"])
+            own = models[RECOMMENDED]["window"]["mean"]
+            said.append(f"{rung}: {TITLES[RECOMMENDED]} {100 * own:.1f} %; the best, {TITLES[best]}, "
+                        f"{100 * models[best]['window']['mean']:.1f} %.")
+    return [" ".join(said)]
+
+
+def _trust(evaluation: Evaluation) -> list[str]:
+    recipe, split = evaluation.recipe, evaluation.dataset.split
+    parted = (f"sessions {', '.join(map(str, split.train_sessions))} are learnt from, "
+              f"{', '.join(map(str, split.test_sessions))} tested" if split.between_sessions else
+              "one session a person: repetitions part what is learnt from and tested")
+    return [f"Rungs: random parts windows that overlap, so that it leaks; repetition-k learns from k repetitions of a "
+            f"session; 0 knows nothing of the new session or person but what came earlier in its stream, 0u its first "
+            f"repetition without labels, 1 with labels, and that repetition is not tested then. Here {parted}.",
+            f"One operating point for all three numbers: the last {recipe.classifier.vote} windows averaged, decisions "
+            f"less probable than {recipe.classifier.reject:g} rejected and counted as wrong; rest is "
+            f"{'one more class' if recipe.window.rest else 'not decided, so that there are no false activations'}.",
+            "Every model learns from the same windows; FINs are the shipped ones, which no recording trained."]
+
+
+EXPERIMENT = Experiment(fits, result, lambda recipe: None, work, "ladder")

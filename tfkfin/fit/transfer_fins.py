@@ -1,0 +1,104 @@
+"""Decoders on FINs, for the ladder of protocols: the paper's head and the linear one, on what shipped FINs imitate."""
+
+import numpy as np
+
+from tfkfin.fit import training
+from tfkfin.fit.run import Run
+from tfkfin.fit.trainers import HeadTrainer
+from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt
+from tfkfin.models import presets
+from tfkfin.models.layers import Correlations, LogScale
+from tfkfin.pipeline.sessions import Session
+
+
+class Imitation:
+    """What the FINs of a recipe answer, on windows standardised by the samples that may be learnt from."""
+
+    def __init__(self, run: Run):
+        recipe, data = run.recipe, run.dataset
+        bank = presets.new_bank(recipe.fin, recipe.features.names, data.length, data.channels)
+        self._predict, self._length = training.Predictor(bank), data.length
+        self._log = LogScale(recipe.features.names)
+        self._correlations = Correlations(recipe.classifier.lags)
+
+    def learn(self, learnt: Learnt) -> None:
+        """Mean and deviation of each channel over the movements' windows that may be learnt from."""
+        count, total, square = 0, 0.0, 0.0
+        for session, chosen in learnt:
+            rows = np.flatnonzero(chosen & (session.labels > 0))
+            for i in range(0, len(rows), CHUNK):
+                x = session.subject.volts(self._length, rows[i : i + CHUNK]).astype(np.float64)
+                count, total = count + x.shape[0] * x.shape[1], total + x.sum(axis=(0, 1))
+                square = square + (x**2).sum(axis=(0, 1))
+        self._mean = total / count
+        self._sd = np.sqrt(np.maximum(square / count - self._mean**2, 1e-30))
+        self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def features(self, session: Session) -> np.ndarray:
+        """(N, C, F) in own units."""
+        return self._answers(session)[0]
+
+    def described(self, session: Session) -> np.ndarray:
+        """Features, those that scale with the signal by their logarithm, and correlations: (N, C F + S)."""
+        features, correlations = self._answers(session)
+        logged = np.asarray(self._log(features)).reshape(len(features), -1)
+        return np.concatenate([logged, correlations], axis=1).astype(np.float64)
+
+    def _answers(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
+        key = session.person, session.number
+        if key not in self._kept:
+            parts = []
+            for i in range(0, len(session), CHUNK):
+                volts = session.subject.volts(self._length, slice(i, i + CHUNK))
+                x = ((volts - self._mean) / self._sd).astype(np.float32)
+                parts.append((self._predict(x), np.asarray(self._correlations(x))))
+            self._kept[key] = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        return self._kept[key]
+
+
+class LinearHead:
+    """The linear head on imitated features and correlations (the recipe `best`)."""
+
+    def __init__(self, imitation: Imitation):
+        self._imitation = imitation
+
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LinearHead":
+        self._imitation.learn(learnt)
+        self._solved = Discriminant(self._imitation.described).fit(learnt, classes)
+        return self
+
+    def decide(self, session: Session, known: Known | None) -> np.ndarray:
+        return self._solved.decide(session, known)
+
+
+class ConvHead:
+    """The paper's head on imitated features (the recipe `own`; FINs stay as they are, which cost it nothing there).
+
+    With labels of the new session it goes on learning from these, for as many epochs again.
+    """
+
+    def __init__(self, imitation: Imitation, run: Run, classes: tuple[int, ...]):
+        self._imitation, self._seed, self._classes = imitation, run.recipe.seed, classes
+        self._trainer = HeadTrainer(run, len(classes))
+        self._start = self._trainer.restart
+
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "ConvHead":
+        self._imitation.learn(learnt)
+        self._trainer.restart = self._start
+        kept = [(s, chosen & np.isin(s.labels, classes)) for s, chosen in learnt]
+        self._train(np.concatenate([self._imitation.features(s)[chosen] for s, chosen in kept]),
+                    np.concatenate([s.labels[chosen] for s, chosen in kept]))
+        self._learnt = training.Restart(self._trainer.model, self._trainer.optimizer)
+        return self
+
+    def decide(self, session: Session, known: Known | None) -> np.ndarray:
+        features = self._imitation.features(session)
+        self._learnt()
+        if known is not None and known.labelled:
+            own = known.windows & np.isin(session.labels, self._classes)
+            self._trainer.restart = self._learnt
+            self._train(features[own], session.labels[own])
+        return self._trainer.predict(features, 4096)
+
+    def _train(self, features: np.ndarray, labels: np.ndarray) -> None:
+        self._trainer.fit(features, np.searchsorted(self._classes, labels), self._seed, "ladder")
