@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
+_PARTIAL = ".partial."
 
 
 @contextmanager
@@ -19,11 +20,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = path.with_name(f".{os.getpid()}{_PARTIAL}{path.name}")
     try:
         yield partial
-        os.replace(partial, path)
+        put(partial, path)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def put(partial: Path, path: Path) -> None:
+    """Gives a finished file its name, once its bytes are on the disk: not even a power cut leaves a half `path`."""
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def sweep(path: Path) -> None:
+    """Removes what killed runs have left of `replacing(path)`. Nobody else may be writing `path`."""
+    for partial in path.parent.glob(f".[0-9]*{_PARTIAL}{path.name}"):
         partial.unlink(missing_ok=True)
 
 
