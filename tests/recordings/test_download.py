@@ -261,7 +261,7 @@ def test_archives_that_are_large_as_a_whole_or_encrypted_are_refused(server, tmp
     body[body.index(b"PK\x01\x02") + 8] |= 1
     server.files[ZIP1] = bytes(body)
     assert "is encrypted" in fetch(server, tmp_path)[0][0].failure
-    monkeypatch.setattr(archive, "_ALL", 1000)
+    monkeypatch.setattr(archive, "_LARGEST", 1000)
     assert "more than it can hold" in fetch(server, tmp_path, (2,))[0][0].failure
 
 

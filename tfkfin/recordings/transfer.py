@@ -25,12 +25,7 @@ _MOST_ATTEMPTS = 500  # for one file: a server that hands out a few bytes a time
 
 
 class FetchError(InputError):
-    """The file could not be fetched.
-
-    Args:
-        everyone: neither can any other, so there is no use in trying.
-        again_s: the next try may fetch it, after as many seconds at least. None: no use in trying.
-    """
+    """A file could not be fetched. `everyone`: nor can any other. `again_s`: after so many seconds it may be."""
 
     def __init__(self, reason: str, everyone: bool = False, again_s: float | None = None):
         super().__init__(reason)
@@ -57,6 +52,7 @@ class Part:
 
     def __init__(self, url: str, target: Path):
         self.url, self.target, self.path = url, target, target.with_name(f"{target.name}.tfkfin.part")
+        self.fetched = 0  # bytes, by this object
         self._sheet, told = target.with_name(f"{target.name}.tfkfin.part.json"), {}
         with suppress(OSError, ValueError, TypeError):
             told = dict(files.read_json(self._sheet) or {})
@@ -86,18 +82,18 @@ class Transfer:
 
     Args:
         tell: called with a line for the user when something has to be waited for.
+        progress: called with a part now and then.
     """
 
-    def __init__(self, patience: Patience, tell: Callable[[str], None]):
-        self._patience, self._tell, self.stop = patience, tell, threading.Event()
+    def __init__(self, patience: Patience, tell: Callable[[str], None], progress: Callable[[Part], None] | None = None):
+        self._patience, self._tell, self._progress, self.stop = patience, tell, progress, threading.Event()
         self._not_before = 0.0  # time.monotonic(): what a server asked of us
 
-    def fetch(self, part: Part, starts: bytes = b"", progress: Callable = lambda *_: None) -> None:
+    def fetch(self, part: Part, starts: bytes = b"") -> None:
         """Fetches the whole of a part; its `finish` makes it the target.
 
         Args:
             starts: first bytes of every file of the kind wanted, so that a page of text is not kept for one.
-            progress: called with bytes new, bytes there and bytes in all (or None), now and then.
 
         Raises:
             FetchError: not to be had. What has arrived stays.
@@ -110,7 +106,7 @@ class Transfer:
             before = part.size
             try:
                 self.pause(self._not_before - time.monotonic())
-                return self._attempt(part, starts, progress)
+                return self._attempt(part, starts)
             except FetchError as error:
                 if error.again_s is None:
                     raise
@@ -132,7 +128,7 @@ class Transfer:
         if self.stop.wait(max(0.0, seconds)):
             raise Stopped
 
-    def _attempt(self, part: Part, starts: bytes, progress: Callable) -> None:
+    def _attempt(self, part: Part, starts: bytes) -> None:
         """One request. Returns when the part is whole."""
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
@@ -145,7 +141,7 @@ class Transfer:
         try:
             with requests.get(part.url, headers=headers, stream=True, timeout=stall_s) as answer:
                 if not _is_whole(part, answer):
-                    self._receive(answer.raw, part, starts, progress)
+                    self._receive(answer.raw, part, starts)
         except requests.exceptions.SSLError as error:
             raise FetchError(f"no safe connection: {short(error)}", everyone=True) from error
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
@@ -160,7 +156,7 @@ class Transfer:
             part.discard()
             raise FetchError("more bytes came than were announced", again_s=0.0)
 
-    def _receive(self, raw, part: Part, starts: bytes, progress: Callable) -> None:
+    def _receive(self, raw, part: Part, starts: bytes) -> None:
         """Appends what comes to the part. Each read gives what is there, so neither a stop nor a stall is missed."""
         since, before = time.monotonic(), part.size
         with open(part.path, "ab") as file:
@@ -169,7 +165,9 @@ class Transfer:
                     text = re.sub(r"[^!-~]+", " ", block[:60].decode("latin-1")).strip()
                     raise FetchError(f"not a zip archive, but '{text}'")
                 part.size += file.write(block)
-                progress(len(block), part.size, part.length)
+                part.fetched += len(block)
+                if self._progress:
+                    self._progress(part)
                 self.pause()
                 passed = time.monotonic() - since
                 if passed > self._patience.stall_s:

@@ -20,16 +20,15 @@ from tfkfin.recordings.transfer import FetchError, room
 
 _RECORDING = re.compile(r"S(\d+)_(?:E(\d)_A1|A1_E(\d))\.mat", re.IGNORECASE)  # not ._S1_E1_A1.mat
 _BLOCK = 1 << 20
-_LARGEST = 8 << 30  # bytes of a member, and _ALL of them together: the true ones have some 0.2 GB
-_ALL = 16 << 30
+_LARGEST = 8 << 30  # bytes unpacked: the true archives have some 0.6 GB
 _RATIO = 100  # bytes out of one byte in. Recordings are compressed already, so theirs is about 1
 _SUM = re.compile(r"[0-9a-f]{64} [ *](.+)")
 _OWNER = "# Ninapro "
-# What zipfile lets escape on damaged bytes. EINVAL, an OSError, too: a seek to before the start.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, struct.error, IndexError)
+# What zipfile lets escape on damaged bytes; an OSError, EINVAL, comes of a seek to before the start.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, struct.error, IndexError, OSError)
 
 
-class Damaged(Exception):
+class Damaged(FetchError):
     """The archive is not what its maker packed. Another fetch may help."""
 
 
@@ -51,7 +50,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
 
     Args:
         targets: exercise -> file to write, which must not be there.
-        go_on: called now and then; raises to stop.
+        go_on: called before each member; raises to stop.
 
     Returns:
         File written -> its SHA-256.
@@ -64,7 +63,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
     try:
         with zipfile.ZipFile(archive) as opened, ExitStack() as stack:
             _refuse(opened.infolist(), archive.stat().st_size)
-            chosen = _choose(opened, subject, targets)
+            chosen = _choose(opened.namelist(), subject, targets)
             room(archive.parent, sum(opened.getinfo(name).file_size for name in chosen))
             for path in chosen.values():
                 sweep(path)
@@ -74,48 +73,44 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
                 with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as file:
                     shutil.copyfileobj(member, file, _BLOCK)  # to its end, where zipfile compares the CRC
             sums = {path: sha256(partial[name]) for name, path in chosen.items()}
-            for path in sums:
-                if path.exists():
-                    raise FetchError(f"{path} appeared meanwhile and is never overwritten")
+            if appeared := [path for path in sums if path.exists()]:
+                raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
         return sums
-    except InputError:
-        raise
-    except (*_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+    except _DAMAGE as error:
+        if isinstance(error, InputError) or isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise Damaged(f"damaged ({error or type(error).__name__})") from error
 
 
 def _refuse(members: list[zipfile.ZipInfo], size: int) -> None:
+    sizes = [("it", size, sum(info.file_size for info in members))]  # members may share their bytes
     for info in members:
-        name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
-        if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
-            reason = "leaves the folder"
-        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            reason = "is a link or a device"
-        elif info.flag_bits & 1:
-            reason = "is encrypted"
-        elif info.file_size > min(_LARGEST, _RATIO * max(info.compress_size, _BLOCK)):
-            reason = f"would unpack from {info.compress_size} to {info.file_size} bytes"
-        else:
-            continue
-        raise FetchError(f"unsafe archive: its member {name!r} {reason}; nothing was unpacked")
-    # Members that share their bytes are each modest, but not together.
-    if sum(info.file_size for info in members) > min(_ALL, _RATIO * max(size, _BLOCK)):
-        raise FetchError(f"unsafe archive: {size} bytes would unpack to more than it can hold; nothing was unpacked")
+        what, path = f"its member {info.orig_filename!r}", PureWindowsPath(info.orig_filename)
+        sizes.append((what, info.compress_size, info.file_size))
+        for reason, holds in (
+                ("leaves the folder", path.anchor or ".." in path.parts),
+                ("is a link or a device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
+                ("is encrypted", info.flag_bits & 1)):
+            if holds:
+                raise FetchError(f"unsafe archive: {what} {reason}; nothing was unpacked")
+    for what, packed, unpacked in sizes:
+        if unpacked > min(_LARGEST, _RATIO * max(packed, _BLOCK)):
+            raise FetchError(f"unsafe archive: {what} would unpack from {packed} to {unpacked} bytes, more than it can "
+                             "hold; nothing was unpacked")
 
 
-def _choose(opened: zipfile.ZipFile, subject: int, targets: Mapping[int, Path]) -> dict[str, Path]:
+def _choose(names: list[str], subject: int, targets: Mapping[int, Path]) -> dict[str, Path]:
     """Member -> file to write."""
-    found, chosen = recordings(info.filename for info in opened.infolist()), {}
+    found, chosen = recordings(names), {}
     for exercise, path in targets.items():
-        names = found.get((subject, exercise), [])
-        if len(names) > 1:
+        name, *twins = found.get((subject, exercise), [None])
+        if twins:
             raise FetchError(f"the archive has two recordings of exercise {exercise}")
-        if not names:
-            there = ", ".join(sorted(PureWindowsPath(name).name for names in found.values() for name in names)) or "other things"
-            raise FetchError(f"the archive has no exercise {exercise} of subject {subject}, only {there}")
-        chosen[names[0]] = path
+        if not name:
+            there = ", ".join(sorted(PureWindowsPath(name).name for names in found.values() for name in names))
+            raise FetchError(f"the archive has no exercise {exercise} of subject {subject}, only "
+                             f"{there or 'other things'}")
+        chosen[name] = path
     return chosen
 
 
@@ -128,7 +123,7 @@ class Sums:
     """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Lines of others in it stay as they are."""
 
     def __init__(self, folder: Path, database: str):
-        self._folder, self._path, self._lock = folder, folder / "SHA256SUMS", threading.Lock()
+        self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
         try:
             lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         except (OSError, UnicodeDecodeError) as error:
@@ -139,7 +134,7 @@ class Sums:
                              "choose another folder with --to")
         if owner is None:
             lines.insert(0, f"{_OWNER}{database}, fetched by python -m tfkfin.data download")
-        # File -> its line; number -> another line
+        # A file's line has its name as key, another's its number.
         self._lines = {match[1] if (match := _SUM.fullmatch(line)) else i: line for i, line in enumerate(lines)}
 
     def get(self, path: Path) -> str | None:
@@ -149,9 +144,10 @@ class Sums:
         """Notes new sums; None takes one out."""
         with self._lock:
             for path, digest in sums.items():
-                self._lines[self._name(path)] = digest and f"{digest}  {self._name(path)}"
-            self._lines = {name: line for name, line in self._lines.items() if line is not None}
+                self._lines.pop(name := self._name(path), None)
+                if digest:
+                    self._lines[name] = f"{digest}  {name}"
             write_text(self._path, "\n".join(self._lines.values()) + "\n")
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix()
+        return path.relative_to(self._path.parent).as_posix()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfkfin.console import InputError, format_numbers, parse_numbers
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
-from tfkfin.recordings.transfer import Patience
+from tfkfin.recordings.transfer import Part, Patience
 
 
 def add_options(parser) -> None:
@@ -38,11 +38,11 @@ def action(options) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        def progress(name: str, new: int, size: int, length: int | None) -> None:
-            if name not in tasks:  # one thread an archive, so none is in between
-                tasks[name] = bars.add_task(name, completed=size - new)
+        def progress(part: Part) -> None:
+            if part not in tasks:  # one thread a part, so nothing comes in between
+                tasks[part] = bars.add_task(part.target.name, completed=part.size)
             # Bars of other files that are whole give way.
-            bars.update(tasks[name], completed=size, total=length, visible=size != length)
+            bars.update(tasks[part], completed=part.size, total=part.length, visible=part.size != part.length)
 
         def tell(line: str) -> None:
             bars.console.print(line, markup=False, highlight=False)

@@ -70,7 +70,7 @@ class Download:
     keep_zips: bool = True
     patience: Patience = Patience()
     tell: Callable[[str], None] = lambda line: None  # takes a line for the user
-    progress: Callable = lambda *_: None  # takes an archive's name, bytes new, bytes there, bytes in all (or None)
+    progress: Callable[[Part], None] | None = None
 
     def __post_init__(self):
         from tfkfin.recordings.readers import ninapro  # brings numpy, which `--help` does without
@@ -89,7 +89,7 @@ class Download:
             raise InputError(f"{self.connections} connections: 1 to 4 are allowed, to leave some to others")
         if self.folder.exists() and not self.folder.is_dir() or (self.folder / "recordings.toml").exists():
             raise InputError(f"{self.folder} is a file or holds own recordings: choose another folder with --to")
-        self._transfer, self._fetched = Transfer(self.patience, self.tell), dict.fromkeys(self.subjects, 0)
+        self._transfer = Transfer(self.patience, self.tell, self.progress)
 
     def run(self) -> list[Outcome]:
         """Fetches what is missing, and tells what became of each subject, in order.
@@ -131,10 +131,10 @@ class Download:
                 work.wait(1)
 
     def _subject(self, subject: int) -> Outcome:
-        began, state, failure, fatal = time.monotonic(), "failed", "", True
+        began, part, state, failure, fatal = time.monotonic(), self._part(subject), "failed", "", True
         try:
             self._transfer.pause()
-            state, fatal = self._obtain(subject), False
+            state, fatal = self._obtain(subject, part), False
         except Stopped:
             state = failure = "not tried"
         except (InputError, OSError) as error:  # OSError: a full disk, no right to write: the same for all
@@ -142,24 +142,27 @@ class Download:
         finally:
             if fatal:
                 self._transfer.stop.set()
-        outcome = Outcome(subject, state, failure, self._fetched[subject], time.monotonic() - began)
+        outcome = Outcome(subject, state, failure, part.fetched, time.monotonic() - began)
         if state in ("fetched", "unpacked", "failed"):
             self.tell(f"subject {subject}: {failure or state}, {outcome.fetched / 1e6:.1f} MB in "
                       f"{outcome.seconds:.0f} s")
         return outcome
 
-    def _obtain(self, subject: int) -> str:
+    def _part(self, subject: int) -> Part:
+        """Of the archive of a subject."""
+        path = self._source.archive.format(subject)
+        return Part(f"{self.url.rstrip('/')}/{path}", self.folder / Path(path).name)
+
+    def _obtain(self, subject: int, part: Part) -> str:
         """Brings a subject's recordings into the folder, and says how."""
         from tfkfin.recordings.readers import ninapro
 
-        archive, missing, state = self._archive(subject), {}, "there already"
+        missing = {}
         for exercise in self.exercises:
             target = self.folder / self._source.folder.format(subject) / f"S{subject}_E{exercise}_A1.mat"
-            if not self._is_here(self._there.setdefault((subject, exercise), target)):
+            if not self._is_here(self._there.get((subject, exercise), target)):
                 missing[exercise] = self._there[subject, exercise] = target
-        if missing:
-            state = "unpacked" if self._is_here(archive) else "fetched"
-            (self._unpack if state == "unpacked" else self._fetch)(archive, subject, missing)
+        state = self._extract(subject, part, missing) if missing else "there already"
         for exercise in self.exercises:
             file = ninapro.RecordingFile(self._there[subject, exercise], subject, exercise)
             if self._sums.get(file.path):
@@ -168,8 +171,9 @@ class Download:
             try:
                 ninapro.read(file)
             except InputError as error:
-                raise FetchError(f"{error} (it is not ours: move it away, and it will be fetched)") from error
+                raise InputError(f"{error} (it is not ours: move it away, and it will be fetched)") from error
             self._sums.record({file.path: sha256(file.path)})
+        archive = part.target
         if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # ours
             archive.unlink()
             self._sums.record({archive: None})
@@ -184,44 +188,34 @@ class Download:
         self.tell(f"{path.name} is not as it was fetched: kept as {other.name}")
         return False
 
-    def _unpack(self, archive: Path, subject: int, missing: dict[int, Path]) -> None:
-        try:
-            self._sums.record(unpack(archive, subject, missing, self._transfer.pause))
-        except Damaged as error:
-            raise FetchError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
-
-    def _fetch(self, archive: Path, subject: int, missing: dict[int, Path]) -> None:
-        """Fetches an archive, once more if it is damaged, and unpacks it."""
-        def progress(new: int, size: int, length: int | None) -> None:
-            self._fetched[subject] += new
-            self.progress(archive.name, new, size, length)
-
-        part = Part(self._url(subject), archive)
+    def _extract(self, subject: int, part: Part, missing: dict[int, Path]) -> str:
+        """Unpacks the archive that is there, or fetches one, once more if it is damaged."""
+        archive = part.target
+        if self._is_here(archive):
+            try:
+                self._sums.record(unpack(archive, subject, missing, self._transfer.pause))
+            except Damaged as error:
+                raise InputError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
+            return "unpacked"
         for _ in range(2):
-            self._transfer.fetch(part, b"PK\x03\x04", progress)
+            self._transfer.fetch(part, starts=b"PK\x03\x04")
             digest = sha256(part.path)  # now, so that next to nothing is between unpacking and the final name
             try:
                 self._sums.record(unpack(part.path, subject, missing, self._transfer.pause))
-            except Damaged as error:
-                reason = error
-                self.tell(f"{archive.name}: {reason}")
-                part.discard()
-                continue
             except FetchError as error:
                 if not error.everyone:
                     part.discard()
-                raise
+                if not isinstance(error, Damaged):
+                    raise
+                reason = error
+                self.tell(f"{archive.name}: {reason}")
+                continue
             if self.keep_zips:
                 self._sums.record({archive: digest})
-                return part.finish()
-            return part.discard()
+                part.finish()
+            part.discard()
+            return "fetched"
         raise FetchError(f"it came {reason} twice from {part.url}")
-
-    def _archive(self, subject: int) -> Path:
-        return self.folder / Path(self._source.archive.format(subject)).name
-
-    def _url(self, subject: int) -> str:
-        return f"{self.url.rstrip('/')}/{self._source.archive.format(subject)}"
 
     def _check_room(self) -> None:
         """Compares the disk with the first missing archive's size times their number: a guess, but an early one.
@@ -230,13 +224,13 @@ class Download:
         """
         from tfkfin.recordings.webroot import stamp
 
-        todo = [subject for subject in self.subjects if not self._archive(subject).exists()
-                and any((subject, exercise) not in self._there for exercise in self.exercises)]
+        parts = [part for subject in self.subjects if not (part := self._part(subject)).target.exists()
+                 and any((subject, exercise) not in self._there for exercise in self.exercises)]
         try:
-            size = stamp(self._url(todo[0]))[0] if todo else 0
+            size = stamp(parts[0].url)[0] if parts else 0
         except InputError:  # fetching will tell why
             return
-        kept = len(todo) if self.keep_zips else min(len(todo), self.connections)
-        begun = sum(Part(self._url(subject), self._archive(subject)).size for subject in todo)
-        room(self.folder, size * (kept + len(todo) * len(self.exercises) / self._packed) - begun, ": fetch fewer "
-             "--subjects, drop archives with --no-keep-zips, or choose another disk with --to")
+        kept = len(parts) if self.keep_zips else min(len(parts), self.connections)
+        unpacked = len(parts) * len(self.exercises) / self._packed
+        room(self.folder, size * (kept + unpacked) - sum(part.size for part in parts), ": fetch fewer --subjects, drop "
+             "archives with --no-keep-zips, or choose another disk with --to")
