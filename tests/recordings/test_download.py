@@ -23,7 +23,7 @@ from tfkfin.recordings import synthetic, transfer
 from tfkfin.recordings.download import archive, download
 from tfkfin.recordings.readers import ninapro
 
-PATIENCE = transfer.Patience(tries=3, stall_s=0.4, backoff_s=0.01)
+STALL_S = 0.4
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"
 
 
@@ -59,9 +59,15 @@ def server(archives, monkeypatch):
         yield state
 
 
-def fetch(server, folder, subjects=(1,), patience=PATIENCE, **options):
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    monkeypatch.setattr(transfer, "_TRIES", 3)
+    monkeypatch.setattr(transfer, "_BACKOFF_S", 0.01)
+
+
+def fetch(server, folder, subjects=(1,), **options):
     told = []
-    wanted = download.Download("db2", folder, subjects, url=server.url, patience=patience, tell=told.append, **options)
+    wanted = download.Download("db2", folder, subjects, url=server.url, stall_s=STALL_S, tell=told.append, **options)
     return wanted.run(), told
 
 
@@ -175,7 +181,7 @@ def test_one_that_fails_leaves_the_others_alone(server, tmp_path, recordings, fa
 
 
 def test_a_server_that_is_not_there_is_asked_for_one_file_only(tmp_path):
-    outcomes = download.Download("db2", tmp_path, url="http://127.0.0.1:9", connections=1, patience=PATIENCE).run()
+    outcomes = download.Download("db2", tmp_path, url="http://127.0.0.1:9", connections=1, stall_s=STALL_S).run()
     assert re.fullmatch(r"no connection: .*refused.* \(tried 3 times\)", outcomes[0].failure)
     assert {o.state for o in outcomes[1:]} == {"not tried"} and len(outcomes) == 40
 

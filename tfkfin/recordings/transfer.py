@@ -11,17 +11,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from tfkfin import __version__, files
 from tfkfin.console import InputError
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tfkfin/{__version__}"}
+STALL_S = 30.0  # without a byte, or below _SLOWEST, until the next try
+_SLOWEST = 1000.0  # bytes a second
+_TRIES = 6  # in a row that bring no new byte
+_MOST_TRIES = 500  # for one file: a server that hands out a few bytes a time does not hold us forever
+_BACKOFF_S = 1.0  # before the second try; doubles, with jitter
+_LONGEST_WAIT_S = 600.0  # if a server asks for more, we leave
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _BLOCK = 1 << 16
 _SPARE = 64 << 20  # bytes left free on the disk
-_MOST_ATTEMPTS = 500  # for one file: a server that hands out a few bytes a time does not hold us forever
 
 
 class FetchError(InputError):
@@ -36,29 +40,18 @@ class Stopped(Exception):
     """The user interrupted, or another file's failure made this one pointless."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long to bear with a server."""
-
-    tries: int = 6  # in a row that bring no new byte
-    stall_s: float = 30.0  # without a byte, or below `slowest`
-    slowest: float = 1000.0  # bytes a second over `stall_s`
-    backoff_s: float = 1.0  # before the second try; doubles, with jitter
-    longest_wait_s: float = 600.0  # if a server asks for more, we leave
-
-
 class Part:
-    """What has arrived of `url` for `target`: `<name>.tfkfin.part`, told of by `<name>.tfkfin.part.json`."""
+    """What has arrived of `url` for `target`: `<name>.tfkfin.part`, and `<name>.tfkfin.part.json`, which tells of it."""
 
     def __init__(self, url: str, target: Path):
         self.url, self.target, self.path = url, target, target.with_name(f"{target.name}.tfkfin.part")
-        self.fetched = 0  # bytes, by this object
         self._sheet, told = target.with_name(f"{target.name}.tfkfin.part.json"), {}
         with suppress(OSError, ValueError, TypeError):
             told = dict(files.read_json(self._sheet) or {})
         same = told.get("url") == url and self.path.exists()
         self.length, self.version = (told.get("length"), told.get("version")) if same else (None, None)
         self.size = self.path.stat().st_size if same else 0
+        self.fetched = 0  # bytes, by this object
 
     def begin(self, length: int | None, version: str | None) -> None:
         """Empties it and notes what it is to be; `version` is an ETag or a date."""
@@ -85,8 +78,8 @@ class Transfer:
         progress: called with a part now and then.
     """
 
-    def __init__(self, patience: Patience, tell: Callable[[str], None], progress: Callable[[Part], None] | None = None):
-        self._patience, self._tell, self._progress, self.stop = patience, tell, progress, threading.Event()
+    def __init__(self, stall_s: float, tell: Callable[[str], None], progress: Callable[[Part], None]):
+        self._stall_s, self._tell, self._progress, self.stop = stall_s, tell, progress, threading.Event()
         self._not_before = 0.0  # time.monotonic(): what a server asked of us
 
     def fetch(self, part: Part, starts: bytes = b"") -> None:
@@ -99,56 +92,54 @@ class Transfer:
             FetchError: not to be had. What has arrived stays.
             Stopped: `stop` was set.
         """
-        fruitless, patience = 0, self._patience
-        for attempt in range(1, _MOST_ATTEMPTS + 1):
+        fruitless = 0
+        for tries in range(1, _MOST_TRIES + 1):
             if part.size and part.size == part.length:
                 return
             before = part.size
             try:
                 self.pause(self._not_before - time.monotonic())
-                return self._attempt(part, starts)
+                return self._try(part, starts)
             except FetchError as error:
                 if error.again_s is None:
                     raise
                 reason = error
             fruitless = 0 if part.size > before else fruitless + 1
-            if fruitless >= patience.tries:
+            if fruitless >= _TRIES:
                 break
             self._not_before = max(self._not_before, time.monotonic() + reason.again_s)
-            if reason.again_s > patience.longest_wait_s:
-                wait = f"the server asks to come back in {reason.again_s / 60:.0f} minutes"
-                raise FetchError(f"{reason}: {wait}", everyone=True)
-            backoff_s = patience.backoff_s * 2 ** max(0, fruitless - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-            seconds = max(reason.again_s, backoff_s)
-            self._tell(f"{part.target.name}: {reason}; next try in {seconds:.0f} s")
-            self.pause(seconds)
-        raise FetchError(f"{reason} (tried {attempt} times)", reason.everyone)
+            if reason.again_s > _LONGEST_WAIT_S:
+                raise FetchError(f"{reason}: the server asks to come back in {reason.again_s / 60:.0f} minutes", True)
+            backoff_s = _BACKOFF_S * 2 ** max(0, fruitless - 1) * random.uniform(0.75, 1.25)  # noqa: S311
+            self._tell(f"{part.target.name}: {reason}; next try in {max(reason.again_s, backoff_s):.0f} s")
+            self.pause(max(reason.again_s, backoff_s))
+        raise FetchError(f"{reason} (tried {tries} times)", reason.everyone)
 
     def pause(self, seconds: float = 0.0) -> None:
         if self.stop.wait(max(0.0, seconds)):
             raise Stopped
 
-    def _attempt(self, part: Part, starts: bytes) -> None:
+    def _try(self, part: Part, starts: bytes) -> None:
         """One request. Returns when the part is whole."""
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 
-        headers, stall_s = dict(HEADERS), self._patience.stall_s
+        headers = dict(HEADERS)
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
             if part.version and not part.version.startswith("W/"):  # a weak one may not stand for bytes
                 headers["If-Range"] = part.version
         try:
-            with requests.get(part.url, headers=headers, stream=True, timeout=stall_s) as answer:
-                if not _is_whole(part, answer):
-                    self._receive(answer.raw, part, starts)
+            with requests.get(part.url, headers=headers, stream=True, timeout=self._stall_s) as answer:
+                _agree(part, answer)
+                self._receive(part, answer.raw, starts)
         except requests.exceptions.SSLError as error:
             raise FetchError(f"no safe connection: {short(error)}", everyone=True) from error
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
             reason = f"{'cut off' if isinstance(error, HTTPError) else 'no connection'}: {short(error)}"
             if isinstance(error, requests.Timeout | ReadTimeoutError):
-                reason = f"no byte for {stall_s:g} s"
-            cause = getattr(error.args[0], "reason", None)  # a refused connection counts as a ConnectTimeoutError too
+                reason = f"no byte for {self._stall_s:g} s"
+            cause = getattr(error.args[0], "reason", None)  # a refused connection is a ConnectTimeoutError too
             raise FetchError(reason, isinstance(cause, ConnectTimeoutError), again_s=0.0) from error
         except requests.RequestException as error:  # an address that is none, redirects without end
             raise FetchError(short(error)) from error
@@ -156,7 +147,7 @@ class Transfer:
             part.discard()
             raise FetchError("more bytes came than were announced", again_s=0.0)
 
-    def _receive(self, raw, part: Part, starts: bytes) -> None:
+    def _receive(self, part: Part, raw, starts: bytes) -> None:
         """Appends what comes to the part. Each read gives what is there, so neither a stop nor a stall is missed."""
         since, before = time.monotonic(), part.size
         with open(part.path, "ab") as file:
@@ -166,18 +157,21 @@ class Transfer:
                     raise FetchError(f"not a zip archive, but '{text}'")
                 part.size += file.write(block)
                 part.fetched += len(block)
-                if self._progress:
-                    self._progress(part)
+                self._progress(part)
                 self.pause()
                 passed = time.monotonic() - since
-                if passed > self._patience.stall_s:
-                    if part.size - before < self._patience.slowest * passed:
-                        raise FetchError(f"slower than {self._patience.slowest:g} bytes a second", again_s=0.0)
+                if passed > self._stall_s:
+                    if part.size - before < _SLOWEST * passed:
+                        raise FetchError(f"slower than {_SLOWEST:g} bytes a second", again_s=0.0)
                     since, before = time.monotonic(), part.size
 
 
-def _is_whole(part: Part, answer) -> bool:
-    """Makes the part fit what the answer brings; True if it is whole already."""
+def _agree(part: Part, answer) -> None:
+    """Makes the part fit what the answer brings.
+
+    Raises:
+        FetchError: it brings nothing that could be appended.
+    """
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -190,18 +184,13 @@ def _is_whole(part: Part, answer) -> bool:
         length = headers.get("Content-Length", "")
         part.begin(int(length) if length.isdigit() else None, headers.get("ETag") or headers.get("Last-Modified"))
     elif code in (206, 416) and part.size:
-        found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", headers.get("Content-Range", ""))
-        start, length = (found[1], int(found[2])) if found else (None, -1)
-        same = part.length in (length, None) and headers.get("ETag") in (part.version, None)
-        if same and code == 416 and part.size == length:
-            return True
-        if not same or start != str(part.size):
+        length, span = part.length or r"\d+", headers.get("Content-Range", "")
+        if not re.fullmatch(rf"bytes {part.size}-\d+/{length}", span) or headers.get("ETag") not in (part.version, None):
             part.discard()
             raise FetchError("it is another file there than the one begun", again_s=0.0)
     else:
         raise FetchError(f"{code} {answer.reason if code >= 400 else 'is an answer of no use'} at {part.url}")
     room(part.path.parent, (part.length or 0) - part.size)
-    return False
 
 
 def room(folder: Path, needed: float, advice: str = "") -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tfkfin.console import InputError, log
-from tfkfin.recordings.transfer import HEADERS, Part, Patience, Transfer, short
+from tfkfin.recordings.transfer import HEADERS, Part, Transfer, short
 
 _DEEPEST = 4  # folders below the root
 _PAGES = 1000  # folders in all
-_TIMEOUT = 30  # s without an answer
+_TIMEOUT_S = 30  # s without an answer
 
 
 class _Links(HTMLParser):
@@ -45,7 +45,7 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
 
 def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
     """Fetches names into files, one after another, and gives each name when its file is there."""
-    transfer = Transfer(Patience(stall_s=_TIMEOUT), log.info)
+    transfer = Transfer(_TIMEOUT_S, log.info, lambda part: None)
     for name, target in targets.items():
         part = Part(_address(url, name), target)
         try:
@@ -96,7 +96,7 @@ def _ask(method: str, address: str, missing: bool = False, stream: bool = False)
     import requests
 
     try:
-        answer = requests.request(method, address, timeout=_TIMEOUT, stream=stream, allow_redirects=True,
+        answer = requests.request(method, address, timeout=_TIMEOUT_S, stream=stream, allow_redirects=True,
                                   headers=HEADERS)
     except requests.RequestException as error:
         raise InputError(f"{address} cannot be reached: {short(error)}") from error

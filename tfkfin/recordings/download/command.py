@@ -2,11 +2,12 @@
 
 import os
 from argparse import BooleanOptionalAction
+from functools import partial
 from pathlib import Path
 
 from tfkfin.console import InputError, format_numbers, parse_numbers
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
-from tfkfin.recordings.transfer import Part, Patience
+from tfkfin.recordings.transfer import Part
 
 
 def add_options(parser) -> None:
@@ -20,7 +21,7 @@ def add_options(parser) -> None:
     parser.add_argument("--keep-zips", action=BooleanOptionalAction, default=Download.keep_zips,
                         help="archives hold the other exercises too; --no-keep-zips removes those fetched by this "
                              "command once they are unpacked (default: keep)")
-    parser.add_argument("--stall", type=float, default=Patience.stall_s, metavar="S", help="seconds without a byte "
+    parser.add_argument("--stall", type=float, default=Download.stall_s, metavar="S", help="seconds without a byte "
                         "before the next try (default: %(default)s)")
     parser.add_argument("--url", default=os.environ.get("TFKFIN_NINAPRO_URL") or SITE, metavar="URL",
                         help=f"a mirror of {SITE} (default: $TFKFIN_NINAPRO_URL, or the site itself)")
@@ -32,8 +33,6 @@ def action(options) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    if not 0.1 <= options.stall <= 3600:
-        raise InputError(f"--stall is {options.stall:g}, but 0.1 to 3600 seconds are possible")
     console, tasks = Console(stderr=True, soft_wrap=True), {}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                TimeRemainingColumn())
@@ -44,13 +43,11 @@ def action(options) -> None:
             # Bars of other files that are whole give way.
             bars.update(tasks[part], completed=part.size, total=part.length, visible=part.size != part.length)
 
-        def tell(line: str) -> None:
-            bars.console.print(line, markup=False, highlight=False)
-
         download = Download(
             options.database, options.to or Path("data", options.database.upper()),
             parse_numbers(options.subjects) if options.subjects else (), parse_numbers(options.exercises),
-            options.url, options.connections, options.keep_zips, Patience(stall_s=options.stall), tell, progress)
+            options.url, options.connections, options.keep_zips, options.stall,
+            partial(bars.console.print, markup=False, highlight=False), progress)
         outcomes = download.run()
     _report(download, outcomes)
 
@@ -60,14 +57,13 @@ def _report(download: Download, outcomes: list[Outcome]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{download.database} in {download.folder}", box=SIMPLE_HEAD)
+    table, failed = Table(title=f"{download.database} in {download.folder}", box=SIMPLE_HEAD), {}
     for head in ("subject", "state", "MB", "s"):
         table.add_column(head, justify="left" if head == "state" else "right")
-    failed: dict[str, list[int]] = {}
-    for outcome in outcomes:
-        table.add_row(str(outcome.subject), outcome.state, f"{outcome.fetched / 1e6:.1f}", f"{outcome.seconds:.0f}")
-        if outcome.failure:
-            failed.setdefault(outcome.failure, []).append(outcome.subject)
+    for subject, state, failure, fetched, seconds in outcomes:
+        table.add_row(str(subject), state, f"{fetched / 1e6:.1f}", f"{seconds:.0f}")
+        if failure:
+            failed.setdefault(failure, []).append(subject)
     console, source = Console(soft_wrap=True), SOURCES[download.database]
     console.print(table)
     lines = ["Ninapro asks you to cite, in any work with these data:", *(f"- {paper}" for paper in source.cite)]

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
 from tfkfin.console import InputError, format_numbers
 from tfkfin.recordings.download.archive import Damaged, Sums, recordings, sha256, unpack
-from tfkfin.recordings.transfer import FetchError, Part, Patience, Stopped, Transfer, room
+from tfkfin.recordings.transfer import STALL_S, FetchError, Part, Stopped, Transfer, room
 
 SITE = "https://ninapro.hevs.ch/files"
 _ATZORI = ("M. Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
@@ -24,8 +25,7 @@ _KRASOULIS = ("A. Krasoulis et al., Improved prosthetic hand control with concur
               "measurements, J. NeuroEng. Rehabil. 14:71 (2017), doi 10.1186/s12984-017-0284-4")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a database is on the site, what it asks of its users, and how to train on it."""
 
     archive: str
@@ -42,8 +42,7 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one subject."""
 
     subject: int
@@ -68,9 +67,9 @@ class Download:
     url: str = SITE
     connections: int = 2
     keep_zips: bool = True
-    patience: Patience = Patience()
-    tell: Callable[[str], None] = lambda line: None  # takes a line for the user
-    progress: Callable[[Part], None] | None = None
+    stall_s: float = STALL_S
+    tell: Callable[[str], object] = lambda line: None  # takes a line for the user
+    progress: Callable[[Part], object] = lambda part: None
 
     def __post_init__(self):
         from tfkfin.recordings.readers import ninapro  # brings numpy, which `--help` does without
@@ -87,9 +86,11 @@ class Download:
             raise InputError(f"'{self.url}' is not an address: write http://... or https://...")
         if not 1 <= self.connections <= 4:
             raise InputError(f"{self.connections} connections: 1 to 4 are allowed, to leave some to others")
+        if not 0.1 <= self.stall_s <= 3600:
+            raise InputError(f"--stall is {self.stall_s:g}, but 0.1 to 3600 seconds are possible")
         if self.folder.exists() and not self.folder.is_dir() or (self.folder / "recordings.toml").exists():
             raise InputError(f"{self.folder} is a file or holds own recordings: choose another folder with --to")
-        self._transfer = Transfer(self.patience, self.tell, self.progress)
+        self._transfer = Transfer(self.stall_s, self.tell, self.progress)
 
     def run(self) -> list[Outcome]:
         """Fetches what is missing, and tells what became of each subject, in order.
