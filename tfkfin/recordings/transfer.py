@@ -41,7 +41,7 @@ class Stopped(Exception):
 
 
 class Part:
-    """What has arrived of `url` for `target`: `<name>.tfkfin.part`, and `<name>.tfkfin.part.json`, which tells of it."""
+    """What has arrived of `url` for `target`: `<name>.tfkfin.part`, with a sheet, `<name>.tfkfin.part.json`."""
 
     def __init__(self, url: str, target: Path):
         self.url, self.target, self.path = url, target, target.with_name(f"{target.name}.tfkfin.part")
@@ -111,7 +111,7 @@ class Transfer:
             if reason.again_s > _LONGEST_WAIT_S:
                 raise FetchError(f"{reason}: the server asks to come back in {reason.again_s / 60:.0f} minutes", True)
             backoff_s = _BACKOFF_S * 2 ** max(0, fruitless - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-            self._tell(f"{part.target.name}: {reason}; next try in {max(reason.again_s, backoff_s):.0f} s")
+            self._tell(f"{Path(part.url).name}: {reason}; next try in {max(reason.again_s, backoff_s):.0f} s")
             self.pause(max(reason.again_s, backoff_s))
         raise FetchError(f"{reason} (tried {tries} times)", reason.everyone)
 
@@ -167,11 +167,7 @@ class Transfer:
 
 
 def _agree(part: Part, answer) -> None:
-    """Makes the part fit what the answer brings.
-
-    Raises:
-        FetchError: it brings nothing that could be appended.
-    """
+    """Makes the part fit what the answer brings; a FetchError if that is nothing to append."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -184,8 +180,8 @@ def _agree(part: Part, answer) -> None:
         length = headers.get("Content-Length", "")
         part.begin(int(length) if length.isdigit() else None, headers.get("ETag") or headers.get("Last-Modified"))
     elif code in (206, 416) and part.size:
-        length, span = part.length or r"\d+", headers.get("Content-Range", "")
-        if not re.fullmatch(rf"bytes {part.size}-\d+/{length}", span) or headers.get("ETag") not in (part.version, None):
+        rest = rf"bytes {part.size}-\d+/{part.length or '[0-9]+'}"
+        if headers.get("ETag") not in (part.version, None) or not re.fullmatch(rest, headers.get("Content-Range", "")):
             part.discard()
             raise FetchError("it is another file there than the one begun", again_s=0.0)
     else:
@@ -203,6 +199,6 @@ def room(folder: Path, needed: float, advice: str = "") -> None:
 
 def short(error: Exception) -> str:
     """The innermost reason, without the objects and addresses that these libraries print around it."""
-    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception | str) else error
     text = " ".join(str(getattr(inner, "reason", None) or inner).split())
     return re.sub(r"<[^<>]*>(?:: )?|HTTPS?Connection(?:Pool)?\([^()]*\): ", "", text)[:160] or type(error).__name__

@@ -57,8 +57,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
 
     Raises:
         Damaged: cut short, a wrong CRC, or not a zip archive.
-        FetchError: unsafe (members that leave the folder, links, bombs, encryption), of another subject, without one
-            of the exercises, or larger than the disk.
+        FetchError: unsafe, larger than the disk, or without one recording of each exercise of the subject.
     """
     try:
         with zipfile.ZipFile(archive) as opened, ExitStack() as stack:

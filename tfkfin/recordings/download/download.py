@@ -96,8 +96,7 @@ class Download:
         """Fetches what is missing, and tells what became of each subject, in order.
 
         Raises:
-            InputError: the disk is too small, a recording is there twice, the folder is of another database, cannot be
-                written to, or another download is at work in it.
+            InputError: the disk is too small, or the folder holds a recording twice or cannot be used.
         """
         import filelock
 
@@ -108,8 +107,8 @@ class Download:
         except filelock.Timeout as error:
             raise InputError(f"another download is at work in {self.folder}: wait for it, or choose another") from error
         except OSError as error:
-            raise InputError(f"{self.folder} cannot be made or written to ({error.strerror}): choose another with "
-                             "--to") from error
+            raise InputError(f"{self.folder} cannot be made or written to ({error.strerror or error}): choose another "
+                             "with --to") from error
 
     def _run(self) -> list[Outcome]:
         self._sums, self._there = Sums(self.folder, self.database), {}
@@ -182,8 +181,10 @@ class Download:
 
     def _is_here(self, path: Path) -> bool:
         """Whether a file is there, as it was fetched or not ours. One that has changed gets another name."""
-        if not path.exists() or self._sums.get(path) in (None, sha256(path)):
-            return path.exists()
+        if not path.exists():
+            return False
+        if (known := self._sums.get(path)) is None or known == sha256(path):
+            return True
         other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
         path.rename(other)
         self.tell(f"{path.name} is not as it was fetched: kept as {other.name}")
@@ -198,7 +199,7 @@ class Download:
             except Damaged as error:
                 raise InputError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
             return "unpacked"
-        for _ in range(2):
+        for again in ("; fetching it once more", ""):
             self._transfer.fetch(part, starts=b"PK\x03\x04")
             digest = sha256(part.path)  # now, so that next to nothing is between unpacking and the final name
             try:
@@ -208,14 +209,14 @@ class Download:
                     part.discard()
                 if not isinstance(error, Damaged):
                     raise
+                self.tell(f"{archive.name}: {error}{again}")
                 reason = error
-                self.tell(f"{archive.name}: {reason}")
-                continue
-            if self.keep_zips:
-                self._sums.record({archive: digest})
-                part.finish()
-            part.discard()
-            return "fetched"
+            else:
+                if self.keep_zips:
+                    self._sums.record({archive: digest})
+                    part.finish()
+                part.discard()
+                return "fetched"
         raise FetchError(f"it came {reason} twice from {part.url}")
 
     def _check_room(self) -> None:
