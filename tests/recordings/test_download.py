@@ -15,7 +15,20 @@ from pathlib import Path
 
 import filelock
 import pytest
-from fault_server import cut, damaged, endless, length, page, running, squeezed, stall, status, whole_only, wrong_range
+from fault_server import (
+    cut,
+    damaged,
+    endless,
+    etag,
+    length,
+    page,
+    running,
+    squeezed,
+    stall,
+    status,
+    whole_only,
+    wrong_range,
+)
 
 from tfkfin.console import InputError, run
 from tfkfin.data import main
@@ -115,7 +128,16 @@ def test_a_cut_file_is_resumed_where_it_was(server, tmp_path, archives):
     server.faults[ZIP1] = [cut(5000), cut(6000)]
     fetch(server, tmp_path)
     assert [headers.get("Range") for headers in server.gets(ZIP1)] == [None, "bytes=5000-", "bytes=11000-"]
-    assert len({headers.get("If-Range") for headers in server.gets(ZIP1)[1:]}) == 1
+    assert [headers.get("If-Range") for headers in server.gets(ZIP1)] == [None, *[etag(archives[1])] * 2]
+
+
+@pytest.mark.parametrize("fault", [wrong_range, status(416, Content_Range="bytes */12")])
+def test_what_does_not_continue_a_part_is_never_appended_to_it(server, tmp_path, fault):
+    server.faults[ZIP1] = [cut(9000), fault]
+    _, told = fetch(server, tmp_path)
+    assert [headers.get("Range") for headers in server.gets(ZIP1)] == [None, "bytes=9000-", None]
+    assert "it is another file there than the one begun" in told[1] and not any("damaged" in line for line in told)
+    assert (tmp_path / "DB2_s1.zip").read_bytes() == server.files[ZIP1]
 
 
 def test_a_later_run_goes_on_from_the_part(server, tmp_path, recordings, archives):
@@ -339,6 +361,14 @@ def test_nothing_has_its_name_while_the_archive_is_read(tmp_path, recordings, mo
             archive.unpack(path, 1, targets, lambda: None)
         assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
     assert len(seen) >= 3 and not any(seen)
+
+
+def test_a_file_that_appears_while_it_unpacks_is_not_overwritten(tmp_path, archives):
+    (tmp_path / "a.zip").write_bytes(archives[1])
+    targets = {k: tmp_path / f"S1_E{k}_A1.mat" for k in (1, 2)}
+    with pytest.raises(transfer.FetchError, match="S1_E2_A1.mat appeared meanwhile and is never overwritten"):
+        archive.unpack(tmp_path / "a.zip", 1, targets, lambda: targets[2].write_bytes(b"mine"))
+    assert set(tree(tmp_path)) == {"a.zip", "S1_E2_A1.mat"} and targets[2].read_bytes() == b"mine"
 
 
 def test_killed_while_it_unpacks_it_leaves_no_half_recording(server, tmp_path, recordings):
