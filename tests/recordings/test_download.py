@@ -3,6 +3,7 @@
 import email.utils
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -159,13 +160,17 @@ def test_a_file_that_changed_is_not_glued_to_the_old_part(server, tmp_path, reco
     assert_there(tmp_path, recordings)
 
 
-def test_a_whole_part_is_not_fetched_again(server, tmp_path, recordings, archives):
+@pytest.mark.parametrize("known", [True, False])
+def test_a_whole_part_is_not_fetched_again(server, tmp_path, recordings, archives, known):
     server.faults[ZIP1] = [cut(8000), *[status(503)] * 3]
     fetch(server, tmp_path)
     (tmp_path / "DB2_s1.zip.tfkfin.part").write_bytes(archives[1])  # killed between the last byte and unpacking
+    if not known:  # the server gave no length
+        sheet = tmp_path / "DB2_s1.zip.tfkfin.part.json"
+        sheet.write_text(json.dumps(json.loads(sheet.read_text()) | {"length": None}))
     count = len(server.gets())
-    fetch(server, tmp_path)
-    assert len(server.gets()) == count
+    outcomes, _ = fetch(server, tmp_path)
+    assert len(server.gets()) == count + (not known) and outcomes[0].fetched == 0
     assert_there(tmp_path, recordings)
 
 

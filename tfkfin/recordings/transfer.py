@@ -131,8 +131,8 @@ class Transfer:
                 headers["If-Range"] = part.version
         try:
             with requests.get(part.url, headers=headers, stream=True, timeout=self._stall_s) as answer:
-                _agree(part, answer)
-                self._receive(part, answer.raw, starts)
+                if not _is_whole(part, answer):
+                    self._receive(part, answer.raw, starts)
         except requests.exceptions.SSLError as error:
             raise FetchError(f"no safe connection: {short(error)}", everyone=True) from error
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
@@ -166,8 +166,8 @@ class Transfer:
                     since, before = time.monotonic(), part.size
 
 
-def _agree(part: Part, answer) -> None:
-    """Makes the part fit what the answer brings; a FetchError if that is nothing to append."""
+def _is_whole(part: Part, answer) -> bool:
+    """Makes the part fit what the answer brings, which is to be appended, unless it says that the part is whole."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -180,6 +180,8 @@ def _agree(part: Part, answer) -> None:
         length = headers.get("Content-Length", "")
         part.begin(int(length) if length.isdigit() else None, headers.get("ETag") or headers.get("Last-Modified"))
     elif code in (206, 416) and part.size:
+        if code == 416 and part.length is None and headers.get("Content-Range") == f"bytes */{part.size}":
+            return True
         rest = rf"bytes {part.size}-\d+/{part.length or '[0-9]+'}"
         if headers.get("ETag") not in (part.version, None) or not re.fullmatch(rest, headers.get("Content-Range", "")):
             part.discard()
@@ -187,6 +189,7 @@ def _agree(part: Part, answer) -> None:
     else:
         raise FetchError(f"{code} {answer.reason if code >= 400 else 'is an answer of no use'} at {part.url}")
     room(part.path.parent, (part.length or 0) - part.size)
+    return False
 
 
 def room(folder: Path, needed: float, advice: str = "") -> None:
