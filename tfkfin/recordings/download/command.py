@@ -39,7 +39,7 @@ def action(options) -> None:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         def progress(part: Part) -> None:
             if part not in tasks:  # one thread a part, so nothing comes in between
-                tasks[part] = bars.add_task(part.target.name, completed=part.size)
+                tasks[part] = bars.add_task(part.target.name, total=None, completed=part.size)
             # Bars of other files that are whole give way.
             bars.update(tasks[part], completed=part.size, total=part.length, visible=part.size != part.length)
 
