@@ -14,16 +14,36 @@ PACKAGE = Path(__file__).resolve().parent
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes `path` in one step at the end; if the block fails, nothing is left.
 
-    A reader, or a run that is resumed, sees the old file or the whole new one. The temporary name has the suffix of
-    `path`, which some writers look at, and a leading dot, so that nothing takes it for a file of its kind.
+    A reader, or a run that is resumed, sees the old file or the whole new one.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = partial_of(path)
+    partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        os.replace(partial, path)
+        put(partial, path)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """A temporary name beside `path`, of this process.
+
+    It has the suffix of `path`, which some writers look at, and a leading dot, so that nothing takes it for a file of
+    its kind.
+    """
+    return Path(path).with_name(f".{os.getpid()}.partial.{Path(path).name}")
+
+
+def put(partial: Path, path: Path) -> None:
+    """Gives a finished file its name once its bytes are on the disk: not even a power cut leaves a half `path`."""
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def sweep(path: Path) -> None:
+    """Removes what killed runs have left of `replacing(path)`. Nobody else may be writing `path`."""
+    for partial in path.parent.glob(f".[0-9]*.partial.{path.name}"):
         partial.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 import email.utils
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -13,15 +14,29 @@ import time
 import zipfile
 from pathlib import Path
 
+import filelock
 import pytest
-from fault_server import cut, damaged, endless, length, page, running, squeezed, stall, status, whole_only, wrong_range
+from fault_server import (
+    cut,
+    damaged,
+    endless,
+    etag,
+    length,
+    page,
+    running,
+    squeezed,
+    stall,
+    status,
+    whole_only,
+    wrong_range,
+)
 
 from tfkfin.console import InputError, run
 from tfkfin.data import main
-from tfkfin.recordings import readers, synthetic
-from tfkfin.recordings.download import archive, download, order, transfer
+from tfkfin.recordings import readers, synthetic, transfer
+from tfkfin.recordings.download import archive, download
 
-PATIENCE = transfer.Patience(tries=3, stall_s=0.4, backoff_s=0.01)
+STALL_S = 0.4
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"
 
 
@@ -57,11 +72,16 @@ def server(archives, monkeypatch):
         yield state
 
 
-def fetch(server, folder, subjects=(1,), patience=PATIENCE, **options):
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch):
+    monkeypatch.setattr(transfer, "_TRIES", 3)
+    monkeypatch.setattr(transfer, "_BACKOFF_S", 0.01)
+
+
+def fetch(server, folder, subjects=(1,), **options):
     told = []
-    wanted = order.Order("db2", folder, subjects, url=server.url, **options)
-    outcomes = download.Download(wanted, patience, told.append, lambda *_: None).run()
-    return outcomes, told
+    wanted = download.Download("db2", folder, subjects, url=server.url, stall_s=STALL_S, tell=told.append, **options)
+    return wanted.run(), told
 
 
 def tree(folder):
@@ -108,7 +128,16 @@ def test_a_cut_file_is_resumed_where_it_was(server, tmp_path, archives):
     server.faults[ZIP1] = [cut(5000), cut(6000)]
     fetch(server, tmp_path)
     assert [headers.get("Range") for headers in server.gets(ZIP1)] == [None, "bytes=5000-", "bytes=11000-"]
-    assert len({headers.get("If-Range") for headers in server.gets(ZIP1)[1:]}) == 1
+    assert [headers.get("If-Range") for headers in server.gets(ZIP1)] == [None, *[etag(archives[1])] * 2]
+
+
+@pytest.mark.parametrize("fault", [wrong_range, status(416, Content_Range="bytes */12")])
+def test_what_does_not_continue_a_part_is_never_appended_to_it(server, tmp_path, fault):
+    server.faults[ZIP1] = [cut(9000), fault]
+    _, told = fetch(server, tmp_path)
+    assert [headers.get("Range") for headers in server.gets(ZIP1)] == [None, "bytes=9000-", None]
+    assert "it is another file there than the one begun" in told[1] and not any("damaged" in line for line in told)
+    assert (tmp_path / "DB2_s1.zip").read_bytes() == server.files[ZIP1]
 
 
 def test_a_later_run_goes_on_from_the_part(server, tmp_path, recordings, archives):
@@ -130,13 +159,17 @@ def test_a_file_that_changed_is_not_glued_to_the_old_part(server, tmp_path, reco
     assert_there(tmp_path, recordings)
 
 
-def test_a_whole_part_is_not_fetched_again(server, tmp_path, recordings, archives):
+@pytest.mark.parametrize("known", [True, False])
+def test_a_whole_part_is_not_fetched_again(server, tmp_path, recordings, archives, known):
     server.faults[ZIP1] = [cut(8000), *[status(503)] * 3]
     fetch(server, tmp_path)
     (tmp_path / "DB2_s1.zip.tfkfin.part").write_bytes(archives[1])  # killed between the last byte and unpacking
+    if not known:  # the server gave no length
+        sheet = tmp_path / "DB2_s1.zip.tfkfin.part.json"
+        sheet.write_text(json.dumps(json.loads(sheet.read_text()) | {"length": None}))
     count = len(server.gets())
-    fetch(server, tmp_path)
-    assert len(server.gets()) == count
+    outcomes, _ = fetch(server, tmp_path)
+    assert len(server.gets()) == count + (not known) and outcomes[0].fetched == 0
     assert_there(tmp_path, recordings)
 
 
@@ -174,8 +207,7 @@ def test_one_that_fails_leaves_the_others_alone(server, tmp_path, recordings, fa
 
 
 def test_a_server_that_is_not_there_is_asked_for_one_file_only(tmp_path):
-    wanted = order.Order("db2", tmp_path, url="http://127.0.0.1:9", connections=1)
-    outcomes = download.Download(wanted, PATIENCE, lambda line: None, lambda *_: None).run()
+    outcomes = download.Download("db2", tmp_path, url="http://127.0.0.1:9", connections=1, stall_s=STALL_S).run()
     assert re.fullmatch(r"no connection: .*refused.* \(tried 3 times\)", outcomes[0].failure)
     assert {o.state for o in outcomes[1:]} == {"not tried"} and len(outcomes) == 40
 
@@ -261,7 +293,7 @@ def test_archives_that_are_large_as_a_whole_or_encrypted_are_refused(server, tmp
     body[body.index(b"PK\x01\x02") + 8] |= 1
     server.files[ZIP1] = bytes(body)
     assert "is encrypted" in fetch(server, tmp_path)[0][0].failure
-    monkeypatch.setattr(archive, "_ALL", 1000)
+    monkeypatch.setattr(archive, "_LARGEST", 1000)
     assert "more than it can hold" in fetch(server, tmp_path, (2,))[0][0].failure
 
 
@@ -292,6 +324,92 @@ def test_any_damage_to_an_archive_is_found(tmp_path, archives):
     assert found > 100
 
 
+def test_what_gets_its_name_is_on_the_disk_before(server, tmp_path, monkeypatch):
+    """A power cut after the renaming leaves a whole file: the bytes of its inode were synced at their full length."""
+    synced, named = {}, []
+
+    def fsync(descriptor, call=os.fsync):
+        call(descriptor)
+        synced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    def replace(source, target, *rest, call=os.replace):
+        state = os.stat(source)
+        assert synced.get(state.st_ino) == state.st_size, f"{target} is named before it is on the disk"
+        named.append(Path(target).name)
+        call(source, target, *rest)
+
+    for name, patched in (("fsync", fsync), ("replace", replace), ("rename", replace)):
+        monkeypatch.setattr(os, name, patched)
+    assert fetch(server, tmp_path)[0][0].failure == ""
+    assert {"DB2_s1.zip", "S1_E1_A1.mat", "SHA256SUMS", "DB2_s1.zip.tfkfin.part.json"} == set(named)
+
+
+@pytest.mark.parametrize("last", ["whole", "damaged"])
+def test_nothing_has_its_name_while_the_archive_is_read(tmp_path, recordings, monkeypatch, last):
+    """The names come after the last byte of the last member, and not at all if that one is damaged."""
+    path, targets = tmp_path / "a.zip", {k: tmp_path / "to" / f"S1_E{k}_A1.mat" for k in (1, 2)}
+    body = pack([*((f"S1_E{k}_A1.mat", recordings[1]) for k in (1, 2)), ("notes.txt", b"read me" * 999)])
+    path.write_bytes(body if last == "whole" else body.replace(b"read me" * 9, b"read us" * 9, 1))
+    seen = []
+
+    def read(self, *size, call=zipfile.ZipExtFile.read):
+        seen.append([target for target in targets.values() if target.exists()])
+        return call(self, *size)
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", read)
+    if last == "whole":
+        assert set(archive.unpack(path, 1, targets, lambda: None)) == set(targets.values())
+        assert [target.read_bytes() for target in targets.values()] == [recordings[1]] * 2
+    else:
+        with pytest.raises(archive.Damaged, match="notes.txt"):
+            archive.unpack(path, 1, targets, lambda: None)
+        assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+    assert len(seen) >= 3 and not any(seen)
+
+
+def test_a_file_that_appears_while_it_unpacks_is_not_overwritten(tmp_path, archives):
+    (tmp_path / "a.zip").write_bytes(archives[1])
+    targets = {k: tmp_path / f"S1_E{k}_A1.mat" for k in (1, 2)}
+    with pytest.raises(transfer.FetchError, match="S1_E2_A1.mat appeared meanwhile and is never overwritten"):
+        archive.unpack(tmp_path / "a.zip", 1, targets, lambda: targets[2].write_bytes(b"mine"))
+    assert set(tree(tmp_path)) == {"a.zip", "S1_E2_A1.mat"} and targets[2].read_bytes() == b"mine"
+
+
+def test_killed_while_it_unpacks_it_leaves_no_half_recording(server, tmp_path, recordings):
+    code = ("import os, signal, sys, zipfile; from pathlib import Path\n"
+            "from tfkfin.recordings.download import download\n"
+            "def read(self, *size, call=zipfile.ZipExtFile.read, count=[]):\n"
+            "    count.append(1)\n"
+            "    if len(count) == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    return call(self, 4096)\n"
+            "zipfile.ZipExtFile.read = read\n"
+            "download.Download('db2', Path(sys.argv[2]), (1,), url=sys.argv[1]).run()\n")
+    for read in (9, 30):
+        done = subprocess.run([sys.executable, "-c", code, server.url, tmp_path, str(read)], timeout=60,
+                              env=os.environ | {"no_proxy": "127.0.0.1"}, cwd=Path(__file__).parents[2])
+        assert done.returncode == -signal.SIGKILL and not list(tmp_path.rglob("S1_*"))
+        assert [path.name for path in tmp_path.rglob("*.mat")], "it did not come as far as unpacking"
+    count = len(server.gets())
+    assert fetch(server, tmp_path)[0][0].failure == "" and len(server.gets()) == count
+    assert_there(tmp_path, recordings)
+    assert set(tree(tmp_path)) == {"SHA256SUMS", "DB2_s1.zip", "DB2_s1/S1_E1_A1.mat"}
+
+
+def test_two_copies_of_a_recording_end_it_before_the_first_byte(server, tmp_path, recordings):
+    copies = tmp_path / "a" / "S2_E3_A1.mat", tmp_path / "b" / "s2_a1_e3.mat"
+    for path in copies:
+        path.parent.mkdir()
+        path.write_bytes(recordings[2])
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("__MACOSX/S2_E3_A1.mat", "a/._S2_E3_A1.mat"):
+        (tmp_path / name).write_bytes(b"junk")
+    with pytest.raises(InputError, match=f"{copies[0]} and {copies[1]} are the same recording: keep one"):
+        fetch(server, tmp_path)
+    assert server.requests == [] and not (tmp_path / "DB2_s1").exists()
+    copies[1].unlink()
+    assert fetch(server, tmp_path)[0][0].failure == ""
+
+
 def test_a_full_disk_is_told_before_the_first_byte(server, tmp_path, archives, monkeypatch):
     usage = type("Usage", (), {"free": (64 << 20) + 2 * len(archives[1])})
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
@@ -302,26 +420,26 @@ def test_a_full_disk_is_told_before_the_first_byte(server, tmp_path, archives, m
 
 
 def test_a_disk_that_fills_up_ends_the_run(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer.Transfer, "size", lambda *_: None)
+    monkeypatch.setattr(download.Download, "_check_room", lambda _: None)
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1 << 20}))
     outcomes, _ = fetch(server, tmp_path, (1, 2), connections=1)
     assert "the disk is full" in outcomes[0].failure and outcomes[1].state == "not tried"
 
 
 def test_one_download_at_a_time_and_one_database_in_a_folder(server, tmp_path):
-    with download._alone(tmp_path), pytest.raises(InputError, match="another download is at work"):
+    with filelock.FileLock(tmp_path / ".tfkfin-download.lock"), \
+            pytest.raises(InputError, match="another download is at work"):
         fetch(server, tmp_path)
     fetch(server, tmp_path)
     with pytest.raises(InputError, match="holds db2, whose files have the same names as those of db3"):
-        download.Download(order.Order("db3", tmp_path), PATIENCE, print, print)
+        download.Download("db3", tmp_path).run()
 
 
 @pytest.mark.parametrize("database, path, folder", [
     ("db3", "/db3_Preproc/s2_0.zip", "DB3_s2"), ("db7", "/DB7_Preproc/Subject_2.zip", "Subject_2")])
 def test_other_databases_have_their_own_addresses(server, tmp_path, recordings, database, path, folder):
     server.files = {path: pack([(f"{folder}/S2_E1_A1.mat", recordings[2])])}
-    wanted = order.Order(database, tmp_path, (2,), url=server.url + "/")
-    assert download.Download(wanted, PATIENCE, print, lambda *_: None).run()[0].state == "fetched"
+    assert download.Download(database, tmp_path, (2,), url=server.url + "/").run()[0].state == "fetched"
     assert (tmp_path / folder / "S2_E1_A1.mat").read_bytes() == recordings[2]
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_server import cut, running, status, whole_only
 from test_train import TINY, command
 
 from tfkfin import files
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.pipeline import batches, dataset
-from tfkfin.recordings import hdf5, matfile, readers, remote, synthetic, webroot
+from tfkfin.recordings import hdf5, matfile, readers, remote, synthetic, transfer, webroot
 
 with_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is None, reason="needs the extra [io]")
 without_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is not None, reason="the extra [io] is installed")
@@ -141,7 +142,23 @@ def test_only_what_is_wanted_and_what_changed_is_fetched(tiny_db2, tmp_path, ser
     assert sum(line.startswith("GET") and ".mat" in line for line in serve.requests) == 3
     changed.write_bytes(b"shorter")
     assert readers.find(url, (1,))[0].path.read_bytes() == b"shorter"
-    assert not list(files.cache("remote").rglob("*.part"))
+    assert not list(files.cache("remote").rglob("*.part*"))
+
+
+@pytest.mark.parametrize("faults, kept", [([cut(400)], True), ([cut(400), whole_only], True), ([status(404)], False)])
+def test_a_file_cut_off_goes_on_where_it_was(cache, monkeypatch, faults, kept):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(transfer, "_BACKOFF_S", 0.01)
+    with running() as server:
+        content = server.files["/S1_E1_A1.mat"] = bytes(range(250)) * 4
+        server.files["/index.txt"], server.faults["/S1_E1_A1.mat"] = b"S1_E1_A1.mat", list(faults)
+        if kept:
+            assert readers.find(server.url)[0].path.read_bytes() == content
+            assert [headers.get("Range") for headers in server.gets("/S1")] == [None, "bytes=400-"]
+        else:
+            with pytest.raises(InputError, match="404 Not Found at http.*/S1_E1_A1.mat"):
+                readers.find(server.url)
+    assert sum(path.is_file() for path in cache.rglob("*")) == 2 * kept  # with its stamp
 
 
 def test_own_recordings_come_with_their_sheet(tmp_path, serve):

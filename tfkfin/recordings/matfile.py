@@ -1,7 +1,6 @@
 """MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, behind the same three functions."""
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError
+from tfkfin.files import replacing
 
 _HEADER = 128  # bytes of a v5 header: 116 of text, 8 of subsystem offset, 2 of version, 2 of byte order
 _MATRIX, _COMPRESSED = 14, 15  # MAT-file level 5 element types, "MAT-File Format", table 1-1
@@ -50,13 +50,8 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
     """
     if path.exists():
         raise InputError(f"{path} is there already and is never overwritten: choose another folder or move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")  # a leading dot: find() never takes it
-    try:
+    with replacing(path) as partial:
         (_save_v73 if v73 else _save_v5)(partial, variables, text.encode("ascii").ljust(116)[:116])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _guarded(path: Path, action):

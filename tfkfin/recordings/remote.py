@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from tfkfin.console import InputError, log
-from tfkfin.files import cache
+from tfkfin.files import cache, partial_of, put, write_text
 
 _URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)
 _KINDS = (".mat", ".csv", ".npy", ".npz", ".toml")
@@ -77,7 +77,7 @@ class Tree:
         partial = {}
         for path in missing:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial[path.relative_to(self.folder).as_posix()] = path.with_name(f".{path.name}.{os.getpid()}.part")
+            partial[path.relative_to(self.folder).as_posix()] = partial_of(path)
         try:
             for name in self._store.fetch(self.url, partial) if partial else ():
                 self._keep(partial[name], self.folder / name)
@@ -100,8 +100,8 @@ class Tree:
             raise InputError(f"{self.url}/{path.relative_to(self.folder).as_posix()} came with {part.stat().st_size} "
                              f"of {size} bytes: try again")
         _stamp_file(path).unlink(missing_ok=True)  # killed in between, the file is fetched again
-        os.replace(part, path)
-        _stamp_file(path).write_text(stamp, "utf-8")
+        put(part, path)
+        write_text(_stamp_file(path), stamp)
 
 
 def _stamp_file(path: Path) -> Path:

@@ -10,12 +10,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from tfkfin.console import InputError
+from tfkfin.console import InputError, log
+from tfkfin.recordings.transfer import HEADERS, Part, Transfer, short
 
 _DEEPEST = 4  # folders below the root
 _PAGES = 1000  # folders in all
-_BLOCK = 1 << 20  # bytes
-_TIMEOUT = 30  # s without an answer
+_TIMEOUT_S = 30  # s without an answer
 
 
 class _Links(HTMLParser):
@@ -40,21 +40,28 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
     else:
         names = _linked(url)
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(names, pool.map(lambda name: _stamp(_address(url, name)), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: stamp(_address(url, name)), names), strict=True))
 
 
 def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
     """Fetches names into files, one after another, and gives each name when its file is there."""
-    import requests
-
+    transfer = Transfer(_TIMEOUT_S, log.info, lambda part: None)
     for name, target in targets.items():
-        with _ask("GET", _address(url, name), stream=True) as answer, open(target, "wb") as file:
-            try:
-                for block in answer.iter_content(_BLOCK):
-                    file.write(block)
-            except requests.RequestException as error:
-                raise InputError(f"{_address(url, name)} was cut off: {_short(error)}") from error
+        part = Part(_address(url, name), target)
+        try:
+            transfer.fetch(part)
+            part.finish()
+        finally:
+            part.discard()
         yield name
+
+
+def stamp(address: str) -> tuple[int, str]:
+    """Length of a file in bytes, and its ETag or date."""
+    headers = _ask("HEAD", address).headers
+    if not headers.get("Content-Length", "").isdigit():
+        raise InputError(f"{address}: the server does not say how long it is")
+    return int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
 def _linked(url: str) -> list[str]:
@@ -84,28 +91,17 @@ def _address(url: str, name: str) -> str:
     return f"{url}/{quote(name)}"
 
 
-def _stamp(address: str) -> tuple[int, str]:
-    headers = _ask("HEAD", address).headers
-    if not headers.get("Content-Length", "").isdigit():
-        raise InputError(f"{address}: the server does not say how long it is")
-    return int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or ""
-
-
 def _ask(method: str, address: str, missing: bool = False, stream: bool = False):
     """The server's answer; with `missing`, None where there is no such file."""
     import requests
 
     try:
-        answer = requests.request(method, address, timeout=_TIMEOUT, stream=stream, allow_redirects=True,
-                                  headers={"Accept-Encoding": "identity"})
+        answer = requests.request(method, address, timeout=_TIMEOUT_S, stream=stream, allow_redirects=True,
+                                  headers=HEADERS)
     except requests.RequestException as error:
-        raise InputError(f"{address} cannot be reached: {_short(error)}") from error
+        raise InputError(f"{address} cannot be reached: {short(error)}") from error
     if missing and answer.status_code in (403, 404):
         return None
     if answer.status_code != 200:
         raise InputError(f"{address} answers {answer.status_code} {answer.reason}")
     return answer
-
-
-def _short(error: Exception) -> str:
-    return str(getattr(error.args[0] if error.args else error, "reason", error)).rpartition(": ")[2][:200]

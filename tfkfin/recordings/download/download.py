@@ -1,249 +1,238 @@
 """Fetches Ninapro DB2, DB3, DB7 from their site: one archive a subject, of which it unpacks the exercises asked for.
 
-Behind `python -m tfkfin.data download`. What is good is never fetched again, what is not ours is never touched, and
-the same command goes on wherever the last one ended. Data may be used, not passed on, and ask to be cited.
+What is good is never fetched again, what is not ours is never touched, and the same call goes on wherever the last one
+ended. Data may be used, not passed on, and ask to be cited.
 """
 
-import os
-import queue
-import threading
+import re
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
-from tfkfin.console import InputError
-from tfkfin.recordings.download.archive import Damaged, Sums, sha256, unpack
-from tfkfin.recordings.download.order import SOURCES, Order, Outcome, recordings
-from tfkfin.recordings.download.part import Part
-from tfkfin.recordings.download.transfer import FetchError, Patience, Stopped, Transfer, room
-from tfkfin.recordings.readers import ninapro
+from tfkfin.console import InputError, format_numbers
+from tfkfin.recordings.download.archive import Damaged, Sums, recordings, sha256, unpack
+from tfkfin.recordings.transfer import STALL_S, FetchError, Part, Stopped, Transfer, room
+
+SITE = "https://ninapro.hevs.ch/files"
+_ATZORI = ("M. Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
+           "Scientific Data 1:140053 (2014), doi 10.1038/sdata.2014.53")
+_GIJSBERTS = ("A. Gijsberts et al., Movement error rate for evaluation of machine learning methods for sEMG-based hand "
+              "movement classification, IEEE TNSRE 22(4):735-744 (2014), doi 10.1109/TNSRE.2014.2303394 (the labels)")
+_KRASOULIS = ("A. Krasoulis et al., Improved prosthetic hand control with concurrent use of myoelectric and inertial "
+              "measurements, J. NeuroEng. Rehabil. 14:71 (2017), doi 10.1186/s12984-017-0284-4")
 
 
+class Source(NamedTuple):
+    """Where a database is on the site, what it asks of its users, and how to train on it."""
+
+    archive: str
+    folder: str  # that its archives hold, and that we unpack to
+    cite: tuple[str, ...]
+    train: str
+
+
+SOURCES = {
+    "db2": Source("DB2_Preproc/DB2_s{}.zip", "DB2_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db2_within"),
+    "db3": Source("db3_Preproc/s{}_0.zip", "DB3_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db3_amputee"),
+    "db7": Source("DB7_Preproc/Subject_{}.zip", "Subject_{}", (_KRASOULIS, _ATZORI), "--pipeline own "
+                  "--set split.train_repetitions=1,3,4,6 --set split.test_repetitions=2,5"),
+}
+
+
+class Outcome(NamedTuple):
+    """What became of one subject."""
+
+    subject: int
+    state: str  # fetched, unpacked, there already, failed, not tried
+    failure: str
+    fetched: int  # bytes, in this run
+    seconds: float
+
+
+@dataclass
 class Download:
-    """Carries out an order.
+    """What is wanted of a database, and where to; one field for each option of the command. `run` fetches it.
 
-    Args:
-        tell: called with a line for the user.
-        progress: called with an archive's name, bytes new, bytes there, and bytes in all (or None).
+    Raises:
+        InputError: no such database, subject or exercise, or an option that is not possible.
     """
 
-    def __init__(self, order: Order, patience: Patience, tell: Callable[[str], None], progress: Callable):
-        self._order, self._tell, self._progress = order, tell, progress
-        self._facts, self._source = ninapro.DATABASES[order.database], SOURCES[order.database]
-        self._transfer = Transfer(patience, tell)
-        try:
-            order.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{order.folder} cannot be made ({error.strerror}): choose another with --to") from error
-        self._sums = Sums(order.folder, order.database)
-        self._there = recordings(order.folder)
+    database: str
+    folder: Path
+    subjects: tuple[int, ...] = ()  # none: all
+    exercises: tuple[int, ...] = (1,)
+    url: str = SITE
+    connections: int = 2
+    keep_zips: bool = True
+    stall_s: float = STALL_S
+    tell: Callable[[str], object] = lambda line: None  # takes a line for the user
+    progress: Callable[[Part], object] = lambda part: None
+
+    def __post_init__(self):
+        from tfkfin.recordings.readers import ninapro  # brings numpy, which `--help` does without
+
+        if self.database not in SOURCES:
+            raise InputError(f"database '{self.database}' cannot be fetched: choose {', '.join(SOURCES)}")
+        self._source, facts = SOURCES[self.database], ninapro.DATABASES[self.database]
+        self.subjects, self._packed = self.subjects or tuple(range(1, facts.subjects + 1)), len(facts.movements)
+        for what, numbers, last in (("subject", self.subjects, facts.subjects),
+                                    ("exercise", self.exercises, self._packed)):
+            if beyond := [number for number in numbers if number > last]:
+                raise InputError(f"{self.database} has no {what} {format_numbers(beyond)}: it has 1-{last}")
+        if not re.match(r"https?://[^/]", self.url):
+            raise InputError(f"'{self.url}' is not an address: write http://... or https://...")
+        if not 1 <= self.connections <= 4:
+            raise InputError(f"{self.connections} connections: 1 to 4 are allowed, to leave some to others")
+        if not 0.1 <= self.stall_s <= 3600:
+            raise InputError(f"--stall is {self.stall_s:g}, but 0.1 to 3600 seconds are possible")
+        if self.folder.exists() and not self.folder.is_dir() or (self.folder / "recordings.toml").exists():
+            raise InputError(f"{self.folder} is a file or holds own recordings: choose another folder with --to")
+        self._transfer = Transfer(self.stall_s, self.tell, self.progress)
 
     def run(self) -> list[Outcome]:
         """Fetches what is missing, and tells what became of each subject, in order.
 
         Raises:
-            InputError: the disk is too small for it, or another download is at work in the folder.
+            InputError: the disk is too small, or the folder holds a recording twice or cannot be used.
         """
-        with _alone(self._order.folder):
-            if self._there:
-                self._tell(f"checking {len(self._there)} recordings that are there")
-            self._check_room()
-            done = self._in_parallel()
-        for outcome in done.values():
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return [done[subject] for subject in self._order.subjects]
+        import filelock
 
-    def _in_parallel(self) -> dict[int, Outcome | BaseException]:
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        done: dict[int, Outcome | BaseException] = {}
-        for subject in self._order.subjects:
-            waiting.put(subject)
-
-        def work() -> None:
-            while True:
-                try:
-                    subject = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    done[subject] = self._subject(subject)
-                except BaseException as error:  # ours to raise, in the thread of the user
-                    done[subject] = error
-                    self._transfer.stop.set()
-
-        # Daemons: an interrupt does not have to wait for a server that says nothing. Parts bear any end.
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(self._order.connections)]
         try:
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.1)
-                threads[-1].join(0.1)
-        except BaseException:
-            self._transfer.stop.set()
-            for thread in threads:
-                thread.join(1)
-            raise
-        return done
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self.folder / ".tfkfin-download.lock", timeout=0):  # gone with the process
+                return self._run()
+        except filelock.Timeout as error:
+            raise InputError(f"another download is at work in {self.folder}: wait for it, or choose another") from error
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be made or written to ({error.strerror or error}): choose another "
+                             "with --to") from error
+
+    def _run(self) -> list[Outcome]:
+        self._sums, self._there = Sums(self.folder, self.database), {}
+        paths = (str(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        for key, (path, *twins) in recordings(paths).items():
+            if twins:
+                raise InputError(f"{path} and {twins[0]} are the same recording: keep one in the folder")
+            self._there[key] = Path(path)
+        if self._there:
+            self.tell(f"checking {len(self._there)} recordings that are there")
+        self._check_room()
+        with ThreadPool(self.connections) as pool:  # of daemons: an interrupt waits for no server that says nothing
+            work = pool.map_async(self._subject, self.subjects, chunksize=1)
+            try:
+                while not work.ready():
+                    work.wait(0.1)  # not without end, which no interrupt ends on Windows
+                return work.get()
+            finally:
+                self._transfer.stop.set()
+                work.wait(1)
 
     def _subject(self, subject: int) -> Outcome:
-        began, bytes_new = time.monotonic(), [0]
-
-        def progress(new: int, size: int, length: int | None) -> None:
-            bytes_new[0] += new
-            self._progress(self._archive(subject).name, new, size, length)
-
-        outcome = Outcome(subject, "failed")
+        began, part, state, failure, fatal = time.monotonic(), self._part(subject), "failed", "", True
         try:
-            if self._transfer.stop.is_set():
-                raise Stopped
-            missing = self._missing(subject)
-            state = self._obtain(subject, missing, progress) if missing else "there already"
-            self._check(subject)
-            self._drop(subject)
-            outcome = replace(outcome, state=state)
-        except FetchError as error:
-            outcome = replace(outcome, failure=str(error))
-            if error.everyone:
-                self._transfer.stop.set()
-        except InputError as error:
-            outcome = replace(outcome, failure=str(error))
+            self._transfer.pause()
+            state, fatal = self._obtain(subject, part), False
         except Stopped:
-            outcome = replace(outcome, state="not tried", failure="not tried")
-        except OSError as error:  # a full disk, no right to write: the same for all
-            outcome = replace(outcome, failure=f"{error.strerror or error}: {error.filename or self._order.folder}")
-            self._transfer.stop.set()
-        outcome = replace(outcome, fetched=bytes_new[0], seconds=time.monotonic() - began)
-        if outcome.state in ("fetched", "unpacked", "failed"):
-            self._tell(f"subject {subject}: {outcome.failure or outcome.state}, {outcome.fetched / 1e6:.1f} MB in "
-                       f"{outcome.seconds:.0f} s")
+            state = failure = "not tried"
+        except (InputError, OSError) as error:  # OSError: a full disk, no right to write: the same for all
+            failure, fatal = str(error), getattr(error, "everyone", isinstance(error, OSError))
+        finally:
+            if fatal:
+                self._transfer.stop.set()
+        outcome = Outcome(subject, state, failure, part.fetched, time.monotonic() - began)
+        if state in ("fetched", "unpacked", "failed"):
+            self.tell(f"subject {subject}: {failure or state}, {outcome.fetched / 1e6:.1f} MB in "
+                      f"{outcome.seconds:.0f} s")
         return outcome
 
-    def _archive(self, subject: int) -> Path:
-        return self._order.folder / self._source.archive.format(subject).split("/")[-1]
+    def _part(self, subject: int) -> Part:
+        """Of the archive of a subject."""
+        path = self._source.archive.format(subject)
+        return Part(f"{self.url.rstrip('/')}/{path}", self.folder / Path(path).name)
 
-    def _target(self, subject: int, exercise: int) -> Path:
-        return self._order.folder / self._source.folder.format(subject) / f"S{subject}_E{exercise}_A1.mat"
+    def _obtain(self, subject: int, part: Part) -> str:
+        """Brings a subject's recordings into the folder, and says how."""
+        from tfkfin.recordings.readers import ninapro
 
-    def _missing(self, subject: int) -> dict[int, Path]:
-        """Exercise -> file to write. Files that are there are read through or compared with their sum."""
         missing = {}
-        for exercise in self._order.exercises:
-            path = self._there.get((subject, exercise))
-            if path is None:
-                missing[exercise] = self._target(subject, exercise)
-            elif (digest := self._sums.get(path)) is None:
-                try:
-                    ninapro.read(ninapro.RecordingFile(path, subject, exercise))
-                except InputError as error:
-                    raise FetchError(f"{error} (it is not ours: move it away, and it will be fetched)") from error
-                self._sums.record({path: sha256(path)})
-            elif digest != sha256(path):
-                self._set_aside(path)
-                missing[exercise] = self._target(subject, exercise)
-        return missing
-
-    def _obtain(self, subject: int, missing: dict[int, Path], progress: Callable) -> str:
-        archive = self._archive(subject)
-        if archive.exists() and self._sums.get(archive) not in (None, sha256(archive)):
-            self._set_aside(archive)
-        if archive.exists():
+        for exercise in self.exercises:
+            target = self.folder / self._source.folder.format(subject) / f"S{subject}_E{exercise}_A1.mat"
+            if not self._is_here(self._there.get((subject, exercise), target)):
+                missing[exercise] = self._there[subject, exercise] = target
+        state = self._extract(subject, part, missing) if missing else "there already"
+        for exercise in self.exercises:
+            file = ninapro.RecordingFile(self._there[subject, exercise], subject, exercise)
+            if self._sums.get(file.path):
+                ninapro.header(file)
+                continue
             try:
-                self._unpack(archive, subject, missing)
-            except Damaged as error:
-                raise FetchError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
-            return "unpacked"
-        part, digest = self._fetch(subject, missing, progress)
-        if self._order.keep_zips:
-            self._sums.record({archive: digest})
-            part.become(archive)
-        else:
-            part.discard()
-        return "fetched"
+                ninapro.read(file)
+            except InputError as error:
+                raise InputError(f"{error} (it is not ours: move it away, and it will be fetched)") from error
+            self._sums.record({file.path: sha256(file.path)})
+        archive = part.target
+        if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # ours
+            archive.unlink()
+            self._sums.record({archive: None})
+        return state
 
-    def _fetch(self, subject: int, missing: dict[int, Path], progress: Callable) -> tuple[Part, str]:
-        """A whole and checked archive, unpacked, and its SHA-256."""
-        url = f"{self._order.url.rstrip('/')}/{self._source.archive.format(subject)}"
-        for last in (False, True):
-            part = self._transfer.fetch(url, self._archive(subject), b"PK\x03\x04", progress)
+    def _is_here(self, path: Path) -> bool:
+        """Whether a file is there, as it was fetched or not ours. One that has changed gets another name."""
+        if not path.exists():
+            return False
+        if (known := self._sums.get(path)) is None or known == sha256(path):
+            return True
+        other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
+        path.rename(other)
+        self.tell(f"{path.name} is not as it was fetched: kept as {other.name}")
+        return False
+
+    def _extract(self, subject: int, part: Part, missing: dict[int, Path]) -> str:
+        """Unpacks the archive that is there, or fetches one, once more if it is damaged."""
+        archive = part.target
+        if self._is_here(archive):
+            try:
+                self._sums.record(unpack(archive, subject, missing, self._transfer.pause))
+            except Damaged as error:
+                raise InputError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
+            return "unpacked"
+        for again in ("; fetching it once more", ""):
+            self._transfer.fetch(part, starts=b"PK\x03\x04")
             digest = sha256(part.path)  # now, so that next to nothing is between unpacking and the final name
             try:
-                self._unpack(part.path, subject, missing)
-                return part, digest
+                self._sums.record(unpack(part.path, subject, missing, self._transfer.pause))
             except FetchError as error:
                 if not error.everyone:
                     part.discard()
-                raise
-            except Damaged as error:
-                part.discard()
-                self._tell(f"{self._archive(subject).name}: {error}" + ("" if last else "; fetching it once more"))
+                if not isinstance(error, Damaged):
+                    raise
+                self.tell(f"{archive.name}: {error}{again}")
                 reason = error
-        raise FetchError(f"it came {reason} twice from {url}")
-
-    def _unpack(self, archive: Path, subject: int, missing: dict[int, Path]) -> None:
-        def go_on() -> None:
-            if self._transfer.stop.is_set():
-                raise Stopped
-
-        sums = unpack(archive, subject, missing, go_on)
-        self._sums.record(sums)
-        self._there |= {(subject, exercise): path for exercise, path in missing.items()}
-
-    def _check(self, subject: int) -> None:
-        for exercise in self._order.exercises:
-            ninapro.header(ninapro.RecordingFile(self._there[subject, exercise], subject, exercise))
-
-    def _drop(self, subject: int) -> None:
-        """Removes an archive of which nothing more is needed, if the user said so, and only one that we fetched."""
-        archive = self._archive(subject)
-        if not self._order.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):
-            archive.unlink()
-            self._sums.record({archive: None})
-
-    def _set_aside(self, path: Path) -> None:
-        """Gives a file that is no longer as it was fetched another name, so that nothing is lost."""
-        other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
-        os.rename(path, other)
-        self._tell(f"{path.name} is not as it was fetched: kept as {other.name}")
+            else:
+                if self.keep_zips:
+                    self._sums.record({archive: digest})
+                    part.finish()
+                part.discard()
+                return "fetched"
+        raise FetchError(f"it came {reason} twice from {part.url}")
 
     def _check_room(self) -> None:
-        """Compares the disk with the first missing archive's size times the number of them: a guess, but an early one.
+        """Compares the disk with the first missing archive's size times their number: a guess, but an early one.
 
         The true sizes are compared as each file begins.
         """
-        order = self._order
-        todo = [subject for subject in order.subjects if not self._archive(subject).exists()
-                and any((subject, exercise) not in self._there for exercise in order.exercises)]
-        path = self._source.archive.format(todo[0]) if todo else ""
-        size = self._transfer.size(f"{order.url.rstrip('/')}/{path}") if todo else None
-        if size is None:
-            return
-        unpacked = len(todo) * size * len(order.exercises) / len(self._facts.movements)
-        kept = len(todo) if order.keep_zips else min(len(todo), order.connections)
-        begun = sum(Part(self._archive(subject)).size for subject in todo)
+        from tfkfin.recordings.webroot import stamp
+
+        parts = [part for subject in self.subjects if not (part := self._part(subject)).target.exists()
+                 and any((subject, exercise) not in self._there for exercise in self.exercises)]
         try:
-            room(order.folder, int(unpacked + kept * size - begun))
-        except FetchError as error:
-            raise InputError(f"{error}: fetch fewer --subjects, drop archives with --no-keep-zips, or choose another "
-                             "disk with --to") from error
-
-
-@contextmanager
-def _alone(folder: Path):
-    """Keeps two downloads from writing to one folder; a lock of the system's, gone with the process."""
-    import filelock
-
-    lock = filelock.FileLock(folder / ".tfkfin-download.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise InputError(f"another download is at work in {folder}: wait for it, or choose another folder") from error
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another with --to") from error
-    try:
-        yield
-    finally:
-        lock.release()
+            size = stamp(parts[0].url)[0] if parts else 0
+        except InputError:  # fetching will tell why
+            return
+        kept = len(parts) if self.keep_zips else min(len(parts), self.connections)
+        unpacked = len(parts) * len(self.exercises) / self._packed
+        room(self.folder, size * (kept + unpacked) - sum(part.size for part in parts), ": fetch fewer --subjects, drop "
+             "archives with --no-keep-zips, or choose another disk with --to")
