@@ -78,6 +78,7 @@ class Search:
         data = source.data if source.kind == "recordings" else str(self.base.folder.absolute() / "data")
         recipe = _set(recipe, settings | fewer | {
             "split.train_repetitions": self.train, "split.test_repetitions": [self.held_out],
+            "split.test_sessions": split.train_sessions,
             "source.kind": "recordings", "source.data": data, "tune": {}})
         return Run(self.base.folder / "trials" / recipe.digest, recipe)
 
