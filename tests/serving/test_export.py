@@ -16,7 +16,7 @@ from tfkfin.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import presets, shelf
+from tfkfin.models import presets
 from tfkfin.serving import layout, warmup
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -36,7 +36,7 @@ def run(tiny_db2, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """A version folder with SavedModel and ONNX, of subject 2."""
-    return export(run.folder, 2, tmp_path_factory.mktemp("shelf") / "tiny_s2", "both")
+    return export(run.folder, 2, tmp_path_factory.mktemp("models") / "tiny_s2", "both")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def fins(tmp_path_factory):
     recipe = recipes.load(None, TINY | {"source.kind": "signals", "fin.family": "conv"})
     opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "fins")
     run_stage(opened, "imitate")
-    return export(opened.folder, None, tmp_path_factory.mktemp("shelf") / "fin_tiny", "both")
+    return export(opened.folder, None, tmp_path_factory.mktemp("models") / "fin_tiny", "both")
 
 
 def volts(run, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +122,7 @@ def test_fins_take_any_channels_and_start_recipes(fins):
 
 
 def test_card_and_readme_tell_what_it_is(run, exported, fins):
-    card = shelf.card(exported)
+    card = presets.card(exported)
     assert (card["name"], card["version"], card["subject"], card["kind"]) == ("tiny_s2", 1, 2, "decoder")
     assert card["movements"] == [1, 2, 3] and card["features"] == ["ENT", "RMS"] and card["rate_hz"] == 2000
     assert card["recipe_digest"] == run.recipe.digest and card["licence"] == "Apache-2.0"
@@ -134,7 +134,7 @@ def test_card_and_readme_tell_what_it_is(run, exported, fins):
     text = (exported / "README.md").read_text()
     for part in ("synthetic", "honest", card["recipe_digest"], "## Limits", "knows no rest", f"{card['parameters']:,}"):
         assert part in text
-    assert shelf.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
+    assert presets.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
 
 
 def test_warmup_requests_are_official_messages(exported):
@@ -149,19 +149,19 @@ def test_warmup_requests_are_official_messages(exported):
 
 
 def test_versions_only_grow(run, exported):
-    before = shelf.checksums(exported)
+    before = presets.checksums(exported)
     second = export(run.folder, 2, exported.parent)
-    assert second.name == "2" and shelf.card(second)["version"] == 2
+    assert second.name == "2" and presets.card(second)["version"] == 2
     shutil.rmtree(second)
     assert layout.next_version(exported.parent) == 3
-    assert shelf.checksums(exported) == before and not shelf.changed(exported)
+    assert presets.checksums(exported) == before and not presets.changed(exported)
     assert sorted(p.name for p in exported.parent.iterdir()) == [".last_version", "1"]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), layout.new_version(tmp_path / "m") as (folder, number):
         (folder / "saved_model.pb").write_text("half")
-        assert number == 1 and shelf.versions(tmp_path / "m") == []
+        assert number == 1 and presets.versions(tmp_path / "m") == []
         assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
         raise RuntimeError
     assert list((tmp_path / "m").iterdir()) == []

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tfkfin.console import InputError, log
-from tfkfin.models import shelf
+from tfkfin.models import presets
 
-PARTIAL = ".partial-"  # servers and the zoo look at folders named by a number only
+PARTIAL = ".partial-"  # servers and `presets` look at folders named by a number only
 LAST = ".last_version"  # the highest number ever given, so that a deleted version's number is not given again
 
 
 def next_version(model: Path) -> int:
     """A number above every version that is, is being written, or ever was under `model`."""
-    numbers = [int(v.name) for v in shelf.versions(model)]
+    numbers = [int(v.name) for v in presets.versions(model)]
     numbers += [int(p.name.removeprefix(PARTIAL)) for p in model.glob(PARTIAL + "*")]
     if (model / LAST).is_file():
         numbers.append(int((model / LAST).read_text(encoding="utf-8")))

@@ -20,28 +20,27 @@ BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 
 
 class Signatures:
-    """The signatures of a decoder with its network. Each part is in the graph once, for all of them."""
+    """The signatures of a decoder with its network. Each part is in the graph once, for all of them.
 
-    def __init__(self, decoder: Decoder):
+    `engine_name`: how a Bi-LSTM is computed; ONNX has operations for Keras's loop over samples ("keras") alone.
+    """
+
+    def __init__(self, decoder: Decoder, engine_name: str = "block"):
         self.decoder, self.model, self.stride = decoder, decoder.model, decoder.stride
         self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
         bank, head = self.model.get_layer("fins"), self.model.get_layer("head")
         self.num_features = bank.output_shape[-1]
-        window = tf.TensorSpec((None, self.length, self.channels), tf.float32)
+        self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
+        self.stretch = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
         per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
         stock(bank)
         self.standardise = self.model.get_layer("standardise")
-        self.fins, self.loop = once(bank, window), once(bank, window, "keras")
-        self.head = once(head, [per_channel, window])
+        self.fins, self.head = once(bank, self.window, engine_name), once(head, [per_channel, self.window])
 
-    def edge(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `answer`, of operations that ONNX has too: Keras's loop over samples."""
-        return self.answer(emg, self.loop)
-
-    def answer(self, emg: tf.Tensor, fins_function: Callable | None = None) -> dict[str, tf.Tensor]:
+    def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
         windows = self.standardise(emg)
-        features = (fins_function or self.fins)(windows)
+        features = self.fins(windows)
         probabilities = self.head([features, windows])
         label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
         return {"probabilities": probabilities, "label": label, "features": features}
@@ -65,21 +64,27 @@ class Signatures:
         Window w covers the samples [w stride, w stride + L). Probabilities are voted, a rejected label is -1.
         """
         emg = checked(emg, (None, None, self.channels))
-        batch, samples = tf.unstack(tf.shape(emg)[:2])
-        enough = tf.debugging.Assert(samples >= self.length, [
-            f"emg must hold at least {self.length} samples, one window. Received:", samples])
+        enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
+            f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
-            flat, samples = tf.reshape(emg, (-1, self.channels)), tf.identity(samples)  # (B·T, C)
+            return self._streamed(tf.identity(emg), self._in_blocks)
+
+    def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
+        return self._streamed(emg, lambda count, cut: self.answer(cut(0, count)))
+
+    def _streamed(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
+        batch, samples = tf.unstack(tf.shape(emg)[:2])
         windows = (samples - self.length) // self.stride + 1
+        flat = tf.reshape(emg, (-1, self.channels))  # (B·T, C)
 
         def cut(first, last):
             index = tf.range(first, last)
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = self._in_blocks(batch * windows, cut)
         answers = {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0))
-                   for name, v in answers.items()}
+                   for name, v in answered(batch * windows, cut).items()}
         return answers | self._decided(answers["probabilities"], windows)
 
     def _decided(self, probabilities: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -161,15 +166,14 @@ def stock(bank: keras.Model) -> None:
 
 def save_decoder(made: Signatures, folder: Path) -> None:
     """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`, `about`."""
-    window = tf.TensorSpec((None, made.length, made.channels), tf.float32, name="emg")
-    stretch = tf.TensorSpec((None, None, made.channels), tf.float32, name="emg")
-    _save(made.model, folder, {"serving_default": (made.serve, window), "features": (made.features, window),
-                               "stream": (made.stream, stretch),
+    _save(made.model, folder, {"serving_default": (made.serve, made.window), "features": (made.features, made.window),
+                               "stream": (made.stream, made.stretch),
                                "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
 def open_bank(bank: keras.Model) -> Callable:
     """A FIN bank as a function of windows (B, L, C), any C, which it checks -> {"features": (B, C, F)}."""
+    stock(bank)
     length = bank.input_shape[1]
     one = once(fins.bank(fins.fins_of(bank), 1), tf.TensorSpec((None, length, 1), tf.float32))
     depth = bank.output_shape[-1]

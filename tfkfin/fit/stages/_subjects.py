@@ -29,11 +29,15 @@ def unfinished(run: Run, stage: str) -> Iterable[Subject]:
     return run.dataset.subjects(left, memory=decision(run).memory)
 
 
-def finish(run: Run, stage: str, test: Subject, labels: np.ndarray, more: dict, began: float) -> None:
-    """Keeps a subject's scores from the labels (N,) that its test windows were given."""
-    scores = score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
-    log.info("%s S%d: accuracy %.1f %%", stage, test.number, 100 * scores["accuracy"])
-    run.finish(stage, scores | {"seconds": time.monotonic() - began} | more, f"S{test.number}")
+def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:
+    """A subject's scores from the labels (N,) that its test windows were given."""
+    return score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
+
+
+def finish(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
+    """Keeps a subject's scores: the stage is done with it."""
+    log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
+    run.finish(stage, scores | {"seconds": time.monotonic() - began}, f"S{subject}")
 
 
 def accuracies(run: Run, stage: str) -> dict:
