@@ -80,10 +80,10 @@ class Exported(Decoder):
                 there[name] = _LOADERS[name](self.version, self.card)
             except InputError as error:
                 log.debug("%s: %s", name, error)
-        windows = self._windows(TRIALS)
-        there = _agreeing(there, windows)
+        windows = noise(self, TRIALS)
+        there = _agreeing(there, windows[:1])
         if not there:
-            raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for {presets.ONNX}")
+            raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for ONNX")
         spent = {name: [] for name in there}
         for window in windows:  # in turn, so that a busy machine disturbs all alike
             for name, answer in there.items():
@@ -95,37 +95,30 @@ class Exported(Decoder):
         log.debug("engine %s: %s", best, ", ".join(f"{n} {ms:.2f} ms" for n, ms in self.milliseconds.items()))
         return best, there[best]
 
-    def _windows(self, count: int) -> np.ndarray:
-        """Noise as large as the signal that the decoder was made for."""
-        noise = np.random.default_rng(0).standard_normal((count, self.length, self.channels))
-        return (np.asarray(self.card["mean_v"]) + np.asarray(self.card["sd_v"]) * noise).astype(np.float32)
+
+def noise(decoder: Decoder, count: int) -> np.ndarray:
+    """Windows (count, L, C) of noise as large as the signal that the decoder was made for."""
+    unit = np.random.default_rng(0).standard_normal((count, decoder.length, decoder.channels))
+    return (np.asarray(decoder.card["mean_v"]) + np.asarray(decoder.card["sd_v"]) * unit).astype(np.float32)
 
 
 def _agreeing(there: dict[str, Callable], windows: np.ndarray) -> dict[str, Callable]:
     """The engines that answer as the exported file does; each has then been called, so that none is timed cold."""
-    answers = {name: answer(windows[:1]) for name, answer in there.items()}
-    kept = [name for name in ("savedmodel", "onnx") if name in answers]
-    for name in there:
-        if name not in kept and kept:
-            apart = np.abs(answers[name]["probabilities"] - answers[kept[0]]["probabilities"]).max()
-            if not apart <= AGREE:
-                log.warning("warning: engine %s differs from %s by %.1e and is not used", name, kept[0], apart)
-                continue
-        kept.append(name)
-    return {name: there[name] for name in there if name in kept}
+    answers = {name: answer(windows)["probabilities"] for name, answer in there.items()}
+    file = "savedmodel" if "savedmodel" in answers else "onnx"
+    apart = {name: np.abs(answer - answers[file]).max() for name, answer in answers.items()}
+    for name, difference in apart.items():
+        if not difference <= AGREE:
+            log.warning("warning: engine %s differs from %s by %.1e and is not used", name, file, difference)
+    return {name: answer for name, answer in there.items() if apart[name] <= AGREE}
 
 
 def _savedmodel(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     import tensorflow as tf
 
     _needs_savedmodel(version)
-    loaded = tf.saved_model.load(str(version))
-    serve = loaded.signatures["serving_default"]
-
-    def answer(emg: np.ndarray, loaded=loaded) -> Answers:  # what is loaded lives as long as its signature is called
-        return {name: value.numpy() for name, value in serve(emg=tf.constant(emg)).items()}
-
-    return answer
+    loaded = tf.saved_model.load(str(version))  # lives as long as the lambda, and must while a signature is called
+    return lambda emg: _arrays(loaded.signatures["serving_default"](emg=tf.constant(emg)))
 
 
 def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
@@ -184,7 +177,11 @@ def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.nd
         with recurrent.engine(engine):
             return model(emg, training=False)
 
-    return lambda emg: {name: value.numpy() for name, value in run(tf.constant(emg)).items()}
+    return lambda emg: _arrays(run(tf.constant(emg)))
+
+
+def _arrays(tensors: dict) -> Answers:
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def _needs_savedmodel(version: Path) -> None:

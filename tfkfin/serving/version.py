@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfkfin.models import fins, presets
 from tfkfin.models.decoder import FILE, Decoder
 from tfkfin.serving import card, onnx_file, signatures, warmup
+from tfkfin.serving.engines import noise
 
 
 def write_decoder(folder: Path, decoder: Decoder, about: dict) -> None:
@@ -19,10 +20,8 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict) -> None:
         about: the version's card, with its `name`, and `format`: "savedmodel", "onnx" or "both".
     """
     if about["format"] != "onnx":
-        noise = np.random.default_rng(0).standard_normal((1, decoder.length, decoder.channels))
-        emg = np.asarray(decoder.card["mean_v"]) + np.asarray(decoder.card["sd_v"]) * noise
         signatures.save_decoder(signatures.Signatures(decoder), folder)
-        _add(folder, decoder.model, Path("assets.extra", FILE), about["name"], emg,
+        _add(folder, decoder.model, Path("assets.extra", FILE), about["name"], noise(decoder, 1),
              ("serving_default", "features", "stream"))
     if about["format"] != "savedmodel":
         made = signatures.Signatures(decoder, "keras")
