@@ -14,6 +14,7 @@ from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet
 from tfkfin.files import write_json
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
+from tfkfin.train import show_scores
 
 EXAMPLES = """examples:
   python -m tfkfin.evaluate runs/demo-1a2b3c --json scores.json
@@ -147,7 +148,7 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
         synthetic |= made
     card, about, names = model.card, model.card.get("dataset") or {}, model.card["features"]
     learnt = ("train", "finetune") if card["kind"] == "decoder" else ("pretrain",)
-    summary = {"model": name, "synthetic": synthetic,  # a run's decoders meet test repetitions only, and name no dataset
+    summary = {"model": name, "synthetic": synthetic,  # nor is a run scored on what its decoders were trained on
                "trained_on": sorted(seen & {r for part in learnt for r in about.get(f"{part}_repetitions", ())}),
                "subjects": {s: {n: fin["r2"] for n, fin in one["fin"].items()} for s, one in found.items()}}
     if features:
@@ -198,23 +199,13 @@ def main(argv: list[str]) -> None:
 
 def show(scores: dict) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    console, what = Console(), "synthetic recordings" if scores.get("synthetic") else None
-    table = Table("feature", "R²", title=what and f"Imitation ({what})")
-    for name, score in scores["fin"].items():
-        table.add_row(name, f"{score['r2']:.4f}")
-    console.print(table)
-    if "accuracy" in scores:
-        table = Table("subject", "accuracy %", title=what and f"Accuracy ({what})")
-        for subject, value in scores["accuracy"]["per_subject"].items():
-            table.add_row(f"S{subject}", f"{100 * value:.1f}")
-        table.add_section()
-        table.add_row("mean ± sd", f"{100 * scores['accuracy']['mean']:.1f} ± {100 * scores['accuracy']['std']:.1f}")
-        console.print(table)
-    if scores.get("synthetic"):
+    console, what = Console(), " (synthetic recordings)" if scores["synthetic"] else ""
+    columns = [("accuracy %", scores["accuracy"])] if "accuracy" in scores else []
+    show_scores(scores["fin"], f"Imitation{what}", columns, f"Accuracy{what}")
+    if scores["synthetic"]:
         console.print("Nobody was recorded: these scores say nothing about people.")
-    if scores.get("trained_on"):
+    if scores["trained_on"]:
         console.print(f"The model was trained on repetitions {format_numbers(scores['trained_on'])}: if these are the "
                       "recordings that it was made from, choose others with --repetitions.")
 

@@ -1,22 +1,26 @@
 """Export: the SavedModel answers as the run does, alone, from raw volts; ONNX the same; folders and cards."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
+from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.models import presets
+from tfkfin.recordings.readers import ninapro
 from tfkfin.serving import layout, warmup
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -185,6 +189,104 @@ def test_unfit_exports_are_refused(run, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         export(**({"run_folder": run.folder, "to": tmp_path / "m"} | arguments))
     assert not (tmp_path / "m").exists()
+
+
+def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
+    """What a run folder holds is enough, wherever it lies; nothing of training is imported."""
+    folder = tmp_path / "elsewhere"
+    for name in ("recipe.toml", "results.json", "imitate/stage.json", "imitate/fins.keras", "imitate/model_card.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(run.folder / name, folder / name)
+    code = f"import sys; from tfkfin.export import export; export({str(folder)!r}, None, {str(tmp_path / 'm')!r}); " \
+           "print([m for m in sys.modules if m.startswith(('tfkfin.fit', 'tfkfin.pipeline'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stdout + done.stderr[-2000:]
+    card = presets.card(tmp_path / "m" / "1")
+    assert (card["kind"], card["run"], card["recipe_digest"]) == ("fins", "elsewhere", run.recipe.digest)
+    assert card["scores"]["fin"] == run.done("imitate")["fin"] and "training repetitions" in card["scores"]["protocol"]
+    weights = [presets.load(tmp_path / "m").get_weights(), keras.saving.load_model(
+        run.folder / "imitate" / "fins.keras").get_weights()]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("stage", "subject"), [("imitate", None), ("finetune", 1)])
+def test_runs_of_an_older_version_say_what_to_do(run, tmp_path, stage, subject):
+    folder = tmp_path / "old"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("*.keras", "tensorboard", "checkpoints"))
+    for card in folder.rglob(presets.CARD):
+        card.write_text('{"kind": "decoder"}')
+    if subject is None:
+        shutil.rmtree(folder / "finetune")
+    with pytest.raises(InputError, match=f"made by an older tfkfin: remove .*{stage}.* once more"):
+        export(folder, subject, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def by_hand(file, serve) -> list[bool]:
+    """Which windows of repetition 2, 300 samples apart and inside one movement, a SavedModel decides rightly."""
+    recording, right = ninapro.read(file), []
+    where = (recording.repetitions == 2) & (recording.labels > 0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], where * recording.labels, [0]])))
+    for start, stop in zip(edges, edges[1:], strict=False):
+        if where[start]:
+            emg = np.stack([recording.emg[s : s + 60] for s in range(start, stop - 59, 300)])
+            right += (serve(emg=tf.constant(emg, tf.float32))["label"].numpy() == recording.labels[start]).tolist()
+    return right
+
+
+def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2, tmp_path, capsys):
+    arguments = [str(exported), "--data", str(tiny_db2), "--repetitions", "2", "--stride-ms", "150"]
+    evaluate.main([*arguments, "--json", str(tmp_path / "a" / "scores.json")])
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    wanted = {str(f.subject): np.mean(by_hand(f, serve)) for f in ninapro.find(tiny_db2)}
+    assert scores["accuracy"]["per_subject"] == pytest.approx(wanted)
+    assert scores["synthetic"] and scores["trained_on"] == [] and "Nobody was recorded" in capsys.readouterr().out
+    assert (tmp_path / "a" / "scores_confusion.png").stat().st_size > 1000
+    evaluate.main([*arguments[:3], "--repetitions", "1,2", "--subjects", "1", "--plots", str(tmp_path / "b")])
+    assert "trained on repetitions 1:" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["1_confusion.png"]
+    evaluate.main(["--fin", str(fins), "--data", str(tiny_db2), "--windows", "20", "--json", str(tmp_path / "f.json")])
+    scores = json.loads((tmp_path / "f.json").read_text())
+    assert scores["windows"] == 20 * 4 and scores["synthetic"] and set(scores["subjects"]) == {"1", "2"}
+    recording = ninapro.read(ninapro.find(tiny_db2, (1,))[0])
+    moving = recording.emg[recording.labels > 0].astype(float)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], recording.labels, [0]])))
+    starts = [s for a, b in zip(edges, edges[1:], strict=False) if recording.labels[a] for s in range(a, b - 59, 100)]
+    chosen = np.array(starts)[np.linspace(0, len(starts) - 1, 10).astype(int)]
+    emg = (np.stack([recording.emg[s : s + 60] for s in chosen]) - moving.mean(0)) / moving.std(0)
+    imitated = tf.saved_model.load(str(fins)).signatures["features"](emg=tf.constant(emg, tf.float32))["features"]
+    rms = np.sqrt((emg**2).mean(1))
+    r2 = 1 - ((imitated[..., 1] - rms) ** 2).numpy().sum() / ((rms - rms.mean()) ** 2).sum()
+    assert scores["subjects"]["1"]["RMS"] == pytest.approx(r2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["runs/nope"], "runs/nope is not there"), (["--fin", "nope", "--data", "."], "no model in nope"),
+    ([], "give either"), (["RUN", "--fin", "conv"], "give either"), (["MODEL"], "--data DIR"),
+    (["MODEL", "--data", "DATA", "--repetitions", "9"], "no window of the repetitions 9"),
+    (["RUN", "--subjects", "1-3"], "knows subjects 1, 2, not 3"), (["FINS"], "fine-tuned nobody")])
+def test_what_cannot_be_scored_is_named(run, exported, tiny_db2, tmp_path, arguments, message):
+    (tmp_path / "recipe.toml").write_bytes((run.folder / "recipe.toml").read_bytes())
+    given = {"RUN": run.folder, "MODEL": exported, "DATA": tiny_db2, "FINS": tmp_path}
+    with pytest.raises(InputError, match=message):
+        evaluate.main([str(given.get(argument, argument)) for argument in arguments])
+
+
+def test_models_are_found_by_path_or_name(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exported.parent, tmp_path / "savedmodels" / "mine")
+    shutil.copytree(exported.parent, tmp_path / "savedmodels" / "fin_conv")
+    assert presets.find("mine") == presets.find("savedmodels/mine/1") == Path("savedmodels/mine/1")
+    for name in ("conv", "fin_conv"):  # what ships is not shadowed, so that recipes start from the same anywhere
+        assert presets.find(name) == presets.shipped("savedmodels") / "fin_conv" / "1"
+    (tmp_path / "savedmodels" / "mine" / "10").mkdir()
+    assert presets.find("mine").name == "1"  # nothing is in 10 yet
+    (tmp_path / "savedmodels" / "mine" / "10" / presets.ONNX).touch()
+    assert presets.find("mine").name == "10"
+    with pytest.raises(InputError, match="no model in yours.*fin_bilstm, fin_conv"):
+        presets.find("yours")
 
 
 def test_onnx_alone_stays_out_of_served_folders(run, exported):

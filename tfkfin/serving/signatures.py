@@ -29,13 +29,14 @@ class Signatures:
         self.decoder, self.model, self.stride = decoder, decoder.model, decoder.stride
         self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
         bank, head = self.model.get_layer("fins"), self.model.get_layer("head")
-        self.num_features = bank.output_shape[-1]
+        per_channel = (self.channels, bank.output_shape[-1])
+        self.kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
+                      "features": (tf.float32, per_channel)}  # of one window's outputs
         self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
         self.stretch = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
-        per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
         stock(bank)
-        self.standardise = self.model.get_layer("standardise")
-        self.fins, self.head = once(bank, self.window, engine_name), once(head, [per_channel, self.window])
+        self.standardise, self.fins = self.model.get_layer("standardise"), once(bank, self.window, engine_name)
+        self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window])
 
     def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
@@ -52,11 +53,8 @@ class Signatures:
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
         emg = checked(emg, (None, self.length, self.channels))
-
-        def block(first, last):
-            return {"features": self.fins(self.standardise(emg[first:last]))}
-
-        return in_blocks(tf.shape(emg)[0], block, {"features": (tf.float32, (self.channels, self.num_features))})
+        return in_blocks(tf.shape(emg)[0], lambda i, j: {"features": self.fins(self.standardise(emg[i:j]))},
+                         {"features": self.kinds["features"]})
 
     def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1, decided causally.
@@ -108,9 +106,7 @@ class Signatures:
                 "movements": tf.constant(self.movements, tf.int64)}
 
     def _in_blocks(self, count: tf.Tensor, cut: Callable) -> dict[str, tf.Tensor]:
-        kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
-                 "features": (tf.float32, (self.channels, self.num_features))}
-        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), kinds)
+        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), self.kinds)
 
 
 def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
@@ -135,10 +131,6 @@ def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
     return tf.function(call, input_signature=[spec], autograph=False)
 
 
-def _lstms(bank: keras.Model) -> list[BiLSTM]:
-    return [layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)]
-
-
 def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
     """Concatenates `answer(first, last)` over blocks of `size` in [0, count).
 
@@ -159,7 +151,7 @@ def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size:
 
 def stock(bank: keras.Model) -> None:
     """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
-    for layer in _lstms(bank):
+    for layer in (layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)):
         for lstm in layer.stack:
             lstm.use_cudnn = False
 
