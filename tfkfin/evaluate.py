@@ -100,7 +100,7 @@ def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
         subject = subject.select(repetitions) if repetitions else subject
         cut = subject.windows
         if not len(cut):
-            raise InputError(f"{file.path} has no window of the repetitions {arguments.repetitions or 'that it names'}")
+            raise InputError(f"{file.path} has no window of repetitions {arguments.repetitions or 'at all'}")
         if card["kind"] == "decoder":
             if subject.emg.shape[1] != model.channels:
                 raise InputError(f"{file.path} has {subject.emg.shape[1]} channels, the model {model.channels}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.io
 import tensorflow as tf
 from google.protobuf import text_format
 
@@ -20,7 +21,6 @@ from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.models import presets
-from tfkfin.recordings.readers import ninapro
 from tfkfin.serving import layout, warmup
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -223,16 +223,13 @@ def test_runs_of_an_older_version_say_what_to_do(run, tmp_path, stage, subject):
     assert not (tmp_path / "m").exists()
 
 
-def by_hand(file, serve) -> list[bool]:
-    """Which windows of repetition 2, 300 samples apart and inside one movement, a SavedModel decides rightly."""
-    recording, right = ninapro.read(file), []
-    where = (recording.repetitions == 2) & (recording.labels > 0)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], where * recording.labels, [0]])))
-    for start, stop in zip(edges, edges[1:], strict=False):
-        if where[start]:
-            emg = np.stack([recording.emg[s : s + 60] for s in range(start, stop - 59, 300)])
-            right += (serve(emg=tf.constant(emg, tf.float32))["label"].numpy() == recording.labels[start]).tolist()
-    return right
+def in_movements(path: Path, stride: int) -> tuple[np.ndarray, ...]:
+    """Windows of 60 samples inside one movement, (N, 60, C) volts, with (N,) label and repetition, read by hand."""
+    file = scipy.io.loadmat(path)
+    labels, repetitions = file["restimulus"][:, 0].astype(int), file["rerepetition"][:, 0]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], labels, [0]])))
+    starts = [s for a, b in zip(edges, edges[1:], strict=False) if labels[a] for s in range(a, b - 59, stride)]
+    return np.stack([file["emg"][s : s + 60] for s in starts]), labels[starts], repetitions[starts]
 
 
 def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2, tmp_path, capsys):
@@ -240,8 +237,11 @@ def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2,
     evaluate.main([*arguments, "--json", str(tmp_path / "a" / "scores.json")])
     scores = json.loads((tmp_path / "a" / "scores.json").read_text())
     serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    wanted = {str(f.subject): np.mean(by_hand(f, serve)) for f in ninapro.find(tiny_db2)}
-    assert scores["accuracy"]["per_subject"] == pytest.approx(wanted)
+    paths = sorted(tiny_db2.rglob("*.mat"))
+    for number, path in enumerate(paths, 1):
+        emg, labels, repetitions = in_movements(path, 300)
+        decided = serve(emg=tf.constant(emg[repetitions == 2], tf.float32))["label"].numpy()
+        assert scores["accuracy"]["per_subject"][str(number)] == np.mean(decided == labels[repetitions == 2])
     assert scores["synthetic"] and scores["trained_on"] == [] and "Nobody was recorded" in capsys.readouterr().out
     assert (tmp_path / "a" / "scores_confusion.png").stat().st_size > 1000
     evaluate.main([*arguments[:3], "--repetitions", "1,2", "--subjects", "1", "--plots", str(tmp_path / "b")])
@@ -250,12 +250,9 @@ def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2,
     evaluate.main(["--fin", str(fins), "--data", str(tiny_db2), "--windows", "20", "--json", str(tmp_path / "f.json")])
     scores = json.loads((tmp_path / "f.json").read_text())
     assert scores["windows"] == 20 * 4 and scores["synthetic"] and set(scores["subjects"]) == {"1", "2"}
-    recording = ninapro.read(ninapro.find(tiny_db2, (1,))[0])
-    moving = recording.emg[recording.labels > 0].astype(float)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], recording.labels, [0]])))
-    starts = [s for a, b in zip(edges, edges[1:], strict=False) if recording.labels[a] for s in range(a, b - 59, 100)]
-    chosen = np.array(starts)[np.linspace(0, len(starts) - 1, 10).astype(int)]
-    emg = (np.stack([recording.emg[s : s + 60] for s in chosen]) - moving.mean(0)) / moving.std(0)
+    windows, file = in_movements(paths[0], 100)[0], scipy.io.loadmat(paths[0])
+    moving = file["emg"][file["restimulus"][:, 0] > 0].astype(float)
+    emg = (windows[np.linspace(0, len(windows) - 1, 10).astype(int)] - moving.mean(0)) / moving.std(0)
     imitated = tf.saved_model.load(str(fins)).signatures["features"](emg=tf.constant(emg, tf.float32))["features"]
     rms = np.sqrt((emg**2).mean(1))
     r2 = 1 - ((imitated[..., 1] - rms) ** 2).numpy().sum() / ((rms - rms.mean()) ** 2).sum()
@@ -265,7 +262,7 @@ def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2,
 @pytest.mark.parametrize(("arguments", "message"), [
     (["runs/nope"], "runs/nope is not there"), (["--fin", "nope", "--data", "."], "no model in nope"),
     ([], "give either"), (["RUN", "--fin", "conv"], "give either"), (["MODEL"], "--data DIR"),
-    (["MODEL", "--data", "DATA", "--repetitions", "9"], "no window of the repetitions 9"),
+    (["MODEL", "--data", "DATA", "--repetitions", "9"], "no window of repetitions 9"),
     (["RUN", "--subjects", "1-3"], "knows subjects 1, 2, not 3"), (["FINS"], "fine-tuned nobody")])
 def test_what_cannot_be_scored_is_named(run, exported, tiny_db2, tmp_path, arguments, message):
     (tmp_path / "recipe.toml").write_bytes((run.folder / "recipe.toml").read_bytes())
