@@ -210,6 +210,23 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_fins_are_kept_in_float32_whatever_they_are_trained_in(run):
+    from tfkfin.fit.stages import imitate
+    from tfkfin.models.fins import fins_of
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, 4)
+        kept = imitate._on_one_channel(run, bank)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    dtypes = [{layer.compute_dtype for model in fins_of(one) for layer in model.layers} for one in (bank, kept)]
+    assert "float16" in dtypes[0] and dtypes[1] == {"float32"}
+    for one, other in zip(bank.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(("stage", "subject"), [("imitate", None), ("finetune", 1)])
 def test_runs_of_an_older_version_say_what_to_do(run, tmp_path, stage, subject):
     folder = tmp_path / "old"
