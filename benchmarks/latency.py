@@ -25,6 +25,7 @@ from tfkfin import recipe  # noqa: E402
 from tfkfin.console import InputError  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.fit.trainers import new_decoder  # noqa: E402
+from tfkfin.models import presets  # noqa: E402
 from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
 from tfkfin.models.decoder import Decoder  # noqa: E402
 from tfkfin.serving import (
@@ -52,10 +53,9 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
         "kind": "decoder", "family": family, "length": LENGTH, "channels": CHANNELS, "movements": list(MOVEMENTS),
         "stride": STRIDE, "rate_hz": 2000.0, "features": list(settings.features.names),
         "mean_v": MEAN.tolist(), "sd_v": SD.tolist()}, model)
-    made, version = signatures.Signatures(decoder), folder / "1"
-    signatures.save_decoder(made, version)
-    spec = tf.TensorSpec((None, LENGTH, CHANNELS), tf.float32, name="emg")
-    onnx_file.save(made.edge, spec, version / engines.ONNX_FILE)
+    version, made = folder / "1", signatures.Signatures(decoder, "keras")
+    signatures.save_decoder(signatures.Signatures(decoder), version)
+    onnx_file.save(made.answer, made.window, version / presets.ONNX)
     decoder.save(version)
     return model, version
 

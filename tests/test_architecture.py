@@ -47,6 +47,8 @@ def test_imports_point_down(path):
         other = room(module)
         if own in ("models", "features") and other == "recordings" or {own, other} == {"pipeline", "models"}:
             pytest.fail(f"{path} imports {module}: models know of no recordings, the pipeline of no models")
+        if own == "serving" and other in ("pipeline", "fit"):
+            pytest.fail(f"{path} imports {module}: what is served knows nothing of how it was trained")
         assert other == "__version__" or ROOMS[other] <= ROOMS[own], f"{path} imports {module}, which lies above it"
 
 

@@ -167,7 +167,10 @@ def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:
 
     console = Console(highlight=False)
     stop = len(recording.emg) if arguments.seconds is None else int(arguments.seconds * recording.rate_hz)
-    decisions, labels = [], _scored(recording, arguments.repetitions)
+    decisions, labels, which = [], recording.labels, "all repetitions"
+    if arguments.repetitions:
+        kept = np.isin(recording.repetitions, parse_numbers(arguments.repetitions)) | (labels == 0)
+        labels, which = np.where(kept, labels, -1), f"repetitions {arguments.repetitions}"
     for d in replay(client, recording.emg[:stop], labels[:stop], recording.rate_hz, arguments.stride_ms,
                     arguments.realtime):
         decisions.append(d)
@@ -175,17 +178,7 @@ def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:
             true = f"{'-' if d.true is None else d.true:>3}"
             console.print(f"{d.time_s:9.3f} s   decided {d.label:>3} ({d.probability:.2f})   true {true}   "
                           f"{1000 * d.latency_s:7.2f} ms")
-    which = f"repetitions {arguments.repetitions}" if arguments.repetitions else "all repetitions"
     console.print(summary(decisions, arguments.rest, f"{client.target.described}, {which}"), soft_wrap=True)
-
-
-def _scored(recording, repetitions: str | None) -> np.ndarray:
-    """The recording's labels (T,), -1 where a movement is of another repetition."""
-    if repetitions is None:
-        return recording.labels
-
-    kept = np.isin(recording.repetitions, parse_numbers(repetitions)) | (recording.labels == 0)
-    return np.where(kept, recording.labels, -1)
 
 
 def summary(decisions: list[Answered], rest: bool, where: str) -> str:

@@ -1,13 +1,20 @@
 """`python -m tfkfin.evaluate`: scores a run, a SavedModel or FINs on recordings."""
 
 import argparse
+import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet_start, run
+from tfkfin.files import write_json
+from tfkfin.models import presets
+from tfkfin.models.decision import Decision
+from tfkfin.train import show_scores
 
 EXAMPLES = """examples:
   python -m tfkfin.evaluate runs/demo-1a2b3c --json scores.json
@@ -26,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fin", metavar="NAME_OR_DIR", help="FINs to score instead: bilstm, conv or a model folder")
     p.add_argument("--data", metavar="DIR", help="folder of recordings (default: the run's own)")
     p.add_argument("--subjects", metavar="1-25", help="default: all there are")
-    p.add_argument("--repetitions", metavar="2,5", help="SavedModel: repetitions to score (default: all there are)")
+    p.add_argument("--repetitions", metavar="2,5", help="to score (default: all there are; of a run "
+                   "always its test repetitions)")
     p.add_argument("--exercise", type=int, default=1, help="the k of S{n}_E{k}_A1.mat (default: 1)")
     p.add_argument("--stride-ms", type=float, default=50.0, help="between windows, but for a run (default: 50)")
     p.add_argument("--windows", type=int, default=2000, help="FINs: how many windows, spread over the "
@@ -36,205 +44,169 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def evaluate_fin(name: str, data: str, subjects: tuple[int, ...] | None = None, exercise: int = 1,
-                 stride_ms: float = 50.0, max_windows: int = 2000) -> tuple[dict, tuple]:
-    """Zero-shot imitation on any folder of recordings, each standardised by its own statistics.
+class Fins:
+    """FINs alone, in a decoder's place: they imitate features and decide nothing."""
 
-    Returns:
-        {"fin": {feature: {"r2", ...}}, "subjects": {subject: {feature: r2}}, ...}, and (true, imitated) (N, C·F).
-    """
-    from tfkfin.fit import metrics, training
-    from tfkfin.models import fins as fin
-    from tfkfin.models import presets
-    from tfkfin.pipeline import dataset
-    from tfkfin.recordings import readers
+    decision = Decision()
 
-    trained = presets.load(name)
-    length, names = trained.input_shape[1], presets.features(trained)
-    rate = presets.rate_hz(name)
-    window = recipes.Window(length_ms=1000 * length / rate, stride_ms=stride_ms, rate_hz=rate)
-    files = readers.find(data, subjects, exercise)
-    subjects = readers.by_subject(files)
-    true, imitated, by_subject, predictors = [], [], {}, {}
-    for number, own in subjects.items():
-        subject, rate = dataset.whole(own, window)
-        count = len(subject.windows)
-        share = min(count, -(-max_windows // len(subjects))) if max_windows else count
-        chosen = np.unique(np.linspace(0, count - 1, share).astype(int))
-        targets = subject.features(names, length, rate)[chosen]
-        channels = subject.emg.shape[1]
-        if channels not in predictors:
-            predictors[channels] = training.Predictor(fin.bank(fin.fins_of(trained), channels))
-        outputs = np.concatenate([predictors[channels](subject.cut(length, part))
-                                  for part in np.array_split(chosen, -(-len(chosen) // 256))])
-        true.append(targets.reshape(-1, len(names)))
-        imitated.append(outputs.reshape(-1, len(names)))
-        by_subject[str(number)] = {n: metrics.r2(targets[..., i], outputs[..., i]) for i, n in enumerate(names)}
-        said = "  ".join(f"{n} {v:.3f}" for n, v in by_subject[str(number)].items())
-        log.info("S%d: R² %s", number, said)
-    true, imitated = np.concatenate(true), np.concatenate(imitated)
-    scores = {"model": str(name), "fin": metrics.imitation(true, imitated, names), "subjects": by_subject,
-              "windows": len(true), "synthetic": any(readers.header(file).synthetic for file in files)}
-    return scores, (true, imitated, names)
+    def __init__(self, name: Path):
+        from tfkfin.fit.training import Predictor
+        from tfkfin.models import fins
+
+        trained, self.card = presets.load(name), presets.card(presets.find(name))
+        self._bank = functools.cache(lambda channels: Predictor(fins.bank(fins.fins_of(trained), channels)))
+
+    def __call__(self, windows: np.ndarray) -> dict[str, np.ndarray]:
+        """Standardised windows (B, L, C), any C -> {"features": (B, C, F)}."""
+        return {"features": self._bank(windows.shape[2])(windows)}
 
 
-def evaluate_run(folder: Path, data: str | None) -> dict:
-    """Scores a run's fine-tuned decoders on the test repetitions of its own, or of other, recordings."""
+def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
+    """A run's fine-tuned decoders on the test repetitions of its own, or of other, recordings: as `of_recordings`."""
     from tfkfin.fit.run import Run
     from tfkfin.fit.stages import finetune
     from tfkfin.pipeline.dataset import open_dataset
 
-    recipe = recipes.load(folder / "recipe.toml")
-    opened = Run(folder, recipe)
-    if data is not None:
-        opened.dataset = open_dataset(recipe, data)
-    elif recipe.source.kind == "recordings":
+    opened, wanted = Run(folder, recipes.load(folder / "recipe.toml")), _numbers(arguments.subjects)
+    if not any(folder.glob("finetune/S*.json")):
+        raise InputError(f"{folder} has fine-tuned nobody: run --stage finetune, or export its FINs and give --fin")
+    if arguments.data is not None:
+        opened.dataset = open_dataset(opened.recipe, arguments.data)
+    elif opened.recipe.source.kind == "recordings":
         opened.claim()
     dataset = opened.dataset
-    scores = {subject.number: _scored(finetune.load(opened, subject.number),
-                                      subject.select(dataset.part("test")), dataset.stride)
-              for subject in dataset.subjects(memory=recipe.classifier.vote - 1)}
-    return _summary(scores, dataset.movements, recipe.features.names, dataset.synthetic)
+    if unknown := set(wanted or ()) - set(dataset.split.subjects):
+        raise InputError(f"{folder} knows subjects {format_numbers(dataset.split.subjects)}, not "
+                         f"{format_numbers(unknown)}")
+    for subject in dataset.subjects(wanted, memory=opened.recipe.classifier.vote - 1):
+        yield (finetune.load(opened, subject.number), subject.select(dataset.part("test")), dataset.stride,
+               dataset.synthetic)
 
 
-def evaluate_saved(folder: Path, arguments: argparse.Namespace) -> dict:
-    """Scores a SavedModel, raw volts in, on whole recordings or some of their repetitions."""
+def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
+    """The model, a `Subject`, samples from window to window, and whether nobody was recorded: one after another.
+
+    `model`: an exported decoder, on all windows of some repetitions; or `Fins`, on windows spread over the recordings.
+    """
     from tfkfin.pipeline import dataset
+    from tfkfin.pipeline.windows import samples
     from tfkfin.recordings import readers
-    from tfkfin.serving.engines import Exported
 
-    decoder = Exported(folder, "savedmodel")
-    card, rate = decoder.card, float(decoder.card["rate_hz"])
-    window = recipes.Window(length_ms=1000 * decoder.length / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
-    scores, seen, synthetic = {}, set(), False
-    files = readers.find(arguments.data, _numbers(arguments.subjects), arguments.exercise)
-    for number, own in readers.by_subject(files).items():
-        subject, _ = dataset.whole(own, window, decoder.decision.memory)
-        if subject.emg.shape[1] != decoder.channels:
-            raise InputError(f"{own[0].path} has {subject.emg.shape[1]} channels, the model {decoder.channels}")
-        wanted = _numbers(arguments.repetitions) or np.unique(subject.windows.repetitions)
-        subject = subject.select(wanted)
-        if unknown := sorted(set(subject.windows.movements.tolist()) - set(card["movements"])):
-            raise InputError(f"{own[0].path} has movements {unknown} that the model does not know: {card['movements']}")
+    card, rate, repetitions = model.card, float(model.card["rate_hz"]), _numbers(arguments.repetitions)
+    window = recipes.Window(length_ms=1000 * card["length"] / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
+    people = readers.by_subject(readers.find(arguments.data, _numbers(arguments.subjects), arguments.exercise))
+    for files in people.values():
+        subject, _ = dataset.whole(files, window, model.decision.memory)
+        subject = subject.select(repetitions) if repetitions else subject
+        cut = subject.windows
+        if not len(cut):
+            raise InputError(f"{files[0].path} has no window of repetitions {arguments.repetitions or 'at all'}")
+        if card["kind"] == "decoder":
+            if subject.emg.shape[1] != model.channels:
+                raise InputError(f"{files[0].path} has {subject.emg.shape[1]} channels, the model {model.channels}")
+            if unknown := sorted(set(cut.movements.tolist()) - set(card["movements"])):
+                raise InputError(f"{files[0].path} has movements {unknown} that the model does not know: "
+                                 f"{card['movements']}")
+            subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # for features
+        elif arguments.windows:
+            count = min(len(cut), -(-arguments.windows // len(people)))
+            chosen = np.unique(np.linspace(0, len(cut) - 1, count).astype(int))
+            subject = replace(subject, windows=cut[chosen])
+        synthetic = any(readers.header(file).synthetic for file in files)
+        yield model, subject, samples(arguments.stride_ms, rate), synthetic
+
+
+def judged(model: Any, subject: Any, stride: int) -> tuple[dict, np.ndarray, np.ndarray]:
+    """A subject's scores, a decoder's as windows are decided in order of time; true and imitated features (N·C, F)."""
+    from tfkfin.fit import metrics, scores
+
+    card, decision = model.card, model.decision
+    every, _, own = subject.led(decision.memory, stride)
+    cut, rows = every.volts if card["kind"] == "decoder" else every.cut, np.arange(len(every.windows))
+    parts = [model(cut(card["length"], some)) for some in np.array_split(rows, -(-len(rows) // 64))]
+    answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    true = subject.features(tuple(card["features"]), card["length"], card["rate_hz"])
+    true, imitated = (a.reshape(-1, true.shape[2]) for a in (true, answers["features"][own]))
+    found = {"fin": metrics.imitation(true, imitated, card["features"])}
+    if card["kind"] == "decoder":
+        labels, _ = scores.decided(subject, lambda _: answers["probabilities"], decision, card["movements"], stride)
+        found |= scores.score(subject.windows.movements, labels, card["movements"], decision.reject)
+    return found, true, imitated
+
+
+def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
+    """Scores of what is called `name` over all parts, as they are written to JSON, and figures by name."""
+    from tfkfin.fit import board, metrics
+    from tfkfin.fit.scores import mean_imitation, spread
+
+    found, features, seen, synthetic = {}, [], set(), False
+    for model, subject, stride, made in parts:
+        one, *both = judged(model, subject, stride)
+        log.info("S%d: R² %s", subject.number, "  ".join(f"{n} {fin['r2']:.3f}" for n, fin in one["fin"].items()))
+        found[str(subject.number)] = one
+        features += [both] if model.card["kind"] == "fins" else []
         seen |= set(subject.windows.repetitions.tolist())
-        synthetic |= any(readers.header(file).synthetic for file in own)
-        subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # true features' too
-        stride = dataset.windows.samples(arguments.stride_ms, rate)
-        scores[number] = _scored(decoder, subject, stride)
-    about = card.get("dataset") or {}
-    learnt = sorted(seen & {*about.get("train_repetitions", ()), *about.get("finetune_repetitions", ())})
-    summary = _summary(scores, tuple(card["movements"]), tuple(card["features"]), synthetic)
-    return summary | {"trained_on": learnt}
-
-
-def _scored(decoder, part, stride: int) -> dict:
-    """Scores of a decoder on a subject's windows, decided in order of time."""
-    from tfkfin.fit import metrics
-    from tfkfin.fit.scores import decided, score
-    from tfkfin.models.decoder import BATCH
-
-    kept, names, rate = {}, tuple(decoder.card["features"]), float(decoder.card["rate_hz"])
-
-    def probabilities(every) -> np.ndarray:
-        starts, rows = every.windows.starts, np.arange(decoder.length)
-        parts = [decoder(every.emg[chosen[:, None] + rows])
-                 for chosen in np.array_split(starts, max(1, -(-len(starts) // BATCH)))]
-        own = np.isin(starts, part.windows.starts)
-        kept["features"] = np.concatenate([one["features"] for one in parts])[own]
-        return np.concatenate([one["probabilities"] for one in parts])
-
-    movements = tuple(decoder.card["movements"])
-    labels, _ = decided(part, probabilities, decoder.decision, movements, stride)
-    true = part.features(names, decoder.length, rate)
-    return score(part.windows.movements, labels, movements, decoder.decision.reject) | {
-        "fin": metrics.imitation(true, kept["features"], names)}
-
-
-def _summary(scores: dict[int, dict], movements: tuple[int, ...], names: tuple[str, ...], synthetic: bool) -> dict:
-    accuracy = {str(s): one["accuracy"] for s, one in scores.items()}
-    return {
-        "accuracy": {"mean": float(np.mean(list(accuracy.values()))), "std": float(np.std(list(accuracy.values()))),
-                     "per_subject": accuracy},
-        "fin": {n: {k: float(np.mean([one["fin"][n][k] for one in scores.values()]))
-                    for k in ("r2", "paper_r2", "paper_map")} for n in names},
-        "confusion": {"movements": list(movements),
-                      "counts": np.sum([one["confusion"] for one in scores.values()], axis=0).tolist()},
-        "synthetic": synthetic,
-    }
+        synthetic |= made
+    card, about, names = model.card, model.card.get("dataset") or {}, model.card["features"]
+    learnt = ("train", "finetune") if card["kind"] == "decoder" else ("pretrain",)
+    summary = {"model": name, "synthetic": synthetic,  # nor is a run scored on what its decoders were trained on
+               "trained_on": sorted(seen & {r for part in learnt for r in about.get(f"{part}_repetitions", ())}),
+               "subjects": {s: {n: fin["r2"] for n, fin in one["fin"].items()} for s, one in found.items()}}
+    if features:
+        true, imitated = (np.concatenate(arrays) for arrays in zip(*features, strict=True))
+        fin = metrics.imitation(true, imitated, names)
+        return (summary | {"fin": fin, "windows": len(true)},
+                {"imitation": board.imitation_figure(true, imitated, names, fin)})
+    accuracy, movements = {s: one["accuracy"] for s, one in found.items()}, list(card["movements"])
+    counts = np.sum([one["confusion"] for one in found.values()], axis=0)
+    return (summary | {"accuracy": spread(accuracy), "fin": mean_imitation([one["fin"] for one in found.values()]),
+                       "confusion": {"movements": movements, "counts": counts.tolist()}},
+            {"confusion": board.confusion_figure(counts, movements, name)})
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
-    try:
-        return parse_numbers(text) if text is not None else None
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    return parse_numbers(text) if text else None
 
 
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     if (arguments.fin is None) == (arguments.model is None):
         raise InputError("give either a run or SavedModel to score, or --fin NAME_OR_DIR")
-    folder = Path(arguments.model) if arguments.model else None
-    if folder is not None and not folder.exists():
+    folder = Path(arguments.fin or arguments.model)
+    if not arguments.fin and not folder.exists():
         raise InputError(f"{folder} is not there: give a run folder or a model folder")
-    is_run = folder is not None and (folder / "recipe.toml").is_file()
-    if arguments.data is None and not is_run:
-        raise InputError("name the folder of recordings with --data DIR")
+    is_run = not arguments.fin and (folder / "recipe.toml").is_file()
+    if not is_run:
+        presets.find(folder)  # what is unfit is said before TensorFlow loads
+        if arguments.data is None:
+            raise InputError("name the folder of recordings with --data DIR")
     with quiet_start():
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin.fit import board
-    from tfkfin.models import presets
+    from tfkfin.serving.engines import Exported
 
-    figures = {}
-    if arguments.fin is not None:
-        scores, (true, imitated, names) = evaluate_fin(arguments.fin, arguments.data, _numbers(arguments.subjects),
-                                                       arguments.exercise, arguments.stride_ms, arguments.windows)
-        figures["imitation"] = board.imitation_figure(true, imitated, names, scores["fin"])
-    else:
-        scores = evaluate_run(folder, arguments.data) if is_run else evaluate_saved(presets.find(folder), arguments)
-        confusion = scores["confusion"]
-        figures["confusion"] = board.confusion_figure(np.array(confusion["counts"]), confusion["movements"],
-                                                      str(arguments.model))
+    scores, figures = evaluate(str(folder), of_run(folder, arguments) if is_run else of_recordings(
+        Fins(folder) if arguments.fin else Exported(folder, "savedmodel"), arguments))
     show(scores)
-    _keep(scores, figures, arguments)
-
-
-def _keep(scores: dict, figures: dict, arguments: argparse.Namespace) -> None:
-    from tfkfin.files import write_json
-
-
-    plots = arguments.plots or (arguments.json.parent if arguments.json else None)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(arguments.json, scores)
-    if plots:
+    if plots := arguments.plots or (arguments.json and arguments.json.parent):
         plots.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            stem = arguments.json.stem if arguments.json else Path(arguments.fin or arguments.model).name
+            stem = arguments.json.stem if arguments.json else folder.name
             figure.savefig(plots / f"{stem}_{name}.png", dpi=110, bbox_inches="tight")
 
 
 def show(scores: dict) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    console, what = Console(), "synthetic recordings" if scores.get("synthetic") else None
-    table = Table("feature", "R²", title=what and f"Imitation ({what})")
-    for name, score in scores["fin"].items():
-        table.add_row(name, f"{score['r2']:.4f}")
-    console.print(table)
-    if "accuracy" in scores:
-        table = Table("subject", "accuracy %", title=what and f"Accuracy ({what})")
-        for subject, value in scores["accuracy"]["per_subject"].items():
-            table.add_row(f"S{subject}", f"{100 * value:.1f}")
-        table.add_section()
-        table.add_row("mean ± sd", f"{100 * scores['accuracy']['mean']:.1f} ± {100 * scores['accuracy']['std']:.1f}")
-        console.print(table)
-    if scores.get("synthetic"):
+    console, what = Console(), " (synthetic recordings)" if scores["synthetic"] else ""
+    columns = [("accuracy %", scores["accuracy"])] if "accuracy" in scores else []
+    show_scores(scores["fin"], f"Imitation{what}", columns, f"Accuracy{what}")
+    if scores["synthetic"]:
         console.print("Nobody was recorded: these scores say nothing about people.")
-    if scores.get("trained_on"):
+    if scores["trained_on"]:
         console.print(f"The model was trained on repetitions {format_numbers(scores['trained_on'])}: if these are the "
                       "recordings that it was made from, choose others with --repetitions.")
 

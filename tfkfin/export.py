@@ -2,19 +2,17 @@
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
 
-from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, quiet_start, run
-from tfkfin.fit.run import Run
+from tfkfin.files import read_json
+from tfkfin.models import presets
 
 FORMATS = ("savedmodel", "onnx", "both")
-ONNX_FILE = "model.onnx"
 EXAMPLES = """examples:
   python -m tfkfin.export runs/demo-1a2b3c
       the first subject's decoder, to savedmodels/demo-1a2b3c_s1/1
   python -m tfkfin.export runs/demo-1a2b3c --subject 2 --to savedmodels/demo_s2 --format both
-      with model.onnx in the version folder, for onnxruntime
+      with model.onnx and stream.onnx in the version folder, for onnxruntime
   python -m tfkfin.export runs/fin_bilstm --to savedmodels/fin_bilstm
       a run of the stage imitate alone: its FINs
 """
@@ -47,81 +45,68 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     Raises:
         InputError: no run, a stage or subject that is not finished, or a folder that does not fit.
     """
-    from tfkfin.serving import layout
+    from tfkfin.models import saving
+    from tfkfin.models.decoder import Decoder
+    from tfkfin.serving import card, layout, version
 
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
-    opened = open_finished(Path(run_folder))
-    subject = _subject(opened, subject)
-    model = Path(to) if to is not None else _default_folder(opened, subject, format)
-    if format == "onnx" and any(v.joinpath("saved_model.pb").is_file() for v in layout.shelf.versions(model)):
+    run_folder, results = Path(run_folder), read_json(Path(run_folder, "results.json")) or {}
+    source, own = finished(run_folder, subject)
+    if subject is None:
+        log.info("%s", f"subject {own['subject']} of {', '.join(map(str, fine_tuned(run_folder)))} (choose with "
+                 "--subject)" if own["kind"] == "decoder" else
+                 f"{run_folder} has fine-tuned nobody: its FINs alone are exported")
+    said, tail = (card.of_decoder, f"_s{own['subject']}") if own["kind"] == "decoder" else (card.of_fins, "")
+    name = run_folder.resolve().name
+    model = Path(to or Path("savedmodels", name + tail + "_onnx" * (format == "onnx")))
+    if format == "onnx" and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
         raise InputError(f"{model} holds SavedModels, and a server cannot load a version of ONNX alone: "
                          "take --format both or another folder")
     with layout.new_version(model) as (folder, number):
-        _fill(folder, model.name, number, opened, subject, format)
+        about = {"name": model.name, "version": number, "format": format, "run": name} | said(own, results)
+        if own["kind"] == "decoder":
+            version.write_decoder(folder, Decoder.load(source), about)
+        else:
+            version.write_fins(folder, saving.load(source / presets.FINS_FILE.name), about)
     if format != "onnx":
         layout.add_to_config(model)
     return model / str(number)
 
 
-def open_finished(folder: Path) -> Run:
-    """A run as its folder tells of it, without its recordings.
+def fine_tuned(run_folder: Path) -> list[int]:
+    """The subjects that the stage finetune of a run is done with."""
+    return sorted(int(path.stem[1:]) for path in run_folder.glob("finetune/S*.json"))
+
+
+def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
+    """Where a run keeps what is exported of it, and the card there: a subject's decoder, or the FINs.
 
     Raises:
-        InputError: no run folder, or no stage finished in it.
+        InputError: no run folder, nothing finished in it, or not by this version of tfkfin.
     """
     if not (folder / "recipe.toml").is_file():
         raise InputError(f"{folder} is no run folder (it has no recipe.toml): python -m tfkfin.train makes one")
-    opened = Run(folder, recipes.load(folder / "recipe.toml"))
-    if opened.done("imitate") is None:
+    if not (folder / "imitate" / "stage.json").is_file():
         raise InputError(f"{folder} has no finished stage yet: python -m tfkfin.train --stage finetune --run {folder}")
-    about = opened.results().get("dataset")
-    if opened.recipe.source.kind != "signals":
-        if about is None:
-            raise InputError(f"{folder}/results.json names no dataset: run tfkfin.train on it once more")
-        from tfkfin.pipeline.windows import samples
-
-        window, rate = opened.recipe.window, about["rate_hz"]
-        opened.dataset = SimpleNamespace(channels=about["channels"], movements=tuple(about["movements"]), rate_hz=rate,
-                                         length=samples(window.length_ms, rate), stride=samples(window.stride_ms, rate))
-    return opened
-
-
-def _subject(opened: Run, subject: int | None) -> int | None:
-    """The subject whose model is exported, or None for FINs alone."""
-    about = opened.results().get("dataset") or {"subjects": []}
-    finished = [s for s in about["subjects"] if opened.done("finetune", f"S{s}") is not None]
-    if subject is None and not finished:
-        log.info("%s has fine-tuned nobody: its FINs alone are exported", opened.folder)
-    elif subject is None:
-        subject = finished[0]
-        log.info("subject %d of %s (choose with --subject)", subject, ", ".join(map(str, finished)))
-    elif subject not in finished:
-        raise InputError(f"{opened.folder} has no fine-tuned model of subject {subject}: it has "
-                         f"{', '.join(map(str, finished)) or 'none'}")
-    return subject
-
-
-def _default_folder(opened: Run, subject: int | None, format: str) -> Path:
-    name = opened.folder.resolve().name + (f"_s{subject}" if subject is not None else "")
-    return Path("savedmodels", name + ("_onnx" if format == "onnx" else ""))
-
-
-def _fill(folder: Path, name: str, number: int, opened: Run, subject: int | None, format: str) -> None:
-    """Writes everything of a version into its folder, the card last."""
-    from tfkfin.serving import bundle
-
-    made = bundle.fins(opened) if subject is None else bundle.decoder(opened, subject)
-    if format != "onnx":
-        made.save(folder, name)
-    if format != "savedmodel":
-        made.save_onnx(folder / ONNX_FILE)
-    made.describe(folder, {"name": name, "version": number, "format": format})
+    subjects = fine_tuned(folder)
+    if subject is None and subjects:
+        subject = subjects[0]
+    elif subject is not None and subject not in subjects:
+        raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
+                         f"{', '.join(map(str, subjects)) or 'none'}")
+    source = folder / "imitate" if subject is None else folder / "finetune" / f"S{subject}"
+    card = read_json(source / presets.CARD) or {}
+    if "scores" not in card:
+        again = source / "stage.json" if subject is None else source.parent
+        raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
+                         "once more")
+    return source, card
 
 
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
-    open_finished(arguments.run)  # whatever is unfit is said before TensorFlow loads
+    finished(arguments.run, arguments.subject)  # whatever is unfit is said before TensorFlow loads
     with quiet_start():
         import tensorflow as tf
 

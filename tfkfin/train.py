@@ -106,28 +106,35 @@ def main(argv: list[str]) -> None:
 def show(results: dict, folder: Path) -> None:
     """Prints the score table of a run."""
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console()
-    if "fin" in results:
-        table = Table("feature", "R²", title="Imitation (test windows)")
-        for name, scores in results["fin"].items():
-            table.add_row(name, f"{scores['r2']:.4f}")
-        console.print(table)
     columns = [(title, results[key]) for key, title in
                (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
     if results["stage"] == "finetune":
         columns.append(("FINs + classifier, raw", results["accuracy"]))
+    about = results.get("dataset") or {}
+    what = "synthetic recordings" if about.get("synthetic") else "every test window"
+    show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
+    spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
+    Console().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+
+
+def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
+    """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; what there is not is left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if fin:
+        table = Table("feature", "R²", title=imitation)
+        for name, scores in fin.items():
+            table.add_row(name, f"{scores['r2']:.4f}")
+        Console().print(table)
     if columns:
-        what = "synthetic recordings" if results["dataset"]["synthetic"] else "every test window"
-        table = Table("subject", *(title for title, _ in columns), title=f"Accuracy % ({what}, {results['protocol']})")
+        table = Table("subject", *(title for title, _ in columns), title=accuracy)
         for subject in columns[0][1]["per_subject"]:
             table.add_row(f"S{subject}", *(f"{100 * c['per_subject'][subject]:.1f}" for _, c in columns))
         table.add_section()
         table.add_row("mean ± sd", *(f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" for _, c in columns))
-        console.print(table)
-    spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
-    console.print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+        Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """A decoder answers the same on every engine, and says what it lacks."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -10,10 +15,10 @@ from tfkfin.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import shelf
+from tfkfin.models import presets
 from tfkfin.models.bilstm import native
 from tfkfin.models.decision import Decision
-from tfkfin.models.decoder import Decoder
+from tfkfin.models.decoder import BATCH, Decoder
 from tfkfin.serving.engines import ENGINES, Exported
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -31,17 +36,17 @@ def model(request, tiny_db2, tmp_path_factory):
                                         "fin.family": family, "fin.layers": 2, "classifier.kind": head})
     opened = open_run(recipe, tmp_path_factory.mktemp("runs") / request.param)
     run_stage(opened, "finetune")
-    return export(opened.folder, 1, tmp_path_factory.mktemp("shelf") / request.param, "both")
+    return export(opened.folder, 1, tmp_path_factory.mktemp("models") / request.param, "both")
 
 
 def volts(model, count: int) -> np.ndarray:
-    card = shelf.card(model)
+    card = presets.card(model)
     noise = np.random.default_rng(1).standard_normal((count, card["length"], card["channels"]))
     return (np.array(card["mean_v"]) + 2 * np.array(card["sd_v"]) * noise).astype(np.float32)
 
 
 def there(model) -> list[str]:
-    recurrent = shelf.card(model)["family"] == "bilstm"
+    recurrent = presets.card(model)["family"] == "bilstm"
     return [e for e in ENGINES if e != "xla" or not recurrent]
 
 
@@ -57,21 +62,72 @@ def test_engines_answer_as_the_exported_graph(model, count):
             np.testing.assert_allclose(answer[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{engine} {name}")
 
 
-def test_every_way_that_has_an_order_decides_alike(model):
-    """Vote and rejection are on: the Keras model, every engine, and the SavedModel's own `stream`."""
-    stretch = volts(model, 12).reshape(-1, shelf.card(model)["channels"])
+ALONE = """
+import sys
+sys.modules["tfkfin"] = None
+import numpy as np, tensorflow as tf
+version, stretch, answers = sys.argv[1:]
+stream = tf.saved_model.load(version).signatures["stream"]
+np.savez(answers, **stream(emg=tf.constant(np.load(stretch)[None])))
+"""
+
+
+def alone(model, stretch, folder) -> dict[str, np.ndarray]:
+    """What the SavedModel's `stream` answers in a process of its own, without tfkfin."""
+    np.save(folder / "stretch.npy", stretch)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", ALONE, str(model), "stretch.npy", "answers.npz"], cwd=folder,
+                          env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(folder / "answers.npz") as file:
+        return {name: value[0] for name, value in file.items()}
+
+
+def by_hand(decoder, stretch) -> dict[str, np.ndarray]:
+    """The definition: every window for itself, the mean of the last three, the most probable if probable enough."""
+    starts = range(0, len(stretch) - decoder.length + 1, decoder.stride)
+    answers = decoder(np.stack([stretch[s : s + decoder.length] for s in starts]))
+    voted = np.stack([answers["probabilities"][max(0, w - 2) : w + 1].mean(0) for w in range(len(starts))])
+    best = decoder.movements[voted.argmax(1)]
+    return answers | {"probabilities": voted, "label": np.where(voted.max(1) >= 0.4, best, -1)}
+
+
+def test_every_way_that_has_an_order_decides_alike(model, tmp_path):
+    """Vote and rejection are on: the Keras model, every engine, the SavedModel's and ONNX's own `stream`."""
+    stretch = volts(model, 70).reshape(-1, presets.card(model)["channels"])
     decoder = Decoder.load(model)
-    wanted, windows = decoder.stream(stretch), decoder.length
-    assert wanted["label"].shape == ((len(stretch) - windows) // decoder.stride + 1,)
-    alone = decoder(np.stack([stretch[s : s + windows] for s in range(0, len(stretch) - windows + 1, decoder.stride)]))
     assert decoder.decision == Decision(3, 0.4)
-    np.testing.assert_array_equal(decoder.decision(alone["probabilities"], decoder.movements)[0], wanted["label"])
-    served = tf.saved_model.load(str(model)).signatures["stream"](emg=tf.constant(stretch[None]))
-    answers = {"stream": {name: value.numpy()[0] for name, value in served.items()}}
-    answers |= {engine: Exported(model, engine).stream(stretch) for engine in there(model)}
-    for way, answer in answers.items():
+    wanted = by_hand(decoder, stretch)
+    assert len(wanted["label"]) == (len(stretch) - decoder.length) // decoder.stride + 1 > BATCH
+    ways = {"keras": decoder.stream(stretch), "savedmodel alone": alone(model, stretch, tmp_path)}
+    ways |= {engine: Exported(model, engine).stream(stretch) for engine in there(model)}
+    session = onnxruntime.InferenceSession(str(model / presets.ONNX_STREAM))
+    names = [output.name for output in session.get_outputs()]
+    ways["stream.onnx"] = {n: v[0] for n, v in zip(names, session.run(None, {"emg": stretch[None]}), strict=True)}
+    for way, answer in ways.items():
+        assert set(answer) == set(wanted) and answer["label"].dtype == np.int64, way
         np.testing.assert_array_equal(answer["label"], wanted["label"], err_msg=way)
-        np.testing.assert_allclose(answer["probabilities"], wanted["probabilities"], atol=1e-5, err_msg=way)
+        for name in ("probabilities", "features"):
+            np.testing.assert_allclose(answer[name], wanted[name], rtol=1e-5, atol=1e-5, err_msg=f"{way} {name}")
+
+
+def test_onnx_streams_in_pieces_and_where_it_cannot_window_by_window(model):
+    """Pieces bound the memory, so a long stretch takes several; another stride is not in the file."""
+    decode, stretch = Exported(model, "onnx"), volts(model, 100).reshape(-1, presets.card(model)["channels"])
+    asked = []
+    decode._stream = lambda emg, real=decode._stream: (asked.append(emg.shape[1]), real(emg))[1]
+    wanted = by_hand(decode, stretch)
+    np.testing.assert_array_equal(decode.stream(stretch)["label"], wanted["label"])
+    windows = [BATCH, 119 - BATCH + decode.decision.memory]  # the second piece begins with two that lead to its own
+    assert len(wanted["label"]) == 119 and asked == [(n - 1) * decode.stride + decode.length for n in windows]
+    asked.clear()
+    other = decode.stream(stretch, 2 * decode.stride)
+    np.testing.assert_allclose(other["features"], wanted["features"][::2], rtol=1e-5, atol=1e-5)
+    for unfit, message in ((stretch[: decode.length - 1], "one window"), (stretch[:, :-1], "must be"),
+                           (stretch * np.nan, "NaN or Inf")):
+        with pytest.raises(InputError, match=message):
+            decode.stream(unfit)
+    assert not asked
 
 
 def test_auto_keeps_the_fastest_of_those_there(model):
@@ -100,7 +156,7 @@ def test_what_is_missing_is_named(model, tmp_path, monkeypatch):
     for name in ("saved_model.pb", "model.onnx"):
         folder = tmp_path / name
         folder.mkdir()
-        for file in (shelf.CARD, name):
+        for file in (presets.CARD, name):
             (folder / file).write_bytes((model / file).read_bytes())
     onnx_alone, graph_alone = tmp_path / "model.onnx", tmp_path / "saved_model.pb"
     assert Exported(onnx_alone).engine == "onnx"
@@ -113,7 +169,7 @@ def test_what_is_missing_is_named(model, tmp_path, monkeypatch):
         Exported(tmp_path / "nowhere")
     with pytest.raises(InputError, match="must be one of"):
         Exported(model, "fast")
-    if shelf.card(model)["family"] == "bilstm":
+    if presets.card(model)["family"] == "bilstm":
         with pytest.raises(InputError, match="without recurrence"):
             Exported(model, "xla")
 

@@ -1,22 +1,26 @@
 """Export: the SavedModel answers as the run does, alone, from raw volts; ONNX the same; folders and cards."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import scipy.io
 import tensorflow as tf
 from google.protobuf import text_format
 
+from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import presets, shelf
+from tfkfin.models import presets
 from tfkfin.serving import layout, warmup
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
@@ -36,7 +40,7 @@ def run(tiny_db2, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     """A version folder with SavedModel and ONNX, of subject 2."""
-    return export(run.folder, 2, tmp_path_factory.mktemp("shelf") / "tiny_s2", "both")
+    return export(run.folder, 2, tmp_path_factory.mktemp("models") / "tiny_s2", "both")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def fins(tmp_path_factory):
     recipe = recipes.load(None, TINY | {"source.kind": "signals", "fin.family": "conv"})
     opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "fins")
     run_stage(opened, "imitate")
-    return export(opened.folder, None, tmp_path_factory.mktemp("shelf") / "fin_tiny", "both")
+    return export(opened.folder, None, tmp_path_factory.mktemp("models") / "fin_tiny", "both")
 
 
 def volts(run, count: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +126,7 @@ def test_fins_take_any_channels_and_start_recipes(fins):
 
 
 def test_card_and_readme_tell_what_it_is(run, exported, fins):
-    card = shelf.card(exported)
+    card = presets.card(exported)
     assert (card["name"], card["version"], card["subject"], card["kind"]) == ("tiny_s2", 1, 2, "decoder")
     assert card["movements"] == [1, 2, 3] and card["features"] == ["ENT", "RMS"] and card["rate_hz"] == 2000
     assert card["recipe_digest"] == run.recipe.digest and card["licence"] == "Apache-2.0"
@@ -134,7 +138,7 @@ def test_card_and_readme_tell_what_it_is(run, exported, fins):
     text = (exported / "README.md").read_text()
     for part in ("synthetic", "honest", card["recipe_digest"], "## Limits", "knows no rest", f"{card['parameters']:,}"):
         assert part in text
-    assert shelf.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
+    assert presets.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
 
 
 def test_warmup_requests_are_official_messages(exported):
@@ -149,19 +153,19 @@ def test_warmup_requests_are_official_messages(exported):
 
 
 def test_versions_only_grow(run, exported):
-    before = shelf.checksums(exported)
+    before = presets.checksums(exported)
     second = export(run.folder, 2, exported.parent)
-    assert second.name == "2" and shelf.card(second)["version"] == 2
+    assert second.name == "2" and presets.card(second)["version"] == 2
     shutil.rmtree(second)
     assert layout.next_version(exported.parent) == 3
-    assert shelf.checksums(exported) == before and not shelf.changed(exported)
+    assert presets.checksums(exported) == before and not presets.changed(exported)
     assert sorted(p.name for p in exported.parent.iterdir()) == [".last_version", "1"]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), layout.new_version(tmp_path / "m") as (folder, number):
         (folder / "saved_model.pb").write_text("half")
-        assert number == 1 and shelf.versions(tmp_path / "m") == []
+        assert number == 1 and presets.versions(tmp_path / "m") == []
         assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
         raise RuntimeError
     assert list((tmp_path / "m").iterdir()) == []
@@ -185,6 +189,118 @@ def test_unfit_exports_are_refused(run, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         export(**({"run_folder": run.folder, "to": tmp_path / "m"} | arguments))
     assert not (tmp_path / "m").exists()
+
+
+def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
+    """What a run folder holds is enough, wherever it lies; nothing of training is imported."""
+    folder = tmp_path / "elsewhere"
+    for name in ("recipe.toml", "results.json", "imitate/stage.json", "imitate/fins.keras", "imitate/model_card.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(run.folder / name, folder / name)
+    code = f"import sys; from tfkfin.export import export; export({str(folder)!r}, None, {str(tmp_path / 'm')!r}); " \
+           "print([m for m in sys.modules if m.startswith(('tfkfin.fit', 'tfkfin.pipeline'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stdout + done.stderr[-2000:]
+    card = presets.card(tmp_path / "m" / "1")
+    assert (card["kind"], card["run"], card["recipe_digest"]) == ("fins", "elsewhere", run.recipe.digest)
+    assert card["scores"]["fin"] == run.done("imitate")["fin"] and "training repetitions" in card["scores"]["protocol"]
+    weights = [presets.load(tmp_path / "m").get_weights(), keras.saving.load_model(
+        run.folder / "imitate" / "fins.keras").get_weights()]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fins_are_kept_in_float32_whatever_they_are_trained_in(run):
+    from tfkfin.fit.stages import imitate
+    from tfkfin.models.fins import fins_of
+
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, 4)
+        kept = imitate._on_one_channel(run, bank)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    dtypes = [{layer.compute_dtype for model in fins_of(one) for layer in model.layers} for one in (bank, kept)]
+    assert "float16" in dtypes[0] and dtypes[1] == {"float32"}
+    for one, other in zip(bank.get_weights(), kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("stage", "subject"), [("imitate", None), ("finetune", 1)])
+def test_runs_of_an_older_version_say_what_to_do(run, tmp_path, stage, subject):
+    folder = tmp_path / "old"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("*.keras", "tensorboard", "checkpoints"))
+    for card in folder.rglob(presets.CARD):
+        card.write_text('{"kind": "decoder"}')
+    if subject is None:
+        shutil.rmtree(folder / "finetune")
+    with pytest.raises(InputError, match=f"made by an older tfkfin: remove .*{stage}.* once more"):
+        export(folder, subject, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def in_movements(path: Path, stride: int) -> tuple[np.ndarray, ...]:
+    """Windows of 60 samples inside one movement, (N, 60, C) volts, with (N,) label and repetition, read by hand."""
+    file = scipy.io.loadmat(path)
+    labels, repetitions = file["restimulus"][:, 0].astype(int), file["rerepetition"][:, 0]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], labels, [0]])))
+    starts = [s for a, b in zip(edges, edges[1:], strict=False) if labels[a] for s in range(a, b - 59, stride)]
+    return np.stack([file["emg"][s : s + 60] for s in starts]), labels[starts], repetitions[starts]
+
+
+def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2, tmp_path, capsys):
+    arguments = [str(exported), "--data", str(tiny_db2), "--repetitions", "2", "--stride-ms", "150"]
+    evaluate.main([*arguments, "--json", str(tmp_path / "a" / "scores.json")])
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    serve = tf.saved_model.load(str(exported)).signatures["serving_default"]
+    paths = sorted(tiny_db2.rglob("*.mat"))
+    for number, path in enumerate(paths, 1):
+        emg, labels, repetitions = in_movements(path, 300)
+        decided = serve(emg=tf.constant(emg[repetitions == 2], tf.float32))["label"].numpy()
+        assert scores["accuracy"]["per_subject"][str(number)] == np.mean(decided == labels[repetitions == 2])
+    assert scores["synthetic"] and scores["trained_on"] == [] and "Nobody was recorded" in capsys.readouterr().out
+    assert (tmp_path / "a" / "scores_confusion.png").stat().st_size > 1000
+    evaluate.main([*arguments[:3], "--repetitions", "1,2", "--subjects", "1", "--plots", str(tmp_path / "b")])
+    assert "trained on repetitions 1:" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["1_confusion.png"]
+    evaluate.main(["--fin", str(fins), "--data", str(tiny_db2), "--windows", "20", "--json", str(tmp_path / "f.json")])
+    scores = json.loads((tmp_path / "f.json").read_text())
+    assert scores["windows"] == 20 * 4 and scores["synthetic"] and set(scores["subjects"]) == {"1", "2"}
+    windows, file = in_movements(paths[0], 100)[0], scipy.io.loadmat(paths[0])
+    moving = file["emg"][file["restimulus"][:, 0] > 0].astype(float)
+    emg = (windows[np.linspace(0, len(windows) - 1, 10).astype(int)] - moving.mean(0)) / moving.std(0)
+    imitated = tf.saved_model.load(str(fins)).signatures["features"](emg=tf.constant(emg, tf.float32))["features"]
+    rms = np.sqrt((emg**2).mean(1))
+    r2 = 1 - ((imitated[..., 1] - rms) ** 2).numpy().sum() / ((rms - rms.mean()) ** 2).sum()
+    assert scores["subjects"]["1"]["RMS"] == pytest.approx(r2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["runs/nope"], "runs/nope is not there"), (["--fin", "nope", "--data", "."], "no model in nope"),
+    ([], "give either"), (["RUN", "--fin", "conv"], "give either"), (["MODEL"], "--data DIR"),
+    (["MODEL", "--data", "DATA", "--repetitions", "9"], "no window of repetitions 9"),
+    (["RUN", "--subjects", "1-3"], "knows subjects 1, 2, not 3"), (["FINS"], "fine-tuned nobody")])
+def test_what_cannot_be_scored_is_named(run, exported, tiny_db2, tmp_path, arguments, message):
+    (tmp_path / "recipe.toml").write_bytes((run.folder / "recipe.toml").read_bytes())
+    given = {"RUN": run.folder, "MODEL": exported, "DATA": tiny_db2, "FINS": tmp_path}
+    with pytest.raises(InputError, match=message):
+        evaluate.main([str(given.get(argument, argument)) for argument in arguments])
+
+
+def test_models_are_found_by_path_or_name(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exported.parent, tmp_path / "savedmodels" / "mine")
+    shutil.copytree(exported.parent, tmp_path / "savedmodels" / "fin_conv")
+    assert presets.find("mine") == presets.find("savedmodels/mine/1") == Path("savedmodels/mine/1")
+    for name in ("conv", "fin_conv"):  # what ships is not shadowed, so that recipes start from the same anywhere
+        assert presets.find(name) == presets.shipped("savedmodels") / "fin_conv" / "1"
+    (tmp_path / "savedmodels" / "mine" / "10").mkdir()
+    assert presets.find("mine").name == "1"  # nothing is in 10 yet
+    (tmp_path / "savedmodels" / "mine" / "10" / presets.ONNX).touch()
+    assert presets.find("mine").name == "10"
+    with pytest.raises(InputError, match="no model in yours.*fin_bilstm, fin_conv"):
+        presets.find("yours")
 
 
 def test_onnx_alone_stays_out_of_served_folders(run, exported):

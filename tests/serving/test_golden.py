@@ -11,7 +11,7 @@ import serving_cases as cases
 from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
-from tfkfin.models import presets, shelf
+from tfkfin.models import fins, presets
 
 STRANGER = """
 import sys
@@ -70,7 +70,8 @@ def test_golden_keras_file_answers_the_same():
     bank = presets.load(cases.GOLDEN / "fins")
     got = np.concatenate([bank(known["standardised"][:, :, c : c + 1]) for c in range(4)], axis=1)
     np.testing.assert_allclose(got, known["fins"], rtol=1e-5, atol=1e-5)
-    assert presets.features(bank) == ("ENT", "RMS") and presets.rate_hz(cases.GOLDEN / "fins") == 200
+    assert [model.name for model in fins.fins_of(bank)] == ["fin_ent", "fin_rms"]
+    assert presets.card(presets.find(cases.GOLDEN / "fins"))["rate_hz"] == 200
 
 
 def names_in(config) -> list[str]:
@@ -85,17 +86,17 @@ def names_in(config) -> list[str]:
 
 def test_shipped_config_serves_what_is_there():
     folder = recipes.shipped("savedmodels")
-    assert names_in(folder / "models.config") == [m.name for m in shelf.models(folder)]
-    for model in shelf.models(folder):
-        assert not shelf.changed(shelf.saved(model)[-1])
+    assert names_in(folder / "models.config") == [m.name for m in presets.models(folder)]
+    for model in presets.models(folder):
+        assert not presets.changed(presets.newest(model))
 
 
 def test_golden_config_serves_what_is_there():
-    assert names_in(cases.GOLDEN / "models.config") == [m.name for m in shelf.models(cases.GOLDEN)]
+    assert names_in(cases.GOLDEN / "models.config") == [m.name for m in presets.models(cases.GOLDEN)]
 
 
 @pytest.mark.parametrize("name", ["bilstm", "conv", "dense"])
 def test_shipped_fins_load_in_a_process_that_has_loaded_nothing_else(name):
-    code = f"from tfkfin.models import presets; print(presets.features(presets.load({name!r})))"
+    code = f"from tfkfin.models import fins, presets; print([m.name for m in fins.fins_of(presets.load({name!r}))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "'ENT', 'RMS', 'VAR', 'SSI'" in done.stdout, done.stderr[-500:]
+    assert done.returncode == 0 and "'fin_ent', 'fin_rms', 'fin_var', 'fin_ssi'" in done.stdout, done.stderr[-500:]

@@ -88,6 +88,13 @@ class Run:
             return round(window.length_ms * window.rate_hz / 1000)
         return self.dataset.length
 
+    def card(self) -> dict:
+        """What the cards of decoders and of FINs that this run makes have in common."""
+        recipe, signals = self.recipe, self.recipe.source.kind == "signals"
+        return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
+                "features": list(recipe.features.names), "family": recipe.fin.family, "length": self.length,
+                "length_ms": recipe.window.length_ms, "rate_hz": (recipe.window if signals else self.dataset).rate_hz}
+
     def _synthesized(self) -> Path:
         from tfkfin.recordings.synthetic import synthesize
 

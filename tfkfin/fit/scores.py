@@ -44,3 +44,15 @@ def score(true: np.ndarray, decided: np.ndarray, labels: tuple[int, ...], reject
         scores["rejection"] = {"threshold": reject, "decided": float(made.mean()),
                                "accuracy": float(right[made].mean()) if made.any() else None}
     return scores
+
+
+def spread(values: dict) -> dict:
+    """Scores by subject -> `mean`, `std` and `per_subject`, keyed as JSON does."""
+    return {"mean": float(np.mean(list(values.values()))), "std": float(np.std(list(values.values()))),
+            "per_subject": {str(s): v for s, v in values.items()}}
+
+
+def mean_imitation(every: list[dict]) -> dict:
+    """What `metrics.imitation` says of several subjects, each score's mean over them."""
+    return {name: {key: float(np.mean([one[name][key] for one in every])) for key in scores}
+            for name, scores in every[0].items()}

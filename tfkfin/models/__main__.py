@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfkfin.console import InputError, run
 from tfkfin.files import shipped
-from tfkfin.models import shelf
+from tfkfin.models import presets
 
 EXAMPLES = """examples:
   python -m tfkfin.models list
@@ -24,21 +24,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
                      "ones and ./savedmodels)")
     two = commands.add_parser("show", help="a model's card")
-    two.add_argument("name", metavar="NAME", help="a shipped model, a model folder or a version folder")
+    two.add_argument("name", metavar="NAME", help="a shipped model, one of ./savedmodels, a model or a version folder")
     return p
-
-
-def listed(folders: list[Path]) -> list[dict]:
-    """Name, version folder and card (empty if it has none) of every model, newest versions."""
-    found, seen = [], set()
-    for folder in folders:
-        for model in shelf.models(folder):
-            newest = shelf.saved(model)[-1]
-            if newest.resolve() not in seen:
-                seen.add(newest.resolve())
-                there = (newest / shelf.CARD).is_file()
-                found.append({"name": model.name, "path": newest, "card": shelf.card(newest) if there else {}})
-    return found
 
 
 def show_list(folders: list[Path]) -> None:
@@ -46,9 +33,12 @@ def show_list(folders: list[Path]) -> None:
     from rich.table import Table
 
     table = Table("name", "version", "what it is", "input", "parameters", "score", box=None)
-    for model in listed(folders):
-        card = model["card"]
-        table.add_row(model["name"], model["path"].name, card.get("summary", "no card"), card.get("input", ""),
+    found = {}  # newest version -> model; one that is in two of the folders is shown once
+    for model in (model for folder in folders for model in presets.models(folder)):
+        found.setdefault(presets.newest(model).resolve(), model)
+    for version, model in found.items():
+        card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
+        table.add_row(model.name, version.name, *(card.get(key, "") for key in ("summary", "input")),
                       f"{card['parameters']:,}" if "parameters" in card else "", card.get("score", ""))
     Console().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
 
@@ -57,25 +47,13 @@ def show_card(name: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    path = _located(name)
-    shelf.card(path)
-    console = Console()
-    readme = path / "README.md"
+    version, console = presets.find(name), Console()
+    altered, readme = presets.changed(version), version / presets.README
     if readme.is_file():
         console.print(Markdown(readme.read_text(encoding="utf-8")))
-    if altered := shelf.changed(path):
-        raise InputError(f"{path}: not as it was exported: {', '.join(altered)}")
-    console.print(f"\n{path}: every file is as it was exported (SHA-256)", soft_wrap=True)
-
-
-def _located(name: str) -> Path:
-    """As `shelf.find`, and models of ./savedmodels by name, ONNX alone too."""
-    for folder in (Path(name), Path("savedmodels", name), shipped("savedmodels") / name):
-        if (folder / shelf.CARD).is_file():
-            return folder
-        if found := shelf.saved(folder):
-            return found[-1]
-    return shelf.find(name)
+    if altered:
+        raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
+    console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
 
 
 def main(argv: list[str]) -> None:

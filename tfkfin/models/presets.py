@@ -1,41 +1,105 @@
-"""FINs that ship with the package or lie in a folder: found by name, loaded, and fitted to a recipe's features."""
+"""Models in folders: where they are, how one is found by name, what its card says, and the FINs inside it.
 
+A model folder is laid out as TF Serving wants it: <name>/<version>/, versions counting up, each with a card that says
+what the model is and the checksum of every file. What ships lies in savedmodels/ beside or inside the package; exports
+go to ./savedmodels unless told otherwise.
+"""
+
+import hashlib
+import json
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from tfkfin.console import InputError, log
-from tfkfin.models import fins, saving
-from tfkfin.models.shelf import card, find
-from tfkfin.recipe import Fin
+from tfkfin.files import shipped
 
-KERAS_FILE = Path("assets.extra", "fins.keras")  # in a SavedModel's version folder; servers pass it by
+if TYPE_CHECKING:
+    import keras  # finding and describing models loads no TensorFlow
+
+    from tfkfin.recipe import Fin
+
+SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
+CARD, README = "model_card.json", "README.md"
+FINS_FILE = Path("assets.extra", "fins.keras")  # servers pass assets.extra by
 
 
-def load(name: str | Path) -> keras.Model:
+def versions(folder: Path) -> list[Path]:
+    """Version folders of a model, oldest first."""
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()] if folder.is_dir() else []
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest version of a model folder that holds a SavedModel or ONNX; a version folder is that itself."""
+    held = [v for v in (*versions(folder), folder) if (v / SAVED_MODEL).is_file() or (v / ONNX).is_file()]
+    return held[-1] if held else None
+
+
+def models(folder: Path) -> list[Path]:
+    """The model folders in a folder such as savedmodels/, by name."""
+    return sorted(path for path in folder.iterdir() if versions(path) and newest(path)) if folder.is_dir() else []
+
+
+def find(name: str | Path) -> Path:
+    """The version folder that a name means: of a folder, a shipped model or FIN family, or a model in ./savedmodels.
+
+    Raises:
+        InputError: there is none.
+    """
+    ours = shipped("savedmodels")
+    for folder in (Path(name), ours / name, ours / f"fin_{name}", Path("savedmodels") / name):
+        if version := newest(folder):
+            return version
+    known = ", ".join(path.name for path in models(ours)) or "the shipped ones (there are none)"
+    raise InputError(f"no model in {name}, and none of that name: give a folder that python -m tfkfin.export made, or "
+                     f"one of {known}")
+
+
+def card(version: Path) -> dict:
+    """What is said of a model in its model_card.json.
+
+    Raises:
+        InputError: there is no card, so nothing tells which movement a label is.
+    """
+    path = version / CARD
+    if not path.is_file():
+        raise InputError(f"{version} has no {CARD}: export it with python -m tfkfin.export")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def checksums(version: Path) -> dict[str, str]:
+    """SHA-256 of every file of a version but its card and README: relative path -> hex digest."""
+    files = sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, README))
+    return {p.relative_to(version).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def changed(version: Path) -> list[str]:
+    """Files that are missing, new or not as they were written."""
+    was, now = card(version).get("sha256", {}), checksums(version)
+    return sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+
+
+def load(name: str | Path) -> "keras.Model":
     """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F).
 
     Raises:
         InputError: no such model, or it holds no FINs to start from.
     """
-    path = find(name) / KERAS_FILE
+    path = find(name) / FINS_FILE
     if not path.is_file():
-        raise InputError(f"{path.parents[1]} holds no FINs to start from ({KERAS_FILE} is missing)")
+        raise InputError(f"{path.parents[1]} holds no FINs to start from ({FINS_FILE} is missing)")
+    from tfkfin.models import saving
+
     return saving.load(path)
 
 
-def features(bank: keras.Model) -> tuple[str, ...]:
-    """The names of the features that a bank imitates, in order."""
-    return tuple(model.name.removeprefix("fin_").upper() for model in fins.fins_of(bank))
-
-
-def rate_hz(name: str | Path) -> float:
-    """The rate that a shipped or exported FIN expects."""
-    return float(card(find(name))["rate_hz"])
-
-
-def new_bank(options: Fin, features: tuple[str, ...], length: int, channels: int) -> keras.Model:
+def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
+    from tfkfin.models import fins
+
     built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
              for name in features]
     bank = fins.bank(built, channels)
@@ -47,7 +111,7 @@ def new_bank(options: Fin, features: tuple[str, ...], length: int, channels: int
     return bank
 
 
-def _start_from(trained: keras.Model | None, model: keras.Model, source: str) -> None:
+def _start_from(trained: "keras.Model | None", model: "keras.Model", source: str) -> None:
     shapes = [tuple(w.shape) for w in model.weights]
     if trained is None:
         log.info("%s has no %s: it starts from random weights", source, model.name)

@@ -8,83 +8,71 @@ from pathlib import Path
 
 from tfkfin import __version__
 from tfkfin.files import write_json
-from tfkfin.fit.run import Run
-from tfkfin.models import shelf
-from tfkfin.models.decoder import Decoder
+from tfkfin.models import presets
 
 LICENCE = "Apache-2.0"
 
 
-def common(run: Run, rate_hz: float, parameters: int) -> dict:
-    """What cards of decoders and of FINs alike hold."""
-    results, recipe = run.results(), run.recipe
-    length_ms = recipe.window.length_ms
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "run": run.folder.resolve().name,
-        "recipe_digest": recipe.digest, "protocol": recipe.protocol, "licence": LICENCE, "parameters": int(parameters),
-        "features": list(recipe.features.names), "family": recipe.fin.family, "rate_hz": rate_hz,
-        "length": run.length, "length_ms": length_ms, "fin_scores": results.get("fin", {}),
-        "dataset": results.get("dataset"), "environment": results.get("environment", {}),
-        "recipe": recipe.model_dump(mode="json"),
-    }
+def of_decoder(own: dict, results: dict) -> dict:
+    """The card of one subject's fine-tuned decoder, without name, version and format.
 
-
-def of_decoder(run: Run, decoder: Decoder) -> dict:
-    """The card of one subject's fine-tuned decoder: what it knows of itself, and what people want to know."""
-    results, own = run.results(), decoder.card
-    about, subject = results["dataset"], own["subject"]
-    done = run.done("finetune", f"S{subject}")
-    spread = results.get("accuracy", {}) if results.get("stage") == "finetune" else {}
+    Args:
+        own: the card that the stage saved with the decoder.
+        results: its run's results.json.
+    """
+    about, scores = results["dataset"], own["scores"]
     made = "synthetic recordings" if about["synthetic"] else "recordings"
-    return common(run, own["rate_hz"], decoder.model.count_params()) | own | {
-        "stride_ms": run.recipe.window.stride_ms,
-        "summary": f"decoder of {len(own['movements'])} movements, subject {subject}, {made}",
+    spread = results.get("accuracy", {}) if results.get("stage") == "finetune" else {}
+    return _common(own, results) | {
+        "summary": f"decoder of {len(own['movements'])} movements, subject {own['subject']}, {made}",
         "input": f"(B, {own['length']}, {own['channels']}) volts at {own['rate_hz']:g} Hz",
-        "score": f"{100 * done['accuracy']:.1f} % of test windows",
-        "scores": {"accuracy": done["accuracy"], "accuracy_over_subjects": spread,
-                   "fin": done.get("fin_finetuned", {}), "protocol": _protocol(run, about)},
+        "score": f"{100 * scores['accuracy']:.1f} % of test windows",
+        "scores": scores | {"accuracy_over_subjects": spread, "protocol": _protocol(own, about)},
         "limits": _decoder_limits(about, own),
     }
 
 
-def of_fins(run: Run, rate_hz: float, parameters: int) -> dict:
-    """The card of FINs alone."""
-    scores = run.results().get("fin", {})
-    source = "synthetic signals of wide range, no recording" if run.recipe.source.kind == "signals" else \
-        "the training repetitions of the data below"
-    return common(run, rate_hz, parameters) | {
-        "kind": "fins", "summary": f"FINs ({run.recipe.fin.family}) for {', '.join(run.recipe.features.names)}",
-        "input": f"(B, {run.length}, any) standardised, at {rate_hz:g} Hz",
-        "score": " ".join(f"{name} {s['r2']:.3f}" for name, s in scores.items()) and
-                 "R² " + ", ".join(f"{name} {s['r2']:.3f}" for name, s in scores.items()),
+def of_fins(own: dict, results: dict) -> dict:
+    """The card of FINs alone; arguments as of `of_decoder`."""
+    names, scores = ", ".join(own["features"]), own["scores"]["fin"]
+    source = "the training repetitions of the data below" if results.get("dataset") else \
+        "synthetic signals of wide range, no recording"
+    return _common(own, results) | {
+        "summary": f"FINs ({own['family']}) for {names}",
+        "input": f"(B, {own['length']}, any) standardised, at {own['rate_hz']:g} Hz",
+        "score": "R² " + ", ".join(f"{name} {s['r2']:.3f}" for name, s in scores.items()),
         "scores": {"fin": scores, "protocol": f"FINs trained on windows of {source}; R² on test windows of the same "
                                               "source that were never trained on"},
         "limits": [
             "Each channel must be standardised (zero mean, unit variance over a training stretch) before it comes in; "
             "features are those of the standardised signal.",
-            f"Windows of {run.length} samples at {rate_hz:g} Hz; nothing is resampled inside.",
+            f"Windows of {own['length']} samples at {own['rate_hz']:g} Hz; nothing is resampled inside.",
             "Imitations, not exact values: amplitudes far outside the training range are extrapolated, and an offset "
             "of some standard deviations or single spikes break every family (R² below 0): filter them first.",
         ],
     }
 
 
-def _protocol(run: Run, about: dict) -> str:
-    train, test = (", ".join(map(str, about[f"{part}_repetitions"])) for part in ("train", "test"))
-    tuned = ", ".join(map(str, about.get("finetune_repetitions", about["train_repetitions"])))
-    return (f"{run.recipe.protocol}: trained on repetitions {train}, fine-tuned on {tuned}, scored on every window of "
-            f"repetitions {test} of the same subject and session; windows of {run.recipe.window.length_ms:g} ms "
-            f"every {run.recipe.window.stride_ms:g} ms, inside one movement")
+def _common(own: dict, results: dict) -> dict:
+    return own | {"created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
+                  "fin_scores": results.get("fin", {}), "dataset": results.get("dataset"),
+                  "environment": results.get("environment", {})}
+
+
+def _protocol(own: dict, about: dict) -> str:
+    train, tuned, test = (", ".join(map(str, about[f"{part}_repetitions"])) for part in ("train", "finetune", "test"))
+    return (f"{own['protocol']}: trained on repetitions {train}, fine-tuned on {tuned}, scored on every window of "
+            f"repetitions {test} of the same subject and session; windows of {own['length_ms']:g} ms "
+            f"every {own['stride_ms']:g} ms, inside one movement")
 
 
 def _decoder_limits(about: dict, own: dict) -> list[str]:
-    decision = own["decision"]
     limits = [f"Made for subject {own['subject']} with the electrodes where they were: for another person, another "
               "session or moved electrodes, train anew.",
               f"Windows of {own['length']} samples, {own['channels']} channels in the recording's order, volts, at "
               f"{own['rate_hz']:g} Hz; nothing is filtered or resampled inside.",
               "Scores hold for windows inside one movement; transitions between movements were not scored.",
-              _decided(decision),
+              _decided(own["decision"]),
               "Research software, no medical device."]
     if 0 not in own["movements"]:
         limits.insert(0, "It knows no rest: a window of rest is called the movement that it resembles most.")
@@ -103,9 +91,8 @@ def _decided(decision: dict) -> str:
 
 def write(version: Path, card: dict) -> None:
     """Writes model_card.json and README.md into a version folder whose other files are complete."""
-    card["sha256"] = shelf.checksums(version)
-    write_json(version / shelf.CARD, card)
-    (version / "README.md").write_text(readme(card), encoding="utf-8")
+    write_json(version / presets.CARD, card | {"sha256": presets.checksums(version)})
+    (version / presets.README).write_text(readme(card), encoding="utf-8")
 
 
 def readme(card: dict) -> str:
@@ -147,12 +134,14 @@ def _signatures(card: dict) -> list[str]:
             "- `features`: the same `emg` -> `features` alone",
             f"- `stream`: `emg` (B, T, {channels}) volts, T >= {length} -> the same three with an axis W after B: one "
             f"decision every {card['stride']} samples, W = (T - {length}) // {card['stride']} + 1",
-            "- `about`: any array -> `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`: what clients ask"]
+            "- `about`: any array -> `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`: what clients ask",
+            *([f"- `{presets.ONNX}` answers as `serving_default`, `{presets.ONNX_STREAM}` as `stream`; both take what "
+               "they are given unchecked and at once"] if card["format"] != "savedmodel" else [])]
 
 
 def _usage(card: dict) -> list[str]:
     if card["format"] == "onnx":
-        return ["import onnxruntime", 'session = onnxruntime.InferenceSession("model.onnx")',
+        return ["import onnxruntime", f'session = onnxruntime.InferenceSession("{presets.ONNX}")',
                 'answer = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"emg": emg})))']
     return ["import tensorflow as tf  # tfkfin is not needed",
             f'serve = tf.saved_model.load("{card["name"]}/{card["version"]}").signatures["serving_default"]',

@@ -6,7 +6,7 @@
 savedmodel   the exported graph, as TF Serving runs it
 native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.models.bilstm.native`)
 xla          the same in one XLA computation; FINs without recurrence only (see `_xla`)
-onnx         model.onnx in ONNX Runtime
+onnx         model.onnx in ONNX Runtime, and stream.onnx for stretches
 
 All answer the same to 1e-5. Which is the fastest depends on the machine and on the FINs' family, so "auto" measures it.
 """
@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, log
-from tfkfin.models import shelf
-from tfkfin.models.decoder import Answers, Decoder
+from tfkfin.models import presets
+from tfkfin.models.decoder import BATCH, Answers, Decoder
 
 ENGINES = ("native", "xla", "onnx", "savedmodel")
-ONNX_FILE = "model.onnx"
 AGREE = 1e-4  # probabilities of two engines that differ by more are not of one model
 TRIALS = 9  # timed calls an engine, one window each
 
@@ -32,7 +31,8 @@ class Exported(Decoder):
     """A decoder from a model folder, answered by one of the engines; called and streamed as any `Decoder`.
 
     Args:
-        model: a model folder (its newest version), a version folder, or the name of one below ./savedmodels.
+        model: a model folder (its newest version), a version folder, or the name of one in
+            ./savedmodels.
         engine: "auto" times every engine that is there on a few windows and keeps the fastest; or one of `ENGINES`.
 
     Attributes:
@@ -46,8 +46,8 @@ class Exported(Decoder):
     def __init__(self, model: str | Path, engine: str = "auto"):
         if engine not in ("auto", *ENGINES):
             raise InputError(f"`engine` must be one of {('auto', *ENGINES)}. Received: engine={engine!r}")
-        self.version = _version(Path(model))
-        card = shelf.card(self.version)
+        self.version = presets.find(model)
+        card = presets.card(self.version)
         if card.get("kind") != "decoder":
             raise InputError(f"{self.version} holds {card.get('kind', 'something else')}, no decoder: "
                              "export a run of the stage finetune")
@@ -57,6 +57,21 @@ class Exported(Decoder):
             self.engine, self._answer = self._fastest()
         else:
             self.engine, self._answer = engine, _LOADERS[engine](self.version, self.card)
+        in_one = self.engine == "onnx" and (self.version / presets.ONNX_STREAM).is_file()
+        self._stream = _session(self.version / presets.ONNX_STREAM) if in_one else None
+
+    def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:
+        """As `Decoder.stream`; where the engine has a graph of its own for stretches, that decides."""
+        emg = np.ascontiguousarray(emg, np.float32)
+        if self._stream is None or stride not in (0, self.stride) or emg.shape[1:] != (self.channels,) \
+                or len(emg) < self.length or not np.isfinite(emg).all():
+            return super().stream(emg, stride)  # which also says what is unfit
+        count, memory, parts = (len(emg) - self.length) // self.stride + 1, self.decision.memory, []
+        for first in range(0, count, BATCH):  # memory is bounded; windows before have their say in the first decisions
+            lead, last = min(memory, first), min(first + BATCH, count) - 1
+            piece = emg[(first - lead) * self.stride : last * self.stride + self.length]
+            parts.append({name: value[0, lead:] for name, value in self._stream(piece[None]).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _fastest(self) -> tuple[str, Callable[[np.ndarray], Answers]]:
         there = {}
@@ -65,10 +80,10 @@ class Exported(Decoder):
                 there[name] = _LOADERS[name](self.version, self.card)
             except InputError as error:
                 log.debug("%s: %s", name, error)
-        windows = self._windows(TRIALS)
-        there = _agreeing(there, windows)
+        windows = noise(self, TRIALS)
+        there = _agreeing(there, windows[:1])
         if not there:
-            raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for {ONNX_FILE}")
+            raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for ONNX")
         spent = {name: [] for name in there}
         for window in windows:  # in turn, so that a busy machine disturbs all alike
             for name, answer in there.items():
@@ -80,57 +95,44 @@ class Exported(Decoder):
         log.debug("engine %s: %s", best, ", ".join(f"{n} {ms:.2f} ms" for n, ms in self.milliseconds.items()))
         return best, there[best]
 
-    def _windows(self, count: int) -> np.ndarray:
-        """Noise as large as the signal that the decoder was made for."""
-        noise = np.random.default_rng(0).standard_normal((count, self.length, self.channels))
-        return (np.asarray(self.card["mean_v"]) + np.asarray(self.card["sd_v"]) * noise).astype(np.float32)
 
-
-def _version(folder: Path) -> Path:
-    """The version folder that is meant, SavedModel or ONNX alone."""
-    for path in (folder, Path("savedmodels") / folder):
-        if any((path / name).is_file() for name in ("saved_model.pb", ONNX_FILE)):
-            return path
-        if found := shelf.saved(path):
-            return found[-1]
-    raise InputError(f"no model in {folder}: python -m tfkfin.export makes one")
+def noise(decoder: Decoder, count: int) -> np.ndarray:
+    """Windows (count, L, C) of noise as large as the signal that the decoder was made for."""
+    unit = np.random.default_rng(0).standard_normal((count, decoder.length, decoder.channels))
+    return (np.asarray(decoder.card["mean_v"]) + np.asarray(decoder.card["sd_v"]) * unit).astype(np.float32)
 
 
 def _agreeing(there: dict[str, Callable], windows: np.ndarray) -> dict[str, Callable]:
     """The engines that answer as the exported file does; each has then been called, so that none is timed cold."""
-    answers = {name: answer(windows[:1]) for name, answer in there.items()}
-    kept = [name for name in ("savedmodel", "onnx") if name in answers]
-    for name in there:
-        if name not in kept and kept:
-            apart = np.abs(answers[name]["probabilities"] - answers[kept[0]]["probabilities"]).max()
-            if not apart <= AGREE:
-                log.warning("warning: engine %s differs from %s by %.1e and is not used", name, kept[0], apart)
-                continue
-        kept.append(name)
-    return {name: there[name] for name in there if name in kept}
+    answers = {name: answer(windows)["probabilities"] for name, answer in there.items()}
+    file = "savedmodel" if "savedmodel" in answers else "onnx"
+    apart = {name: np.abs(answer - answers[file]).max() for name, answer in answers.items()}
+    for name, difference in apart.items():
+        if not difference <= AGREE:
+            log.warning("warning: engine %s differs from %s by %.1e and is not used", name, file, difference)
+    return {name: answer for name, answer in there.items() if apart[name] <= AGREE}
 
 
 def _savedmodel(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     import tensorflow as tf
 
     _needs_savedmodel(version)
-    loaded = tf.saved_model.load(str(version))
-    serve = loaded.signatures["serving_default"]
-
-    def answer(emg: np.ndarray, loaded=loaded) -> Answers:  # what is loaded lives as long as its signature is called
-        return {name: value.numpy() for name, value in serve(emg=tf.constant(emg)).items()}
-
-    return answer
+    loaded = tf.saved_model.load(str(version))  # lives as long as the lambda, and must while a signature is called
+    return lambda emg: _arrays(loaded.signatures["serving_default"](emg=tf.constant(emg)))
 
 
 def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
-    if not (version / ONNX_FILE).is_file():
-        raise InputError(f"{version} has no {ONNX_FILE}: python -m tfkfin.export --format both writes it")
+    if not (version / presets.ONNX).is_file():
+        raise InputError(f"{version} has no {presets.ONNX}: python -m tfkfin.export --format both writes it")
+    return _session(version / presets.ONNX)
+
+
+def _session(path: Path) -> Callable[[np.ndarray], Answers]:
     try:
         import onnxruntime
     except ImportError:
         raise InputError("the engine onnx needs onnxruntime: pip install 'tfkfin[edge]'") from None
-    session = onnxruntime.InferenceSession(str(version / ONNX_FILE), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda emg: dict(zip(names, session.run(None, {"emg": emg}), strict=True))
 
@@ -175,11 +177,15 @@ def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.nd
         with recurrent.engine(engine):
             return model(emg, training=False)
 
-    return lambda emg: {name: value.numpy() for name, value in run(tf.constant(emg)).items()}
+    return lambda emg: _arrays(run(tf.constant(emg)))
+
+
+def _arrays(tensors: dict) -> Answers:
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def _needs_savedmodel(version: Path) -> None:
-    if not (version / "saved_model.pb").is_file():
+    if not (version / presets.SAVED_MODEL).is_file():
         raise InputError(f"{version} holds ONNX alone: python -m tfkfin.export --format both adds the SavedModel")
 
 

@@ -4,19 +4,20 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfkfin.console import InputError, log
-from tfkfin.models import shelf
+from tfkfin.files import write_text
+from tfkfin.models import presets
 
-PARTIAL = ".partial-"  # servers and the zoo look at folders named by a number only
+PARTIAL = ".partial-"  # servers and `presets` look at folders named by a number only
 LAST = ".last_version"  # the highest number ever given, so that a deleted version's number is not given again
 
 
 def next_version(model: Path) -> int:
     """A number above every version that is, is being written, or ever was under `model`."""
-    numbers = [int(v.name) for v in shelf.versions(model)]
+    numbers = [int(v.name) for v in presets.versions(model)]
     numbers += [int(p.name.removeprefix(PARTIAL)) for p in model.glob(PARTIAL + "*")]
     if (model / LAST).is_file():
         numbers.append(int((model / LAST).read_text(encoding="utf-8")))
@@ -39,9 +40,7 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
         raise InputError(f"cannot write to {model}: {error.strerror}") from None
     try:
         yield partial, number
-        remember = model / (LAST + PARTIAL)
-        remember.write_text(f"{number}\n", encoding="utf-8")
-        os.replace(remember, model / LAST)
+        write_text(model / LAST, f"{number}\n")
         os.rename(partial, model / str(number))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -51,11 +50,9 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
 def _reserve(model: Path) -> tuple[Path, int]:
     while True:  # making the folder is what claims the number: two exports at a time get two numbers
         number = next_version(model)
-        try:
+        with suppress(FileExistsError):
             (model / f"{PARTIAL}{number}").mkdir()
             return model / f"{PARTIAL}{number}", number
-        except FileExistsError:
-            continue
 
 
 def add_to_config(model: Path) -> None:
@@ -73,6 +70,4 @@ def add_to_config(model: Path) -> None:
         return
     entry = (f'  config {{\n    name: "{model.name}"\n    base_path: "/models/{model.name}"\n'
              '    model_platform: "tensorflow"\n  }\n')
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text[:end] + entry + text[end:], encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text[:end] + entry + text[end:])

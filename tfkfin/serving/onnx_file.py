@@ -1,4 +1,4 @@
-"""ONNX: the signature `serving_default` for onnxruntime, without TensorFlow. The extra `edge` brings the converter."""
+"""ONNX: signatures for onnxruntime, without TensorFlow. The extra `edge` brings the converter."""
 
 import logging
 from collections.abc import Callable

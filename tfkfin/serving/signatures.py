@@ -20,28 +20,28 @@ BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 
 
 class Signatures:
-    """The signatures of a decoder with its network. Each part is in the graph once, for all of them."""
+    """The signatures of a decoder with its network. Each part is in the graph once, for all of them.
 
-    def __init__(self, decoder: Decoder):
+    `engine_name`: how a Bi-LSTM is computed; ONNX has operations for Keras's loop over samples ("keras") alone.
+    """
+
+    def __init__(self, decoder: Decoder, engine_name: str = "block"):
         self.decoder, self.model, self.stride = decoder, decoder.model, decoder.stride
         self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
         bank, head = self.model.get_layer("fins"), self.model.get_layer("head")
-        self.num_features = bank.output_shape[-1]
-        window = tf.TensorSpec((None, self.length, self.channels), tf.float32)
-        per_channel = tf.TensorSpec((None, self.channels, self.num_features), tf.float32)
+        per_channel = (self.channels, bank.output_shape[-1])
+        self.kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
+                      "features": (tf.float32, per_channel)}  # of one window's outputs
+        self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
+        self.stretch = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
         stock(bank)
-        self.standardise = self.model.get_layer("standardise")
-        self.fins, self.loop = once(bank, window), once(bank, window, "keras")
-        self.head = once(head, [per_channel, window])
+        self.standardise, self.fins = self.model.get_layer("standardise"), once(bank, self.window, engine_name)
+        self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window])
 
-    def edge(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `answer`, of operations that ONNX has too: Keras's loop over samples."""
-        return self.answer(emg, self.loop)
-
-    def answer(self, emg: tf.Tensor, fins_function: Callable | None = None) -> dict[str, tf.Tensor]:
+    def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
         windows = self.standardise(emg)
-        features = (fins_function or self.fins)(windows)
+        features = self.fins(windows)
         probabilities = self.head([features, windows])
         label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
         return {"probabilities": probabilities, "label": label, "features": features}
@@ -53,11 +53,8 @@ class Signatures:
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
         emg = checked(emg, (None, self.length, self.channels))
-
-        def block(first, last):
-            return {"features": self.fins(self.standardise(emg[first:last]))}
-
-        return in_blocks(tf.shape(emg)[0], block, {"features": (tf.float32, (self.channels, self.num_features))})
+        return in_blocks(tf.shape(emg)[0], lambda i, j: {"features": self.fins(self.standardise(emg[i:j]))},
+                         {"features": self.kinds["features"]})
 
     def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1, decided causally.
@@ -65,21 +62,27 @@ class Signatures:
         Window w covers the samples [w stride, w stride + L). Probabilities are voted, a rejected label is -1.
         """
         emg = checked(emg, (None, None, self.channels))
-        batch, samples = tf.unstack(tf.shape(emg)[:2])
-        enough = tf.debugging.Assert(samples >= self.length, [
-            f"emg must hold at least {self.length} samples, one window. Received:", samples])
+        enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
+            f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
-            flat, samples = tf.reshape(emg, (-1, self.channels)), tf.identity(samples)  # (B·T, C)
+            return self._streamed(tf.identity(emg), self._in_blocks)
+
+    def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
+        return self._streamed(emg, lambda count, cut: self.answer(cut(0, count)))
+
+    def _streamed(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
+        batch, samples = tf.unstack(tf.shape(emg)[:2])
         windows = (samples - self.length) // self.stride + 1
+        flat = tf.reshape(emg, (-1, self.channels))  # (B·T, C)
 
         def cut(first, last):
             index = tf.range(first, last)
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = self._in_blocks(batch * windows, cut)
         answers = {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0))
-                   for name, v in answers.items()}
+                   for name, v in answered(batch * windows, cut).items()}
         return answers | self._decided(answers["probabilities"], windows)
 
     def _decided(self, probabilities: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -103,9 +106,7 @@ class Signatures:
                 "movements": tf.constant(self.movements, tf.int64)}
 
     def _in_blocks(self, count: tf.Tensor, cut: Callable) -> dict[str, tf.Tensor]:
-        kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
-                 "features": (tf.float32, (self.channels, self.num_features))}
-        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), kinds)
+        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), self.kinds)
 
 
 def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
@@ -130,10 +131,6 @@ def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
     return tf.function(call, input_signature=[spec], autograph=False)
 
 
-def _lstms(bank: keras.Model) -> list[BiLSTM]:
-    return [layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)]
-
-
 def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
     """Concatenates `answer(first, last)` over blocks of `size` in [0, count).
 
@@ -154,22 +151,21 @@ def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size:
 
 def stock(bank: keras.Model) -> None:
     """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
-    for layer in _lstms(bank):
+    for layer in (layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)):
         for lstm in layer.stack:
             lstm.use_cudnn = False
 
 
 def save_decoder(made: Signatures, folder: Path) -> None:
     """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`, `about`."""
-    window = tf.TensorSpec((None, made.length, made.channels), tf.float32, name="emg")
-    stretch = tf.TensorSpec((None, None, made.channels), tf.float32, name="emg")
-    _save(made.model, folder, {"serving_default": (made.serve, window), "features": (made.features, window),
-                               "stream": (made.stream, stretch),
+    _save(made.model, folder, {"serving_default": (made.serve, made.window), "features": (made.features, made.window),
+                               "stream": (made.stream, made.stretch),
                                "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
 def open_bank(bank: keras.Model) -> Callable:
     """A FIN bank as a function of windows (B, L, C), any C, which it checks -> {"features": (B, C, F)}."""
+    stock(bank)
     length = bank.input_shape[1]
     one = once(fins.bank(fins.fins_of(bank), 1), tf.TensorSpec((None, length, 1), tf.float32))
     depth = bank.output_shape[-1]

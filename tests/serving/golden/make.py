@@ -6,6 +6,7 @@ Every later version of tfkfin, TensorFlow and Keras must load them and answer wh
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -14,14 +15,12 @@ import tensorflow as tf
 
 from tfkfin import __version__
 from tfkfin.models import fins as fin
-from tfkfin.models import presets
-from tfkfin.models.decoder import FILE, Decoder, network
+from tfkfin.models.decoder import Decoder, network
 from tfkfin.models.heads import new
 from tfkfin.recipe import Classifier
-from tfkfin.serving import bundle, card, signatures
+from tfkfin.serving import version
 
 HERE = Path(__file__).parent
-KEPT = Path("assets.extra", FILE)
 LENGTH, CHANNELS, STRIDE, MOVEMENTS, FEATURES = 60, 4, 10, (1, 2, 5), ("ENT", "RMS")
 MEAN, SD = np.linspace(-1e-6, 1e-6, CHANNELS), np.linspace(1e-5, 3e-5, CHANNELS)
 
@@ -54,12 +53,11 @@ def about(name: str, version: int, kind: str) -> dict:
             "scores": {"protocol": "none", "fin": {}}, "limits": ["Random weights."]}
 
 
-def write(made: bundle.Bundle) -> tf.types.experimental.GenericFunction:
-    folder = HERE / made.about["name"] / str(made.about["version"])
+def write(fill: Callable, model: Decoder | keras.Model, card: dict) -> tf.types.experimental.GenericFunction:
+    folder = HERE / card["name"] / str(card["version"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    made.save(folder, made.about["name"])
-    card.write(folder, made.about)
+    fill(folder, model, card)
     return tf.saved_model.load(str(folder)).signatures
 
 
@@ -70,17 +68,14 @@ def main() -> None:
     swell = np.sin(np.linspace(0, 9, 3 * LENGTH + 7))[:, None]
     stretch = (MEAN + 2 * SD * swell * np.random.standard_normal((2, 3 * LENGTH + 7, CHANNELS))).astype("f")
     answers = {"emg": emg, "stretch": stretch}
-    for version, family in ((1, "bilstm"), (2, "conv")):
-        said = about("decoder", version, "decoder")
-        made = decoder(family, standardised, said)
-        served = write(bundle.Bundle(lambda folder, d=made: signatures.save_decoder(signatures.Signatures(d), folder),
-                                     [("serving_default", emg[:1])], (), said, made.model, KEPT))
+    for number, family in ((1, "bilstm"), (2, "conv")):
+        said = about("decoder", number, "decoder")
+        served = write(version.write_decoder, decoder(family, standardised, said), said)
         for name, batch in (("serving_default", emg), ("stream", stretch)):
             for key, value in served[name](emg=tf.constant(batch)).items():
-                answers[f"{version}/{name}/{key}"] = value.numpy()
+                answers[f"{number}/{name}/{key}"] = value.numpy()
     one = fin.bank(fin.fins_of(bank("bilstm")), 1)
-    served = write(bundle.Bundle(lambda folder: signatures.save_fins(one, folder), [("serving_default", emg[:1])], (),
-                                 about("fins", 1, "fins"), one, presets.KERAS_FILE))
+    served = write(version.write_fins, one, about("fins", 1, "fins"))
     answers["standardised"] = standardised
     answers["fins"] = served["serving_default"](emg=tf.constant(standardised))["features"].numpy()
     np.savez_compressed(HERE / "answers.npz", **answers)

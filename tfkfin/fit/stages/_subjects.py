@@ -9,7 +9,7 @@ import numpy as np
 from tfkfin.console import log
 from tfkfin.fit import board
 from tfkfin.fit.run import Run
-from tfkfin.fit.scores import score
+from tfkfin.fit.scores import mean_imitation, score, spread
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
 
@@ -29,11 +29,15 @@ def unfinished(run: Run, stage: str) -> Iterable[Subject]:
     return run.dataset.subjects(left, memory=decision(run).memory)
 
 
-def finish(run: Run, stage: str, test: Subject, labels: np.ndarray, more: dict, began: float) -> None:
-    """Keeps a subject's scores from the labels (N,) that its test windows were given."""
-    scores = score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
-    log.info("%s S%d: accuracy %.1f %%", stage, test.number, 100 * scores["accuracy"])
-    run.finish(stage, scores | {"seconds": time.monotonic() - began} | more, f"S{test.number}")
+def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:
+    """A subject's scores from the labels (N,) that its test windows were given."""
+    return score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
+
+
+def finish(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
+    """Keeps a subject's scores: the stage is done with it."""
+    log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
+    run.finish(stage, scores | {"seconds": time.monotonic() - began}, f"S{subject}")
 
 
 def accuracies(run: Run, stage: str) -> dict:
@@ -48,17 +52,10 @@ def accuracies(run: Run, stage: str) -> dict:
         summary["classifier"] = summary["accuracy"]
         summary["svm"] = spread({s: one["svm"] for s, one in every.items()})
     else:
-        names = run.recipe.features.names
-        summary["fin_finetuned"] = {n: {k: float(np.mean([one["fin_finetuned"][n][k] for one in every.values()]))
-                                        for k in ("r2", "paper_r2", "paper_map")} for n in names}
+        summary["fin_finetuned"] = mean_imitation([one["fin_finetuned"] for one in every.values()])
     with board.Board(run.board(stage)) as shown:
         what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
         figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows")
         shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
         shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
     return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}
-
-
-def spread(values: dict[int, float]) -> dict:
-    return {"mean": float(np.mean(list(values.values()))), "std": float(np.std(list(values.values()))),
-            "per_subject": {str(s): v for s, v in values.items()}}

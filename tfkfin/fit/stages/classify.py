@@ -40,7 +40,7 @@ def classify(run: Run) -> dict:
         with board.Board(run.board(f"classify/S{subject.number}")) as shown:
             for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
                 shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
-        _subjects.finish(run, "classify", parts[1], labels, {"svm": svm}, began)
+        _subjects.finish(run, "classify", subject.number, _subjects.scores(run, parts[1], labels) | {"svm": svm}, began)
     return _subjects.accuracies(run, "classify")
 
 

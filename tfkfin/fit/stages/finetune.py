@@ -56,23 +56,26 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
         trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
         test, true, _ = examples("test")
         answers = outputs(test)
-        scores = metrics.imitation(true, answers["features"], names)
-        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.finetune.epochs)
+        fin = metrics.imitation(true, answers["features"], names)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
     labels, _ = decided(test, lambda part: answers["probabilities"] if part is test else outputs(part)["probabilities"],
                         _subjects.decision(run), dataset.movements, dataset.stride)
-    Decoder(_card(run, subject), trainer.network).save(_subjects.folder(run, "finetune", subject.number))
-    _subjects.finish(run, "finetune", test, labels, {"fin_finetuned": scores}, began)
+    scores = _subjects.scores(run, test, labels) | {"fin_finetuned": fin}
+    card = _card(run, subject) | {"parameters": trainer.network.count_params(),
+                                  "scores": {"accuracy": scores["accuracy"], "fin": fin}}
+    Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
+    _subjects.finish(run, "finetune", subject.number, scores, began)
 
 
 def _card(run: Run, subject: Subject) -> dict:
-    """What a decoder has to know of itself to decode; exporting adds what people want to know."""
+    """What a decoder has to know of itself to decode, and which recipe made it."""
     dataset, recipe = run.dataset, run.recipe
-    return {"kind": "decoder", "subject": subject.number, "movements": list(dataset.movements),
-            "channels": dataset.channels, "rate_hz": dataset.rate_hz, "length": dataset.length,
-            "stride": dataset.stride, "features": list(recipe.features.names), "family": recipe.fin.family,
-            "head": recipe.classifier.kind, "synthetic": dataset.synthetic,
-            "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
-            "mean_v": [float(v) for v in subject.mean], "sd_v": [float(v) for v in subject.sd]}
+    return run.card() | {
+        "kind": "decoder", "subject": subject.number, "movements": list(dataset.movements),
+        "channels": dataset.channels, "stride": dataset.stride, "stride_ms": recipe.window.stride_ms,
+        "head": recipe.classifier.kind, "synthetic": dataset.synthetic,
+        "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
+        "mean_v": [float(v) for v in subject.mean], "sd_v": [float(v) for v in subject.sd]}
 
 
 def load(run: Run, subject: int) -> Decoder:

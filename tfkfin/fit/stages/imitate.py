@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.console import log
+from tfkfin.files import replacing, write_json
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
@@ -58,6 +59,10 @@ def imitate(run: Run) -> dict:
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, options.epochs)
         figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
         shown.figure("imitated against true", figure, options.epochs, run.folder / "plots" / "imitation.png")
+    with replacing(folder / presets.FINS_FILE.name) as partial:
+        _on_one_channel(run, bank).save(partial)
+    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
+                                                    "scores": {"fin": scores}})
     return {"fin": scores}
 
 
@@ -73,6 +78,19 @@ def _improve(bank: keras.Model, predict, loss, kept: tuple, state: dict, best) -
     else:
         state["stale"].assign_add(1)
     return value
+
+
+def _on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
+    """The FINs to start from and to export, in float32 whatever they were trained in."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        options = run.recipe.fin.model_copy(update={"pretrained": ""})
+        one = presets.new_bank(options, run.recipe.features.names, run.length, 1)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    one.set_weights(bank.get_weights())
+    return one
 
 
 class _Windows:

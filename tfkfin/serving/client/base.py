@@ -5,15 +5,14 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from tfkfin.console import InputError
-
-RETRIED = ("UNAVAILABLE",)  # the server is not there, or not yet: the request was not carried out
 
 
 class ServingError(InputError):
@@ -79,7 +78,6 @@ class Client(abc.ABC):
     timeout_s: float = 10.0
     retries: int = 5
     backoff_s: float = 0.1
-    _known: dict = field(default_factory=dict, repr=False)
 
     @abc.abstractmethod
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
@@ -125,11 +123,16 @@ class Client(abc.ABC):
 
         None for a model that an older tfkfin exported, which says nothing.
         """
-        if "about" not in self._known:
-            there = "about" in self.metadata()
-            nothing = np.zeros(1, np.float32)
-            self._known["about"] = self._retrying(lambda s: self._predict(nothing, "about", s)) if there else None
-        return self._known["about"]
+        return self._about
+
+    @cached_property
+    def _about(self) -> dict[str, np.ndarray] | None:
+        nothing = np.zeros(1, np.float32)
+        return self._retrying(lambda s: self._predict(nothing, "about", s)) if "about" in self._signatures else None
+
+    @cached_property
+    def _signatures(self) -> dict:
+        return self.metadata()
 
     def metadata(self) -> dict[str, dict[str, dict[str, tuple]]]:
         """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an open axis is -1."""
@@ -140,9 +143,7 @@ class Client(abc.ABC):
 
     def window_length(self) -> int:
         """Samples a window L, from the model's metadata."""
-        if "length" not in self._known:
-            self._known["length"] = self.metadata()["serving_default"]["inputs"]["emg"][1][1]
-        return self._known["length"]
+        return self._signatures["serving_default"]["inputs"]["emg"][1][1]
 
     def status(self) -> list[dict[str, Any]]:
         """[{"version": 1, "state": "AVAILABLE", "error": ""}], of every version the server knows or the chosen one."""
@@ -157,13 +158,11 @@ class Client(abc.ABC):
             except ServingError as error:
                 pause = self.backoff_s * 2**number * random.uniform(0.5, 1.0)
                 last = number == self.retries or time.monotonic() + pause >= end
-                if error.code not in RETRIED or last:
+                if error.code != "UNAVAILABLE" or last:  # only that says that the request was not carried out
                     raise
             time.sleep(pause)
 
 
 def _tensor(info: dict) -> tuple[str, tuple[int, ...] | None]:
-    shape = info.get("tensor_shape", {})
-    if shape.get("unknown_rank"):
-        return info["dtype"].removeprefix("DT_").lower(), None
-    return info["dtype"].removeprefix("DT_").lower(), tuple(int(d.get("size", 0)) for d in shape.get("dim", []))
+    shape, kind = info.get("tensor_shape", {}), info["dtype"].removeprefix("DT_").lower()
+    return kind, None if shape.get("unknown_rank") else tuple(int(d.get("size", 0)) for d in shape.get("dim", []))

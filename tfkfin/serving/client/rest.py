@@ -32,15 +32,10 @@ class RestClient(Client):
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
         body = json.dumps({"signature_name": signature, "inputs": {"emg": emg.tolist()}})
         outputs = self._call("POST", ":predict", seconds, body)["outputs"]
-        kinds = self._outputs(signature)
+        kinds = self._signatures[signature]["outputs"]
         if not isinstance(outputs, dict):  # of a single output the server leaves the name out
             outputs = {next(iter(kinds)): outputs}
         return {name: np.asarray(values, DTYPES[kinds[name][0]]) for name, values in outputs.items()}
-
-    def _outputs(self, signature: str) -> dict[str, tuple]:
-        if signature not in self._known:
-            self._known[signature] = self.metadata()[signature]["outputs"]
-        return self._known[signature]
 
     def _metadata(self, seconds: float) -> dict:
         return self._call("GET", "/metadata", seconds)["metadata"]["signature_def"]["signature_def"]

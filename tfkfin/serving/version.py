@@ -1,0 +1,50 @@
+"""Everything of one version folder: SavedModel or ONNX or both, the Keras model to start from, requests, the card."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.models import fins, presets
+from tfkfin.models.decoder import FILE, Decoder
+from tfkfin.serving import card, onnx_file, signatures, warmup
+from tfkfin.serving.engines import noise
+
+
+def write_decoder(folder: Path, decoder: Decoder, about: dict) -> None:
+    """Fills a version folder with a decoder, volts in.
+
+    Args:
+        folder: empty.
+        about: the version's card, with its `name`, and `format`: "savedmodel", "onnx" or "both".
+    """
+    if about["format"] != "onnx":
+        signatures.save_decoder(signatures.Signatures(decoder), folder)
+        _add(folder, decoder.model, Path("assets.extra", FILE), about["name"], noise(decoder, 1),
+             ("serving_default", "features", "stream"))
+    if about["format"] != "savedmodel":
+        made = signatures.Signatures(decoder, "keras")
+        onnx_file.save(made.answer, made.window, folder / presets.ONNX)
+        onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
+    card.write(folder, about)
+
+
+def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
+    """Fills a version folder with FINs alone, standardised windows of any channels in; arguments as above."""
+    length = bank.input_shape[1]
+    if about["format"] != "onnx":
+        signatures.save_fins(bank, folder)
+        emg = np.random.default_rng(0).standard_normal((1, length, 12))
+        _add(folder, bank, presets.FINS_FILE, about["name"], emg, ("serving_default", "features"))
+    if about["format"] != "savedmodel":
+        per_channel = [fins.PerChannel(model) for model in fins.fins_of(bank)]
+        onnx_file.save(lambda emg: {"features": tf.concat([layer(emg, training=False) for layer in per_channel], -1)},
+                       tf.TensorSpec((None, length, None), tf.float32, name="emg"), folder / presets.ONNX)
+    card.write(folder, about)
+
+
+def _add(folder: Path, model: keras.Model, kept_as: Path, name: str, emg: np.ndarray, asked: tuple[str, ...]) -> None:
+    """Adds the Keras model, and what a server asks each signature before it is ready."""
+    warmup.write(folder, name, [(signature, emg.astype(np.float32)) for signature in asked])
+    model.save(folder / kept_as)
