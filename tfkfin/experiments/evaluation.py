@@ -2,6 +2,7 @@
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -49,7 +50,8 @@ class Evaluation:
     """
 
     def __init__(self, run: Run, seeds: int = 1, max_test_windows: int = 0):
-        """
+        """`seeds`: how many.
+
         Raises:
             InputError: the folder's fits were tested on other windows.
         """
@@ -130,10 +132,8 @@ class Evaluation:
 
     def fits(self, models: Iterable[str], settings: Iterable[Setting] = (FULL,)) -> list[Fit]:
         """One a subject, setting, model and, where chance plays a part, seed."""
-        models, settings = tuple(models), tuple(settings)
-        every = (self.fit(model, subject, seed, setting) for subject in self.subjects for setting in settings
-                 for model in models for seed in self.seeds)
-        return list(dict.fromkeys(every))
+        every = itertools.product(self.subjects, settings, models, self.seeds)
+        return list(dict.fromkeys(self.fit(model, subject, seed, setting) for subject, setting, model, seed in every))
 
     def values(self, model: str, setting: Setting = FULL, key: str | Callable[[Fit], float] = "accuracy") -> dict:
         """(subject, seed) -> a score of a model's finished fits, or what a function makes of each fit."""

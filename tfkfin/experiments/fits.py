@@ -57,9 +57,10 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
         work: fit -> (scores, arrays).
         title: of the lines that say how far it is; none without.
     """
-    fits = list(fits)
-    todo = sorted((fit for fit in fits if ledger.get(fit.key) is None), key=lambda f: (f.subject, fits.index(f)))
-    began = time.monotonic()
+    fits, began = list(fits), time.monotonic()
+    todo = sorted((fit for fit in fits if ledger.get(fit.key) is None), key=lambda fit: fit.subject)
+    if title:
+        log.info("%s: %d of %d fits to do", title, len(todo), len(fits))
     for i, fit in enumerate(todo, 1):
         if (scores := ledger.get(fit.key)) is None:  # another fit may have needed it
             since = time.monotonic()

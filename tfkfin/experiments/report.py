@@ -1,6 +1,7 @@
 """A report: text, tables and plots of each experiment, written as Markdown and as one self-contained HTML file."""
 
 import base64
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import jinja2
 DPI = 150  # of the plots
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
     """Rows of text under column titles, one of which is the paper's; `papers=False`: the paper has none of it.
 
@@ -29,21 +30,21 @@ class Table:
             raise ValueError(f"`columns` must have the paper's. Received: columns={list(self.columns)}")
         if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
             raise ValueError(f"`rows` must have {len(self.columns)} entries. Received: {wrong[0]}")
-        at = list(self.columns).index("subjects") if "subjects" in self.columns else None
-        if at is not None and len(said := {row[at] for row in self.rows}) == 1:
-            columns, *rows = ([*row[:at], *row[at + 1 :]] for row in (self.columns, *self.rows))
-            for name, value in {"columns": columns, "rows": rows,
-                                "note": f"Subjects: {said.pop()}. {self.note}".strip()}.items():
-                object.__setattr__(self, name, value)
+        said = {row[at] for row in self.rows for at in self._at}
+        if len(said) == 1:
+            (at,) = self._at
+            self.columns, *self.rows = ([*row[:at], *row[at + 1 :]] for row in (self.columns, *self.rows))
+            self.note = f"Subjects: {said.pop()}. {self.note}".strip()
+
+    @property
+    def _at(self) -> list[int]:
+        """Where the column "subjects" is, if it is."""
+        return [i for i, title in enumerate(self.columns) if title == "subjects"]
 
     @property
     def groups(self) -> list[list[Sequence[str]]]:
         """The rows, parted where the column "subjects" changes."""
-        at = list(self.columns).index("subjects") if "subjects" in self.columns else None
-        found = {}
-        for row in self.rows:
-            found.setdefault(at is not None and row[at], []).append(row)
-        return list(found.values())
+        return [list(rows) for _, rows in itertools.groupby(self.rows, lambda row: [row[at] for at in self._at])]
 
     @property
     def classes(self) -> list[str]:
