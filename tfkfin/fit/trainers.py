@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.models import decoder, heads, presets
+from tfkfin.models import decoder, heads, presets, streaming
 from tfkfin.models.layers import SignalAugment
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
@@ -74,10 +74,12 @@ class SolvedHead:
     """In place of `HeadTrainer` for heads that are solved in closed form."""
 
     def __init__(self, run: Run):
-        self.head, self.kind, self.length = new_head(run), heads.kind(run.recipe.classifier.kind), run.length
+        self.head, self.kind = new_head(run), heads.kind(run.recipe.classifier.kind)
         self.model = self.head.get_layer("classifier")
-        describer = heads.describer(self.head)
-        self._describe = describer and training.Predictor(describer)
+        self._describe = None
+        if heads.describer(self.head) is not None:
+            self._describe = streaming.OverRecording(lambda stride, xla: streaming.stream_described(self.head, stride),
+                                                     run.length, run.dataset.channels, True)
         self._predict = training.Predictor(self.model)
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
@@ -91,9 +93,7 @@ class SolvedHead:
     def _seen(self, part: Subject, features: np.ndarray) -> list[np.ndarray]:
         if self._describe is None:
             return [features]
-        nothing = np.zeros(len(part.windows), np.int64)
-        return [features, self._describe(batches.of_subject(part, nothing, nothing, self.length, 256,
-                                                            standardised=True))]
+        return [features, self._describe(part.standardised(), part.windows.starts)]
 
 
 class TwoRates(keras.Model):
@@ -154,6 +154,11 @@ class JointTrainer:
                            loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
+        self._over = streaming.over_recording(self.network)
+
+    def answers(self, part: Subject) -> dict[str, np.ndarray]:
+        """The network's outputs for a subject's windows, (N, ...) each; streamed where the FINs can."""
+        return self._over(part.emg, part.windows.starts)
 
     def standardise(self, part: Subject) -> None:
         """Lets the network standardise by a subject's statistics."""
