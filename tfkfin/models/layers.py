@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.models.sliding import window_sums
+from tfkfin.models.sliding import samples_at, size, window_sums, windows_in
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
@@ -178,19 +178,19 @@ class Correlations(layers.Layer):
 
         Products are taken once a sample; a window's terms never reach beyond it.
         """
-        def total(terms, reach):
-            return fold(window_sums(terms, length - reach, stride, lambda rows: ops.sum(rows, axis=2)))
-
-        def fold(sums):  # (B, W, ...) -> (B·W, ...)
-            return ops.reshape(sums, (-1, *sums.shape[2:]))
-
-        def between(terms, reach):
-            return fold(window_sums(terms, length - reach, stride,
-                                    lambda rows: ops.matmul(ops.swapaxes(rows, 2, 3), rows)))
-
-        lagged = [total(x[:, lag:] * x[:, :-lag], lag) for lag in self.lags]
-        products = [between(x, 0), between(x[:, 1:] - x[:, :-1], 1)]
-        z = self._of_sums(total(ops.square(x), 0), lagged, products)
+        count, reach = windows_in(size(x, 1), length, stride), max(self.lags, default=0)
+        inner = size(x, 1) - reach
+        lags = (0, *self.lags)
+        # terms up to `reach` before a window's end by blocks; of the last ones, those that end inside the window
+        terms = ops.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)  # (B, T - reach, C, lags)
+        sums = window_sums(terms, count, length - reach, stride)
+        if reach:
+            last = samples_at(x, count, length - reach, reach, stride)  # (B, W, reach, C)
+            sums += ops.stack([ops.sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
+        products = [window_sums(y, count, length - i, stride, lambda rows: ops.matmul(ops.swapaxes(rows, 2, 3), rows))
+                    for i, y in enumerate((x, x[:, 1:] - x[:, :-1]))]  # (B, W, C, C)
+        power, *lagged = ops.unstack(ops.reshape(sums, (-1, *sums.shape[2:])), axis=-1)
+        z = self._of_sums(power, lagged, [ops.reshape(p, (-1, *p.shape[2:])) for p in products])
         return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
 
     def _of_sums(self, power, lagged, products):

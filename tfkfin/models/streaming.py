@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.models.fins import fins_of
-from tfkfin.models.sliding import cut, window_sums, windows_in
+from tfkfin.models.sliding import cut, samples_at, size, window_sums, windows_in
 
 PIECE = 256  # windows that are worked on at a time
 SHORT = 32  # windows of a piece where a run is shorter
@@ -99,71 +99,77 @@ def _of_each(x: tf.Tensor, function: Callable, axes: int = 2) -> tf.Tensor:
 def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool) -> tf.Tensor:
     """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
     first, *pointwise = zip(*filters, strict=True)
-    weights = [tf.stack([tf.convert_to_tensor(layer.kernel)[:, 0] for layer in first], 1)]  # (taps, f, D)
-    weights += [tf.stack([tf.convert_to_tensor(layer.kernel)[0] for layer in layers]) for layers in pointwise]
-    biases = [tf.stack([tf.convert_to_tensor(layer.bias) for layer in layers]) for layers in (first, *pointwise)]
-    activations = [layer.activation for layer in filters[0]]
-    taps = first[0].kernel_size[0]
+    taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
     before, behind = (taps - 1) // 2, taps // 2  # samples that a filter sees before and behind its own
+    count = windows_in(size(x, 1), length, stride)
+    # a stride more: blocks are whole then
+    padded = tf.pad(tf.stop_gradient(x), [[0, 0], [before, behind + (stride if length % stride else 0)], [0, 0]])
+    heads = samples_at(padded, count, 0, 2 * before + behind, stride)  # (B, W, rows, C)
+    tails = samples_at(padded, count, length - behind, before + 2 * behind, stride)
+
+    def sums(kernels, biases):
+        def answers(samples, axis):
+            y = _taps(samples, kernels[0], axis, xla) + tf.reshape(biases[0], (-1,))
+            y = activations[0](y)
+            if pointwise:
+                y = tf.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
+            for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
+                y = activation(tf.einsum("...fd,fde->...fe", y, kernel) + bias)
+            return y
+
+        def edge(samples, unseen):
+            """What filters answer where a window has zeros for neighbours, less what they do where it has not."""
+            seen = np.ones((samples.shape[2], 1), np.float32)
+            seen[unseen] = 0
+            return tf.reduce_sum(answers(samples * seen, 2) - answers(samples, 2), axis=2)
+
+        total = window_sums(answers(padded, 1), count, length, stride)
+        if before:
+            total += edge(heads, slice(before))
+        if behind:
+            total += edge(tails, slice(-behind, None))
+        return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
 
     @tf.custom_gradient
-    def sums(near, *values):
-        """Filters of neighbourhoods (B, n, R, C, taps), added up over R -> (B, n, C, f, D)."""
-        def forward(values, broadcast):
-            kernels, shifts = values[: len(activations)], values[len(activations):]
-            y = _neighbours(near, kernels[0], broadcast) + shifts[0]
-            for i, activation in enumerate(activations):
-                y = activation(y if not i else tf.einsum("bnrcfd,fde->bnrcfe", y, kernels[i]) + shifts[i])
-            return tf.reduce_sum(y, axis=2)
+    def of_weights(*weights):
+        def total(weights):
+            return sums(weights[: len(activations)], weights[len(activations) :])
 
-        def gradient(upstream):  # filtered anew: what the filters answered is a hundred times the samples
+        def gradient(upstream):  # anew: what filters answer is a hundred times the samples, too much to keep
             with tf.GradientTape() as tape:
-                tape.watch(values)
-                again = forward(values, xla)
-            return None, *tape.gradient(again, values, upstream)
+                tape.watch(weights)
+                answer = total(weights)
+            return tape.gradient(answer, weights, upstream)
 
-        return forward(values, xla), gradient
+        return total(weights), gradient
 
-    def total(near):
-        return sums(near, *weights, *biases)
-
-    def edge(offset, rows, unseen):
-        """What the filters answer at a window's edge, where the samples `unseen` are 0, less what they do without."""
-        near = tf.stack([padded[:, i : i + (count - 1) * stride + 1 : stride]
-                         for i in range(offset, offset + rows + taps - 1)], axis=2)  # (B, W, rows + taps - 1, C)
-        seen = np.ones((rows + taps - 1, 1), np.float32)
-        seen[unseen] = 0
-        return total(_near(near * seen, taps)) - total(_near(near, taps))
-
-    count = windows_in(x.shape[1] or tf.shape(x)[1], length, stride)
-    padded = tf.pad(tf.stop_gradient(x), [[0, 0], [before, behind], [0, 0]])
-    answer = window_sums(_near(padded[:, None], taps)[:, 0], length, stride, total)
-    if before:
-        answer += edge(0, before, slice(before))
-    if behind:
-        answer += edge(length - behind, behind, slice(-behind, None))
-    return answer / length
+    kernels = [tf.concat([tf.convert_to_tensor(layer.kernel)[:, 0] for layer in first], 1)]  # (taps, f D)
+    kernels += [tf.stack([tf.convert_to_tensor(layer.kernel)[0] for layer in layers]) for layers in pointwise]
+    biases = [tf.stack([tf.convert_to_tensor(layer.bias) for layer in layers]) for layers in (first, *pointwise)]
+    return of_weights(*kernels, *biases) / length
 
 
-def _near(x: tf.Tensor, taps: int) -> tf.Tensor:
-    """Each sample with its neighbours: (B, n, R + taps - 1, C) -> (B, n, R, C, taps)."""
-    rows = (x.shape[2] or tf.shape(x)[2]) - taps + 1
-    return tf.stack([x[:, :, i : i + rows] for i in range(taps)], axis=-1)
+def _shape(x: tf.Tensor) -> list:
+    return [size(x, axis) for axis in range(len(x.shape))]
 
 
-def _neighbours(near: tf.Tensor, kernel: tf.Tensor, broadcast: bool) -> tf.Tensor:
-    """Neighbourhoods (B, n, R, C, taps) by a kernel (taps, f, D) -> (B, n, R, C, f, D).
+def _taps(x: tf.Tensor, kernel: tf.Tensor, axis: int, xla: bool) -> tf.Tensor:
+    """A filter along an axis: (..., T, ..., C) by a kernel (taps, D) -> (..., T - taps + 1, ..., C, D).
 
-    `broadcast`: XLA fuses products and sums with what follows, so that nothing of this size is ever stored. The
-    gradient is one product of matrices in any case.
+    For XLA as a sum of products, which it fuses with what follows, so that nothing of this size is ever stored; its
+    gradient is one product of matrices all the same.
     """
-    if not broadcast:
-        return tf.einsum("bnrct,tfd->bnrcfd", near, kernel)
+    taps = kernel.shape[0]
+    rows = size(x, axis) - taps + 1
+    near = tf.stack([x[(slice(None),) * axis + (slice(i, i + rows),)] for i in range(taps)], axis=-1)
+    if not xla:
+        return tf.matmul(near, kernel)
 
     @tf.custom_gradient
     def fused(kernel):
-        y = sum(near[..., i, None, None] * kernel[i] for i in range(kernel.shape[0]))
-        return y, lambda upstream: tf.einsum("bnrct,bnrcfd->tfd", near, upstream)
+        y = sum(near[..., i, None] * kernel[i] for i in range(taps))
+        return y, lambda upstream: tf.matmul(tf.reshape(near, (-1, taps)), tf.reshape(upstream, (-1, y.shape[-1])),
+                                             transpose_a=True)
 
     return fused(kernel)
 
@@ -185,7 +191,7 @@ def stream_network(network: keras.Model, stride: int, xla: bool = False) -> Call
         seen = [features] if describe is None else [features, describe(x)]
         folded = [tf.reshape(part, (-1, *part.shape[2:])) for part in seen]
         probabilities = head.get_layer("classifier")(folded if len(folded) > 1 else folded[0], training=False)
-        shape = (tf.shape(x)[0], windows_in(x.shape[1] or tf.shape(x)[1], length, stride), probabilities.shape[-1])
+        shape = (tf.shape(x)[0], windows_in(size(x, 1), length, stride), probabilities.shape[-1])
         return {"probabilities": tf.reshape(probabilities, shape), "features": features}
 
     return answer
@@ -219,12 +225,12 @@ class OverRecording:
         """emg (T, C) float32 and the first samples of windows (N,), in any order, N > 0 -> outputs (N, ...)."""
         starts, outputs = np.asarray(starts), None
         stride, runs = runs_of(starts)
-        for size, pieces in self._pieces(runs, len(starts)).items():
-            rows = max(1, (PIECE if self.streams else CUT) // size)
+        for windows, pieces in self._pieces(runs, len(starts)).items():
+            rows = max(1, (PIECE if self.streams else CUT) // windows)
             for i in range(0, len(pieces), rows):
                 chosen = pieces[i : i + rows]
                 begins = [starts[first] for first, _ in chosen]
-                answer = self._answer(emg, begins, rows if self.streams else len(chosen), size, stride)
+                answer = self._answer(emg, begins, rows if self.streams else len(chosen), windows, stride)
                 if outputs is None:
                     outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[2:]), a.dtype), answer)
                 for row, (first, count) in enumerate(chosen):
@@ -246,17 +252,17 @@ class OverRecording:
                 found.setdefault(SHORT, []).extend((i, min(SHORT, high - i)) for i in range(whole, high, SHORT))
         return found
 
-    def _answer(self, emg: np.ndarray, begins: list[int], rows: int, size: int, stride: int):
-        samples = (size - 1) * stride + self.length
+    def _answer(self, emg: np.ndarray, begins: list[int], rows: int, windows: int, stride: int):
+        samples = (windows - 1) * stride + self.length
         x = np.zeros((rows, samples, self.channels), np.float32)  # always as many rows: a shape is a compilation
         for row, begin in enumerate(begins):
             part = emg[begin : begin + samples]
             x[row, : len(part)] = part
-        if (size, stride) not in self._functions:
-            self._functions[size, stride] = tf.function(
+        if (windows, stride) not in self._functions:
+            self._functions[windows, stride] = tf.function(
                 self.make(stride, self.streams), jit_compile=self.streams, autograph=False,
                 input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32)])
-        return tf.nest.map_structure(lambda t: t.numpy(), self._functions[size, stride](tf.constant(x)))
+        return tf.nest.map_structure(lambda t: t.numpy(), self._functions[windows, stride](tf.constant(x)))
 
 
 def over_recording(network: keras.Model) -> OverRecording:
