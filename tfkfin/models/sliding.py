@@ -1,8 +1,14 @@
 """Sums over windows that overlap: each term is added once to the sum of its block, each window is a few blocks."""
 
 from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
+
+
+def jitted(compiled: bool) -> Callable[[Callable], Callable]:
+    """Compiles a function by XLA, or leaves it as it is."""
+    return partial(tf.function, jit_compile=True, autograph=False) if compiled else lambda function: function
 
 
 def size(x: tf.Tensor, axis: int):

@@ -2,21 +2,22 @@
 
 Windows of 600 samples every 20 share 97 % of their samples. A FIN that is filters of a few neighbouring samples, their
 mean over the window and a small network after it need not filter a sample again for each of the 30 windows that hold
-it: the mean is a sum of block sums. Every window counts as padded with zeros, as the FIN sees it, so what the filters
-answer at its first and last samples is corrected. Nothing is saved for it: the weights are the FIN's own.
+it: the mean is a sum of block sums. The FIN pads every window with zeros, so for its first and last samples filters
+are computed window by window. Nothing is saved for it: the weights are the FIN's own.
 
 All here are TensorFlow functions of stretches (B, T, C) or run such functions over recordings.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkfin.models.fins import fins_of
-from tfkfin.models.sliding import cut, samples_at, size, window_sums, windows_in
+from tfkfin.models.sliding import cut, jitted, samples_at, size, window_sums, windows_in
 
 PIECE = 256  # windows that are worked on at a time
 SHORT = 32  # windows of a piece where a run is shorter
@@ -56,7 +57,7 @@ def streams(bank: keras.Model) -> bool:
     return all(taken_apart(fin) for fin in fins_of(bank))
 
 
-def stream_bank(bank: keras.Model, stride: int, xla: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+def stream_bank(bank: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
     """A bank as a function of stretches: standardised (B, T, C) -> features (B, W, C, F), W = (T - L) // stride + 1.
 
     As the bank answers for the windows [w stride, w stride + L), to float32, and differentiable in its weights (not in
@@ -64,7 +65,8 @@ def stream_bank(bank: keras.Model, stride: int, xla: bool = False) -> Callable[[
 
     Args:
         stride: samples; any, also one that does not divide L.
-        xla: the form that XLA compiles best; call it inside `tf.function(jit_compile=True)`.
+        compiled: XLA compiles the filters, for each shape of `x`, within a second; otherwise they are plain operations
+            and take ten times as long.
     """
     fins, length = fins_of(bank), bank.input_shape[1]
     if not streams(bank):
@@ -76,8 +78,8 @@ def stream_bank(bank: keras.Model, stride: int, xla: bool = False) -> Callable[[
     def features(x):
         found = {}
         for chosen in alike.values():
-            means = _means([parts[i].filters for i in chosen], x, length, stride, xla)  # (B, W, C, f, D)
-            for i, mean in zip(chosen, tf.unstack(means, axis=3), strict=True):
+            means = jitted(compiled)(_means)([parts[i].filters for i in chosen], x, length, stride, compiled)
+            for i, mean in zip(chosen, tf.unstack(means, axis=3), strict=True):  # of (B, W, C, f, D)
                 found[i] = _of_each(mean, lambda y, layers=parts[i].after: _through(layers, y), 3)
         return tf.concat([found[i] for i in range(len(parts))], axis=-1)
 
@@ -100,12 +102,12 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
     """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
     first, *pointwise = zip(*filters, strict=True)
     taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
-    before, behind = (taps - 1) // 2, taps // 2  # samples that a filter sees before and behind its own
-    count = windows_in(size(x, 1), length, stride)
-    # a stride more: blocks are whole then
-    padded = tf.pad(tf.stop_gradient(x), [[0, 0], [before, behind + (stride if length % stride else 0)], [0, 0]])
-    heads = samples_at(padded, count, 0, 2 * before + behind, stride)  # (B, W, rows, C)
-    tails = samples_at(padded, count, length - behind, before + 2 * behind, stride)
+    count, inner = windows_in(size(x, 1), length, stride), length - taps + 1  # where a filter sees the window alone
+    x = tf.stop_gradient(x)
+    whole = tf.pad(x, [[0, 0], [0, stride if inner % stride else 0], [0, 0]])  # so that blocks are
+    # of each window the first and the last samples, with the zeros that it is padded with
+    edges = [tf.pad(samples_at(x, count, offset, taps - 1, stride), [[0, 0], [0, 0], zeros, [0, 0]])
+             for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
 
     def sums(kernels, biases):
         def answers(samples, axis):
@@ -117,17 +119,9 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
                 y = activation(tf.einsum("...fd,fde->...fe", y, kernel) + bias)
             return y
 
-        def edge(samples, unseen):
-            """What filters answer where a window has zeros for neighbours, less what they do where it has not."""
-            seen = np.ones((samples.shape[2], 1), np.float32)
-            seen[unseen] = 0
-            return tf.reduce_sum(answers(samples * seen, 2) - answers(samples, 2), axis=2)
-
-        total = window_sums(answers(padded, 1), count, length, stride)
-        if before:
-            total += edge(heads, slice(before))
-        if behind:
-            total += edge(tails, slice(-behind, None))
+        total = window_sums(answers(whole, 1), count, inner, stride)
+        for edge in edges:
+            total += tf.reduce_sum(answers(edge, 2), axis=2)
         return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
 
     @tf.custom_gradient
@@ -174,7 +168,7 @@ def _taps(x: tf.Tensor, kernel: tf.Tensor, axis: int, xla: bool) -> tf.Tensor:
     return fused(kernel)
 
 
-def stream_network(network: keras.Model, stride: int, xla: bool = False) -> Callable[[tf.Tensor], dict]:
+def stream_network(network: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], dict]:
     """A decoder's network as a function of stretches of volts (B, T, C), at inference.
 
     Returns:
@@ -182,8 +176,8 @@ def stream_network(network: keras.Model, stride: int, xla: bool = False) -> Call
     """
     length = network.input_shape[1]
     standardise, head = network.get_layer("standardise"), network.get_layer("head")
-    features_of = stream_bank(network.get_layer("fins"), stride, xla)
-    describe = stream_described(head, stride)
+    features_of = stream_bank(network.get_layer("fins"), stride, compiled)
+    describe = stream_described(head, stride, compiled)
 
     def answer(volts):
         x = standardise(volts)
@@ -197,14 +191,14 @@ def stream_network(network: keras.Model, stride: int, xla: bool = False) -> Call
     return answer
 
 
-def stream_described(head: keras.Model, stride: int) -> Callable[[tf.Tensor], tf.Tensor] | None:
+def stream_described(head: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""
     found, length = [layer for layer in head.layers if layer.name == "describe"], head.inputs[1].shape[1]
     if not found:
         return None
     describe = found[0]
     if hasattr(describe, "stream"):
-        return lambda x: describe.stream(x, length, stride)
+        return lambda x: describe.stream(x, length, stride, compiled)
     return lambda x: _of_each(cut(x, length, stride), describe)
 
 
@@ -212,12 +206,12 @@ class OverRecording:
     """A function of stretches, over windows that lie anywhere in a recording, in pieces of bounded memory.
 
     Args:
-        make: (stride, xla) -> a function of stretches (B, T, C), whose outputs are (B, W, ...).
+        make: stride -> a function of stretches (B, T, C), whose outputs are (B, W, ...).
         length, channels: of the windows.
-        streams: whether it gains from stretches; it is then compiled by XLA. Otherwise it is given single windows.
+        streams: whether it gains from stretches, some of it compiled. Otherwise it is given single windows.
     """
 
-    def __init__(self, make: Callable[[int, bool], Callable], length: int, channels: int, streams: bool):
+    def __init__(self, make: Callable[[int], Callable], length: int, channels: int, streams: bool):
         self.make, self.length, self.channels, self.streams = make, length, channels, streams
         self._functions = {}
 
@@ -239,7 +233,7 @@ class OverRecording:
         return outputs
 
     def _pieces(self, runs: list[tuple[int, int]], count: int) -> dict[int, list[tuple[int, int]]]:
-        """Windows of a piece -> [(first window, how many it has of them)]. XLA compiles for each of the three sizes."""
+        """Windows of a piece -> [(first window, how many it has of them)]. Each of three sizes is compiled."""
         found = {}
         for low, high in runs:
             whole = low + (high - low) // PIECE * PIECE
@@ -260,7 +254,7 @@ class OverRecording:
             x[row, : len(part)] = part
         if (windows, stride) not in self._functions:
             self._functions[windows, stride] = tf.function(
-                self.make(stride, self.streams), jit_compile=self.streams, autograph=False,
+                self.make(stride), autograph=False,
                 input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32)])
         return tf.nest.map_structure(lambda t: t.numpy(), self._functions[windows, stride](tf.constant(x)))
 
@@ -268,7 +262,7 @@ class OverRecording:
 def over_recording(network: keras.Model) -> OverRecording:
     """A decoder's network over recordings: volts (T, C), starts (N,) -> its outputs for each window."""
     bank = network.get_layer("fins")
-    return OverRecording(lambda stride, xla: stream_network(network, stride, xla), *bank.input_shape[1:], streams(bank))
+    return OverRecording(partial(stream_network, network), *bank.input_shape[1:], streams(bank))
 
 
 def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:
