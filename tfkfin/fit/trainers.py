@@ -4,6 +4,7 @@ The stages and the experiments share them.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -11,10 +12,12 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.models import decoder, heads, presets
+from tfkfin.models import decoder, heads, presets, streaming
 from tfkfin.models.layers import SignalAugment
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
+
+FEW = 4  # windows: where there are fewer neighbours, stretches save nothing
 
 
 def new_head(run: Run, num_classes: int = 0) -> keras.Model:
@@ -74,10 +77,12 @@ class SolvedHead:
     """In place of `HeadTrainer` for heads that are solved in closed form."""
 
     def __init__(self, run: Run):
-        self.head, self.kind, self.length = new_head(run), heads.kind(run.recipe.classifier.kind), run.length
+        self.head, self.kind = new_head(run), heads.kind(run.recipe.classifier.kind)
         self.model = self.head.get_layer("classifier")
-        describer = heads.describer(self.head)
-        self._describe = describer and training.Predictor(describer)
+        self._describe = None
+        if heads.describer(self.head) is not None:
+            self._describe = streaming.OverRecording(partial(streaming.stream_described, self.head), run.length,
+                                                     run.dataset.channels, True)
         self._predict = training.Predictor(self.model)
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
@@ -91,15 +96,14 @@ class SolvedHead:
     def _seen(self, part: Subject, features: np.ndarray) -> list[np.ndarray]:
         if self._describe is None:
             return [features]
-        nothing = np.zeros(len(part.windows), np.int64)
-        return [features, self._describe(batches.of_subject(part, nothing, nothing, self.length, 256,
-                                                            standardised=True))]
+        return [features, self._describe(part.standardised(), part.windows.starts)]
 
 
 class TwoRates(keras.Model):
     """A decoder's network while it is trained: FINs and head have an optimiser each (paper's code: Adam 1e-3, 1e-2).
 
     `TwoRates(network.input, network.output)` shares the network's layers; call `set_optimizers` before `fit`.
+    Inputs are windows of volts, or stretches as of `training.stretches`, whose samples are then filtered once.
     """
 
     def set_optimizers(self, fin: keras.optimizers.Optimizer | None, head: keras.optimizers.Optimizer) -> None:
@@ -114,7 +118,7 @@ class TwoRates(keras.Model):
     def train_step(self, data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            predicted = self(x, training=True)
+            predicted = self.of_stretches(*x) if isinstance(x, tuple) else self(x, training=True)
             loss = self.compute_loss(x, y, predicted, weight)
         parts = [(self.head_optimizer, self.get_layer("head"))]
         if self.fin_optimizer is not None:
@@ -122,8 +126,18 @@ class TwoRates(keras.Model):
         gradients = tape.gradient(loss, [part.trainable_variables for _, part in parts])
         for (optimizer, part), gradient in zip(parts, gradients, strict=True):
             optimizer.apply(gradient, part.trainable_variables)
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(y)[0])[0])
         return self.compute_metrics(x, y, predicted, weight)
+
+    def of_stretches(self, emg: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Stretches (B, T, C) of volts and which of their windows are wanted (B, P) -> outputs in training (n, ...)."""
+        bank, head = self.get_layer("fins"), self.get_layer("head")
+        stride = (emg.shape[1] - bank.input_shape[1]) // (wanted.shape[1] - 1)
+        x = self.get_layer("standardise")(emg)
+        parts = streaming.stream_bank(bank, stride), streaming.stream_described(head, stride)
+        seen = [tf.boolean_mask(part(x), wanted) for part in parts if part is not None]
+        return {"probabilities": head.get_layer("classifier")(seen if len(seen) > 1 else seen[0], training=True),
+                "features": seen[0]}
 
 
 class JointTrainer:
@@ -154,6 +168,11 @@ class JointTrainer:
                            loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
+        self._over = streaming.over_recording(self.network)
+
+    def answers(self, part: Subject) -> dict[str, np.ndarray]:
+        """The network's outputs for a subject's windows, (N, ...) each; streamed where the FINs can."""
+        return self._over(part.emg, part.windows.starts)
 
     def standardise(self, part: Subject) -> None:
         """Lets the network standardise by a subject's statistics."""
@@ -177,7 +196,17 @@ class JointTrainer:
             for epoch in range(options.epochs):
                 rng = np.random.default_rng([seed, part.number, epoch])
                 order = np.concatenate([rng.permutation(there) for _ in range(-(-count // there))])[:count]
-                data = batches.of_subject(part, targets, labels, self.run.length, options.batch_size, order,
-                                          self.run.recipe.batches.prefetch)
+                data = self._batches(part, targets, labels, order, rng)
                 history = self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine, *callbacks]).history
                 after(epoch, {name: values[0] for name, values in history.items()})
+
+    def _batches(self, part: Subject, targets: np.ndarray, labels: np.ndarray, order: np.ndarray,
+                 rng: np.random.Generator) -> tf.data.Dataset:
+        """An epoch. All windows of a recording, none of them changed, go in pieces of neighbours if the FINs stream."""
+        recipe, there = self.run.recipe, len(part.windows)
+        data = part, targets, labels, self.run.length, recipe.finetune.batch_size
+        if len(order) == there and streaming.streams(self.fins) and not any(recipe.augment.model_dump().values()):
+            pieces = training.pieces(part.windows.starts)
+            if there > FEW * len(pieces):
+                return training.stretches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
+        return batches.of_subject(*data, order, recipe.batches.prefetch)

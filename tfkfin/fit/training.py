@@ -12,6 +12,8 @@ from keras import ops
 
 from tfkfin.console import log
 from tfkfin.models.fins import fins_of
+from tfkfin.models.streaming import runs_of
+from tfkfin.pipeline.subject import Subject
 
 
 class Cosine(keras.callbacks.Callback):
@@ -84,6 +86,46 @@ class Restart:
     def __call__(self) -> None:
         for variable, value in zip(self.variables, self.values, strict=True):
             variable.assign(value)
+
+
+NEIGHBOURS = 8  # windows of a piece: more save little, and a batch would hold fewer places of the recording
+
+
+def pieces(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
+    """Indices of windows at `starts` (N,), by so many neighbours at one stride; a run's last piece may have fewer."""
+    _, runs = runs_of(starts)
+    return [np.arange(i, min(i + windows, high)) for low, high in runs for i in range(low, high, windows)]
+
+
+def stretches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
+              pieces: list[np.ndarray]) -> tf.data.Dataset:
+    """Batches of about `batch_size` windows, cut out of a recording as stretches: one a piece of neighbours.
+
+    Yields:
+        ((emg (B, T, C) volts, wanted (B, P) which of their windows there are), {"probabilities": labels (n,),
+        "features": targets (n, C, F)}), n windows wanted in all.
+    """
+    most, starts = max(map(len, pieces)), part.windows.starts
+    rows, samples = max(1, batch_size // most), (most - 1) * runs_of(starts)[0] + length
+
+    def batch():
+        for i in range(0, len(pieces), rows):
+            chosen = pieces[i : i + rows]
+            emg = np.zeros((rows, samples, part.emg.shape[1]), np.float32)
+            wanted = np.zeros((rows, most), bool)
+            for row, piece in enumerate(chosen):
+                stretch = part.emg[starts[piece[0]] : starts[piece[0]] + samples]
+                emg[row, : len(stretch)], wanted[row, : len(piece)] = stretch, True
+            index = np.concatenate(chosen)
+            yield (emg, wanted), {"probabilities": labels[index], "features": targets[index]}
+
+    def spec(shape, like):
+        return tf.TensorSpec(shape, like.dtype)
+
+    signature = ((tf.TensorSpec((rows, samples, part.emg.shape[1]), tf.float32), tf.TensorSpec((rows, most), tf.bool)),
+                 {"probabilities": spec((None,), labels), "features": spec((None, *targets.shape[1:]), targets)})
+    data = tf.data.Dataset.from_generator(batch, output_signature=signature)
+    return data.apply(tf.data.experimental.assert_cardinality(-(-len(pieces) // rows))).prefetch(2)
 
 
 class Predictor:

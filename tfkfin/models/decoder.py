@@ -6,6 +6,8 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 """
 
 import json
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,11 +91,38 @@ class Decoder:
         starts = np.arange(0, len(emg) - self.length + 1, stride or self.stride)
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
-        parts = [self(np.asarray(emg)[part[:, None] + np.arange(self.length)])
-                 for part in np.array_split(starts, -(-len(starts) // BATCH))]
-        answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        answers = self.over(emg, starts)
         answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
         return answers
+
+    def over(self, emg: np.ndarray, starts: np.ndarray) -> Answers:
+        """Answers for the windows of a recording (T, C), volts, that begin at `starts` (N,), each for itself.
+
+        Runs of windows at one stride are streamed where the network can (see `models.streaming`).
+
+        Raises:
+            InputError: what calling the decoder raises.
+        """
+        emg, starts = np.asarray(emg), np.asarray(starts)
+        if self._streamed is None or len(starts) <= BATCH:  # what is compiled first has to pay
+            parts = [self(emg[part[:, None] + np.arange(self.length)])
+                     for part in np.array_split(starts, max(1, -(-len(starts) // BATCH)))]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if emg.ndim != 2 or emg.shape[1] != self.channels:
+            raise InputError(f"`emg` must be (T, {self.channels}). Received: shape {emg.shape}")
+        if not np.isfinite(emg[starts.min() : starts.max() + self.length]).all():
+            raise InputError("emg holds NaN or Inf, where volts are expected")
+        answer = self._streamed(emg, starts)
+        return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
+
+    @cached_property
+    def _streamed(self) -> "Callable[[np.ndarray, np.ndarray], Answers] | None":
+        """The network over stretches, where Keras runs it in this process and its FINs stream."""
+        if self._answer != self._keras:
+            return None
+        from tfkfin.models import streaming
+
+        return streaming.over_recording(self.model) if streaming.streams(self.model.get_layer("fins")) else None
 
     def _keras(self, emg: np.ndarray) -> Answers:
         parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
+from tfkfin.models.sliding import jitted, samples_at, size, window_sums, windows_in
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
@@ -168,17 +169,44 @@ class Correlations(layers.Layer):
 
     def call(self, inputs):
         x = ops.transpose(inputs, (0, 2, 1))  # (B, C, L)
-        power = ops.sum(ops.square(x), axis=2)
-        auto = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) / (power + 1e-12) for lag in self.lags]
-        parts = [ops.stack(auto, axis=2)] if auto else []  # (B, C, lags)
+        lagged = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) for lag in self.lags]
+        products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
+        return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
+
+    def stream(self, x, length: int, stride: int, compiled: bool = True):
+        """The same of the windows [w stride, w stride + length) of stretches: (B, T, C) -> (B, W, S).
+
+        Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA.
+        """
+        sums, *products = jitted(compiled)(self._window_sums)(x, length, stride)
+        power, *lagged = ops.unstack(ops.reshape(sums, (-1, *sums.shape[2:])), 1 + len(self.lags), axis=-1)
+        z = self._of_sums(power, lagged, [ops.reshape(p, (-1, *p.shape[2:])) for p in products])
+        return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
+
+    def _window_sums(self, x, length, stride):
+        """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
+        count, reach = windows_in(size(x, 1), length, stride), max(self.lags, default=0)
+        lags, inner = (0, *self.lags), size(x, 1) - reach
+        # terms up to `reach` before a window's end go by blocks; of the last ones, those that end inside the window
+        terms = ops.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)  # (B, T - reach, C, lags)
+        sums = window_sums(terms, count, length - reach, stride)
+        if reach:
+            last = samples_at(x, count, length - reach, reach, stride)  # (B, W, reach, C)
+            sums += ops.stack([ops.sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
+        return sums, *(window_sums(y, count, length - i, stride, lambda r: ops.matmul(ops.swapaxes(r, 2, 3), r))
+                       for i, y in enumerate((x, x[:, 1:] - x[:, :-1])))
+
+    def _of_sums(self, power, lagged, products):
+        """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""
+        auto = [sums / (power + 1e-12) for sums in lagged]
+        parts = [ops.stack(auto, axis=2)] if auto else []  # (N, C, lags)
         parts = [ops.reshape(part, (-1, part.shape[1] * part.shape[2])) for part in parts]
-        if inputs.shape[2] > 1:
-            parts += [self._between(x), self._between(x[:, :, 1:] - x[:, :, :-1])]
+        if power.shape[1] > 1:
+            parts += [self._between(sums) for sums in products]
         return ops.arctanh(ops.clip(ops.concatenate(parts, axis=1), -LIMIT, LIMIT))
 
-    def _between(self, x):
-        channels = x.shape[1]
-        products = ops.matmul(x, ops.transpose(x, (0, 2, 1)))  # (B, C, C)
+    def _between(self, products):
+        channels = products.shape[1]
         sd = ops.sqrt(ops.diagonal(products, axis1=1, axis2=2) + 1e-12)
         r = products / (sd[:, :, None] * sd[:, None, :])
         upper = [i * channels + j for i in range(channels) for j in range(i + 1, channels)]

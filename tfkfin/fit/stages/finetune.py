@@ -3,7 +3,6 @@
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfkfin.console import InputError
@@ -14,7 +13,6 @@ from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import JointTrainer, SolvedHead
 from tfkfin.models import heads
 from tfkfin.models.decoder import Decoder
-from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
 
 
@@ -39,10 +37,6 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
         part = subject.select(dataset.part(side))
         return part, part.features(names, dataset.length, dataset.rate_hz), dataset.labels(part)
 
-    def outputs(part: Subject) -> dict[str, np.ndarray]:
-        nothing = np.zeros(len(part.windows), np.int64)
-        return trainer.predict(batches.of_subject(part, nothing, nothing, dataset.length, 64))
-
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown:
 
         def after(epoch: int, values: dict) -> None:
@@ -51,14 +45,14 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         train = examples("finetune")
         if solver is not None:  # the head meets imitated features now, so it is solved for these
-            solver.fit(train[0], outputs(train[0])["features"], train[2])
+            solver.fit(train[0], trainer.answers(train[0])["features"], train[2])
             trainer.head.set_weights(solver.head.get_weights())
         trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
         test, true, _ = examples("test")
-        answers = outputs(test)
+        answers = trainer.answers(test)
         fin = metrics.imitation(true, answers["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
-    labels, _ = decided(test, lambda part: answers["probabilities"] if part is test else outputs(part)["probabilities"],
+    labels, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],
                         _subjects.decision(run), dataset.movements, dataset.stride)
     scores = _subjects.scores(run, test, labels) | {"fin_finetuned": fin}
     card = _card(run, subject) | {"parameters": trainer.network.count_params(),

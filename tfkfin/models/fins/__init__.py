@@ -32,10 +32,13 @@ class Family:
     Attributes:
         body: (standardised windows (N, L, 1), Options) -> what the last, linear layer sees (N, D).
         layers: how many it has unless told.
+        streams: its FINs are functions of a few neighbouring samples, their mean over the window, and what follows:
+            `models.streaming` then computes each sample once, however many windows hold it.
     """
 
     body: Callable
     layers: int
+    streams: bool = False
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")

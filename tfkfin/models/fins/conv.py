@@ -29,4 +29,4 @@ def body(inputs, options):
     return layers.Dense(units, activation="gelu", name="mix_2")(x)
 
 
-FAMILY = Family(body, layers=2)
+FAMILY = Family(body, layers=2, streams=True)

@@ -1,0 +1,185 @@
+"""Streams against the same networks on windows cut one by one, and their gradients against float64."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfkfin import recipe, registry
+from tfkfin.models import decoder, fins, heads, streaming
+from tfkfin.models.layers import Correlations
+from tfkfin.models.sliding import window_sums
+
+rng = np.random.default_rng(17)
+LENGTH, CHANNELS = 48, 3
+
+
+def windows(x, stride):
+    """(B, T, C) -> (B, W, L, C), in plain NumPy."""
+    starts = range(0, x.shape[1] - LENGTH + 1, stride)
+    return np.stack([x[:, s : s + LENGTH] for s in starts], axis=1)
+
+
+def cut_one_by_one(function, x, stride):
+    cut = windows(x, stride)
+    y = np.asarray(function(cut.reshape(-1, LENGTH, x.shape[2])))
+    return y.reshape(*cut.shape[:2], *y.shape[1:])
+
+
+def signal(batch, samples, channels=CHANNELS):
+    loud = rng.uniform(0.3, 2, (batch, samples, 1)) + rng.normal(size=(batch, samples, 1))
+    return (loud * rng.normal(size=(batch, samples, channels)) + loud).astype("float32")
+
+
+def bank_of(family, num_layers=0, names=("ENT", "RMS"), channels=CHANNELS):
+    keras.utils.set_random_seed(2)
+    made = [fins.fin(name, LENGTH, family, units=4, num_layers=num_layers) for name in names]
+    for model in made:  # not the zeros that biases begin with, so that edges count
+        model.set_weights([w + rng.normal(scale=0.05, size=w.shape) for w in model.get_weights()])
+    return fins.bank(made, channels)
+
+
+@pytest.mark.parametrize("family", registry.names("models/fins"))
+def test_a_family_streams_if_it_says_so(family):
+    assert streaming.streams(bank_of(family)) is registry.load("models/fins", family, "FAMILY").streams
+
+
+@pytest.mark.parametrize("stride", [5, 12, 70])
+@pytest.mark.parametrize("family", registry.names("models/fins"))
+def test_every_family_answers_as_on_windows(family, stride):
+    bank, x = bank_of(family), signal(2, 48 + 3 * 70)
+    expected = cut_one_by_one(bank, x, stride)
+    np.testing.assert_allclose(streaming.stream_bank(bank, stride)(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_more_filters_of_different_shapes_stream_together(compiled):
+    mixed = [*fins.fins_of(bank_of("conv", 3, ("ENT", "VAR"))), *fins.fins_of(bank_of("conv", 2, ("RMS",)))]
+    bank = fins.bank([mixed[0], mixed[2], mixed[1]], CHANNELS)
+    x = signal(1, 140)
+    np.testing.assert_allclose(streaming.stream_bank(bank, 7, compiled)(x), cut_one_by_one(bank, x, 7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 7])
+def test_filters_of_any_width_see_zeros_beyond_the_window(width):
+    inputs = keras.Input((LENGTH, 1))
+    y = keras.layers.Conv1D(5, width, padding="same", activation="gelu")(inputs)
+    fin = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(y)), name="fin_any")
+    bank, x = fins.bank([fin], CHANNELS), signal(2, 100)
+    np.testing.assert_allclose(streaming.stream_bank(bank, 12)(x), cut_one_by_one(bank, x, 12), rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_stretch_stays_exact():
+    """A running sum of float32 would have lost its digits after so many samples with an offset."""
+    bank, x = bank_of("conv"), signal(1, 60_000, 1) + 100
+    last = np.asarray(bank(x[:, -LENGTH:]))
+    np.testing.assert_allclose(streaming.stream_bank(bank, 12)(x)[:, -1], last, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [5, 12, 70])
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_gradients_are_those_of_windows(num_layers, stride):
+    """Windows in float64: in float32 their own gradient of the filters' biases is off by up to 1e-4."""
+    bank, x = bank_of("conv", num_layers), signal(2, 220)
+    cut = tf.constant(windows(x, stride).reshape(-1, LENGTH, CHANNELS), tf.float64)
+    weight = rng.normal(size=(2, len(cut) // 2, CHANNELS, 2))
+    weights = [tf.cast(w, tf.float64) for model in fins.fins_of(bank) for w in model.get_weights()]
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        features = _in_float64(bank, weights, cut)
+        loss = tf.reduce_sum(features * weight.reshape(features.shape))
+    expected = [g for g in tape.gradient(loss, weights) if g is not None]
+    for compiled in (True, False):
+        with tf.GradientTape() as tape:
+            answer = streaming.stream_bank(bank, stride, compiled)(x)
+            loss = tf.reduce_sum(answer * weight.astype("float32"))
+        got = tape.gradient(loss, [v.value for v in bank.trainable_variables])
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+
+
+def _in_float64(bank, weights, cut):
+    """The FINs' formula, straight down: means of filters, their logarithm, dense layers, own units. Scales stay."""
+    x, outputs = tf.reshape(tf.transpose(cut, (0, 2, 1)), (-1, LENGTH, 1)), []
+    for fin in fins.fins_of(bank):
+        count = len(fin.get_weights())
+        own, weights = list(weights[:count]), weights[count:]
+        y = tf.pad(x, [[0, 0], [1, 1], [0, 0]])
+        for layer in fin.layers:
+            if layer.name.startswith("conv"):
+                y = tf.nn.relu(tf.nn.conv1d(y, own.pop(0), 1, "VALID") + own.pop(0))
+        y = tf.math.log(tf.maximum(tf.reduce_mean(y, axis=1), 1e-4))
+        y = tf.nn.gelu(y @ own.pop(0) + own.pop(0))
+        y = tf.nn.gelu(y @ own.pop(0) + own.pop(0)) @ own.pop(0) + own.pop(0)
+        scaled = tf.stop_gradient(own.pop(0)) + tf.stop_gradient(own.pop(0)) * y
+        outputs.append(tf.reshape(tf.exp(scaled) if fin.get_layer("scale").log else scaled, (-1, CHANNELS, 1)))
+    return tf.concat(outputs, axis=-1)
+
+
+@pytest.mark.parametrize(("channels", "lags"), [(1, (1, 3)), (3, (1, 2, 5)), (4, ())])
+@pytest.mark.parametrize("stride", [7, 48, 60])
+def test_correlations_are_those_of_windows(stride, channels, lags):
+    layer, x = Correlations(lags), signal(2, 48 + 2 * 60, channels)
+    for compiled in (True, False):
+        np.testing.assert_allclose(layer.stream(x, LENGTH, stride, compiled), cut_one_by_one(layer, x, stride),
+                                   atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "stride"), [(6, 2), (7, 3), (4, 4), (3, 5)])
+def test_window_sums_by_hand(length, stride):
+    x = rng.integers(0, 9, (2, 23, 3)).astype("float32")
+    count = (23 - length) // stride + 1
+    expected = np.stack([x[:, w * stride : w * stride + length].sum(axis=1) for w in range(count)], axis=1)
+    np.testing.assert_array_equal(window_sums(tf.constant(x), count, length, stride), expected)
+
+
+def network(kind, family):
+    bank = bank_of(family)
+    options = recipe.Classifier(kind=kind, copies=3, filters=(8, 8))
+    keras.utils.set_random_seed(4)
+    head = heads.new(options, ("ENT", "RMS"), LENGTH, CHANNELS, 5)
+    made = decoder.network(bank, head)
+    made.get_layer("standardise").set(np.array([1e-6, 0, 2e-6]), np.array([2e-5, 1e-5, 3e-5]))
+    return made
+
+
+def card():
+    return {"length": LENGTH, "channels": CHANNELS, "stride": 6, "movements": [1, 2, 3, 4, 5],
+            "decision": {"vote": 3, "reject": 0.3}}
+
+
+@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("kind", registry.names("models/heads"))
+def test_windows_anywhere_in_a_recording(kind, family):
+    """Runs at one stride, long and short, single windows, and windows that go back in time."""
+    made = network(kind, family)
+    emg = 2e-5 * signal(1, 3000)[0]
+    runs = [np.arange(0, 1800, 6), np.arange(1900, 2300, 6), [5, 2952, 2400], np.arange(2500, 2900, 6)]
+    starts = np.concatenate(runs)
+    expected = made(emg[starts[:, None] + np.arange(LENGTH)], training=False)
+    over = streaming.over_recording(made)
+    for chosen in (slice(None), slice(366, 369), rng.permutation(len(starts))):
+        got = over(emg, starts[chosen])
+        for name in expected:
+            np.testing.assert_allclose(got[name], np.asarray(expected[name])[chosen], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got["features"], np.asarray(expected["features"])[chosen], rtol=1e-5)
+
+
+def test_a_decoder_streams_as_it_answers_for_windows():
+    made = network("linear", "conv")
+    decode, emg = decoder.Decoder(card(), made), 2e-5 * signal(1, 1000)[0]
+    streamed = decode.stream(emg)
+    one_by_one = decoder.Decoder(card(), made, lambda x: {n: np.asarray(v) for n, v in made(x).items()}).stream(emg)
+    assert decode._streamed is not None
+    np.testing.assert_array_equal(streamed["label"], one_by_one["label"])
+    np.testing.assert_allclose(streamed["features"], one_by_one["features"], rtol=1e-5)
+    np.testing.assert_allclose(streamed["probabilities"], one_by_one["probabilities"], atol=1e-5)
+    emg[500] = np.nan
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        decode.stream(emg)
+
+
+def test_runs_go_by_the_commonest_stride():
+    assert streaming.runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
+    assert streaming.runs_of(np.array([7])) == (1, [(0, 1)])
+    assert streaming.runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])

@@ -1,0 +1,77 @@
+"""Sums over windows that overlap: each term is added once to the sum of its block, each window is a few blocks."""
+
+from collections.abc import Callable
+from functools import partial
+
+import tensorflow as tf
+
+
+def jitted(compiled: bool) -> Callable[[Callable], Callable]:
+    """Compiles a function by XLA, or leaves it as it is."""
+    return partial(tf.function, jit_compile=True, autograph=False) if compiled else lambda function: function
+
+
+def size(x: tf.Tensor, axis: int):
+    """An axis' size: a number where it is known, or else a tensor."""
+    known = x.shape[axis]
+    return tf.shape(x)[axis] if known is None else known
+
+
+def windows_in(samples, length: int, stride: int):
+    """How many windows a stretch of so many samples (a number or a tensor) holds."""
+    return (samples - length) // stride + 1
+
+
+def add_rows(rows: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(rows, axis=2)
+
+
+def window_sums(terms: tf.Tensor, count, length: int, stride: int,
+                of: Callable[[tf.Tensor], tf.Tensor] = add_rows) -> tf.Tensor:
+    """Sums over the windows [w stride, w stride + length), w < count, of the terms of a stretch.
+
+    A window is `length // stride` whole blocks of one stride and, where the stride does not divide it, the head of one
+    more. No sum runs on from window to window, so float32 stays as exact as it is over one window.
+
+    Args:
+        terms: (B, T, ...), T >= (count - 1) stride + length; up to a stride more saves padding them.
+        count: W, a number or a tensor.
+        of: adds up the rows of blocks: (B, n, R, ...) -> (B, n, *rest), R at most `stride`.
+
+    Returns:
+        (B, W, *rest).
+    """
+    blocks, rest = divmod(length, stride)
+    there = count - 1 + blocks + (rest > 0)  # blocks that windows touch
+    if rest and not (isinstance(there, int) and terms.shape[1] and terms.shape[1] >= there * stride):
+        terms = tf.pad(terms, [[0, 0], [0, stride], *[[0, 0]] * (len(terms.shape) - 2)])  # the last one is not whole
+    rows = tf.reshape(terms[:, : there * stride], (tf.shape(terms)[0], there, stride, *terms.shape[2:]))
+    heads = of(rows[:, :, :rest]) if rest else None
+    if not blocks:
+        return heads
+    sums = of(rows[:, :, rest:]) if rest else of(rows)
+    if rest:
+        sums += heads
+    total = _slid(sums[:, : count - 1 + blocks], blocks)
+    return total + heads[:, blocks:] if rest else total
+
+
+def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:
+    """(B, n, ...) -> (B, n - blocks + 1, ...): every so many neighbours added."""
+    if blocks == 1:
+        return sums
+    shape = tf.shape(sums)
+    flat = tf.reshape(sums, (shape[0], shape[1], sums.shape[2:].num_elements()))
+    slid = blocks * tf.nn.avg_pool1d(flat, blocks, 1, "VALID")
+    return tf.reshape(slid, tf.concat([[shape[0], shape[1] - blocks + 1], shape[2:]], 0))
+
+
+def samples_at(x: tf.Tensor, count, offset: int, rows: int, stride: int) -> tf.Tensor:
+    """A few samples of each window, from `offset` on: (B, T, C) -> (B, W, rows, C)."""
+    return tf.stack([x[:, i : i + (count - 1) * stride + 1 : stride] for i in range(offset, offset + rows)], axis=2)
+
+
+def cut(x: tf.Tensor, length: int, stride: int) -> tf.Tensor:
+    """Windows (B, W, length, C) of stretches (B, T, C), cut one by one."""
+    count = windows_in(size(x, 1), length, stride)
+    return tf.gather(x, stride * tf.range(count)[:, None] + tf.range(length), axis=1)

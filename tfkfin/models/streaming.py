@@ -1,0 +1,274 @@
+"""Streaming: over a contiguous stretch every sample goes through the filters of the FINs once.
+
+Windows of 600 samples every 20 share 97 % of their samples. A FIN that is filters of a few neighbouring samples, their
+mean over the window and a small network after it need not filter a sample again for each of the 30 windows that hold
+it: the mean is a sum of block sums. The FIN pads every window with zeros, so for its first and last samples filters
+are computed window by window. Nothing is saved for it: the weights are the FIN's own.
+
+All here are TensorFlow functions of stretches (B, T, C) or run such functions over recordings.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.models.fins import fins_of
+from tfkfin.models.sliding import cut, jitted, samples_at, size, window_sums, windows_in
+
+PIECE = 256  # windows that are worked on at a time
+SHORT = 32  # windows of a piece where a run is shorter
+CUT = 64  # windows at a time where they are cut one by one
+FEW = 4  # windows: where runs are shorter on average, all windows are cut
+
+
+@dataclass(frozen=True)
+class Means:
+    """A FIN taken apart: filters of the samples, pointwise after the first; layers after their mean over the window."""
+
+    filters: tuple[keras.layers.Layer, ...]
+    after: tuple[keras.layers.Layer, ...]
+
+    @property
+    def shape(self) -> tuple:
+        """What filters must have in common to be computed as one."""
+        return tuple((tuple(f.kernel.shape), f.activation) for f in self.filters)
+
+
+def taken_apart(fin: keras.Model) -> Means | None:
+    """The parts of a FIN that streams; None of another."""
+    layers = fin.layers[1:]
+    means = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.GlobalAveragePooling1D)]
+    if len(means) != 1 or not means[0]:
+        return None
+    filters, after = tuple(layers[: means[0]]), tuple(layers[means[0] + 1 :])
+    plain = all(isinstance(f, keras.layers.Conv1D) and f.padding == "same" and f.groups == 1 and f.use_bias
+                and (f.strides, f.dilation_rate) == ((1,), (1,)) for f in filters)
+    if not plain or any(f.kernel_size != (1,) for f in filters[1:]) or filters[0].kernel_size[0] > fin.input_shape[1]:
+        return None
+    return Means(filters, after)
+
+
+def streams(bank: keras.Model) -> bool:
+    """Whether all FINs of a bank stream."""
+    return all(taken_apart(fin) for fin in fins_of(bank))
+
+
+def stream_bank(bank: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A bank as a function of stretches: standardised (B, T, C) -> features (B, W, C, F), W = (T - L) // stride + 1.
+
+    As the bank answers for the windows [w stride, w stride + L), to float32, and differentiable in its weights (not in
+    the samples). FINs that do not stream answer for windows that are cut.
+
+    Args:
+        stride: samples; any, also one that does not divide L.
+        compiled: XLA compiles the filters, for each shape of `x`, within a second; otherwise they are plain operations
+            and take ten times as long.
+    """
+    fins, length = fins_of(bank), bank.input_shape[1]
+    if not streams(bank):
+        return lambda x: _of_each(cut(x, length, stride), lambda windows: bank(windows, training=False))
+    parts, alike = [taken_apart(fin) for fin in fins], {}
+    for i, part in enumerate(parts):
+        alike.setdefault(part.shape, []).append(i)
+
+    def features(x):
+        found = {}
+        for chosen in alike.values():
+            means = jitted(compiled)(_means)([parts[i].filters for i in chosen], x, length, stride, compiled)
+            for i, mean in zip(chosen, tf.unstack(means, axis=3), strict=True):  # of (B, W, C, f, D)
+                found[i] = _of_each(mean, lambda y, layers=parts[i].after: _through(layers, y), 3)
+        return tf.concat([found[i] for i in range(len(parts))], axis=-1)
+
+    return features
+
+
+def _through(layers: Sequence[keras.layers.Layer], x: tf.Tensor) -> tf.Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _of_each(x: tf.Tensor, function: Callable, axes: int = 2) -> tf.Tensor:
+    """`function` of rows, applied with the first `axes` axes folded into one."""
+    y = function(tf.reshape(x, (-1, *x.shape[axes:])))
+    return tf.reshape(y, tf.concat([tf.shape(x)[:axes], tf.shape(y)[1:]], 0))
+
+
+def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool) -> tf.Tensor:
+    """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
+    first, *pointwise = zip(*filters, strict=True)
+    taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
+    count, inner = windows_in(size(x, 1), length, stride), length - taps + 1  # where a filter sees the window alone
+    x = tf.stop_gradient(x)
+    whole = tf.pad(x, [[0, 0], [0, stride if inner % stride else 0], [0, 0]])  # so that blocks are
+    # of each window the first and the last samples, with the zeros that it is padded with
+    edges = [tf.pad(samples_at(x, count, offset, taps - 1, stride), [[0, 0], [0, 0], zeros, [0, 0]])
+             for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
+
+    def sums(kernels, biases):
+        def answers(samples, axis):
+            y = _taps(samples, kernels[0], axis, xla) + tf.reshape(biases[0], (-1,))
+            y = activations[0](y)
+            if pointwise:
+                y = tf.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
+            for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
+                y = activation(tf.einsum("...fd,fde->...fe", y, kernel) + bias)
+            return y
+
+        total = window_sums(answers(whole, 1), count, inner, stride)
+        for edge in edges:
+            total += tf.reduce_sum(answers(edge, 2), axis=2)
+        return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
+
+    @tf.custom_gradient
+    def of_weights(*weights):
+        def total(weights):
+            return sums(weights[: len(activations)], weights[len(activations) :])
+
+        def gradient(upstream):  # anew: what filters answer is a hundred times the samples, too much to keep
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                answer = total(weights)
+            return tape.gradient(answer, weights, upstream)
+
+        return total(weights), gradient
+
+    kernels = [tf.concat([tf.convert_to_tensor(layer.kernel)[:, 0] for layer in first], 1)]  # (taps, f D)
+    kernels += [tf.stack([tf.convert_to_tensor(layer.kernel)[0] for layer in layers]) for layers in pointwise]
+    biases = [tf.stack([tf.convert_to_tensor(layer.bias) for layer in layers]) for layers in (first, *pointwise)]
+    return of_weights(*kernels, *biases) / length
+
+
+def _shape(x: tf.Tensor) -> list:
+    return [size(x, axis) for axis in range(len(x.shape))]
+
+
+def _taps(x: tf.Tensor, kernel: tf.Tensor, axis: int, xla: bool) -> tf.Tensor:
+    """A filter along an axis: (..., T, ..., C) by a kernel (taps, D) -> (..., T - taps + 1, ..., C, D).
+
+    For XLA as a sum of products, which it fuses with what follows, so that nothing of this size is ever stored; its
+    gradient is one product of matrices all the same.
+    """
+    taps = kernel.shape[0]
+    rows = size(x, axis) - taps + 1
+    near = tf.stack([x[(slice(None),) * axis + (slice(i, i + rows),)] for i in range(taps)], axis=-1)
+    if not xla:
+        return tf.matmul(near, kernel)
+
+    @tf.custom_gradient
+    def fused(kernel):
+        y = sum(near[..., i, None] * kernel[i] for i in range(taps))
+        return y, lambda upstream: tf.matmul(tf.reshape(near, (-1, taps)), tf.reshape(upstream, (-1, y.shape[-1])),
+                                             transpose_a=True)
+
+    return fused(kernel)
+
+
+def stream_network(network: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], dict]:
+    """A decoder's network as a function of stretches of volts (B, T, C), at inference.
+
+    Returns:
+        (B, T, C) -> {"probabilities": (B, W, G), "features": (B, W, C, F)}.
+    """
+    length = network.input_shape[1]
+    standardise, head = network.get_layer("standardise"), network.get_layer("head")
+    features_of = stream_bank(network.get_layer("fins"), stride, compiled)
+    describe = stream_described(head, stride, compiled)
+
+    def answer(volts):
+        x = standardise(volts)
+        features = features_of(x)
+        seen = [features] if describe is None else [features, describe(x)]
+        folded = [tf.reshape(part, (-1, *part.shape[2:])) for part in seen]
+        probabilities = head.get_layer("classifier")(folded if len(folded) > 1 else folded[0], training=False)
+        shape = (tf.shape(x)[0], windows_in(size(x, 1), length, stride), probabilities.shape[-1])
+        return {"probabilities": tf.reshape(probabilities, shape), "features": features}
+
+    return answer
+
+
+def stream_described(head: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor] | None:
+    """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""
+    found, length = [layer for layer in head.layers if layer.name == "describe"], head.inputs[1].shape[1]
+    if not found:
+        return None
+    describe = found[0]
+    if hasattr(describe, "stream"):
+        return lambda x: describe.stream(x, length, stride, compiled)
+    return lambda x: _of_each(cut(x, length, stride), describe)
+
+
+class OverRecording:
+    """A function of stretches, over windows that lie anywhere in a recording, in pieces of bounded memory.
+
+    Args:
+        make: stride -> a function of stretches (B, T, C), whose outputs are (B, W, ...).
+        length, channels: of the windows.
+        streams: whether it gains from stretches, some of it compiled. Otherwise it is given single windows.
+    """
+
+    def __init__(self, make: Callable[[int], Callable], length: int, channels: int, streams: bool):
+        self.make, self.length, self.channels, self.streams = make, length, channels, streams
+        self._functions = {}
+
+    def __call__(self, emg: np.ndarray, starts: np.ndarray):
+        """emg (T, C) float32 and the first samples of windows (N,), in any order, N > 0 -> outputs (N, ...)."""
+        starts, outputs = np.asarray(starts), None
+        stride, runs = runs_of(starts)
+        for windows, pieces in self._pieces(runs, len(starts)).items():
+            rows = max(1, (PIECE if self.streams else CUT) // windows)
+            for i in range(0, len(pieces), rows):
+                chosen = pieces[i : i + rows]
+                begins = [starts[first] for first, _ in chosen]
+                answer = self._answer(emg, begins, rows if self.streams else len(chosen), windows, stride)
+                if outputs is None:
+                    outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[2:]), a.dtype), answer)
+                for row, (first, count) in enumerate(chosen):
+                    tf.nest.map_structure(lambda out, a: np.copyto(out[first : first + count], a[row, :count]),
+                                          outputs, answer)
+        return outputs
+
+    def _pieces(self, runs: list[tuple[int, int]], count: int) -> dict[int, list[tuple[int, int]]]:
+        """Windows of a piece -> [(first window, how many it has of them)]. Each of three sizes is compiled."""
+        found = {}
+        for low, high in runs:
+            whole = low + (high - low) // PIECE * PIECE
+            if not self.streams or count < FEW * len(runs):
+                found.setdefault(1, []).extend((i, 1) for i in range(low, high))
+                continue
+            if whole > low:
+                found.setdefault(PIECE, []).extend((i, PIECE) for i in range(low, whole, PIECE))
+            if high > whole:
+                found.setdefault(SHORT, []).extend((i, min(SHORT, high - i)) for i in range(whole, high, SHORT))
+        return found
+
+    def _answer(self, emg: np.ndarray, begins: list[int], rows: int, windows: int, stride: int):
+        samples = (windows - 1) * stride + self.length
+        x = np.zeros((rows, samples, self.channels), np.float32)  # always as many rows: a shape is a compilation
+        for row, begin in enumerate(begins):
+            part = emg[begin : begin + samples]
+            x[row, : len(part)] = part
+        if (windows, stride) not in self._functions:
+            self._functions[windows, stride] = tf.function(
+                self.make(stride), autograph=False,
+                input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32)])
+        return tf.nest.map_structure(lambda t: t.numpy(), self._functions[windows, stride](tf.constant(x)))
+
+
+def over_recording(network: keras.Model) -> OverRecording:
+    """A decoder's network over recordings: volts (T, C), starts (N,) -> its outputs for each window."""
+    bank = network.get_layer("fins")
+    return OverRecording(partial(stream_network, network), *bank.input_shape[1:], streams(bank))
+
+
+def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:
+    """The stride that most windows go by, and the runs [low, high) of `starts` (N,) that go by it."""
+    steps = np.diff(starts)
+    forward = steps[steps > 0]
+    stride = int(np.bincount(forward).argmax()) if len(forward) else 1
+    edges = np.concatenate([[0], np.flatnonzero(steps != stride) + 1, [len(starts)]])
+    return stride, list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
