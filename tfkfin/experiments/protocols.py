@@ -8,7 +8,8 @@
     person-...     as session-..., from all other people's training side
 
 Where a dataset has no sessions of its own to test, repetitions are those of the split: `repetition-k` learns from the
-first k training repetitions and tests the test repetitions.
+first k training repetitions and tests the test repetitions. Of many sessions, `random` and `repetition-k` take `FEW`,
+evenly spread: each is learnt anew there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from tfkfin.recipe import Split
 RUNGS = ("random", "repetition-1", "repetition-2", "repetition-4", "session-0", "session-0u", "session-1", "person-0",
          "person-0u", "person-1")
 LEAKS = ("random",)
-CALIBRATIONS = ("0", "0u", "1")
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def groups(people: Mapping[int, Sequence[Session]], split: Split, seed: int,
     for person in tested_people or split.subjects:
         own = people[person]
         tested = [s for s in own if (_in(s, test) & (s.labels > 0)).any()] if split.between_sessions else own
-        for session in tested:
+        spread = np.unique(np.linspace(0, len(tested) - 1, FEW).round().astype(int))
+        for session in (tested[i] for i in spread):
             yield _random(person, session, seed)
             yield from _repetitions(person, session, train, test, split.between_sessions)
         if split.between_sessions:

@@ -1,14 +1,16 @@
 """Decoders on FINs, for the ladder of protocols: the paper's head and the linear one, on what shipped FINs imitate."""
 
 import numpy as np
+import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
 from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt
-from tfkfin.models import presets
+from tfkfin.models import presets, streaming
 from tfkfin.models.layers import Correlations, LogScale
 from tfkfin.pipeline.sessions import Session
+from tfkfin.pipeline.splits import Moments
 
 
 class Imitation:
@@ -17,22 +19,33 @@ class Imitation:
     def __init__(self, run: Run):
         recipe, data = run.recipe, run.dataset
         bank = presets.new_bank(recipe.fin, recipe.features.names, data.length, data.channels)
-        self._predict, self._length = training.Predictor(bank), data.length
-        self._log = LogScale(recipe.features.names)
-        self._correlations = Correlations(recipe.classifier.lags)
+        correlations = Correlations(recipe.classifier.lags)
+        self._log, self._kept = LogScale(recipe.features.names), {}
+        self._mean, self._sd = tf.Variable(tf.zeros(data.channels)), tf.Variable(tf.ones(data.channels))
+
+        def make(stride: int):
+            features = streaming.stream_bank(bank, stride)
+
+            def answer(volts):
+                x = (volts - self._mean) / self._sd
+                return features(x), correlations.stream(x, data.length, stride, True)
+
+            return answer
+
+        self._over = streaming.OverRecording(make, data.length, data.channels, streaming.streams(bank))
 
     def learn(self, learnt: Learnt) -> None:
         """Mean and deviation of each channel over the movements' windows that may be learnt from."""
-        count, total, square = 0, 0.0, 0.0
+        total = Moments(0, 0.0, 0.0)
         for session, chosen in learnt:
             rows = np.flatnonzero(chosen & (session.labels > 0))
             for i in range(0, len(rows), CHUNK):
-                x = session.subject.volts(self._length, rows[i : i + CHUNK]).astype(np.float64)
-                count, total = count + x.shape[0] * x.shape[1], total + x.sum(axis=(0, 1))
-                square = square + (x**2).sum(axis=(0, 1))
-        self._mean = total / count
-        self._sd = np.sqrt(np.maximum(square / count - self._mean**2, 1e-30))
-        self._kept: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+                x = session.subject.volts(session.length, rows[i : i + CHUNK]).reshape(-1, self._mean.shape[0])
+                mean = x.mean(axis=0, dtype=np.float64)
+                total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
+        mean, sd = total.statistics()
+        self._mean.assign(mean), self._sd.assign(sd)
+        self._kept.clear()
 
     def features(self, session: Session) -> np.ndarray:
         """(N, C, F) in own units."""
@@ -47,12 +60,7 @@ class Imitation:
     def _answers(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         key = session.person, session.number
         if key not in self._kept:
-            parts = []
-            for i in range(0, len(session), CHUNK):
-                volts = session.subject.volts(self._length, slice(i, i + CHUNK))
-                x = ((volts - self._mean) / self._sd).astype(np.float32)
-                parts.append((self._predict(x), np.asarray(self._correlations(x))))
-            self._kept[key] = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+            self._kept[key] = self._over(session.subject.emg, session.subject.windows.starts)
         return self._kept[key]
 
 

@@ -1,0 +1,89 @@
+"""The ladder by command on sessions: every rung and model is there, scores are recomputed, poison steers nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfkfin import recipe as recipes
+from tfkfin.experiments import protocols
+from tfkfin.experiments.kinds import ladder
+from tfkfin.experiments.runner import Runner
+from tfkfin.experiments.statistics import holm
+from tfkfin.fit.run import open_run
+from tfkfin.recordings import matfile
+
+TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
+        "fin.pretrained": "", "features.names": "ENT,RMS", "classify.epochs": 2, "classifier.vote": 3,
+        "split.repetitions_per_session": 2, "split.train_sessions": "1-2", "split.test_sessions": 3}
+
+
+def run(data: Path, folder: Path, **settings):
+    opened = open_run(recipes.load("ladder", TINY | settings | {"source.data": str(data)}), folder)
+    Runner(opened, 1, 0).run(["ladder"])
+    return json.loads((folder / "results.json").read_text())["rungs"]
+
+
+@pytest.fixture(scope="module")
+def climbed(tiny_db2, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ladder") / "run"
+    return run(tiny_db2, folder, **{"window.rest": True}), folder
+
+
+def test_results_are_what_outsiders_rely_on(climbed):
+    rungs, folder = climbed
+    assert set(rungs) == {"random", "repetition-1", "session-0", "session-0u", "session-1", "person-0", "person-0u",
+                          "person-1"}
+    for models in rungs.values():
+        assert {"paper", "best", "tdar_lda", "tdar_cov_lda", "hierarchical", "tfkfin"} <= set(models)
+        for numbers in models.values():
+            assert set(numbers) == {"window", "execution", "false_per_minute"}
+            for number in numbers.values():
+                assert set(number) == {"mean", "low", "high", "per_subject"}
+                assert number["mean"] == pytest.approx(np.mean(list(number["per_subject"].values())))
+                assert number["low"] is number["high"] is None  # two people are too few for an interval
+    text = (folder / "report.html").read_text()
+    assert "random (leaks)" in text and "Every person" in text and (folder / "plots" / "ladder.png").stat().st_size
+
+
+def test_numbers_are_of_the_decisions_that_are_kept(climbed):
+    rungs, folder = climbed
+    for name in ("tdar_lda", "paper"):
+        kept = np.load(folder / "cells" / f"ladder-{name}" / "plain" / "S1.npz")
+        true, decided, segments = kept["session-1"]
+        found = rungs["session-1"][name]
+        moving = true > 0
+        assert found["window"]["per_subject"]["1"] == pytest.approx(np.mean(true[moving] == decided[moving]))
+        assert len(np.unique(segments[moving])) == 3  # one repetition of three movements: the other was known
+        assert 0 in true and found["false_per_minute"]["mean"] >= 0
+
+
+def test_what_is_tested_steers_nothing(tiny_db2, tmp_path):
+    """Closed-form models at rungs that know nothing of the tested session: the first window's decision stays."""
+    poisoned = tmp_path / "poisoned"
+    for path in tiny_db2.rglob("*.mat"):
+        content = matfile.load(path, tuple(matfile.shapes(path)))
+        tested = np.isin(content["rerepetition"][:, 0], (5, 6))
+        noise = np.random.default_rng(0).standard_normal(content["emg"].shape) * 3e-5
+        content["emg"] = np.where(tested[:, None], noise, content["emg"]).astype(np.float32)
+        matfile.save(poisoned / path.relative_to(tiny_db2), content, "poisoned")
+    people = []
+    for data in (tiny_db2, poisoned):
+        opened = open_run(recipes.load("ladder", TINY | {"source.data": str(data)}), tmp_path / f"run-{data.name}")
+        streams = ladder.Streams(Runner(opened, 1, 0).evaluation)
+        people.append((streams, *streams.people(True)))
+    (clean, sessions, data), (_, others, _) = people
+    probe = sessions[1][0]  # a session of the training side: the same in both
+    for name in ladder.CLOSED_FORM:
+        for one, other in zip(protocols.groups(sessions, data.split, 7), protocols.groups(others, data.split, 7),
+                              strict=True):
+            if one.trials[0].rung in ("session-0", "person-0"):
+                answers = [ladder.CLOSED_FORM[name]().fit(group.learnt, clean.classes).decide(probe, None)
+                           for group in (one, other)]
+                np.testing.assert_array_equal(*answers)
+
+
+def test_holm_by_hand():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])  # statsmodels' multipletests says the same
+    assert holm([0.9, 0.9]) == [1.0, 1.0]
