@@ -130,14 +130,14 @@ def judged(model: Any, subject: Any, stride: int) -> tuple[dict, np.ndarray, np.
     found = {"fin": metrics.imitation(true, imitated, card["features"])}
     if card["kind"] == "decoder":
         labels, _ = scores.decided(subject, lambda _: answers["probabilities"], decision, card["movements"], stride)
-        found |= scores.score(subject.windows.movements, labels, card["movements"], decision.reject)
+        found |= scores.score(subject.windows, labels, card["movements"], stride / card["rate_hz"], decision.reject)
     return found, true, imitated
 
 
 def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
     """Scores of what is called `name` over all parts, as they are written to JSON, and figures by name."""
     from tfkfin.fit import board, metrics
-    from tfkfin.fit.scores import mean_imitation, spread
+    from tfkfin.fit.scores import mean_imitation, three_numbers
 
     found, features, seen, synthetic = {}, [], set(), False
     for model, subject, stride, made in parts:
@@ -157,10 +157,10 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
         fin = metrics.imitation(true, imitated, names)
         return (summary | {"fin": fin, "windows": len(true)},
                 {"imitation": board.imitation_figure(true, imitated, names, fin)})
-    accuracy, movements = {s: one["accuracy"] for s, one in found.items()}, list(card["movements"])
+    movements = list(card["movements"])
     counts = np.sum([one["confusion"] for one in found.values()], axis=0)
-    return (summary | {"accuracy": spread(accuracy), "fin": mean_imitation([one["fin"] for one in found.values()]),
-                       "confusion": {"movements": movements, "counts": counts.tolist()}},
+    return (summary | three_numbers(found) | {"fin": mean_imitation([one["fin"] for one in found.values()]),
+                                              "confusion": {"movements": movements, "counts": counts.tolist()}},
             {"confusion": board.confusion_figure(counts, movements, name)})
 
 
@@ -201,9 +201,10 @@ def main(argv: list[str]) -> None:
 def show(scores: dict) -> None:
     from rich.console import Console
 
-    console, what = Console(), " (synthetic recordings)" if scores["synthetic"] else ""
-    columns = [("accuracy %", scores["accuracy"])] if "accuracy" in scores else []
-    show_scores(scores["fin"], f"Imitation{what}", columns, f"Accuracy{what}")
+    console, made = Console(), " (synthetic recordings)" if scores["synthetic"] else ""
+    columns = [(f"accuracy % {what}", scores[key]) for key, what in (("accuracy", "a window"), (
+        "execution", "an execution")) if key in scores]
+    show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")
     if scores["synthetic"]:
         console.print("Nobody was recorded: these scores say nothing about people.")
     if scores["trained_on"]:

@@ -110,7 +110,7 @@ def show(results: dict, folder: Path) -> None:
     columns = [(title, results[key]) for key, title in
                (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
     if results["stage"] == "finetune":
-        columns.append(("FINs + classifier, raw", results["accuracy"]))
+        columns += [("FINs + classifier, raw", results["accuracy"]), ("the same, an execution", results["execution"])]
     about = results.get("dataset") or {}
     what = "synthetic recordings" if about.get("synthetic") else "every test window"
     show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")

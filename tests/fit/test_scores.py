@@ -6,18 +6,20 @@ import pytest
 from tfkfin.fit.scores import decided, score
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
-from tfkfin.pipeline.windows import Segment, starts
+from tfkfin.pipeline.windows import Segment, Windows, starts
 
 LABELS = (2, 7)
 
 
 def test_a_rejected_decision_is_wrong():
     true, given = np.array([2, 2, 7, 7, 7]), np.array([2, -1, 7, 2, -1])
-    scores = score(true, given, LABELS, 0.6)
+    windows = Windows(np.arange(5), true, np.ones(5, np.int16), segments=np.array([0, 0, 1, 1, 1]))
+    scores = score(windows, given, LABELS, 0.05, 0.6)
     assert scores["accuracy"] == 0.4 and scores["confusion"] == [[1, 0], [1, 1]]
     assert scores["rejection"] == {"threshold": 0.6, "decided": 0.6, "accuracy": pytest.approx(2 / 3)}
-    assert "rejection" not in score(true, given, LABELS)
-    assert score(true, np.full(5, -1), LABELS, 0.9)["rejection"]["accuracy"] is None
+    assert scores["execution"] == 0.0 and scores["false_per_minute"] is None  # ties, with and without a rejection
+    assert "rejection" not in score(windows, given, LABELS, 0.05)
+    assert score(windows, np.full(5, -1), LABELS, 0.05, 0.9)["rejection"]["accuracy"] is None
 
 
 @pytest.mark.parametrize("vote", [1, 2, 5])

@@ -7,6 +7,7 @@ import numpy as np
 from tfkfin.fit import metrics
 from tfkfin.models.decision import REJECTED, Decision
 from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import Windows
 
 
 def decided(part: Subject, probabilities: Callable[[Subject], np.ndarray], decision: Decision, labels: tuple[int, ...],
@@ -29,16 +30,19 @@ def decided(part: Subject, probabilities: Callable[[Subject], np.ndarray], decis
     return tuple(np.concatenate(arrays)[own] for arrays in zip(*parts, strict=True))
 
 
-def score(true: np.ndarray, decided: np.ndarray, labels: tuple[int, ...], reject: float = 0.0) -> dict:
-    """Scores of decisions (N,) against true labels (N,), both as in the files; a rejected decision is wrong.
+def score(windows: Windows, decided: np.ndarray, labels: tuple[int, ...], stride_s: float,
+          reject: float = 0.0) -> dict:
+    """Scores of the decisions (N,) on windows in order of time, `stride_s` apart; a rejected decision is wrong.
 
     Returns:
-        `accuracy`, `confusion` (G, G) of decisions made, and with `reject` how many windows were decided and how many
-        of these rightly.
+        `accuracy` of all windows, `execution` and `false_per_minute` as `metrics` has them, `confusion` (G, G) of
+        decisions made, and with `reject` how many windows were decided and how many of these rightly.
     """
-    made = decided != REJECTED
+    true, made = windows.movements, decided != REJECTED
     right = decided == true
     scores = {"accuracy": float(np.mean(right)),
+              "execution": metrics.execution_accuracy(true, decided, windows.segments),
+              "false_per_minute": metrics.false_activations(true, decided, stride_s),
               "confusion": metrics.confusion(true[made], decided[made], list(labels)).tolist()}
     if reject:
         scores["rejection"] = {"threshold": reject, "decided": float(made.mean()),
@@ -47,9 +51,16 @@ def score(true: np.ndarray, decided: np.ndarray, labels: tuple[int, ...], reject
 
 
 def spread(values: dict) -> dict:
-    """Scores by subject -> `mean`, `std` and `per_subject`, keyed as JSON does."""
-    return {"mean": float(np.mean(list(values.values()))), "std": float(np.std(list(values.values()))),
+    """Scores by subject -> `mean`, `std` and `per_subject`, keyed as JSON does; None where there are none."""
+    known = [v for v in values.values() if v is not None]
+    return {"mean": float(np.mean(known)) if known else None, "std": float(np.std(known)) if known else None,
             "per_subject": {str(s): v for s, v in values.items()}}
+
+
+def three_numbers(every: dict[int, dict]) -> dict:
+    """What `score` says of several subjects: `accuracy` a window, `execution` and `false_per_minute`, as `spread`."""
+    return {name: spread({s: one[name] for s, one in every.items()})
+            for name in ("accuracy", "execution", "false_per_minute")}
 
 
 def mean_imitation(every: list[dict]) -> dict:

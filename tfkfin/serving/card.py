@@ -21,12 +21,14 @@ def of_decoder(own: dict, results: dict) -> dict:
         results: its run's results.json.
     """
     about, scores = results["dataset"], own["scores"]
+    false = scores["false_per_minute"]
     made = "synthetic recordings" if about["synthetic"] else "recordings"
     spread = results.get("accuracy", {}) if results.get("stage") == "finetune" else {}
     return _common(own, results) | {
         "summary": f"decoder of {len(own['movements'])} movements, subject {own['subject']}, {made}",
         "input": f"(B, {own['length']}, {own['channels']}) volts at {own['rate_hz']:g} Hz",
-        "score": f"{100 * scores['accuracy']:.1f} % of test windows",
+        "score": f"{100 * scores['accuracy']:.1f} % of test windows, {100 * scores['execution']:.1f} % of executions"
+                 + ("" if false is None else f", {false:.1f} false activations a minute of rest"),
         "scores": scores | {"accuracy_over_subjects": spread, "protocol": _protocol(own, about)},
         "limits": _decoder_limits(about, own),
     }

@@ -9,7 +9,7 @@ import numpy as np
 from tfkfin.console import log
 from tfkfin.fit import board
 from tfkfin.fit.run import Run
-from tfkfin.fit.scores import mean_imitation, score, spread
+from tfkfin.fit.scores import mean_imitation, score, spread, three_numbers
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
 
@@ -31,7 +31,8 @@ def unfinished(run: Run, stage: str) -> Iterable[Subject]:
 
 def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:
     """A subject's scores from the labels (N,) that its test windows were given."""
-    return score(test.windows.movements, labels, run.dataset.movements, run.recipe.classifier.reject)
+    data = run.dataset
+    return score(test.windows, labels, data.movements, data.stride / data.rate_hz, run.recipe.classifier.reject)
 
 
 def finish(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
@@ -45,7 +46,7 @@ def accuracies(run: Run, stage: str) -> dict:
     every = {s: run.done(stage, f"S{s}") for s in run.dataset.split.subjects}
     matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
     movements = list(run.dataset.movements)
-    summary = {"accuracy": spread({s: one["accuracy"] for s, one in every.items()})}
+    summary = three_numbers(every)
     if run.recipe.classifier.reject:
         summary["rejection"] = {str(s): one["rejection"] for s, one in every.items()}
     if stage == "classify":

@@ -55,8 +55,8 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
     labels, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],
                         _subjects.decision(run), dataset.movements, dataset.stride)
     scores = _subjects.scores(run, test, labels) | {"fin_finetuned": fin}
-    card = _card(run, subject) | {"parameters": trainer.network.count_params(),
-                                  "scores": {"accuracy": scores["accuracy"], "fin": fin}}
+    known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {"fin": fin}
+    card = _card(run, subject) | {"parameters": trainer.network.count_params(), "scores": known}
     Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
     _subjects.finish(run, "finetune", subject.number, scores, began)
 
