@@ -84,18 +84,18 @@ def _info(options) -> None:
     table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
     for file, recording, error in _recordings(options, chosen):
         if error:
-            notes.append(f"subject {file.subject}: unfit: {error}")
+            notes.append(f"{file}: unfit: {error}")
             continue
         found = health.examine(recording)
         movements = format_numbers(set(recording.labels[recording.labels > 0].tolist()))
         active = recording.repetitions[recording.labels > 0]
         repetitions = format_numbers(set(active[active > 0].tolist()))
         missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
-        table.add_row(str(file.subject), movements, repetitions, missing, f"{recording.seconds:.0f}",
+        table.add_row(str(file).removeprefix("subject "), movements, repetitions, missing, f"{recording.seconds:.0f}",
                       f"{recording.rate_hz:g}", str(recording.num_channels), format_numbers(found.flat),
                       format_numbers(found.clipped), *(f"{100 * share:.1f}" for share in found.mains))
         made = ("synthetic: nobody was recorded",) if recording.synthetic else ()
-        notes += [f"subject {file.subject}: {note}" for note in made + recording.notes]
+        notes += [f"{file}: {note}" for note in made + recording.notes]
     console = Console()
     console.print(table)
     for note in notes:

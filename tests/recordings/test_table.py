@@ -92,3 +92,30 @@ def test_files_that_do_not_fit_the_pattern(tmp_path):
     (tmp_path / "recordings.toml").write_text(sheet)
     with pytest.raises(InputError, match="files"):
         readers.find(tmp_path)
+
+
+def test_sessions_are_told_apart(tmp_path):
+    """Each in a file of its own; `data info` names them."""
+    import subprocess
+    import sys
+
+    emg, labels, repetitions = signal()
+    for day in (1, 2):
+        np.save(tmp_path / f"p3_day{day}.npy", np.column_stack([emg * day, labels, repetitions]))
+    (tmp_path / "recordings.toml").write_text('rate_hz = 1000\nunit = "mV"\nfiles = "p{subject}_day{session}.npy"\n'
+                                              "channels = [1, 2, 3]\nlabel = 4\nrepetition = 5\n")
+    found = readers.find(tmp_path)
+    assert [(f.subject, f.session, f.reader) for f in found] == [(3, 1, "table"), (3, 2, "table")]
+    assert [readers.read(f).emg[0, 0] for f in found] == pytest.approx([1e-3 * emg[0, 0], 2e-3 * emg[0, 0]])
+    shown = subprocess.run([sys.executable, "-m", "tfkfin.data", "info", str(tmp_path)], capture_output=True, text=True)
+    assert shown.returncode == 0 and "3, session 2" in shown.stdout
+
+
+def test_every_reader_says_what_it_expects():
+    from tfkfin import registry
+
+    names = registry.names("recordings/readers")
+    assert {"ninapro", "table"} <= set(names)
+    for name in names:
+        made = readers.reader(name)
+        assert made.expected and callable(made.find) and callable(made.read) and callable(made.header)

@@ -16,6 +16,9 @@ class RecordingFile:
     session: int = 1
     reader: str = "ninapro"
 
+    def __str__(self) -> str:
+        return f"subject {self.subject}" + (f", session {self.session}" if self.session > 1 else "")
+
 
 @dataclass(frozen=True)
 class Recording:
