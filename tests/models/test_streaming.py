@@ -213,3 +213,18 @@ def test_live_sums_do_not_drift():
 def test_only_what_streams_is_live():
     with pytest.raises(ValueError, match="FINs that stream. Received"):
         Live(network("conv", "dense"), 12)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_pieces_in_one_graph_are_the_whole(kind):
+    answer = streaming.stream_network(network(kind, "conv"), 6, compiled=False)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, CHANNELS), tf.float32)])
+    def pieces(emg):
+        return streaming.in_pieces(answer, emg, LENGTH, 6)
+
+    for batch, samples in ((3, 400), (1, 48), (100, 63)):
+        emg = 2e-5 * signal(batch, samples)
+        got, expected = pieces(emg), answer(tf.constant(emg))
+        for name in expected:
+            np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)

@@ -206,6 +206,25 @@ def stream_described(head: keras.Model, stride: int, compiled: bool = True,
     return lambda x: _of_each(cut(x, length, stride), describe)
 
 
+def in_pieces(answer: Callable[[tf.Tensor], dict], x: tf.Tensor, length: int, stride: int) -> dict[str, tf.Tensor]:
+    """`answer` of stretches x (B, T, C), T unknown, a few windows at a time in one graph -> outputs (B, W, ...)."""
+    count, most = windows_in(tf.shape(x)[1], length, stride), tf.maximum(1, CUT // tf.shape(x)[0])
+    kinds = tf.nest.map_structure(lambda t: (t.dtype, t.shape[2:]), tf.function(answer).get_concrete_function(
+        tf.TensorSpec((None, length, x.shape[2]), x.dtype)).structured_outputs)
+    pieces = -(-count // most)
+    arrays = {name: tf.TensorArray(dtype, pieces, infer_shape=False, element_shape=(None, None, *shape))
+              for name, (dtype, shape) in kinds.items()}
+
+    def step(i, filled):
+        first, last = i * most, tf.minimum((i + 1) * most, count)
+        outputs = answer(x[:, first * stride : (last - 1) * stride + length])
+        return i + 1, {name: array.write(i, tf.einsum("bw...->wb...", outputs[name]))  # pieces are joined on axis 0
+                       for name, array in filled.items()}
+
+    _, filled = tf.while_loop(lambda i, _: i < pieces, step, (0, arrays), parallel_iterations=1)
+    return {name: tf.einsum("wb...->bw...", array.concat()) for name, array in filled.items()}
+
+
 class OverRecording:
     """A function of stretches, over windows that lie anywhere in a recording, in pieces of bounded memory.
 

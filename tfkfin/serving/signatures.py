@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkfin.models import fins
+from tfkfin.models import fins, streaming
 from tfkfin.models.bilstm.layer import BiLSTM, engine
 from tfkfin.models.decision import REJECTED
 from tfkfin.models.decoder import Decoder
@@ -68,6 +68,11 @@ class Signatures:
         batch, samples = tf.unstack(tf.shape(emg)[:2])
         enough = tf.debugging.Assert(samples >= self.length, [
             f"emg must hold at least {self.length} samples, one window. Received:", samples])
+        if streaming.streams(self.model.get_layer("fins")):
+            with tf.control_dependencies([enough]):
+                emg, answer = tf.identity(emg), streaming.stream_network(self.model, self.stride, compiled=False)
+            answers = streaming.in_pieces(answer, emg, self.length, self.stride)
+            return answers | self._decided(answers["probabilities"], tf.shape(answers["probabilities"])[1])
         with tf.control_dependencies([enough]):
             flat, samples = tf.reshape(emg, (-1, self.channels)), tf.identity(samples)  # (B·T, C)
         windows = (samples - self.length) // self.stride + 1
