@@ -4,12 +4,16 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.models import fins
+from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.recordings.resampling import resampled
 
@@ -31,15 +35,72 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
 
     orders = []
     monkeypatch.setattr(trainers.batches, "of_subject", lambda *a, **k: orders.append(a[5]))
+    monkeypatch.setattr(trainers.streaming, "streams", lambda bank: False)
     options = SimpleNamespace(windows_per_epoch=0, epochs=3, batch_size=8, schedule="constant")
     run = SimpleNamespace(recipe=SimpleNamespace(finetune=options, batches=SimpleNamespace(prefetch=1)), length=5)
     model = SimpleNamespace(fit=lambda *a, **k: SimpleNamespace(history={}))
-    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None)
+    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None, fins=None)
+    trainer._batches = lambda *a: trainers.JointTrainer._batches(trainer, *a)
     part = SimpleNamespace(windows=np.arange(50), number=3)
     trainers.JointTrainer.fit(trainer, part, None, None, 7)
     assert len(orders) == 3 and all(sorted(order) == list(range(50)) for order in orders)
     assert all(np.corrcoef(order, np.arange(50))[0, 1] < 0.5 for order in orders)
     assert not np.array_equal(orders[0], orders[1])
+
+
+def stretched(family="conv"):
+    """A subject of two runs and an odd window, and a decoder's network that is trained on it."""
+    from tfkfin import recipe
+    from tfkfin.fit.trainers import TwoRates
+    from tfkfin.models import decoder, fins, heads
+
+    starts = np.concatenate([np.arange(0, 200, 5), [207], np.arange(240, 310, 5)])
+    part = Subject(3, rng.standard_normal((340, 2)).astype(np.float32),
+                   Windows(starts, np.ones(len(starts), np.int16), np.ones(len(starts), np.int16)),
+                   np.zeros(2), np.ones(2), np.zeros((1, 2), np.int64))
+    bank = fins.bank([fins.fin(name, 30, family, units=4) for name in ("ENT", "RMS")], 2)
+    head = heads.new(recipe.Classifier(kind="linear"), ("ENT", "RMS"), 30, 2, 3)
+    network = decoder.network(bank, head)
+    return part, TwoRates(network.input, network.output)
+
+
+def test_an_epoch_of_stretches_holds_every_window_once():
+    part, model = stretched()
+    starts, count = part.windows.starts, len(part.windows)
+    pieces = training.pieces(starts)
+    assert np.concatenate(pieces).tolist() == list(range(count)) and max(map(len, pieces)) == training.NEIGHBOURS
+    assert all((np.diff(starts[piece]) == 5).all() for piece in pieces)
+    order = [pieces[i] for i in rng.permutation(len(pieces))]
+    targets, labels = rng.standard_normal((count, 2, 2)).astype(np.float32), np.arange(count)
+    seen = []
+    for (emg, wanted), true in training.stretches(part, targets, labels, 30, 20, order):
+        index = true["probabilities"].numpy()
+        seen += index.tolist()
+        np.testing.assert_array_equal(true["features"], targets[index])
+        got = model.of_stretches(emg, wanted)  # the answers for these very windows, in this order
+        expected = model(part.volts(30, index), training=True)
+        for name in expected:
+            np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-5)
+    assert sorted(seen) == list(range(count)) and seen != sorted(seen)
+
+
+def test_a_step_on_stretches_is_a_step_on_their_windows():
+    part, model = stretched()
+    weights, targets = model.get_weights(), rng.uniform(1, 2, (8, 2, 2)).astype(np.float32)
+    labels, after = np.arange(8) % 3, []
+    data = next(iter(training.stretches(part, targets, labels, 30, 8, [np.arange(8)])))
+    for x in (data[0], tf.constant(part.volts(30, np.arange(8)))):
+        model.set_weights(weights)
+        model.set_optimizers(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+        before = [v.numpy() for v in model.trainable_variables]
+        losses = {"probabilities": keras.losses.SparseCategoricalCrossentropy(),
+                  "features": training.imitation_loss(model.get_layer("fins"))}
+        model.compile(model.head_optimizer, losses, jit_compile=False)
+        model.fit(tf.data.Dataset.from_tensors((x, data[1])), verbose=0, shuffle=False)
+        after.append([v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)])
+    assert sum(np.abs(move).max() > 1e-4 for move in after[0]) > 10
+    for streamed, cut in zip(*after, strict=True):
+        np.testing.assert_allclose(streamed, cut, rtol=1e-3, atol=1e-4 * np.abs(cut).max() + 1e-6)
 
 
 def test_the_resampling_filter_stays_on_its_side():

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tfkfin import recipe, registry
 from tfkfin.models import decoder, fins, heads, streaming
 from tfkfin.models.layers import Correlations
-from tfkfin.models.sliding import window_sums
+from tfkfin.models.live import Live
+from tfkfin.models.sliding import over_stretch
 
 rng = np.random.default_rng(17)
 LENGTH, CHANNELS = 48, 3
@@ -130,7 +131,7 @@ def test_window_sums_by_hand(length, stride):
     x = rng.integers(0, 9, (2, 23, 3)).astype("float32")
     count = (23 - length) // stride + 1
     expected = np.stack([x[:, w * stride : w * stride + length].sum(axis=1) for w in range(count)], axis=1)
-    np.testing.assert_array_equal(window_sums(tf.constant(x), count, length, stride), expected)
+    np.testing.assert_array_equal(over_stretch(tf.identity, tf.constant(x), length, stride), expected)
 
 
 def network(kind, family):
@@ -183,3 +184,47 @@ def test_runs_go_by_the_commonest_stride():
     assert streaming.runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
     assert streaming.runs_of(np.array([7])) == (1, [(0, 1)])
     assert streaming.runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("linear", 12), ("linear", 7), ("conv", 12), ("linear", 60)])
+def test_a_live_signal_gets_the_answers_of_its_recording(kind, stride):
+    """In portions as they come, and again from the start after a restart."""
+    made, emg = network(kind, "conv"), 2e-5 * signal(1, 420)[0]
+    expected = streaming.stream_network(made, stride)(emg[None])
+    live = Live(made, stride)
+    for _ in range(2):
+        parts = [live(part) for part in np.split(emg, [10, 47, 48, 49, 70, 130, 137])]
+        assert parts[0] is None and len(parts[2]["features"]) == 1
+        for name in expected:
+            got = np.concatenate([part[name] for part in parts if part is not None])
+            np.testing.assert_allclose(got, expected[name][0], rtol=1e-5, atol=1e-5)
+        live.restart()
+
+
+def test_live_sums_do_not_drift():
+    made = network("linear", "conv")
+    live, emg = Live(made, 12), 2e-5 * signal(1, 12_000)[0]
+    live(100 * emg)
+    got = live(emg)
+    expected = made(emg[None, -LENGTH:], training=False)
+    np.testing.assert_allclose(got["features"][-1:], expected["features"], rtol=1e-5)
+
+
+def test_only_what_streams_is_live():
+    with pytest.raises(ValueError, match="FINs that stream. Received"):
+        Live(network("conv", "dense"), 12)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_pieces_in_one_graph_are_the_whole(kind):
+    answer = streaming.stream_network(network(kind, "conv"), 6, compiled=False)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, CHANNELS), tf.float32)])
+    def pieces(emg):
+        return streaming.in_pieces(answer, emg, LENGTH, 6)
+
+    for batch, samples in ((3, 400), (1, 48), (100, 63)):
+        emg = 2e-5 * signal(batch, samples)
+        got, expected = pieces(emg), answer(tf.constant(emg))
+        for name in expected:
+            np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)

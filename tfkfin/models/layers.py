@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.models.sliding import jitted, samples_at, size, window_sums, windows_in
+from tfkfin.models.sliding import jitted, over_stretch, samples_at, size, windows_in
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
@@ -173,28 +173,34 @@ class Correlations(layers.Layer):
         products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
         return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
         """The same of the windows [w stride, w stride + length) of stretches: (B, T, C) -> (B, W, S).
 
-        Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA.
+        Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
+        over windows are taken.
         """
-        sums, *products = jitted(compiled)(self._window_sums)(x, length, stride)
+        sums, *products = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide)
         power, *lagged = ops.unstack(ops.reshape(sums, (-1, *sums.shape[2:])), 1 + len(self.lags), axis=-1)
         z = self._of_sums(power, lagged, [ops.reshape(p, (-1, *p.shape[2:])) for p in products])
         return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
 
-    def _window_sums(self, x, length, stride):
+    def _window_sums(self, x, length, stride, slide):
         """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
-        count, reach = windows_in(size(x, 1), length, stride), max(self.lags, default=0)
-        lags, inner = (0, *self.lags), size(x, 1) - reach
-        # terms up to `reach` before a window's end go by blocks; of the last ones, those that end inside the window
-        terms = ops.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)  # (B, T - reach, C, lags)
-        sums = window_sums(terms, count, length - reach, stride)
-        if reach:
-            last = samples_at(x, count, length - reach, reach, stride)  # (B, W, reach, C)
+        lags, reach = (0, *self.lags), max(self.lags, default=0)
+
+        def at_lags(x):  # (B, n, C, 1 + lags)
+            inner = size(x, 1) - reach
+            return ops.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)
+
+        def between(rows):
+            return ops.matmul(ops.swapaxes(rows, 2, 3), rows)
+
+        sums = slide(at_lags, x, length, stride, reach)  # of terms that are inside the window at every lag
+        if reach:  # and of those that are at some
+            last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)
             sums += ops.stack([ops.sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
-        return sums, *(window_sums(y, count, length - i, stride, lambda r: ops.matmul(ops.swapaxes(r, 2, 3), r))
-                       for i, y in enumerate((x, x[:, 1:] - x[:, :-1])))
+        return (sums, slide(lambda x: x, x, length, stride, 0, between),
+                slide(lambda x: x[:, 1:] - x[:, :-1], x, length, stride, 1, between))
 
     def _of_sums(self, power, lagged, products):
         """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""

@@ -6,9 +6,11 @@ from functools import partial
 import tensorflow as tf
 
 
-def jitted(compiled: bool) -> Callable[[Callable], Callable]:
-    """Compiles a function by XLA, or leaves it as it is."""
-    return partial(tf.function, jit_compile=True, autograph=False) if compiled else lambda function: function
+def jitted(compiled: bool, slide: Callable) -> Callable[[Callable], Callable]:
+    """Compiles a function by XLA if wanted; one whose sums are `Carried` is compiled by whoever keeps them."""
+    if compiled and slide is over_stretch:
+        return partial(tf.function, jit_compile=True, autograph=False)
+    return lambda function: function
 
 
 def size(x: tf.Tensor, axis: int):
@@ -34,7 +36,7 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int,
     more. No sum runs on from window to window, so float32 stays as exact as it is over one window.
 
     Args:
-        terms: (B, T, ...), T >= (count - 1) stride + length; up to a stride more saves padding them.
+        terms: (B, T, ...), T >= (count - 1) stride + length, and a stride more where it does not divide `length`.
         count: W, a number or a tensor.
         of: adds up the rows of blocks: (B, n, R, ...) -> (B, n, *rest), R at most `stride`.
 
@@ -43,8 +45,6 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int,
     """
     blocks, rest = divmod(length, stride)
     there = count - 1 + blocks + (rest > 0)  # blocks that windows touch
-    if rest and not (isinstance(there, int) and terms.shape[1] and terms.shape[1] >= there * stride):
-        terms = tf.pad(terms, [[0, 0], [0, stride], *[[0, 0]] * (len(terms.shape) - 2)])  # the last one is not whole
     rows = tf.reshape(terms[:, : there * stride], (tf.shape(terms)[0], there, stride, *terms.shape[2:]))
     heads = of(rows[:, :, :rest]) if rest else None
     if not blocks:
@@ -54,6 +54,48 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int,
         sums += heads
     total = _slid(sums[:, : count - 1 + blocks], blocks)
     return total + heads[:, blocks:] if rest else total
+
+
+def over_stretch(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
+                 of: Callable = add_rows) -> tf.Tensor:
+    """Sums over all windows of stretches x (B, T, C) of the terms that lie inside each: (B, W, *rest).
+
+    `terms`: samples (B, n + reach, C) -> (B, n, ...), each term of `reach` + 1 samples. `of` as for `window_sums`.
+    """
+    inner, count = length - reach, windows_in(size(x, 1), length, stride)
+    if inner % stride:  # so that blocks are whole
+        x = tf.pad(x, [[0, 0], [0, stride], [0, 0]])
+    return window_sums(terms(x), count, inner, stride, of)
+
+
+class Carried:
+    """`over_stretch` for the newest window of a live signal: what its last stride adds, and sums kept of the past.
+
+    Args:
+        kept: what `kept` was after the window before, or nothing at the first.
+
+    Attributes:
+        kept: for every sum taken, in order, block sums (1, n, *rest) and the head of a block (1, 1, *rest).
+    """
+
+    def __init__(self, kept: list[tuple[tf.Tensor, tf.Tensor]] | None = None):
+        self._before, self.kept = None if kept is None else list(kept), []
+
+    def __call__(self, terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
+                 of: Callable = add_rows) -> tf.Tensor:
+        """As `over_stretch` of the newest window x (1, length, C)."""
+        blocks, rest = divmod(length - reach, stride)
+        if self._before and blocks:
+            past, head = self._before[len(self.kept)]
+            new = terms(x[:, -(stride + reach) :])[:, None]  # (1, 1, stride, ...): a block's end, and the next's head
+            past = tf.concat([past[:, 1:], head + of(new[:, :, : stride - rest])], axis=1)
+            head = of(new[:, :, stride - rest :])
+        else:
+            every = terms(x)
+            past = of(tf.reshape(every[:, : blocks * stride], (1, blocks, stride, *every.shape[2:])))
+            head = of(every[:, None, blocks * stride :])
+        self.kept.append((past, head))
+        return tf.reduce_sum(past, axis=1, keepdims=True) + head
 
 
 def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:

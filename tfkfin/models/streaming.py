@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.models.fins import fins_of
-from tfkfin.models.sliding import cut, jitted, samples_at, size, window_sums, windows_in
+from tfkfin.models.sliding import cut, jitted, over_stretch, samples_at, size, windows_in
 
 PIECE = 256  # windows that are worked on at a time
 SHORT = 32  # windows of a piece where a run is shorter
@@ -57,7 +57,8 @@ def streams(bank: keras.Model) -> bool:
     return all(taken_apart(fin) for fin in fins_of(bank))
 
 
-def stream_bank(bank: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
+def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,
+                slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor]:
     """A bank as a function of stretches: standardised (B, T, C) -> features (B, W, C, F), W = (T - L) // stride + 1.
 
     As the bank answers for the windows [w stride, w stride + L), to float32, and differentiable in its weights (not in
@@ -67,6 +68,7 @@ def stream_bank(bank: keras.Model, stride: int, compiled: bool = True) -> Callab
         stride: samples; any, also one that does not divide L.
         compiled: XLA compiles the filters, for each shape of `x`, within a second; otherwise they are plain operations
             and take ten times as long.
+        slide: how sums over windows are taken.
     """
     fins, length = fins_of(bank), bank.input_shape[1]
     if not streams(bank):
@@ -78,7 +80,8 @@ def stream_bank(bank: keras.Model, stride: int, compiled: bool = True) -> Callab
     def features(x):
         found = {}
         for chosen in alike.values():
-            means = jitted(compiled)(_means)([parts[i].filters for i in chosen], x, length, stride, compiled)
+            filters = [parts[i].filters for i in chosen]
+            means = jitted(compiled, slide)(_means)(filters, x, length, stride, compiled, slide)
             for i, mean in zip(chosen, tf.unstack(means, axis=3), strict=True):  # of (B, W, C, f, D)
                 found[i] = _of_each(mean, lambda y, layers=parts[i].after: _through(layers, y), 3)
         return tf.concat([found[i] for i in range(len(parts))], axis=-1)
@@ -98,13 +101,12 @@ def _of_each(x: tf.Tensor, function: Callable, axes: int = 2) -> tf.Tensor:
     return tf.reshape(y, tf.concat([tf.shape(x)[:axes], tf.shape(y)[1:]], 0))
 
 
-def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool) -> tf.Tensor:
+def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool,
+           slide: Callable = over_stretch) -> tf.Tensor:
     """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
     first, *pointwise = zip(*filters, strict=True)
     taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
-    count, inner = windows_in(size(x, 1), length, stride), length - taps + 1  # where a filter sees the window alone
-    x = tf.stop_gradient(x)
-    whole = tf.pad(x, [[0, 0], [0, stride if inner % stride else 0], [0, 0]])  # so that blocks are
+    count, x = windows_in(size(x, 1), length, stride), tf.stop_gradient(x)
     # of each window the first and the last samples, with the zeros that it is padded with
     edges = [tf.pad(samples_at(x, count, offset, taps - 1, stride), [[0, 0], [0, 0], zeros, [0, 0]])
              for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
@@ -119,7 +121,7 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
                 y = activation(tf.einsum("...fd,fde->...fe", y, kernel) + bias)
             return y
 
-        total = window_sums(answers(whole, 1), count, inner, stride)
+        total = slide(lambda samples: answers(samples, 1), x, length, stride, taps - 1)
         for edge in edges:
             total += tf.reduce_sum(answers(edge, 2), axis=2)
         return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
@@ -168,19 +170,20 @@ def _taps(x: tf.Tensor, kernel: tf.Tensor, axis: int, xla: bool) -> tf.Tensor:
     return fused(kernel)
 
 
-def stream_network(network: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], dict]:
-    """A decoder's network as a function of stretches of volts (B, T, C), at inference.
+def stream_network(network: keras.Model, stride: int, compiled: bool = True, slide: Callable = over_stretch,
+                   standardised: bool = False) -> Callable[[tf.Tensor], dict]:
+    """A decoder's network as a function of stretches of volts (B, T, C), or `standardised` ones, at inference.
 
     Returns:
         (B, T, C) -> {"probabilities": (B, W, G), "features": (B, W, C, F)}.
     """
     length = network.input_shape[1]
     standardise, head = network.get_layer("standardise"), network.get_layer("head")
-    features_of = stream_bank(network.get_layer("fins"), stride, compiled)
-    describe = stream_described(head, stride, compiled)
+    features_of = stream_bank(network.get_layer("fins"), stride, compiled, slide)
+    describe = stream_described(head, stride, compiled, slide)
 
     def answer(volts):
-        x = standardise(volts)
+        x = volts if standardised else standardise(volts)
         features = features_of(x)
         seen = [features] if describe is None else [features, describe(x)]
         folded = [tf.reshape(part, (-1, *part.shape[2:])) for part in seen]
@@ -191,15 +194,35 @@ def stream_network(network: keras.Model, stride: int, compiled: bool = True) -> 
     return answer
 
 
-def stream_described(head: keras.Model, stride: int, compiled: bool = True) -> Callable[[tf.Tensor], tf.Tensor] | None:
+def stream_described(head: keras.Model, stride: int, compiled: bool = True,
+                     slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""
     found, length = [layer for layer in head.layers if layer.name == "describe"], head.inputs[1].shape[1]
     if not found:
         return None
     describe = found[0]
     if hasattr(describe, "stream"):
-        return lambda x: describe.stream(x, length, stride, compiled)
+        return lambda x: describe.stream(x, length, stride, compiled, slide)
     return lambda x: _of_each(cut(x, length, stride), describe)
+
+
+def in_pieces(answer: Callable[[tf.Tensor], dict], x: tf.Tensor, length: int, stride: int) -> dict[str, tf.Tensor]:
+    """`answer` of stretches x (B, T, C), T unknown, a few windows at a time in one graph -> outputs (B, W, ...)."""
+    count, most = windows_in(tf.shape(x)[1], length, stride), tf.maximum(1, CUT // tf.shape(x)[0])
+    kinds = tf.nest.map_structure(lambda t: (t.dtype, t.shape[2:]), tf.function(answer).get_concrete_function(
+        tf.TensorSpec((None, length, x.shape[2]), x.dtype)).structured_outputs)
+    pieces = -(-count // most)
+    arrays = {name: tf.TensorArray(dtype, pieces, infer_shape=False, element_shape=(None, None, *shape))
+              for name, (dtype, shape) in kinds.items()}
+
+    def step(i, filled):
+        first, last = i * most, tf.minimum((i + 1) * most, count)
+        outputs = answer(x[:, first * stride : (last - 1) * stride + length])
+        return i + 1, {name: array.write(i, tf.einsum("bw...->wb...", outputs[name]))  # pieces are joined on axis 0
+                       for name, array in filled.items()}
+
+    _, filled = tf.while_loop(lambda i, _: i < pieces, step, (0, arrays), parallel_iterations=1)
+    return {name: tf.einsum("wb...->bw...", array.concat()) for name, array in filled.items()}
 
 
 class OverRecording:

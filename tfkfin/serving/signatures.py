@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkfin.models import fins
+from tfkfin.models import fins, streaming
 from tfkfin.models.bilstm.layer import BiLSTM, engine
 from tfkfin.models.decision import REJECTED
 from tfkfin.models.decoder import Decoder
@@ -65,7 +65,12 @@ class Signatures:
         enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
             f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
-            return self._streamed(tf.identity(emg), self._in_blocks)
+            emg = tf.identity(emg)
+        if not streaming.streams(self.model.get_layer("fins")):
+            return self._streamed(emg, self._in_blocks)
+        answer = streaming.stream_network(self.model, self.stride, compiled=False)
+        answers = streaming.in_pieces(answer, emg, self.length, self.stride)
+        return answers | self._decided(answers["probabilities"], tf.shape(answers["probabilities"])[1])
 
     def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
