@@ -7,8 +7,8 @@ from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
 from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt
-from tfkfin.models import presets, streaming
-from tfkfin.models.layers import Correlations, LogScale
+from tfkfin.models import descriptions, presets, streaming
+from tfkfin.models.layers import LogScale
 from tfkfin.pipeline.sessions import Session
 from tfkfin.pipeline.splits import Moments
 
@@ -19,7 +19,7 @@ class Imitation:
     def __init__(self, run: Run):
         recipe, data = run.recipe, run.dataset
         bank = presets.new_bank(recipe.fin, recipe.features.names, data.length, data.channels)
-        correlations = Correlations(recipe.classifier.lags)
+        describe = descriptions.new(recipe.classifier, "describe")
         self._log, self._kept = LogScale(recipe.features.names), {}
         self._mean, self._sd = tf.Variable(tf.zeros(data.channels)), tf.Variable(tf.ones(data.channels))
 
@@ -28,7 +28,7 @@ class Imitation:
 
             def answer(volts):
                 x = (volts - self._mean) / self._sd
-                return features(x), correlations.stream(x, data.length, stride, True)
+                return features(x), describe.stream(x, data.length, stride, True)
 
             return answer
 

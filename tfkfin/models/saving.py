@@ -14,7 +14,8 @@ def load(path: Path) -> keras.Model:
     Raises:
         ValueError, TypeError, KeyError, OSError: it is damaged, or no such file.
     """
-    rooms = [f"tfkfin.models.{room}.{name}" for room in ("fins", "heads") for name in registry.names(f"models/{room}")]
+    rooms = [f"tfkfin.models.{room}.{name}" for room in ("fins", "heads", "descriptions")
+             for name in registry.names(f"models/{room}")]
     for module in ("tfkfin.models.layers", "tfkfin.models.bilstm.layer", *rooms):
         importlib.import_module(module)
     return keras.saving.load_model(path, compile=False)

@@ -6,6 +6,7 @@ from keras import layers, ops
 
 from tfkfin.features.spatial import RIDGE
 from tfkfin.models.bilstm import layer as recurrent
+from tfkfin.models.sliding import over_stretch
 
 SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channels have converged by then
 
@@ -27,14 +28,29 @@ class LogCovariance(layers.Layer):
         self.difference, self.ridge = difference, ridge
 
     def call(self, inputs):
-        x = ops.cast(inputs, "float64")
+        x = self._differences(ops.cast(inputs, "float64"))
+        return self._of_sums(ops.matmul(ops.transpose(x, (0, 2, 1)), x), ops.sum(x, axis=1), x.shape[1])
+
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+        """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
+        x, outer = ops.cast(x, "float64"), lambda rows: ops.matmul(ops.swapaxes(rows, 2, 3), rows)
+        products = slide(self._differences, x, length, stride, self.difference, outer)  # (B, W, C, C)
+        sums = slide(self._differences, x, length, stride, self.difference)  # (B, W, C)
+        found = self._of_sums(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
+                              length - self.difference)
+        return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
+
+    def _differences(self, x):
         for _ in range(self.difference):
             x = x[:, 1:] - x[:, :-1]
-        x = x - ops.mean(x, axis=1, keepdims=True)
-        channels = x.shape[2]
-        matrices = ops.matmul(ops.transpose(x, (0, 2, 1)), x) / x.shape[1]
-        mean = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
-        matrices = matrices + (self.ridge * mean + 1e-30)[:, None, None] * np.eye(channels)
+        return x
+
+    def _of_sums(self, products, sums, count: int):
+        """From sums of products (N, C, C) and of samples (N, C) over `count` samples."""
+        channels, mean = sums.shape[1], sums / count
+        matrices = products / count - mean[:, :, None] * mean[:, None, :]
+        power = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
+        matrices = matrices + (self.ridge * power + 1e-30)[:, None, None] * np.eye(channels)
         values, vectors = (_jacobi if recurrent.forced_engine() == "keras" else ops.linalg.eigh)(matrices)
         logs = ops.matmul(vectors * ops.log(ops.maximum(values, 1e-30))[:, None], ops.transpose(vectors, (0, 2, 1)))
         rows, columns = np.triu_indices(channels)

@@ -35,6 +35,10 @@ def _kind(room: str) -> AfterValidator:
     return AfterValidator(known)
 
 
+def _each(check: AfterValidator) -> AfterValidator:
+    return AfterValidator(lambda values: tuple(check.func(value) for value in values))
+
+
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Positive = Annotated[float, Field(gt=0)]
@@ -146,7 +150,8 @@ class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
     kind: Annotated[str, _kind("models/heads")] = "conv"  # conv: the paper's
-    lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # linear: autocorrelations it sees beside the features, in samples
+    describe: Annotated[Names, _each(_kind("models/descriptions"))] = ("correlations",)  # linear: what it sees besides
+    lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
     vote: Count = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
     filters: tuple[Count, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement

@@ -1,4 +1,4 @@
-"""A linear head that is solved, not trained: shrinkage linear discriminant analysis of features and correlations.
+"""A linear head that is solved, not trained: shrinkage linear discriminant analysis of features and descriptions.
 
 As a FIN starts a network from a closed-form feature, this starts the classifier from a closed-form decision;
 fine-tuning may then move both.
@@ -8,19 +8,20 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfkfin.models import descriptions
 from tfkfin.models.heads import Head
-from tfkfin.models.layers import Correlations, LogScale, ZScore
+from tfkfin.models.layers import LogScale, ZScore
 
 NEVER = -30.0  # logit of a movement that the training windows do not have
 
 
 def classifier(options, names: tuple[str, ...], channels: int, described: int, classes: int) -> keras.Model:
-    """Features (B, C, F) in own units and correlations (B, S) -> probabilities (B, classes).
+    """Features (B, C, F) in own units and descriptions (B, S) -> probabilities (B, classes).
 
     Positive features by their logarithm, everything z-scored, one dense layer and softmax: the form of a linear
     discriminant.
     """
-    inputs = [keras.Input((channels, len(names)), name="features"), keras.Input((described,), name="correlations")]
+    inputs = [keras.Input((channels, len(names)), name="features"), keras.Input((described,), name="described")]
     x = layers.Flatten()(LogScale(names, name="log_scale", dtype="float32")(inputs[0]))
     x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()([x, inputs[1]]))
     outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(classes, name="linear")(x))
@@ -32,16 +33,16 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> Non
 
     Args:
         model: made by `classifier`.
-        seen: features (N, C, F) in own units, true or imitated, and correlations (N, S).
+        seen: features (N, C, F) in own units, true or imitated, and descriptions (N, S).
         labels: class indices (N,).
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.preprocessing import StandardScaler
 
-    features, correlations = seen
+    features, described = seen
     scale, linear = model.get_layer("log_scale"), model.get_layer("linear")
     logged = keras.ops.convert_to_numpy(scale(features.astype(np.float32)))
-    inputs = np.concatenate([logged.reshape(len(logged), -1), correlations], axis=1).astype(np.float64)
+    inputs = np.concatenate([logged.reshape(len(logged), -1), described], axis=1).astype(np.float64)
     scaler = StandardScaler().fit(inputs)
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaler.transform(inputs), labels)
     coefficients, intercepts = lda.coef_, lda.intercept_
@@ -54,4 +55,4 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> Non
     model.get_layer("z_score").set(scaler.mean_, scaler.scale_)
 
 
-HEAD = Head(classifier, describe=lambda options, name: Correlations(options.lags, name=name), solve=solve)
+HEAD = Head(classifier, describe=descriptions.new, solve=solve)

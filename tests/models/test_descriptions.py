@@ -1,0 +1,51 @@
+"""Every description that is registered: saved as it is, streamed as windows are described, side by side as alone."""
+
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfkfin import recipe as recipes
+from tfkfin import registry
+from tfkfin.console import InputError
+from tfkfin.models import descriptions
+
+KINDS = registry.names("models/descriptions")
+rng = np.random.default_rng(4)
+LENGTH, STRIDE, CHANNELS = 50, 12, 3
+
+
+@pytest.fixture(params=[*((kind,) for kind in KINDS), KINDS], ids="+".join)
+def layer(request):
+    return descriptions.new(SimpleNamespace(describe=request.param, lags=(1, 2, 5)), "describe")
+
+
+def test_streamed_as_windows_are_described(layer):
+    x = rng.normal(size=(2, 200, CHANNELS)).cumsum(axis=1).astype(np.float32) / 5
+    windows = np.lib.stride_tricks.sliding_window_view(x, LENGTH, axis=1)[:, ::STRIDE].swapaxes(2, 3)
+    wanted = np.stack([layer(one) for one in windows])
+    for compiled in (False, True):
+        np.testing.assert_allclose(layer.stream(tf.constant(x), LENGTH, STRIDE, compiled), wanted, atol=5e-5)
+
+
+def test_saved_it_is_the_same(layer, tmp_path):
+    inputs = keras.Input((LENGTH, CHANNELS))
+    model = keras.Model(inputs, layer(inputs))
+    assert model.output_shape == layer.compute_output_shape(inputs.shape)
+    model.save(tmp_path / "model.keras")
+    x = rng.normal(size=(4, LENGTH, CHANNELS)).astype(np.float32)
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(x), model(x))
+
+
+def test_side_by_side_is_one_after_another():
+    options = SimpleNamespace(describe=KINDS, lags=(1, 2))
+    x = rng.normal(size=(4, LENGTH, CHANNELS)).astype(np.float32)
+    alone = [descriptions.new(SimpleNamespace(describe=(kind,), lags=(1, 2)), kind)(x) for kind in KINDS]
+    np.testing.assert_array_equal(descriptions.new(options, "describe")(x), np.concatenate(alone, axis=1))
+
+
+def test_unknown_ones_are_refused():
+    with pytest.raises(InputError, match="there are .*correlations"):
+        recipes.load(settings={"classifier.describe": "correlation"})
