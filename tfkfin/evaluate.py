@@ -50,15 +50,19 @@ class Fins:
     decision = Decision()
 
     def __init__(self, name: Path):
-        from tfkfin.fit.training import Predictor
-        from tfkfin.models import fins
+        self._trained, self.card = presets.load(name), presets.card(presets.find(name))
 
-        trained, self.card = presets.load(name), presets.card(presets.find(name))
-        self._bank = functools.cache(lambda channels: Predictor(fins.bank(fins.fins_of(trained), channels)))
+    def over(self, emg: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
+        """A standardised recording (T, C), any C, and where windows begin (N,) -> {"features": (N, C, F)}."""
+        return {"features": self._bank(emg.shape[1])(emg, starts)}
 
-    def __call__(self, windows: np.ndarray) -> dict[str, np.ndarray]:
-        """Standardised windows (B, L, C), any C -> {"features": (B, C, F)}."""
-        return {"features": self._bank(windows.shape[2])(windows)}
+    @functools.cache  # noqa: B019  one object a process
+    def _bank(self, channels: int):
+        from tfkfin.models import fins, streaming
+
+        bank = fins.bank(fins.fins_of(self._trained), channels)
+        return streaming.OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
+                                       streaming.streams(bank))
 
 
 def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
@@ -122,9 +126,8 @@ def judged(model: Any, subject: Any, stride: int) -> tuple[dict, np.ndarray, np.
 
     card, decision = model.card, model.decision
     every, _, own = subject.led(decision.memory, stride)
-    cut, rows = every.volts if card["kind"] == "decoder" else every.cut, np.arange(len(every.windows))
-    parts = [model(cut(card["length"], some)) for some in np.array_split(rows, -(-len(rows) // 64))]
-    answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    emg = every.emg if card["kind"] == "decoder" else every.standardised()
+    answers = model.over(emg, every.windows.starts)
     true = subject.features(tuple(card["features"]), card["length"], card["rate_hz"])
     true, imitated = (a.reshape(-1, true.shape[2]) for a in (true, answers["features"][own]))
     found = {"fin": metrics.imitation(true, imitated, card["features"])}
