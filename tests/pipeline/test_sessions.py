@@ -89,7 +89,8 @@ def test_rest_belongs_to_the_trial_that_it_opens_or_ends(opens):
         owner[-REST:] = 4
     header = Header(RecordingFile("x", 1), labels, repetitions, 1000.0, 1, (), False)
     found = splits.segments(header, Split(repetitions_per_session=2), rest=True)
-    assert sum(s.stop - s.start for s in found) == len(labels)
+    assert sum(s.stop - s.start for s in found) == len(labels) and [s.start for s in found] == sorted(
+        s.start for s in found)
     for s in found:
         assert s.repetition == owner[s.start] == owner[s.stop - 1] and s.session == (s.repetition + 1) // 2
 
@@ -119,3 +120,19 @@ def test_two_files_of_one_session_are_an_error(parted):
     (folder / "more" / "p1_day2.npy").write_bytes((folder / "p1_day2.npy").read_bytes())
     with pytest.raises(InputError, match="session 2 has two files"):
         dataset.open_dataset(recipes.load(settings=settings), folder)
+
+
+def test_rest_before_the_first_movement_belongs_to_none_where_rest_also_ends():
+    labels = np.repeat([0, 1, 0, 2, 0], 10)
+    header = Header(RecordingFile("x", 1), labels, np.repeat([0, 3, 3, 4, 0], 10), 1000.0, 1, (), False)
+    found = splits.segments(header, Split(), rest=True)
+    assert [(s.start, s.movement, s.repetition) for s in found] == [(10, 1, 3), (20, 0, 3), (30, 2, 4), (40, 0, 4)]
+
+
+def test_recordings_are_cut_midway_between_what_is_tested_and_what_is_not():
+    labels = np.repeat([1, 0, 2, 0, 1], [10, 6, 10, 8, 10])
+    repetitions = np.repeat([1, 1, 2, 2, 3], [10, 6, 10, 8, 10])
+    header = Header(RecordingFile("x", 1), labels, repetitions, 1000.0, 1, (), False)
+    split = Split(train_repetitions=(1, 3), test_repetitions=(2,))
+    assert splits.cuts(header, split, rest=False) == [13, 30]
+    assert splits.cuts(header, split, rest=True) == [16, 34]  # rest after a movement is of its repetition
