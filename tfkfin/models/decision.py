@@ -56,6 +56,19 @@ class Decided:
         return np.where(voted.max(axis=1, initial=0.0) >= self.decision.reject, chosen, REJECTED), voted
 
 
+def filtered(probabilities: np.ndarray, stay: float = 0.9) -> np.ndarray:
+    """Probabilities (N, G) of windows in order of time, each given those before: a hidden Markov model's forward step.
+
+    What was done goes on with the probability `stay`, or gives way to any other class alike: no order is expected.
+    """
+    found, now = np.empty_like(probabilities), np.full(probabilities.shape[1], 1 / probabilities.shape[1])
+    leave = (1 - stay) / max(1, probabilities.shape[1] - 1)
+    for i, seen in enumerate(probabilities):
+        now = (leave + (stay - leave) * now) * np.maximum(seen, 1e-12)
+        found[i] = now = now / now.sum()
+    return found
+
+
 def averaged(probabilities: np.ndarray, vote: int) -> np.ndarray:
     """Each row (N, G) averaged with up to `vote` - 1 rows before it, added newest first, as an exported graph does."""
     total = probabilities.copy()

@@ -15,7 +15,7 @@ from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, paired
 from tfkfin.fit import metrics
-from tfkfin.fit.transfer import Discriminant, Hierarchical, described
+from tfkfin.fit.transfer import Discriminant, Hierarchical, Lasting, described
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.sessions import Session, sessions
@@ -26,7 +26,7 @@ TITLES = {
     "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
     "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
     "cov_lda": "log-covariance alone, LDA", "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
-    "tfkfin": "recommended",
+    "tfkfin": "broad descriptions, hierarchical Gaussian that adapts (recommended)",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
            "false_per_minute": "False activations a minute of rest"}
@@ -38,7 +38,7 @@ CLOSED_FORM: dict[str, Callable] = {
     "tdar_cov_lda_centred": lambda: Discriminant(partial(described, names=SPATIAL), True),
     "cov_lda": lambda: Discriminant(partial(described, names=SPATIAL[1:])),
     "hierarchical": lambda: Hierarchical(partial(described, names=SPATIAL)),
-    "tfkfin": lambda: Hierarchical(partial(described, names=SPATIAL)),
+    "tfkfin": Lasting,
 }
 
 
