@@ -33,3 +33,30 @@ def test_flat_channels_stay_finite_and_gain_only_shifts():
     np.testing.assert_allclose(other - one, np.broadcast_to(shift, one.shape), atol=1e-9)
     windows[..., 1] = 0
     assert np.isfinite(spatial.log_euclidean(spatial.covariances(windows))).all()
+
+
+def test_broad_descriptions_by_their_formulas():
+    from tfkfin.features import describe
+
+    windows = rng.normal(size=(3, 120, 2)).cumsum(axis=1) / 5 + rng.normal(size=(3, 120, 2))
+    found = describe.broad(windows, 1000.0)
+    x = windows - windows.mean(axis=1, keepdims=True)
+    assert found.shape == (3, 19 * 2 + 3 * 3)
+    np.testing.assert_allclose(found[:, :2], np.abs(x).mean(axis=1))
+    np.testing.assert_allclose(found[:, 2:4], np.abs(np.diff(windows, axis=1)).mean(axis=1))
+    np.testing.assert_allclose(found[:, 16:18], np.log(x.var(axis=1)), atol=1e-6)
+    for n, c in np.ndindex(3, 2):
+        r = [np.sum(x[n, k:, c] * x[n, : 120 - k, c]) for k in range(9)]
+        ar = -scipy.linalg.solve_toeplitz([r[0] * (1 + 1e-5), *r[1:4]], r[1:5])  # a ridge keeps flat ones finite
+        np.testing.assert_allclose(found[n, 8 + c : 16 : 2], ar, atol=1e-9)
+        np.testing.assert_allclose(found[n, 22 + c : 38 : 2], np.array(r[1:]) / r[0], atol=1e-4)
+    np.testing.assert_allclose(found[:, 38:41], spatial.log_euclidean(spatial.covariances(windows)))
+    windows[1] = 0
+    assert np.isfinite(describe.broad(windows, 1000.0)).all()
+
+
+@pytest.mark.parametrize(("sd", "power"), [(2e-5, 1e-5), (0.9, 1.0), (40.0, 100.0)])
+def test_units_are_powers_of_ten(sd, power):
+    from tfkfin.features import describe
+
+    assert describe.unit(sd) == pytest.approx(power)

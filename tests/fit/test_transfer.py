@@ -70,7 +70,7 @@ def test_the_posterior_of_a_sessions_means_is_bayes():
     known = first(session, True)
     x = model._centres.centred(session, known)
     seen = {c: x[known.windows & (session.labels == c)] for c in CLASSES}
-    within = (model._within + transfer.covariance([v - v.mean(axis=0) for v in seen.values()])) / 2
+    within = (model._within + transfer.covariance(np.concatenate([v - v.mean(axis=0) for v in seen.values()]))) / 2
     density = [multivariate_normal(m + gain @ (seen[c].mean(axis=0) - m), within + t + spread).pdf(x)
                for c, m in zip(CLASSES, model._means, strict=True)]
     wanted = np.stack(density, axis=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.models.decision import Decision
+from tfkfin.models.decision import Decision, filtered
 
 LABELS = (3, 5, 9)
 P = np.random.default_rng(3).dirichlet((1, 1, 1), 40).astype(np.float32)
@@ -43,3 +43,16 @@ def test_nothing_decides_nothing():
 def test_unfit_decisions_are_refused(wrong):
     with pytest.raises(ValueError, match="Received"):
         Decision(**wrong)
+
+
+def test_filtered_is_a_hidden_markov_models_forward_step():
+    """By hand for two classes, and causal; no order of classes is preferred."""
+    p = np.array([[0.8, 0.2], [0.3, 0.7]])
+    now = np.array([0.8, 0.2])
+    then = np.array([(0.9 * now[0] + 0.1 * now[1]) * 0.3, (0.1 * now[0] + 0.9 * now[1]) * 0.7])
+    np.testing.assert_allclose(filtered(p), [now, then / then.sum()])
+    rng = np.random.default_rng(0)
+    q = rng.dirichlet(np.ones(4), 50)
+    turned = rng.permutation(4)
+    np.testing.assert_allclose(filtered(q[:, turned]), filtered(q)[:, turned])
+    np.testing.assert_array_equal(filtered(q)[:20], filtered(q[:20]))

@@ -50,7 +50,7 @@ def broad(windows: np.ndarray, rate_hz: float) -> np.ndarray:
 def levinson(r: np.ndarray, order: int) -> np.ndarray:
     """AR coefficients (..., order) from autocorrelations (..., order + 1 or more): Levinson's and Durbin's recursion.
 
-    Signs as of `statsmodels.regression.linear_model.yule_walker`, turned: x_t + sum a_k x_(t-k) is white.
+    x_t + sum a_k x_(t-k) is white. The same as `scipy.linalg.solve_toeplitz` finds, many at once.
     """
     a = np.zeros((*r.shape[:-1], order + 1))
     a[..., 0], error = 1, r[..., 0].copy()

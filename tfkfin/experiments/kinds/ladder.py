@@ -15,7 +15,8 @@ from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, paired
 from tfkfin.fit import metrics
-from tfkfin.fit.transfer import Discriminant, Hierarchical, Lasting, described
+from tfkfin.fit.lasting import Lasting
+from tfkfin.fit.transfer import Discriminant, Hierarchical, described
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.sessions import Session, sessions
