@@ -1,4 +1,4 @@
-"""Command line of the data room: `python -m tfkfin.data {synthesize,download,info,verify,plot}`."""
+"""`python -m tfkfin.data {synthesize,download,info,verify,plot}`: makes, fetches, checks and shows recordings."""
 
 import argparse
 from pathlib import Path
