@@ -190,8 +190,8 @@ def _trust(evaluation: Evaluation) -> list[str]:
             f"One operating point for all three numbers: the last {recipe.classifier.vote} windows averaged, decisions "
             f"less probable than {recipe.classifier.reject:g} rejected and counted as wrong; rest is "
             f"{'one more class' if recipe.window.rest else 'not decided, so that there are no false activations'}.",
-            "Every model learns from the same windows, the paper's from at most 4000 of them, evenly spread; FINs are the "
-            "shipped ones, which no recording trained. `tfkfin` also goes on learning from earlier sessions of the "
+            "Every model learns from the same windows, the paper's from at most 4000 of them, evenly spread; FINs are "
+            "the shipped ones, which no recording trained. `tfkfin` also goes on learning from earlier sessions of the "
             "stream, without labels."]
 
 
