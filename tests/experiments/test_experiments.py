@@ -49,7 +49,7 @@ def fewer():
 def runner(tiny_db2, tmp_path_factory) -> Runner:
     """All experiments, finished, on two synthetic subjects with one seed; raw models on 20 test windows each."""
     made = Runner(open_run(tiny(tiny_db2), tmp_path_factory.mktemp("runner") / "run"), 1, 20)
-    made.run(list(kinds.summaries()))
+    made.run(kinds.papers())
     return made
 
 
@@ -311,7 +311,7 @@ def test_report_names_the_data_and_the_paper_in_every_table(runner, results):
     assert all("paper" in header and "ours" in header for header in headers)
     assert all("paper: Ninapro DB2; ours: synthetic recordings" in title for title in titles)
     assert "65.70" not in text  # two subjects are one group: no row of the paper's within-subject figures
-    assert set(results["experiments"]) == set(kinds.summaries()) and results["synthetic"] is True
+    assert set(results["experiments"]) == set(kinds.papers()) and results["synthetic"] is True
     assert results["data"] == "synthetic recordings" and results["optimistic"] is False
 
 
@@ -378,10 +378,11 @@ def test_command_line_resolves_as_train_does():
 
 def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch):
     there = kinds.summaries()
-    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward"]
+    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward", "ladder"]
+    assert list(kinds.papers()) == list(there)[:5]
     shown = command.parser().format_help()
     assert all(summary in shown for summary in there.values())
-    for name in there:
+    for name in kinds.papers():
         made = kinds.load(name)
         assert made.check in (kinds.papers_models, kinds.finetuned)
     unfit = recipes.load(None, {"finetune.epochs": 0})

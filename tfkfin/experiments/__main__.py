@@ -53,10 +53,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def named(experiment: str) -> tuple[str, ...]:
-    """The experiments meant; "all" are the paper's, which share a recipe."""
-    if experiment != "all":
-        return (experiment,)
-    return tuple(name for name in kinds.summaries() if not kinds.load(name).pipeline)
+    """The experiments meant; "all" are the paper's."""
+    return kinds.papers() if experiment == "all" else (experiment,)
 
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:

@@ -57,5 +57,10 @@ def summaries() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
+def papers() -> tuple[str, ...]:
+    """The paper's own experiments, which share a recipe."""
+    return tuple(name for name in summaries() if not load(name).pipeline)
+
+
 def load(name: str) -> Experiment:
     return registry.load("experiments/kinds", name, "EXPERIMENT")
