@@ -20,8 +20,9 @@ from common import Report, parser  # noqa: E402
 from tfkfin import recipe  # noqa: E402
 from tfkfin.fit import training  # noqa: E402
 from tfkfin.fit.trainers import TwoRates  # noqa: E402
-from tfkfin.models import decoder, fins, heads, presets, streaming  # noqa: E402
+from tfkfin.models import decoder, fins, heads, presets  # noqa: E402
 from tfkfin.models.live import Live  # noqa: E402
+from tfkfin.models.over_recording import over_recording  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
 
 CHANNELS, LENGTH, STRIDE, MOVEMENTS = 12, 600, 20, 17
@@ -44,7 +45,7 @@ def signal(windows: int) -> SimpleNamespace:
 def answering(report: Report, model: keras.Model, name: str, quick: bool) -> None:
     """The peer works on a part of the windows, which is as fast a window."""
     ours, theirs = signal(2048 if quick else 16384), signal(64 if quick else 512)
-    over, predict = streaming.over_recording(model), training.Predictor(model)
+    over, predict = over_recording(model), training.Predictor(model)
 
     def cut():
         index = theirs.windows.starts[:, None] + np.arange(LENGTH)

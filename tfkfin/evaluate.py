@@ -58,10 +58,10 @@ class Fins:
 
     @functools.cache  # noqa: B019  one object a process
     def _bank(self, channels: int):
-        from tfkfin.models import fins, streaming
+        from tfkfin.models import fins, over_recording, streaming
 
         bank = fins.bank(fins.fins_of(self._trained), channels)
-        return streaming.OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
+        return over_recording.OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
                                        streaming.streams(bank))
 
 

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from tfkfin.fit import transfer
 from tfkfin.fit.transfer import Discriminant, Hierarchical, Known
+from tfkfin.models.hierarchical import HierarchicalGaussian
 
 D, CLASSES, EACH = 6, (1, 2, 3), 12
 
@@ -59,22 +59,24 @@ def test_plain_discriminant_is_scikit_learns():
                                atol=1e-6)
 
 
-def test_the_posterior_of_a_sessions_means_is_bayes():
-    """Against SciPy's joint Gaussian of (a session's mean, its repetition's mean), conditioned numerically."""
-    model = Hierarchical(see).fit(EARLIER, CLASSES)
-    b, t = model._days, model._trials
-    joint = np.block([[b, b], [b, b + t]])
-    gain = joint[:D, D:] @ np.linalg.inv(joint[D:, D:])
-    spread = joint[:D, :D] - gain @ joint[D:, :D]
-    session = LATER[0]
-    known = first(session, True)
-    x = model._centres.centred(session, known)
-    seen = {c: x[known.windows & (session.labels == c)] for c in CLASSES}
-    within = (model._within + transfer.covariance(np.concatenate([v - v.mean(axis=0) for v in seen.values()]))) / 2
-    density = [multivariate_normal(m + gain @ (seen[c].mean(axis=0) - m), within + t + spread).pdf(x)
-               for c, m in zip(CLASSES, model._means, strict=True)]
-    wanted = np.stack(density, axis=1)
-    np.testing.assert_allclose(model.decide(session, known), wanted / wanted.sum(axis=1, keepdims=True), atol=1e-8)
+def test_the_hierarchical_baseline_learns_from_the_right_windows():
+    """Of two sessions the repetitions that may be learnt from, without rest, as `HierarchicalGaussian` has it."""
+    sessions = [stream(1, n, 10 + n) for n in (1, 2)]
+    for session in sessions:
+        session.labels[::7] = 0
+    chosen = [np.isin(s.repetitions, wanted) for s, wanted in zip(sessions, ((1, 2, 3), (2, 4)), strict=True)]
+    model = Hierarchical(see).fit(list(zip(sessions, chosen, strict=True)), CLASSES)
+    kept = [keep & (s.labels > 0) for s, keep in zip(sessions, chosen, strict=True)]
+    x, y, r = (np.concatenate([getattr(s, name)[keep] for s, keep in zip(sessions, kept, strict=True)])
+               for name in ("x", "labels", "repetitions"))
+    wanted = HierarchicalGaussian().fit(x, y, np.repeat([1, 2], [keep.sum() for keep in kept]), r)
+    later = LATER[0]
+    calibrated = wanted.calibrate(later.x[later.repetitions == 1], later.labels[later.repetitions == 1])
+    np.testing.assert_allclose(model.decide(later, first(later, True)), calibrated.probabilities(later.x))
+    centre, spread = transfer.moments(later.x[later.repetitions == 1])
+    *_, weights, bias = wanted.begin().linear()
+    scores = (later.x - centre) / spread @ weights + bias
+    np.testing.assert_array_equal(model.decide(later, first(later, False)).argmax(axis=1), scores.argmax(axis=1))
 
 
 def test_a_labelled_repetition_helps_and_earlier_sessions_help_it():

@@ -18,7 +18,7 @@ def test_the_head_is_scikit_learns_discriminant(classes):
     correlations = rng.normal(size=(300, 4)) + labels[:, None]
     options = recipe.Classifier(kind="linear", lags=(), vote=1)
     head = linear.classifier(options, NAMES, 3, 4, 4)
-    linear.solve(head, [features, correlations], labels)
+    linear.solve(head, [features, correlations], labels, (0 * labels, 0 * labels))
     logged = np.stack([features[..., 0], np.log(features[..., 1])], axis=-1).reshape(300, -1)
     inputs = np.concatenate([logged, correlations], axis=1)
     expected = baselines.lda().fit(inputs, labels).predict_proba(inputs)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe, registry
-from tfkfin.models import decoder, fins, heads, streaming
+from tfkfin.models import decoder, fins, heads, over_recording, streaming
 from tfkfin.models.layers import Correlations
 from tfkfin.models.live import Live
 from tfkfin.models.sliding import over_stretch
@@ -158,7 +158,7 @@ def test_windows_anywhere_in_a_recording(kind, family):
     runs = [np.arange(0, 1800, 6), np.arange(1900, 2300, 6), [5, 2952, 2400], np.arange(2500, 2900, 6)]
     starts = np.concatenate(runs)
     expected = made(emg[starts[:, None] + np.arange(LENGTH)], training=False)
-    over = streaming.over_recording(made)
+    over = over_recording.over_recording(made)
     for chosen in (slice(None), slice(366, 369), rng.permutation(len(starts))):
         got = over(emg, starts[chosen])
         for name in expected:
@@ -181,9 +181,9 @@ def test_a_decoder_streams_as_it_answers_for_windows():
 
 
 def test_runs_go_by_the_commonest_stride():
-    assert streaming.runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
-    assert streaming.runs_of(np.array([7])) == (1, [(0, 1)])
-    assert streaming.runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])
+    assert over_recording.runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
+    assert over_recording.runs_of(np.array([7])) == (1, [(0, 1)])
+    assert over_recording.runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("linear", 12), ("linear", 7), ("conv", 12), ("linear", 60)])

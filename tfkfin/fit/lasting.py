@@ -1,6 +1,6 @@
 """The decoder that we recommend, as the ladder of protocols tries it: it lasts from session to session."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,13 @@ class Lasting:
     Attributes:
         classes: as of `Discriminant`.
         forces, adapts: whether it does the one and the other; without, for comparison.
+        see: session -> descriptions (N, D), in place of the broad ones; learnt at no other forces.
     """
 
     classes: tuple[int, ...] = ()
     forces: bool = True
     adapts: bool = True
+    see: Callable[[Session], np.ndarray] | None = None
 
     def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "Lasting":
         self.classes = classes
@@ -41,7 +43,7 @@ class Lasting:
         sessions = np.repeat(np.arange(len(rows)), [len(at) for _, at in rows])
         repetitions = np.concatenate([s.repetitions[at] for s, at in rows])
         taught = x, labels, sessions, repetitions
-        virtual = self._virtual(learnt, rows) if self.forces else ()
+        virtual = self._virtual(learnt, rows) if self.forces and self.see is None else ()
         if virtual and not self._forces_pay(taught, virtual):
             virtual = ()
         self._model = HierarchicalGaussian().fit(*taught, virtual)
@@ -75,6 +77,9 @@ class Lasting:
         return spread(filtered(found), self._model.classes, self.classes)
 
     def _see(self, session: Session) -> np.ndarray:
+        if self.see is not None:
+            return self.see(session)
+
         def make() -> np.ndarray:
             return over(session, lambda windows, rate: broad(windows / self._unit, rate))
 

@@ -14,6 +14,7 @@ from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.models import decoder, heads, presets, streaming
 from tfkfin.models.layers import SignalAugment
+from tfkfin.models.over_recording import OverRecording, over_recording
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
 
@@ -81,13 +82,14 @@ class SolvedHead:
         self.model = self.head.get_layer("classifier")
         self._describe = None
         if heads.describer(self.head) is not None:
-            self._describe = streaming.OverRecording(partial(streaming.stream_described, self.head), run.length,
+            self._describe = OverRecording(partial(streaming.stream_described, self.head), run.length,
                                                      run.dataset.channels, True)
         self._predict = training.Predictor(self.model)
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
         """Solves for a subject's windows, their features (N, C, F), true or imitated, and class indices (N,)."""
-        self.kind.solve(self.model, self._seen(part, features), labels)
+        groups = part.windows.sessions, part.windows.repetitions
+        self.kind.solve(self.model, self._seen(part, features), labels, groups)
 
     def predict(self, part: Subject, features: np.ndarray) -> np.ndarray:
         seen = self._seen(part, features)
@@ -168,7 +170,7 @@ class JointTrainer:
                            loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
-        self._over = streaming.over_recording(self.network)
+        self._over = over_recording(self.network)
 
     def answers(self, part: Subject) -> dict[str, np.ndarray]:
         """The network's outputs for a subject's windows, (N, ...) each; streamed where the FINs can."""

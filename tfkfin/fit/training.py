@@ -12,7 +12,7 @@ from keras import ops
 
 from tfkfin.console import log
 from tfkfin.models.fins import fins_of
-from tfkfin.models.streaming import runs_of
+from tfkfin.models.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.features.describe import DESCRIPTIONS
-from tfkfin.models.hierarchical import covariance
+from tfkfin.models.hierarchical import HierarchicalGaussian
 from tfkfin.pipeline.sessions import Session
 
 CHUNK = 2048  # windows described at a time
@@ -96,13 +96,7 @@ class Discriminant:
 
 @dataclass
 class Hierarchical:
-    """Class means of a session as a posterior between those of earlier sessions and its labelled repetition.
-
-    Two-covariance model of speaker recognition (probabilistic LDA: Brümmer, de Villiers 2010), sessions z-scored one by
-    one: a session's class means are N(mean over sessions, between sessions), a repetition's are N(the session's,
-    between repetitions), windows are N(the repetition's, within). Decisions take one covariance, the sum of the three
-    as far as they are unknown. Covariances by Ledoit and Wolf (2004). With one earlier session the covariance between
-    repetitions stands for that between sessions.
+    """`tfkfin.models.hierarchical` in closed form: without labels it adapts to nothing but where z-scores lie.
 
     Attributes: as of `Discriminant`.
     """
@@ -111,50 +105,27 @@ class Hierarchical:
     classes: tuple[int, ...] = ()
 
     def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "Hierarchical":
-        self.classes, self._centres, rows = classes, Centres(self.see, learnt), []
-        for session, chosen in learnt:
-            kept = chosen & np.isin(session.labels, classes)
-            x = self._centres.centred(session, None)[kept]
-            rows.append((x, session.labels[kept], session.repetitions[kept]))
-        within, trials, days, each = [], [], [], []
-        for x, y, r in rows:
-            pairs = sorted(set(zip(y.tolist(), r.tolist(), strict=True)))
-            repeated = {(c, k): x[(y == c) & (r == k)] for c, k in pairs}
-            within += [one - one.mean(axis=0) for one in repeated.values()]
-            means = {c: np.array([one.mean(axis=0) for (d, _), one in repeated.items() if d == c]) for c in classes}
-            trials += [(m - m.mean(axis=0)) * np.sqrt(len(m) / (len(m) - 1)) for m in means.values() if len(m) > 1]
-            each.append({c: m.mean(axis=0) for c, m in means.items() if len(m)})
-        self._means = np.array([np.mean([one[c] for one in each if c in one], axis=0) for c in classes])
-        for i, c in enumerate(classes):
-            own = np.array([one[c] for one in each if c in one])
-            days += [(own - self._means[i]) * np.sqrt(len(own) / (len(own) - 1))] if len(own) > 1 else []
-        self._within = covariance(np.concatenate(within))
-        self._trials = covariance(np.concatenate(trials)) if trials else self._within
-        self._days = covariance(np.concatenate(days)) if days else self._trials
+        self.classes = classes
+        kept = [(s, chosen & np.isin(s.labels, classes)) for s, chosen in learnt]
+        sessions = np.repeat(np.arange(len(kept)), [chosen.sum() for _, chosen in kept])
+        self._model = HierarchicalGaussian().fit(
+            np.concatenate([self.see(s)[chosen] for s, chosen in kept]),
+            np.concatenate([s.labels[chosen] for s, chosen in kept]), sessions,
+            np.concatenate([s.repetitions[chosen] for s, chosen in kept]))
+        self._model.trusted = False  # labels alone move class means
         return self
 
     def decide(self, session: Session, known: Known | None) -> np.ndarray:
         """Probabilities (N, G) of a session's windows."""
-        x = self._centres.centred(session, known)
-        means, spread_of_means, within = self._means, self._days, self._within
-        if known is not None and known.labelled:
-            gain = np.linalg.solve(self._days + self._trials, self._days).T
-            spread_of_means, means, own = self._days - gain @ self._days, means.copy(), []
-            for i, c in enumerate(self.classes):
-                seen = x[known.windows & (session.labels == c)]
-                if len(seen):
-                    means[i] += gain @ (seen.mean(axis=0) - means[i])
-                    own.append(seen - seen.mean(axis=0))
-            within = (within + covariance(np.concatenate(own))) / 2
-        return gaussian(x, means, within + self._trials + spread_of_means)
-
-
-def gaussian(x: np.ndarray, means: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Probabilities (N, G) of equally likely classes with these means (G, D) and one covariance (D, D)."""
-    weights = np.linalg.solve(covariance, means.T)  # (D, G)
-    scores = x @ weights - 0.5 * np.sum(means.T * weights, axis=0)
-    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
+        x = self.see(session)
+        if known is None:
+            found = self._model.begin().stream(x, np.ones(len(x), bool))
+        elif known.labelled:
+            own = known.windows & np.isin(session.labels, self.classes)
+            found = self._model.calibrate(x[own], session.labels[own]).probabilities(x)
+        else:
+            found = self._model.adapt(x[known.windows]).probabilities(x)
+        return spread(found, self._model.classes, self.classes)
 
 
 def solved(x: np.ndarray, y: np.ndarray):

@@ -3,12 +3,15 @@
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.features.describe import log_covariance
 from tfkfin.fit import training
+from tfkfin.fit.lasting import Lasting
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
-from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt
+from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt, over
 from tfkfin.models import descriptions, presets, streaming
 from tfkfin.models.layers import LogScale
+from tfkfin.models.over_recording import OverRecording
 from tfkfin.pipeline.sessions import Session
 from tfkfin.pipeline.splits import Moments
 
@@ -34,7 +37,7 @@ class Imitation:
 
             return answer
 
-        self._over = streaming.OverRecording(make, data.length, data.channels, streaming.streams(bank))
+        self._over = OverRecording(make, data.length, data.channels, streaming.streams(bank))
 
     def learn(self, learnt: Learnt) -> None:
         """Mean and deviation of each channel over the movements' windows that may be learnt from."""
@@ -59,6 +62,17 @@ class Imitation:
         logged = np.asarray(self._log(features)).reshape(len(features), -1)
         return np.concatenate([logged, correlations], axis=1).astype(np.float64)
 
+    def spatial(self, session: Session) -> np.ndarray:
+        """The same and log-covariances of the standardised signal and its first two differences."""
+        def covariances(windows: np.ndarray, rate_hz: float) -> np.ndarray:
+            windows = (windows - np.asarray(self._mean)) / np.asarray(self._sd)
+            return np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), rate_hz) for n in (0, 1, 2)], axis=1)
+
+        key = session.person, session.number, "spatial"
+        if key not in self._kept:
+            self._kept[key] = np.concatenate([self.described(session), over(session, covariances)], axis=1)
+        return self._kept[key]
+
     def _answers(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         key = session.person, session.number
         if key not in self._kept:
@@ -79,6 +93,18 @@ class LinearHead:
 
     def decide(self, session: Session, known: Known | None) -> np.ndarray:
         return self._solved.decide(session, known)
+
+
+class LastingFins(Lasting):
+    """The recommended model on what FINs imitate, correlations and log-covariances (the recipe `lasting`)."""
+
+    def __init__(self, imitation: Imitation):
+        super().__init__(see=imitation.spatial)
+        self._imitation = imitation
+
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LastingFins":
+        self._imitation.learn(learnt)
+        return super().fit(learnt, classes)
 
 
 class ConvHead:

@@ -121,12 +121,60 @@ class Decoder:
         if self._answer != self._keras:
             return None
         from tfkfin.models import streaming
+        from tfkfin.models.over_recording import over_recording
 
-        return streaming.over_recording(self.model) if streaming.streams(self.model.get_layer("fins")) else None
+        return over_recording(self.model) if streaming.streams(self.model.get_layer("fins")) else None
 
     def _keras(self, emg: np.ndarray) -> Answers:
         parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+    def calibrate(self, emg: np.ndarray, starts: np.ndarray,
+                  labels: np.ndarray | None = None) -> "tuple[Decoder, dict]":
+        """A decoder for the session, or the person, that windows of a recording (T, C), volts, are of.
+
+        What earlier sessions taught lies in this decoder and goes on with the new one; no old recording is needed.
+
+        Args:
+            starts: first samples of the windows (N,), in order of time.
+            labels: their movements (N,), as in the files; None: they are not known.
+
+        Returns:
+            The new decoder, and what there is to say of it: `unseen`, movements that these windows do not show, and
+            without labels `moved`, whether they were like enough to earlier sessions to move what movements look like.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
+        """
+        return self.calibrated(self.seen(emg, starts), labels)
+
+    def seen(self, emg: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
+        """What the head's classifier is given for windows of a recording: features (N, C, F), maybe descriptions."""
+        from tfkfin.models import streaming
+        from tfkfin.models.over_recording import over_recording
+
+        over = over_recording(self.model, streaming.stream_seen)
+        return over(np.asarray(emg, np.float32), np.asarray(starts))
+
+    def calibrated(self, seen: list[np.ndarray], labels: np.ndarray | None = None) -> "tuple[Decoder, dict]":
+        """As `calibrate`, from what was `seen` in the windows."""
+        from tfkfin.models import heads, saving
+
+        adapt = heads.kind(self.card["head"]).adapt
+        if adapt is None:
+            raise InputError(f"a decoder with the head {self.card['head']} keeps nothing of earlier sessions to "
+                             "calibrate from: train one with --set classifier.kind=gaussian")
+        if labels is not None and (unknown := sorted(set(np.unique(labels)) - set(self.movements))):
+            raise InputError(f"movements {unknown} are none that the decoder knows: {self.movements.tolist()}")
+        model = saving.copied(self.model)
+        said = adapt(model.get_layer("head").get_layer("classifier"), seen,
+                     None if labels is None else np.searchsorted(self.movements, labels))
+        return Decoder(self.card, model), said | {"unseen": self.movements[said["unseen"]].tolist()}
+
+    def of_seen(self, seen: list[np.ndarray]) -> np.ndarray:
+        """Probabilities (N, G) from what was `seen`: windows that two decoders see alike need be seen once."""
+        classifier = self.model.get_layer("head").get_layer("classifier")
+        return np.asarray(classifier([part.astype(np.float32) for part in seen] if len(seen) > 1 else seen[0]))
 
     def save(self, folder: Path) -> None:
         """Writes the whole decoder, network and card, into a folder."""

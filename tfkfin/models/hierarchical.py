@@ -30,6 +30,8 @@ FAR = 0.75  # mean squared distance of windows from the nearest class, a dimensi
 CARRY = 0.25  # how far an unlabelled session moves what the next one begins with
 BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked back at
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
+STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
+         "execution", "trusted")
 
 
 def covariance(rows: np.ndarray) -> np.ndarray:
@@ -54,7 +56,9 @@ class HierarchicalGaussian:
     Attributes:
         classes: labels, ascending.
         sessions: how many taught it.
-        means: M (G, D), z-scored. within, repeated, between: W, T, B (D, D).
+        means: M (G, D), z-scored; shift: what virtual forces add to it when it decides.
+        within, repeated, between: W, T, B (D, D); looks: W without virtual forces.
+        centre, spread: mean and deviation (D,) that a new session begins with; execution: windows of one.
         trusted: whether unlabelled windows may move class means: whether earlier sessions predict each other's.
     """
 
@@ -102,11 +106,25 @@ class HierarchicalGaussian:
             rows = ((means - self.means) * np.sqrt(self.sessions / (self.sessions - 1))).reshape(-1, x.shape[1])
             self.between = covariance(rows[np.isfinite(rows).all(axis=1)])
         self.trusted = self.sessions > 1 and self._predicted(means) >= GATE
-        self.shift, self._looks = np.zeros_like(self.means), self.within
+        self.shift, self.looks = np.zeros_like(self.means), self.within
         if len(virtual):
             self.shift = MIX * (np.nanmean(forced_means, axis=0) - self.means)
             self.within = (1 - MIX) * self.within + MIX * covariance(np.concatenate(forced))
         return self._begun()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that it was taught, in float64: of classes that it knows (G, ...); `from_state` is the same again."""
+        return {name: np.asarray(getattr(self, name), np.float64) for name in STATE}
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> "HierarchicalGaussian":
+        """What `state` gave."""
+        new = cls()
+        for name in STATE:
+            setattr(new, name, np.asarray(state[name], np.float64))
+        new.classes, new.sessions = new.classes.astype(np.int64), int(new.sessions)
+        new.trusted, new.execution = bool(new.trusted), float(new.execution)
+        return new._begun()
 
     def _predicted(self, means: np.ndarray) -> float:
         """Share of class means (S, G, D) of a session that the other sessions' would call right."""
@@ -126,12 +144,20 @@ class HierarchicalGaussian:
         return copy.copy(self)._begun()
 
     def calibrate(self, x: np.ndarray, labels: np.ndarray) -> "HierarchicalGaussian":
-        """A copy for the session of these windows (N, D), a repetition with its labels (N,)."""
+        """A copy for the session of these windows (N, D), a repetition with its labels (N,).
+
+        Where one session alone came before, how far sessions differ is read from how far this one's class means are.
+        """
         new, c = self.begin(), np.searchsorted(self.classes, labels)
         z = new._centred_by(x)
         seen, counts = self.means.copy(), np.zeros(len(self.classes))
         for k in np.unique(c):
             seen[k], counts[k] = z[c == k].mean(axis=0), 1
+        if self.sessions == 1:
+            noise, apart = self._noise(), (seen - self.means)[counts > 0].T
+            apart = scipy.linalg.solve_triangular(np.linalg.cholesky(noise), apart, lower=True)
+            new.between = max(float(np.mean(apart**2)) - 1, 0.0) * noise
+            new._begun()._centred_by(x)
         new._labelled = seen, counts
         new._known_within = (1 - OWN) * self.within + OWN * covariance(z - seen[c])
         return new._posterior(seen, counts)
@@ -143,7 +169,7 @@ class HierarchicalGaussian:
         return new._look_back(iterations) if self.trusted else new
 
     def _begun(self) -> "HierarchicalGaussian":
-        noise = self.repeated + self._looks / NOISE
+        noise = self._noise()
         values, vectors = scipy.linalg.eigh(self.between, noise)
         self._values, self._vectors, self._back = np.maximum(values, 0), vectors, noise @ vectors
         self._mean, self._sd, self._labelled, self._running = self.centre.copy(), self.spread.copy(), None, True
@@ -151,6 +177,10 @@ class HierarchicalGaussian:
         self._past = np.empty((0, len(self.centre)))
         self._root = np.linalg.cholesky(self.within + self.repeated + self.between)
         return self._solved()
+
+    def _noise(self) -> np.ndarray:
+        """Covariance (D, D) of one repetition's class mean about its session's."""
+        return self.repeated + self.looks / NOISE
 
     def _distance(self, z: np.ndarray) -> float:
         """Mean squared Mahalanobis distance of windows (N, D) from the nearest class of earlier sessions, over D.
@@ -202,6 +232,15 @@ class HierarchicalGaussian:
         return self
 
     # === Decisions ===
+
+    @property
+    def moved(self) -> bool:
+        """Whether the session has moved class means, not only where windows are centred."""
+        return bool((self._now != self.means).any())
+
+    def linear(self) -> tuple[np.ndarray, ...]:
+        """What decides now: z-score by (D,) and (D,), then weights (D, G) and bias (G,)."""
+        return self._mean, self._sd, self.weights, self.bias
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Windows (N, D) of the session, each for itself -> (N, G)."""

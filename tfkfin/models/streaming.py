@@ -5,24 +5,19 @@ mean over the window and a small network after it need not filter a sample again
 it: the mean is a sum of block sums. The FIN pads every window with zeros, so for its first and last samples filters
 are computed window by window. Nothing is saved for it: the weights are the FIN's own.
 
-All here are TensorFlow functions of stretches (B, T, C) or run such functions over recordings.
+All here are TensorFlow functions of stretches (B, T, C); `over_recording` runs them over recordings.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfkfin.models.fins import fins_of
 from tfkfin.models.sliding import cut, jitted, over_stretch, samples_at, size, windows_in
 
-PIECE = 256  # windows that are worked on at a time
-SHORT = 32  # windows of a piece where a run is shorter
 CUT = 64  # windows at a time where they are cut one by one
-FEW = 4  # windows: where runs are shorter on average, all windows are cut
 
 
 @dataclass(frozen=True)
@@ -177,21 +172,31 @@ def stream_network(network: keras.Model, stride: int, compiled: bool = True, sli
     Returns:
         (B, T, C) -> {"probabilities": (B, W, G), "features": (B, W, C, F)}.
     """
-    length = network.input_shape[1]
-    standardise, head = network.get_layer("standardise"), network.get_layer("head")
-    features_of = stream_bank(network.get_layer("fins"), stride, compiled, slide)
-    describe = stream_described(head, stride, compiled, slide)
+    length, head = network.input_shape[1], network.get_layer("head")
+    seen_in = stream_seen(network, stride, compiled, slide, standardised)
 
-    def answer(volts):
-        x = volts if standardised else standardise(volts)
-        features = features_of(x)
-        seen = [features] if describe is None else [features, describe(x)]
+    def answer(x):
+        seen = seen_in(x)
         folded = [tf.reshape(part, (-1, *part.shape[2:])) for part in seen]
         probabilities = head.get_layer("classifier")(folded if len(folded) > 1 else folded[0], training=False)
         shape = (tf.shape(x)[0], windows_in(size(x, 1), length, stride), probabilities.shape[-1])
-        return {"probabilities": tf.reshape(probabilities, shape), "features": features}
+        return {"probabilities": tf.reshape(probabilities, shape), "features": seen[0]}
 
     return answer
+
+
+def stream_seen(network: keras.Model, stride: int, compiled: bool = True, slide: Callable = over_stretch,
+                standardised: bool = False) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    """What its head's classifier is given: (B, T, C) -> [features (B, W, C, F)] or [features, described (B, W, S)]."""
+    standardise = network.get_layer("standardise")
+    features = stream_bank(network.get_layer("fins"), stride, compiled, slide)
+    describe = stream_described(network.get_layer("head"), stride, compiled, slide)
+
+    def seen(volts):
+        x = volts if standardised else standardise(volts)
+        return [features(x)] if describe is None else [features(x), describe(x)]
+
+    return seen
 
 
 def stream_described(head: keras.Model, stride: int, compiled: bool = True,
@@ -223,75 +228,3 @@ def in_pieces(answer: Callable[[tf.Tensor], dict], x: tf.Tensor, length: int, st
 
     _, filled = tf.while_loop(lambda i, _: i < pieces, step, (0, arrays), parallel_iterations=1)
     return {name: tf.einsum("wb...->bw...", array.concat()) for name, array in filled.items()}
-
-
-class OverRecording:
-    """A function of stretches, over windows that lie anywhere in a recording, in pieces of bounded memory.
-
-    Args:
-        make: stride -> a function of stretches (B, T, C), whose outputs are (B, W, ...).
-        length, channels: of the windows.
-        streams: whether it gains from stretches, some of it compiled. Otherwise it is given single windows.
-    """
-
-    def __init__(self, make: Callable[[int], Callable], length: int, channels: int, streams: bool):
-        self.make, self.length, self.channels, self.streams = make, length, channels, streams
-        self._functions = {}
-
-    def __call__(self, emg: np.ndarray, starts: np.ndarray):
-        """emg (T, C) float32 and the first samples of windows (N,), in any order, N > 0 -> outputs (N, ...)."""
-        starts, outputs = np.asarray(starts), None
-        stride, runs = runs_of(starts)
-        for windows, pieces in self._pieces(runs, len(starts)).items():
-            rows = max(1, (PIECE if self.streams else CUT) // windows)
-            for i in range(0, len(pieces), rows):
-                chosen = pieces[i : i + rows]
-                begins = [starts[first] for first, _ in chosen]
-                answer = self._answer(emg, begins, rows if self.streams else len(chosen), windows, stride)
-                if outputs is None:
-                    outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[2:]), a.dtype), answer)
-                for row, (first, count) in enumerate(chosen):
-                    tf.nest.map_structure(lambda out, a: np.copyto(out[first : first + count], a[row, :count]),
-                                          outputs, answer)
-        return outputs
-
-    def _pieces(self, runs: list[tuple[int, int]], count: int) -> dict[int, list[tuple[int, int]]]:
-        """Windows of a piece -> [(first window, how many it has of them)]. Each of three sizes is compiled."""
-        found = {}
-        for low, high in runs:
-            whole = low + (high - low) // PIECE * PIECE
-            if not self.streams or count < FEW * len(runs):
-                found.setdefault(1, []).extend((i, 1) for i in range(low, high))
-                continue
-            if whole > low:
-                found.setdefault(PIECE, []).extend((i, PIECE) for i in range(low, whole, PIECE))
-            if high > whole:
-                found.setdefault(SHORT, []).extend((i, min(SHORT, high - i)) for i in range(whole, high, SHORT))
-        return found
-
-    def _answer(self, emg: np.ndarray, begins: list[int], rows: int, windows: int, stride: int):
-        samples = (windows - 1) * stride + self.length
-        x = np.zeros((rows, samples, self.channels), np.float32)  # always as many rows: a shape is a compilation
-        for row, begin in enumerate(begins):
-            part = emg[begin : begin + samples]
-            x[row, : len(part)] = part
-        if (windows, stride) not in self._functions:
-            self._functions[windows, stride] = tf.function(
-                self.make(stride), autograph=False,
-                input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32)])
-        return tf.nest.map_structure(lambda t: t.numpy(), self._functions[windows, stride](tf.constant(x)))
-
-
-def over_recording(network: keras.Model) -> OverRecording:
-    """A decoder's network over recordings: volts (T, C), starts (N,) -> its outputs for each window."""
-    bank = network.get_layer("fins")
-    return OverRecording(partial(stream_network, network), *bank.input_shape[1:], streams(bank))
-
-
-def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:
-    """The stride that most windows go by, and the runs [low, high) of `starts` (N,) that go by it."""
-    steps = np.diff(starts)
-    forward = steps[steps > 0]
-    stride = int(np.bincount(forward).argmax()) if len(forward) else 1
-    edges = np.concatenate([[0], np.flatnonzero(steps != stride) + 1, [len(starts)]])
-    return stride, list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))

@@ -11,6 +11,7 @@ from tfkfin.files import write_json
 from tfkfin.models import presets
 
 LICENCE = "Apache-2.0"
+MADE_FOR = "Made for"  # begins the limit that says whose electrodes
 
 
 def of_decoder(own: dict, results: dict) -> dict:
@@ -32,6 +33,32 @@ def of_decoder(own: dict, results: dict) -> dict:
         "scores": scores | {"accuracy_over_subjects": spread, "protocol": _protocol(own, about)},
         "limits": _decoder_limits(about, own),
     }
+
+
+def of_calibrated(about: dict, said: dict) -> dict:
+    """The card of a decoder that went on to another session.
+
+    Args:
+        about: the card of the decoder that it was, as of `of_decoder`.
+        said: what `tfkfin.calibrate` did: `subject`, `session`, `repetitions`, `labelled`, `unseen`, scores `after`.
+    """
+    after, whose = said["after"], f"subject {said['subject']}" + (f", session {said['session']}"
+                                                                  if said["session"] else "")
+    known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
+    limits = [line for line in about["limits"] if not line.startswith(MADE_FOR)]
+    return about | {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
+        "calibration": said,
+        "summary": f"decoder of {len(about['movements'])} movements, calibrated for {whose}",
+        "input": f"(B, {about['length']}, {about['channels']}) volts at {about['rate_hz']:g} Hz",
+        "score": "not scored: no other repetition was there" if after is None else
+                 f"{100 * after['accuracy']:.1f} % of windows, {100 * after['execution']:.1f} % of executions",
+        "scores": {"fin": {}} | (after or {}) | {"protocol": f"calibrated on repetitions {known}; scored on the other "
+                                                             "repetitions of these recordings"},
+        "limits": [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another session or "
+                   "moved electrodes, calibrate anew.",
+                   *([f"Movements {said['unseen']} were not in what it was calibrated on."] if said["unseen"] else []),
+                   *limits]}
 
 
 def of_fins(own: dict, results: dict) -> dict:
@@ -69,7 +96,7 @@ def _protocol(own: dict, about: dict) -> str:
 
 
 def _decoder_limits(about: dict, own: dict) -> list[str]:
-    limits = [f"Made for subject {own['subject']} with the electrodes where they were: for another person, another "
+    limits = [f"{MADE_FOR} subject {own['subject']} with the electrodes where they were: for another person, another "
               "session or moved electrodes, train anew.",
               f"Windows of {own['length']} samples, {own['channels']} channels in the recording's order, volts, at "
               f"{own['rate_hz']:g} Hz; nothing is filtered or resampled inside.",

@@ -27,6 +27,7 @@ TITLES = {
     "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
     "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
     "cov_lda": "log-covariance alone, LDA", "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
+    "tfkfin_fins": "FINs + correlations + log-covariances, hierarchical Gaussian that adapts",
     "tfkfin": "broad descriptions, hierarchical Gaussian that adapts (recommended)",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
@@ -65,10 +66,11 @@ class Streams:
     def model(self, name: str):
         if name in CLOSED_FORM:
             return CLOSED_FORM[name]()
-        from tfkfin.fit.transfer_fins import ConvHead, Imitation, LinearHead
+        from tfkfin.fit.transfer_fins import ConvHead, Imitation, LastingFins, LinearHead
 
-        self._imitation = self._imitation or Imitation(self.run)
-        return LinearHead(self._imitation) if name == "best" else ConvHead(self._imitation, self.run, self.classes)
+        seen = self._imitation = self._imitation or Imitation(self.run)
+        return {"best": lambda: LinearHead(seen), "tfkfin_fins": lambda: LastingFins(seen),
+                "paper": lambda: ConvHead(seen, self.run, self.classes)}[name]()
 
     def score(self, name: str, person: int) -> tuple[dict, dict]:
         """The three numbers of a model and person on every rung, and the decisions behind them."""

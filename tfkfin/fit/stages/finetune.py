@@ -45,9 +45,10 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         train = examples("finetune")
         if solver is not None:  # the head meets imitated features now, so it is solved for these
-            solver.fit(train[0], trainer.answers(train[0])["features"], train[2])
-            trainer.head.set_weights(solver.head.get_weights())
+            _solve(trainer, solver, train)
         trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
+        if solver is not None and solver.kind.adapt and run.recipe.finetune.epochs:  # it remembers what FINs say now
+            _solve(trainer, solver, train)
         test, true, _ = examples("test")
         answers = trainer.answers(test)
         fin = metrics.imitation(true, answers["features"], names)
@@ -59,6 +60,12 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
     card = _card(run, subject) | {"parameters": trainer.network.count_params(), "scores": known}
     Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
     _subjects.finish(run, "finetune", subject.number, scores, began)
+
+
+def _solve(trainer: JointTrainer, solver: SolvedHead, train: tuple) -> None:
+    part, _, labels = train
+    solver.fit(part, trainer.answers(part)["features"], labels)
+    trainer.head.set_weights(solver.head.get_weights())
 
 
 def _card(run: Run, subject: Subject) -> dict:

@@ -13,6 +13,8 @@ import numpy as np
 
 from tfkfin import registry
 
+Groups = tuple[np.ndarray, np.ndarray]  # of windows: sessions and repetitions (N,)
+
 
 @dataclass(frozen=True)
 class Head:
@@ -21,8 +23,10 @@ class Head:
     Attributes:
         classifier: (options, feature names, channels, described S or 0, classes) -> the model `classifier`.
         describe: options -> a layer, windows (B, L, C) -> (B, S); None: features are all it sees.
-        solve: sets the classifier's weights in closed form from [features] or [features, described] and class
-            indices (N,); None: it is trained by gradients.
+        solve: sets the classifier's weights in closed form from [features] or [features, described], class indices
+            (N,) and `Groups`; None: it is trained by gradients.
+        adapt: sets them for a new session, from the same of some of its windows and class indices or None, and says
+            what it did; None: it keeps nothing of sessions that it could adapt from.
         prepare: sets statistics from the same before training; None: nothing to set.
 
     Raises:
@@ -31,7 +35,8 @@ class Head:
 
     classifier: Callable[..., keras.Model]
     describe: Callable[..., keras.layers.Layer] | None = None
-    solve: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
+    solve: Callable[[keras.Model, list[np.ndarray], np.ndarray, Groups], None] | None = None
+    adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None], dict] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
 
     def __post_init__(self):

@@ -1,0 +1,77 @@
+"""The head that remembers sessions against the hierarchical Gaussian itself, before and after it was saved."""
+
+import numpy as np
+import pytest
+
+from tfkfin import recipe
+from tfkfin.models import saving
+from tfkfin.models.heads import gaussian
+from tfkfin.models.hierarchical import HierarchicalGaussian
+
+NAMES, CHANNELS, DESCRIBED = ("ENT", "RMS"), 3, 4
+OPTIONS = recipe.Classifier(kind="gaussian", lags=(), vote=1)
+
+
+def drawn(classes, sessions=3, seed=0, moved=0.5):
+    """Features and descriptions of windows, their class indices, sessions and repetitions."""
+    rng, session, repetition = np.random.default_rng(seed), *np.divmod(np.arange(sessions * 2), 2)
+    count = len(classes) * 15
+    labels = np.tile(np.repeat(classes, 15), len(session))
+    session, repetition = np.repeat(session, count), np.repeat(repetition, count)
+    shift = rng.normal(0, moved, (sessions, 1, DESCRIBED))[session, 0]
+    features = rng.lognormal(size=(len(labels), CHANNELS, 2)) * (1 + labels[:, None, None])
+    described = rng.normal(size=(len(labels), DESCRIBED)) + labels[:, None] + shift
+    return [features, described], labels, (session, repetition)
+
+
+def plain(seen):
+    """What the head's z-score is given, by NumPy: ENT as it is, RMS by its logarithm."""
+    features, described = seen
+    logged = np.stack([features[..., 0], np.log(features[..., 1].astype(np.float32))], axis=-1)
+    return np.concatenate([logged.reshape(len(logged), -1), described], axis=1)
+
+
+def solved(classes, sessions=3):
+    head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
+    seen, labels, groups = drawn(classes, sessions)
+    gaussian.solve(head, seen, labels, groups)
+    return head, HierarchicalGaussian().fit(plain(seen), labels, *groups), seen
+
+
+def answers(head, seen):
+    return np.asarray(head([part.astype(np.float32) for part in seen]))
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (0, 2), (1, 3, 4)])
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_the_head_is_the_hierarchical_gaussian(classes, sessions, tmp_path):
+    head, expected, seen = solved(classes, sessions)
+    np.testing.assert_allclose(answers(head, seen)[:, classes], expected.probabilities(plain(seen)), atol=1e-4)
+    assert np.delete(answers(head, seen), classes, axis=1).max(initial=0) < 1e-6
+    head.save(tmp_path / "head.keras")
+    head = saving.load(tmp_path / "head.keras")
+    new, labels, (_, repetition) = drawn(classes, 1, seed=9, moved=2)
+    first = repetition == 0
+    given = [part[first] for part in new]
+    for known, after in ((labels[first], expected.calibrate(plain(given), labels[first])),
+                         (None, expected.adapt(plain(given)))):
+        said = gaussian.adapt(head, given, known)
+        np.testing.assert_allclose(answers(head, new)[:, classes], after.probabilities(plain(new)), atol=1e-4)
+        assert said.get("moved", True) == after.moved or known is not None
+    gaussian.adapt(head, given, labels[first])  # what came between is forgotten: it can be undone
+    expected = expected.calibrate(plain(given), labels[first])
+    np.testing.assert_allclose(answers(head, new)[:, classes], expected.probabilities(plain(new)), atol=1e-4)
+
+
+def test_movements_that_are_not_shown_are_named_and_still_decided():
+    head, _, _ = solved((0, 1, 2, 3))
+    new, labels, _ = drawn((0, 1, 2, 3), 1, seed=9)
+    shown = labels < 3
+    assert gaussian.adapt(head, [part[shown] for part in new], labels[shown]) == {"unseen": [3]}
+    assert np.mean(answers(head, new)[~shown].argmax(axis=1) == 3) > 0.5
+
+
+def test_a_head_that_knows_no_session_says_so():
+    head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
+    with pytest.raises(ValueError, match="solved first"):
+        gaussian.adapt(head, drawn((0, 1), 1)[0], None)

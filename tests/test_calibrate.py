@@ -1,0 +1,95 @@
+"""`python -m tfkfin.calibrate`: a decoder goes on to recordings that it has not seen, and nothing else moves it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tfkfin import calibrate
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.fit.run import open_run
+from tfkfin.fit.stages import run_stage
+from tfkfin.models.decoder import Decoder
+from tfkfin.recordings import matfile
+
+SETTINGS = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 40, "split.subjects": "1",
+            "fin.family": "dense", "fin.pretrained": "", "split.train_repetitions": "1,3,4,6",
+            "split.test_repetitions": "2,5", "classifier.vote": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_db2, tmp_path_factory):
+    """A run of subject 1 with the recipe `lasting`."""
+    recipe = recipes.load("lasting", SETTINGS | {"source.data": str(tiny_db2)})
+    opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "lasting")
+    run_stage(opened, "finetune")
+    return opened.folder
+
+
+def weights(version) -> list[np.ndarray]:
+    return Decoder.load(version).model.get_weights()
+
+
+def command(*words) -> None:
+    calibrate.main([str(word) for word in words])
+
+
+def test_another_person_is_decoded_after_one_repetition(trained, tiny_db2, tmp_path):
+    model, said = tmp_path / "models" / "mine", tmp_path / "said.json"
+    command(trained, "--data", tiny_db2, "--subject", 2, "--to", model, "--json", said)
+    scores = json.loads(said.read_text())
+    assert scores["after"]["accuracy"] > max(0.45, scores["before"]["accuracy"] + 0.1)  # a third is chance
+    card = json.loads((model / "1" / "model_card.json").read_text())
+    assert card["calibration"]["repetitions"] == [1] and card["scores"]["accuracy"] == scores["after"]["accuracy"]
+    assert "subject 2" in card["limits"][0] and not any("subject 1 " in line for line in card["limits"])
+    first = weights(model / "1")
+    command(model, "--data", tiny_db2, "--subject", 2, "--unlabelled")
+    command(model / "2", "--data", tiny_db2, "--subject", 2)  # what lies between leaves no trace
+    assert sorted(path.name for path in model.iterdir() if path.is_dir()) == ["1", "2", "3"]
+    assert all(np.array_equal(a, b) for a, b in zip(first, weights(model / "3"), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, weights(model / "2"), strict=True))
+
+
+def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
+    """Noise in place of every repetition but the first: the same weights, and scores at chance."""
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    for path in tiny_db2.rglob("S2_*.mat"):
+        content = matfile.load(path, tuple(matfile.shapes(path)))
+        others = np.ravel(content["rerepetition"]) > 1
+        emg = content["emg"] = np.array(content["emg"])
+        emg[others] = np.random.default_rng(0).normal(0, emg.std(), emg[others].shape)
+        matfile.save(folder / path.name, content, "noise")
+    kept = []
+    for data in (tiny_db2, folder):
+        arguments = calibrate.parser().parse_args([str(trained), "--data", str(data), "--subject", "2"])
+        new, said = calibrate.calibrated(arguments, *calibrate.place(arguments)[:2])
+        kept.append((new.model.get_weights(), said["after"]["accuracy"]))
+    (clean, right), (noise, wrong) = kept
+    assert all(np.array_equal(a, b) for a, b in zip(clean, noise, strict=True))
+    assert right > 0.45 > wrong
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--subject", 2, "--repetitions", 9), "no movement in repetitions 9"),
+    ((), "choose one with --subject"),
+    (("--subject", 2, "--from-subject", 7), "has no fine-tuned model of subject 7"),
+    (("--subject", 9), "9"),
+])
+def test_what_is_unfit_is_said_and_leaves_nothing(trained, tiny_db2, tmp_path, words, said):
+    with pytest.raises(InputError, match=said):
+        command(trained, "--data", tiny_db2, "--to", tmp_path / "model", *words)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp_path):
+    other = tmp_path / "S1"
+    shutil.copytree(trained / "finetune" / "S1", other)
+    decoder = Decoder.load(other)
+    with pytest.raises(InputError, match="movements .* none that the decoder knows"):
+        decoder.calibrate(np.zeros((2000, 4)), np.array([0]), np.array([77]))
+    decoder.card["head"] = "linear"
+    with pytest.raises(InputError, match="classifier.kind=gaussian"):
+        decoder.calibrate(np.zeros((2000, 4)), np.array([0]))

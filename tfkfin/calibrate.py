@@ -1,0 +1,187 @@
+"""`python -m tfkfin.calibrate`: a decoder goes on to a new session or person, from one repetition, as a new version."""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet_start, run
+from tfkfin.files import read_json, write_json
+from tfkfin.models import presets
+
+if TYPE_CHECKING:
+    from tfkfin.models.decoder import Decoder
+    from tfkfin.pipeline.subject import Subject
+
+EXAMPLES = """examples:
+  python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1
+      savedmodels/mine_s1 gets a new version, which knows the movements of repetition 1 in TODAY
+  python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1 --unlabelled
+      the same without using which movement is which
+  python -m tfkfin.calibrate runs/mine-1a2b3c --from-subject 2 --data WEEK --session 3 --to savedmodels/mine
+      subject 2's decoder of a run; of the recordings only session 3
+
+The decoder must remember sessions: train it with --pipeline lasting, or --set classifier.kind=gaussian. What the new
+version scores is told on the other repetitions of the recordings, before and after; they do not steer anything.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m tfkfin.calibrate", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("model", metavar="MODEL", type=Path, help="model folder, version folder, or run folder")
+    p.add_argument("--data", metavar="DIR", required=True, help="folder of recordings of one person")
+    p.add_argument("--repetitions", metavar="LIST", default="1", help="learnt from, as in 1 or 1,2 (default: 1)")
+    p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's)")
+    p.add_argument("--from-subject", type=int, metavar="N", help="whose decoder of a run (default: its first one's)")
+    p.add_argument("--session", type=int, metavar="N", help="of the recordings (default: all that there are)")
+    p.add_argument("--unlabelled", action="store_true", help="use where movements are, not which they are")
+    p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: MODEL's "
+                   "own, or savedmodels/<run>_s<N>)")
+    p.add_argument("--format", choices=("savedmodel", "onnx", "both"), help="default: as MODEL's, or savedmodel")
+    p.add_argument("--json", type=Path, metavar="FILE", help="what was done and scored, to a file")
+    return p
+
+
+def place(arguments: argparse.Namespace) -> tuple[Path, dict, Path]:
+    """Where the decoder is, its card as exported, and the model folder for the new version.
+
+    Raises:
+        InputError: no such decoder.
+    """
+    from tfkfin import export
+    from tfkfin.serving import card
+
+    if (arguments.model / "recipe.toml").is_file():
+        source, own = export.finished(arguments.model, arguments.from_subject)
+        if own["kind"] != "decoder":
+            raise InputError(f"{arguments.model} has fine-tuned nobody: run --stage finetune")
+        name = arguments.model.resolve().name
+        results = read_json(arguments.model / "results.json") or {}
+        about = {"run": name, "format": "savedmodel"} | card.of_decoder(own, results)
+        return source, about, arguments.to or Path("savedmodels", f"{name}_s{own['subject']}")
+    version = presets.find(arguments.model)
+    about = presets.card(version)
+    if about.get("kind") != "decoder":
+        raise InputError(f"{version} holds {about.get('kind', 'something else')}, no decoder")
+    return version, about, arguments.to or version.parent
+
+
+def recorded(arguments: argparse.Namespace, card: dict) -> "Subject":
+    """The windows of one person's recordings at the decoder's rate.
+
+    Raises:
+        InputError: recordings that do not fit the decoder, or none of the repetitions.
+    """
+    from tfkfin import recipe as recipes
+    from tfkfin.pipeline import dataset
+    from tfkfin.recordings import readers
+
+    people = readers.by_subject(readers.find(arguments.data, (arguments.subject,) if arguments.subject else None))
+    if len(people) > 1:
+        raise InputError(f"{arguments.data} has subjects {format_numbers(people)}: choose one with --subject")
+    (files,) = people.values()
+    rates = {readers.header(file).rate_hz for file in files}
+    if rates != {card["rate_hz"]}:
+        log.info("recordings at %s Hz are resampled to the decoder's %g Hz",
+                 ", ".join(f"{rate:g}" for rate in sorted(rates)), card["rate_hz"])
+    window = recipes.Window(length_ms=1000 * card["length"] / card["rate_hz"], stride_ms=card["stride_ms"],
+                            rate_hz=card["rate_hz"], rest=0 in card["movements"])
+    subject, _ = dataset.whole(files, window, card["decision"]["vote"] - 1)
+    if subject.emg.shape[1] != card["channels"]:
+        raise InputError(f"{files[0].path} has {subject.emg.shape[1]} channels, the decoder {card['channels']}")
+    if arguments.session:
+        subject = replace(subject, windows=subject.windows[subject.windows.sessions == arguments.session])
+    there = subject.windows
+    shown = there.movements[np.isin(there.repetitions, parse_numbers(arguments.repetitions))]
+    if not shown.any():
+        raise InputError(f"{files[0].path} has no movement in repetitions {arguments.repetitions}: it has "
+                         f"{format_numbers(np.unique(there.repetitions).tolist()) or 'none'}")
+    if unknown := sorted(set(there.movements.tolist()) - set(card["movements"])):
+        raise InputError(f"{files[0].path} has movements {unknown} that the decoder does not know: "
+                         f"{card['movements']}")
+    return subject
+
+
+def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray], tested: np.ndarray) -> dict | None:
+    """The three numbers of a decoder on the windows `tested` (N,), by what it has `seen` in all; None of none.
+
+    `stretches`: indices of windows in order of time, as of `Subject.led`.
+    """
+    from tfkfin.fit import scores
+
+    if not tested.any():
+        return None
+    probabilities, labels = decoder.of_seen(seen), np.zeros(len(tested), np.int64)
+    for rows in stretches:
+        labels[rows], _ = decoder.decision(probabilities[rows], decoder.movements)
+    found = scores.score(subject.windows[tested], labels[tested], decoder.movements,
+                         decoder.stride / decoder.card["rate_hz"])
+    return {name: found[name] for name in ("accuracy", "execution", "false_per_minute")}
+
+
+def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tuple[Decoder, dict]":
+    """The new decoder, and what there is to say of it: what was learnt from, and scores `before` and `after`.
+
+    Raises:
+        InputError: recordings or a decoder that do not fit.
+    """
+    subject, chosen = recorded(arguments, card), parse_numbers(arguments.repetitions)
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(1)
+    from tfkfin.models.decoder import Decoder
+
+    old = Decoder.load(source)
+    subject, stretches, own = subject.led(old.decision.memory, old.stride)  # a decision looks back
+    seen, learnt = old.seen(subject.emg, subject.windows.starts), own & np.isin(subject.windows.repetitions, chosen)
+    began = time.monotonic()
+    new, said = old.calibrated([part[learnt] for part in seen],
+                               None if arguments.unlabelled else subject.windows.movements[learnt])
+    said = {"subject": subject.number, "repetitions": list(chosen), "session": arguments.session,
+            "labelled": not arguments.unlabelled, "windows": int(learnt.sum()),
+            "seconds": time.monotonic() - began} | said
+    return new, said | {when: judged(decoder, subject, seen, stretches, own & ~learnt)
+                        for when, decoder in (("before", old), ("after", new))}
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    source, about, model = place(arguments)
+    new, said = calibrated(arguments, source, about)
+    from tfkfin.serving import card, layout, version
+
+    about = card.of_calibrated(about, said) | {"format": arguments.format or about.get("format", "savedmodel")}
+    with layout.new_version(model) as (folder, number):
+        new.card = about | {"name": model.name, "version": number}
+        version.write_decoder(folder, new, new.card)
+    if about["format"] != "onnx":
+        layout.add_to_config(model)
+    _tell(said)
+    log.info("%s", model / str(number))
+    if arguments.json:
+        write_json(arguments.json, said | {"model": str(model / str(number))})
+
+
+def _tell(said: dict) -> None:
+    log.info("calibrated on %d windows %s labels; solved in %.2f s", said["windows"],
+             "with" if said["labelled"] else "without", said["seconds"])
+    if said["unseen"]:
+        log.info("movements %s are not in these windows: they are decided as earlier sessions and the others say",
+                 format_numbers(said["unseen"]))
+    if not said.get("moved", True):
+        log.info("too unlike earlier sessions, or these too unlike each other: only where features are centred moved")
+    if said["after"] is None:
+        log.info("there are no other repetitions to score it on")
+    else:
+        log.info("other repetitions: %s", "; ".join(f"{when} {100 * said[when]['accuracy']:.1f} % of windows, "
+                                                    f"{100 * said[when]['execution']:.1f} % of executions"
+                                                    for when in ("before", "after")))
+
+
+if __name__ == "__main__":
+    run(main)
