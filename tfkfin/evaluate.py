@@ -58,11 +58,12 @@ class Fins:
 
     @functools.cache  # noqa: B019  one object a process
     def _bank(self, channels: int):
-        from tfkfin.models import fins, over_recording, streaming
+        from tfkfin.models import fins, streaming
+        from tfkfin.models.over_recording import OverRecording
 
         bank = fins.bank(fins.fins_of(self._trained), channels)
-        return over_recording.OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
-                                       streaming.streams(bank))
+        return OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
+                             streaming.streams(bank))
 
 
 def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
