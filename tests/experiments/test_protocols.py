@@ -67,6 +67,26 @@ def test_one_session():
     assert kept(trial.session, trial.known.windows)[1] == (1,) and kept(trial.session, trial.tested)[1] == (2, 3)
 
 
+def test_what_cannot_be_tried_is_no_rung():
+    """Where what would be tested is rest alone, and where a session has no repetition beside the one that is known."""
+    people = {p: [session(p, day, (2 * day - 1, 2 * day)) for day in (1, 2)] for p in (1, 2)}
+    between = Split(subjects=(1, 2), train_sessions=1, test_sessions=2, train_repetitions=(1, 2),
+                    test_repetitions=(3, 4))
+    quiet = people[1][1]
+    quiet.labels = np.where(quiet.repetitions == 4, 0, quiet.labels)
+    quiet.order = (3,)
+    found = rungs(people, between)
+    assert {rung for rung, person in found if person == 1} == {"random", "session-0", "person-0"}
+    quiet.labels = 0 * quiet.labels
+    assert not [rung for rung, person in rungs(people, between) if person == 1 and rung in ("session-0", "random")]
+    one = Split(subjects=(1, 2), train_repetitions=(1,), test_repetitions=(2,))
+    alone = {p: [session(p, 1, (1, 2))] for p in (1, 2)}
+    alone[1][0].labels = np.where(alone[1][0].labels == 2, 0, alone[1][0].labels)  # movement 1 is one too
+    assert ("repetition-1", 1) in rungs(alone, one)
+    alone[1][0].labels = np.where(alone[1][0].repetitions == 2, 0, alone[1][0].labels)
+    assert ("repetition-1", 1) not in rungs(alone, one)
+
+
 @pytest.mark.parametrize("split", [
     Split(subjects=(1, 2), train_sessions=(1, 2), test_sessions=3, train_repetitions=tuple(range(1, 9)),
           test_repetitions=(9, 10, 11, 12)),

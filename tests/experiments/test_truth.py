@@ -18,6 +18,11 @@ def test_the_label_ahead_is_that_of_the_last_sample_plus_the_horizon():
     assert horizon.ahead(labels, owner, np.array([7]), 1)[1].tolist() == [0]  # beyond the recording
 
 
+def test_rest_belongs_to_the_movement_before_and_what_has_no_repetition_to_none():
+    labels, repetitions = np.array([0, 1, 1, 0, 2, 0, 1]), np.array([5, 1, 1, 3, 2, 0, 0])
+    assert horizon.owners(labels, repetitions).tolist() == [0, 1, 1, 1, 2, 2, 0]
+
+
 def test_targets_begin_at_the_windows_own_last_sample(monkeypatch):
     labels = np.repeat([1, 0, 2], 10).astype(np.int16)
     header = SimpleNamespace(rate_hz=1000.0, labels=labels, repetitions=np.where(labels > 0, 1, 0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.fit.scores import decided, score
+from tfkfin.fit.scores import decided, mean_imitation, score, spread
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Segment, Windows, starts
@@ -20,6 +20,13 @@ def test_a_rejected_decision_is_wrong():
     assert scores["execution"] == 0.0 and scores["false_per_minute"] is None  # ties, with and without a rejection
     assert "rejection" not in score(windows, given, LABELS, 0.05)
     assert score(windows, np.full(5, -1), LABELS, 0.05, 0.9)["rejection"]["accuracy"] is None
+
+
+def test_means_are_over_those_who_have_one():
+    assert spread({3: 0.5, 4: None, 5: 0.7}) == {"mean": pytest.approx(0.6), "std": pytest.approx(0.1),
+                                                 "per_subject": {"3": 0.5, "4": None, "5": 0.7}}
+    assert spread({3: None})["mean"] is None
+    assert mean_imitation([{"RMS": {"r2": 0.5}}]) == {"RMS": {"r2": 0.5}}
 
 
 @pytest.mark.parametrize("vote", [1, 2, 5])

@@ -54,7 +54,7 @@ def groups(people: Mapping[int, Sequence[Session]], split: Split, seed: int,
     for person in tested_people or split.subjects:
         own = people[person]
         tested = [s for s in own if (_in(s, test) & (s.labels > 0)).any()] if split.between_sessions else own
-        spread = np.unique(np.linspace(0, len(tested) - 1, FEW).round().astype(int))
+        spread = np.unique(np.linspace(0, len(tested) - 1, FEW).round().astype(int)) if tested else ()
         for session in (tested[i] for i in spread):
             yield _random(person, session, seed)
             yield from _repetitions(person, session, train, test, split.between_sessions)

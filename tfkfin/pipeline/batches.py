@@ -105,15 +105,15 @@ def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
 
 
 def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-               order: np.ndarray | None = None, prefetch: int = 2, standardised: bool = False) -> tf.data.Dataset:
+               order: np.ndarray | None = None, prefetch: int = 2) -> tf.data.Dataset:
     """Batches of one subject's windows in the given order of indices (default: as they come in time).
 
     Yields:
-        (emg (B, L, C) volts, or `standardised`, {"probabilities": labels (B,), "features": targets (B, C, F)}).
+        (emg (B, L, C) volts, {"probabilities": labels (B,), "features": targets (B, C, F)}).
     """
     order = np.arange(len(subject.windows)) if order is None else order
     starts, rows = subject.windows.starts, tf.range(length, dtype=tf.int64)
-    emg = tf.constant(subject.standardised() if standardised else subject.emg)
+    emg = tf.constant(subject.emg)
     data = tf.data.Dataset.from_tensor_slices((starts[order], labels[order], targets[order])).batch(batch_size)
     return data.map(
         lambda s, label, target: (tf.gather(emg, s[:, None] + rows), {"probabilities": label, "features": target}),
