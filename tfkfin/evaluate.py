@@ -149,12 +149,11 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
         log.info("S%d: R² %s", subject.number, "  ".join(f"{n} {fin['r2']:.3f}" for n, fin in one["fin"].items()))
         found[str(subject.number)] = one
         features += [both] if model.card["kind"] == "fins" else []
-        seen |= set(subject.windows.repetitions.tolist())
+        seen |= learnt_from(model.card, subject.windows)
         synthetic |= made
-    card, about, names = model.card, model.card.get("dataset") or {}, model.card["features"]
-    learnt = ("train", "finetune") if card["kind"] == "decoder" else ("pretrain",)
+    card, names = model.card, model.card["features"]
     summary = {"model": name, "synthetic": synthetic,  # nor is a run scored on what its decoders were trained on
-               "trained_on": sorted(seen & {r for part in learnt for r in about.get(f"{part}_repetitions", ())}),
+               "trained_on": sorted(seen),
                "subjects": {s: {n: fin["r2"] for n, fin in one["fin"].items()} for s, one in found.items()}}
     if features:
         true, imitated = (np.concatenate(arrays) for arrays in zip(*features, strict=True))
@@ -166,6 +165,18 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
     return (summary | three_numbers(found) | {"fin": mean_imitation([one["fin"] for one in found.values()]),
                                               "confusion": {"movements": movements, "counts": counts.tolist()}},
             {"confusion": board.confusion_figure(counts, movements, name)})
+
+
+def learnt_from(card: dict, windows: Any) -> set[int]:
+    """Repetitions among these windows that the model of a card was trained on, if these are its recordings.
+
+    Where sessions are files of their own, their repetitions may all count from 1: then sessions have to agree too.
+    """
+    about, parts = card.get("dataset") or {}, ("train", "finetune") if card["kind"] == "decoder" else ("pretrain",)
+    split, there = card.get("recipe", {}).get("split", {}), windows.repetitions
+    if "train_sessions" in about and not split.get("repetitions_per_session"):
+        there = there[np.isin(windows.sessions, about["train_sessions"])]
+    return set(there.tolist()) & {r for part in parts for r in about.get(f"{part}_repetitions", ())}
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tfkfin.console import InputError
+from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 
 
@@ -121,3 +122,16 @@ def test_a_run_with_a_damaged_stage_is_an_input_error(tmp_path):
     (tmp_path / "fingerprint.json").write_text("{")
     with pytest.raises(InputError, match="fingerprint.json is damaged: give another folder with --run"):
         run.claim()
+
+
+@pytest.mark.parametrize("kept", ["", "no json", "[1]", '{"files": [3]}', '{"files": {"PATH": 7}}',
+                                  '{"files": {"PATH": [1]}}'])
+def test_a_fingerprint_is_of_content_whatever_was_kept_of_it(kept, tmp_path):
+    path, memory = tmp_path / "a.mat", tmp_path / "recordings.json"
+    path.write_bytes(b"volts")
+    own = fingerprint([("a.mat", path)], memory)
+    assert own == fingerprint([("a.mat", path)], memory)
+    memory.write_text(kept.replace("PATH", str(path)))
+    assert fingerprint([("a.mat", path)], memory) == own
+    path.write_bytes(b"other")
+    assert fingerprint([("a.mat", path)], memory) != own

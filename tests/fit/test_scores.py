@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tfkfin.evaluate import learnt_from
 from tfkfin.fit.scores import decided, mean_imitation, score, spread
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
@@ -54,3 +55,17 @@ def test_windows_are_decided_as_one_stream_decides_them(vote):
     np.testing.assert_array_equal(labels, stream[part.places // stride])
     np.testing.assert_allclose(p, voted[part.places // stride], atol=1e-6)
     assert len(labels) == 12 + 14
+
+
+@pytest.mark.parametrize(("dataset", "kind", "split", "wanted"), [
+    ({"train_repetitions": [1, 2], "finetune_repetitions": [3]}, "decoder", {}, {1, 2}),
+    ({"train_repetitions": [1, 2], "pretrain_repetitions": [2]}, "fins", {}, {2}),
+    ({"train_repetitions": [1, 2], "train_sessions": [5]}, "decoder", {}, {2}),  # repetition 2 of session 5 alone
+    ({"train_repetitions": [1, 2], "train_sessions": [5]}, "decoder", {"repetitions_per_session": 4}, {1, 2}),
+    (None, "fins", {}, set()),
+])
+def test_what_a_model_was_trained_on_is_known_by_repetition_and_session(dataset, kind, split, wanted):
+    windows = Windows(np.arange(3), np.ones(3, np.int16), np.array([1, 2, 4], np.int16),
+                      sessions=np.array([1, 5, 5], np.int16))
+    card = {"kind": kind, "dataset": dataset, "recipe": {"split": split}}
+    assert learnt_from(card, windows) == wanted

@@ -6,6 +6,7 @@ A file is read through once and known again by size, time and place of its inode
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from tfkfin.files import read_json, write_json
@@ -18,13 +19,13 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path) -> str:
         kept: a JSON file where what was read through is remembered.
     """
     named = {str(path): name for name, path in files}
-    known = (read_json(kept) or {}).get("files", {})
+    known = _known(kept)
 
     def entry(path: str) -> list:
         stat = Path(path).stat()
         now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         before = known.get(path)
-        if before and before[:4] == now:
+        if isinstance(before, list) and len(before) == 5 and before[:4] == now:
             return before
         with open(path, "rb") as file:
             return [*now, hashlib.file_digest(file, "sha256").hexdigest()]
@@ -35,3 +36,10 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path) -> str:
         write_json(kept, {"files": entries})
     parts = sorted(f"{named[path]} {one[4]}" for path, one in entries.items())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _known(kept: Path) -> dict:
+    """What was read through before; nothing where the file is damaged, for it can be made again."""
+    with suppress(ValueError, AttributeError, TypeError):
+        return dict((read_json(kept) or {}).get("files", {}))
+    return {}

@@ -19,7 +19,7 @@ from tfkfin.pipeline.memory import Spool
 
 def imitate(run: Run) -> dict:
     options, names = run.recipe.imitate, run.recipe.features.names
-    source = _Windows(run)
+    source = _Examples(run)
     bank = presets.new_bank(run.recipe.fin, names, run.length, source.channels)
     kept = source.sample("validation", options.validation_windows)
     training.fit_scales(bank, kept[1])
@@ -93,7 +93,7 @@ def _on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
     return one
 
 
-class _Windows:
+class _Examples:
     """Where `imitate` takes its windows from: a dataset's training repetitions, or synthetic signals of wide range.
 
     Validation windows are of the last pre-training repetition where there are more than one; test windows of the

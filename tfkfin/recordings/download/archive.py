@@ -118,7 +118,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Sums:
+class Checksums:
     """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Lines of others in it stay as they are."""
 
     def __init__(self, folder: Path, database: str):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings.download.archive import Damaged, Sums, recordings, sha256, unpack
+from tfkfin.recordings.download.archive import Checksums, Damaged, recordings, sha256, unpack
 from tfkfin.recordings.transfer import STALL_S, FetchError, Part, Stopped, Transfer, room
 
 SITE = "https://ninapro.hevs.ch/files"
@@ -25,7 +25,7 @@ _KRASOULIS = ("A. Krasoulis et al., Improved prosthetic hand control with concur
               "measurements, J. NeuroEng. Rehabil. 14:71 (2017), doi 10.1186/s12984-017-0284-4")
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """Where a database is on the site, what it asks of its users, and how to train on it."""
 
     archive: str
@@ -35,9 +35,9 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "db2": Source("DB2_Preproc/DB2_s{}.zip", "DB2_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db2_within"),
-    "db3": Source("db3_Preproc/s{}_0.zip", "DB3_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db3_amputee"),
-    "db7": Source("DB7_Preproc/Subject_{}.zip", "Subject_{}", (_KRASOULIS, _ATZORI), "--pipeline own "
+    "db2": Origin("DB2_Preproc/DB2_s{}.zip", "DB2_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db2_within"),
+    "db3": Origin("db3_Preproc/s{}_0.zip", "DB3_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db3_amputee"),
+    "db7": Origin("DB7_Preproc/Subject_{}.zip", "Subject_{}", (_KRASOULIS, _ATZORI), "--pipeline own "
                   "--set split.train_repetitions=1,3,4,6 --set split.test_repetitions=2,5"),
 }
 
@@ -111,7 +111,7 @@ class Download:
                              "with --to") from error
 
     def _run(self) -> list[Outcome]:
-        self._sums, self._there = Sums(self.folder, self.database), {}
+        self._sums, self._there = Checksums(self.folder, self.database), {}
         paths = (str(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
         for key, (path, *twins) in recordings(paths).items():
             if twins:
