@@ -88,8 +88,9 @@ def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp
     other = tmp_path / "S1"
     shutil.copytree(trained / "finetune" / "S1", other)
     decoder = Decoder.load(other)
+    seen = decoder.seen(np.random.default_rng(0).normal(size=(2000, 4)), np.array([0]))
     with pytest.raises(InputError, match="movements .* none that the decoder knows"):
-        decoder.calibrate(np.zeros((2000, 4)), np.array([0]), np.array([77]))
+        decoder.calibrated(seen, np.array([77]))
     decoder.card["head"] = "linear"
     with pytest.raises(InputError, match="classifier.kind=gaussian"):
-        decoder.calibrate(np.zeros((2000, 4)), np.array([0]))
+        decoder.calibrated(seen)

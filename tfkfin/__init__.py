@@ -1,3 +1,30 @@
-"""Feature imitation networks for surface EMG in TensorFlow and Keras 3."""
+"""Feature imitation networks for surface EMG in TensorFlow and Keras 3.
+
+    import tfkfin
+
+    recording = tfkfin.read("DB2_s1/S1_E1_A1.mat")
+    decoder = tfkfin.Decoder.from_preset("best").fit(recording)
+    decoder.predict(recording.emg[:4000])          # one movement a stride
+    decoder.save("mine")
+
+`read`, `Decoder`, `FINFeatures` and `FINClassifier` are loaded when they are first asked for.
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_HOMES = {"read": "api", "Decoder": "api", "FINFeatures": "scikit", "FINClassifier": "scikit"}
+
+__all__ = ["Decoder", "FINClassifier", "FINFeatures", "__version__", "read"]  # noqa: F822  loaded when asked for
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"tfkfin.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

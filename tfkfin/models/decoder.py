@@ -46,6 +46,23 @@ def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Lay
     return keras.Model(emg, {"probabilities": head([features, windows]), "features": features}, name="decoder")
 
 
+def about(recipe, rate_hz: float, length: int, stride: int, movements, mean: np.ndarray, sd: np.ndarray) -> dict:
+    """What a decoder's card says of how it decodes, and which recipe made it.
+
+    Args:
+        length, stride: samples at `rate_hz`.
+        movements: labels of the G classes, as in the files.
+        mean, sd: (C,) volts that signals are standardised by.
+    """
+    return {"kind": "decoder", "recipe_digest": recipe.digest, "protocol": recipe.protocol,
+            "recipe": recipe.model_dump(mode="json"), "features": list(recipe.features.names),
+            "family": recipe.fin.family, "head": recipe.classifier.kind, "length": length, "stride": stride,
+            "length_ms": recipe.window.length_ms, "stride_ms": recipe.window.stride_ms, "rate_hz": rate_hz,
+            "channels": len(mean), "movements": [int(m) for m in movements],
+            "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
+            "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]}
+
+
 class Decoder:
     """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
 
@@ -129,25 +146,6 @@ class Decoder:
         parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
-    def calibrate(self, emg: np.ndarray, starts: np.ndarray,
-                  labels: np.ndarray | None = None) -> "tuple[Decoder, dict]":
-        """A decoder for the session, or the person, that windows of a recording (T, C), volts, are of.
-
-        What earlier sessions taught lies in this decoder and goes on with the new one; no old recording is needed.
-
-        Args:
-            starts: first samples of the windows (N,), in order of time.
-            labels: their movements (N,), as in the files; None: they are not known.
-
-        Returns:
-            The new decoder, and what there is to say of it: `unseen`, movements that these windows do not show, and
-            without labels `moved`, whether they were like enough to earlier sessions to move what movements look like.
-
-        Raises:
-            InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
-        """
-        return self.calibrated(self.seen(emg, starts), labels)
-
     def seen(self, emg: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """What the head's classifier is given for windows of a recording: features (N, C, F), maybe descriptions."""
         from tfkfin.models import streaming
@@ -157,7 +155,20 @@ class Decoder:
         return over(np.asarray(emg, np.float32), np.asarray(starts))
 
     def calibrated(self, seen: list[np.ndarray], labels: np.ndarray | None = None) -> "tuple[Decoder, dict]":
-        """As `calibrate`, from what was `seen` in the windows."""
+        """A decoder for the session, or the person, that the windows are of in which this was `seen`, in order of time.
+
+        What earlier sessions taught lies in this decoder and goes on with the new one; no old recording is needed.
+
+        Args:
+            labels: their movements (N,), as in the files; None: they are not known.
+
+        Returns:
+            The new decoder, and what there is to say of it: `unseen`, movements that these windows do not show, and
+            without labels `moved`, whether they were like enough to earlier sessions to move what movements look like.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
+        """
         from tfkfin.models import heads, saving
 
         adapt = heads.kind(self.card["head"]).adapt

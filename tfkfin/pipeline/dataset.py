@@ -159,20 +159,28 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
 
 
 def whole(files: Sequence[RecordingFile], window: Window, memory: int = 0) -> tuple[Subject, float]:
-    """All of one subject's movements, standardised by their own statistics, and the windows' rate in Hz.
+    """As `joined`, of a subject's files.
 
     For judging FINs, which need neither training nor labels; never for judging a classifier.
     """
+    return joined((readers.read(file) for file in files), window, memory)
+
+
+def joined(recordings: Iterable[Recording], window: Window, memory: int = 0) -> tuple[Subject, float]:
+    """All movements of one subject's recordings, standardised by their own statistics, and the windows' rate in Hz.
+
+    `memory`: windows before the first of each movement that are kept, for decisions that look back.
+    """
     pieces, moments = [], []
-    for file in files:
-        recording = resampling.resampled(readers.read(file), window.rate_hz)
+    for recording in recordings:
+        recording = resampling.resampled(recording, window.rate_hz)
         _report(recording)
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         moments.append(splits.moments(recording.emg, every))
         pieces.append(_cut_out(recording.emg, every, [memory * stride] * len(every)))
     mean, sd = sum(moments[1:], moments[0]).statistics()
-    return _joined(files[0].subject, pieces, mean, sd, length, lambda segments: stride), rate
+    return _joined(recording.subject, pieces, mean, sd, length, lambda segments: stride), rate
 
 
 def _strides(window: Window, split: Split, rate: float, segments: Iterable[windows.Segment]) -> list[int]:

@@ -35,6 +35,19 @@ def of_decoder(own: dict, results: dict) -> dict:
     }
 
 
+def of_fitted(own: dict, windows: int, subject: int, synthetic: bool, parameters: int) -> dict:
+    """The card of a decoder that was fitted from Python, on so many windows, and scored on none; `own` as above."""
+    own = own | {"subject": subject, "synthetic": synthetic, "parameters": parameters}
+    about = {"subjects": [subject], "windows": windows} | {key: own[key] for key in ("channels", "rate_hz", "movements",
+                                                                                     "synthetic")}
+    made = "synthetic recordings" if synthetic else "recordings"
+    return _common(own, {"dataset": about}) | {
+        "run": "Python", "summary": f"decoder of {len(own['movements'])} movements, {made}",
+        "input": f"(B, {own['length']}, {own['channels']}) volts at {own['rate_hz']:g} Hz", "score": "not scored",
+        "scores": {"fin": {}, "protocol": f"fitted to all of its {windows} windows, so there is none to score"},
+        "limits": _decoder_limits(about, own)}
+
+
 def of_calibrated(about: dict, said: dict) -> dict:
     """The card of a decoder that went on to another session.
 

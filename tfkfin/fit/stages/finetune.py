@@ -12,7 +12,7 @@ from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import JointTrainer, SolvedHead
 from tfkfin.models import heads
-from tfkfin.models.decoder import Decoder
+from tfkfin.models.decoder import Decoder, about
 from tfkfin.pipeline.subject import Subject
 
 
@@ -69,14 +69,9 @@ def _solve(trainer: JointTrainer, solver: SolvedHead, train: tuple) -> None:
 
 
 def _card(run: Run, subject: Subject) -> dict:
-    """What a decoder has to know of itself to decode, and which recipe made it."""
-    dataset, recipe = run.dataset, run.recipe
-    return run.card() | {
-        "kind": "decoder", "subject": subject.number, "movements": list(dataset.movements),
-        "channels": dataset.channels, "stride": dataset.stride, "stride_ms": recipe.window.stride_ms,
-        "head": recipe.classifier.kind, "synthetic": dataset.synthetic,
-        "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
-        "mean_v": [float(v) for v in subject.mean], "sd_v": [float(v) for v in subject.sd]}
+    data = run.dataset
+    return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd) | {
+        "subject": subject.number, "synthetic": data.synthetic}
 
 
 def load(run: Run, subject: int) -> Decoder:

@@ -1,0 +1,129 @@
+"""From Python in five lines: reading, fitting, predicting, streaming, saving, exporting, calibrating; scikit-learn."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+import tfkfin
+from tfkfin.console import InputError
+from tfkfin.recordings import readers
+from tfkfin.recordings.recording import Recording
+
+
+def test_importing_it_loads_next_to_nothing():
+    code = "import sys, tfkfin; print({'numpy', 'tensorflow', 'keras', 'sklearn'} & {*sys.modules}, dir(tfkfin))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.startswith("set()") and "FINClassifier" in done.stdout
+    with pytest.raises(AttributeError, match="nothing"):
+        tfkfin.nothing  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def people(tiny_db2) -> list[Recording]:
+    return tfkfin.read(tiny_db2)
+
+
+def test_read_is_what_readers_give(people, tiny_db2):
+    first, second = (file.path for file in readers.find(tiny_db2))
+    one = tfkfin.read(second)
+    assert [person.path for person in people] == [first, second] and one.path == second
+    np.testing.assert_array_equal(one.emg, people[1].emg)
+    with pytest.raises(InputError, match="not there"):
+        tfkfin.read(tiny_db2 / "missing")
+
+
+def half(recording: Recording) -> np.ndarray:
+    """Samples of repetitions 1, 3 and 5 and the rest beside them."""
+    return recording.repetitions % 2 == 1
+
+
+@pytest.fixture(scope="module")
+def fitted(people):
+    one = people[0]
+    emg, labels = one.emg, np.where(half(one), one.labels, 0)
+    return tfkfin.Decoder.from_preset("lasting").fit(emg, labels, one.repetitions, one.rate_hz)
+
+
+def test_a_fitted_decoder_knows_what_it_was_not_shown(fitted, people):
+    one = people[0]
+    held = np.flatnonzero(~half(one) & (one.labels > 0))
+    movement = one.labels[held[0]]
+    begin = held[0]
+    stretch = one.emg[begin : begin + np.argmax(one.labels[begin:] != movement)]
+    assert np.mean(fitted.predict(stretch) == movement) > 0.6  # of three
+    windows = np.stack([stretch[:600], stretch[200:800]])
+    np.testing.assert_array_equal(fitted.predict(windows), fitted(windows)["label"])
+    assert set(fitted.stream(stretch)) == {"probabilities", "label", "features"}
+
+
+def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):
+    stretch = people[0].emg[:4000]
+    fitted.save(tmp_path / "saved")
+    version = fitted.export(tmp_path / "model")
+    assert version == tmp_path / "model" / "1" and "not scored" in (version / "README.md").read_text()
+    for name in (tmp_path / "saved", tmp_path / "model", version):
+        np.testing.assert_array_equal(tfkfin.Decoder.from_preset(name).predict(stretch), fitted.predict(stretch))
+
+
+def test_calibrated_it_is_another_and_the_old_one_stays(fitted, people):
+    other = people[1]
+    shown = other.repetitions == 1
+    labels, before = np.where(shown, other.labels, 0), fitted.model.get_weights()
+    new = fitted.calibrate(other.emg, labels, other.repetitions, other.rate_hz)
+    assert new.card["calibration"]["repetitions"] == [1] and "calibrate anew" in new.card["limits"][0]
+    assert all(np.array_equal(a, b) for a, b in zip(before, fitted.model.get_weights(), strict=True))
+    at = np.flatnonzero((other.repetitions == 2) & (other.labels > 0))[::40]
+    windows = np.stack([other.emg[i : i + 600] for i in at if (other.labels[i : i + 600] == other.labels[i]).all()])
+    true = [other.labels[i] for i in at if (other.labels[i : i + 600] == other.labels[i]).all()]
+    assert np.mean(new.predict(windows) == true) > np.mean(fitted.predict(windows) == true)
+
+
+@pytest.mark.parametrize(("preset", "give", "said"), [
+    ("best", lambda r: (r.emg,), "rate_hz"), ("best", lambda r: (r.emg, r.labels[:-1], None, 2000.0), "shapes"),
+    ("best", lambda r: (r.emg * np.nan, r.labels, None, 2000.0), "NaN"),
+    ("best", lambda r: (r.emg, np.minimum(r.labels, 1), None, 2000.0), "two movements"),
+    ("own", lambda r: (r,), "trained"), ("best", lambda r: ([r, tfkfin.read(r.path.parents[1])[1]],), "one person"),
+])
+def test_what_is_unfit_is_said(preset, give, said, people):
+    with pytest.raises(InputError, match=said):
+        tfkfin.Decoder.from_preset(preset).fit(*give(people[0]))
+
+
+def test_executions_are_counted():
+    from tfkfin.api import _executions
+
+    assert _executions(np.array([0, 1, 1, 0, 2, 1, 1, 0, 1])).tolist() == [1, 1, 1, 2, 1, 2, 2, 3, 3]
+
+
+def windows(count=40, seed=0):
+    """Windows (N, C, L) of two classes that differ in loudness, and their labels."""
+    rng, y = np.random.default_rng(seed), np.arange(count) % 2
+    return rng.normal(size=(count, 3, 24)) * (1 + y)[:, None, None], np.array(["fist", "rest"])[y]
+
+
+def test_in_pipelines_and_cross_validation():
+    X, y = windows()
+    groups = np.arange(len(y)) // 20
+    for model in (make_pipeline(tfkfin.FINFeatures(("RMS", "VAR")), LinearDiscriminantAnalysis()),
+                  tfkfin.FINClassifier(("RMS", "VAR"))):
+        assert cross_val_score(clone(model), X, y, groups=groups, cv=LeaveOneGroupOut()).mean() > 0.8
+    model = tfkfin.FINClassifier(("RMS", "VAR"), head="gaussian").fit(X, y, sessions=groups)
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, atol=1e-5)
+    assert model.classes_.tolist() == ["fist", "rest"] and model.score(*windows(seed=1)) > 0.8
+
+
+def test_features_are_the_shipped_fins():
+    X = np.random.default_rng(3).normal(size=(30, 3, 600)) * np.linspace(1, 3, 30)[:, None, None] + 5
+    made = tfkfin.FINFeatures(("RMS",)).fit(X)
+    true = np.sqrt((((X - made.mean_[:, None]) / made.sd_[:, None]) ** 2).mean(axis=2))
+    assert np.mean((made.transform(X) - true) ** 2) < 0.02 * true.var()  # R² above 0.98
+    assert made.get_feature_names_out().tolist() == ["RMS_0", "RMS_1", "RMS_2"]
+    with pytest.raises(ValueError, match=r"must be \(N, 3, 600\)"):
+        made.transform(X[:, :2])
