@@ -22,7 +22,7 @@ from tfkfin.pipeline import dataset
 TINY = ["--set", "window.length_ms=100", "--set", "window.stride_ms=50", "--set", "window.train_stride_ms=0",
         "--set", "classify.epochs=2", "--set", "classifier.filters=[4]", "--set", "fin.units=2",
         "--set", "fin.layers=1", "--set", "fin.pretrained=", "--set", "imitate.windows_per_epoch=32",
-        "--set", "finetune.windows_per_epoch=32", "--set", "finetune.epochs=1"]
+        "--set", "finetune.windows_per_epoch=32", "--set", "finetune.epochs=1", "--set", "features.names=RMS,VAR"]
 SPACE = ["--set", "tune.classify.learning_rate=[1e-2,1e-6]", "--set", "tune.classifier.filters=[[4],[8,4]]"]
 RATES = ["--set", "tune.classify.learning_rate=[1e-2,1e-6]"]
 

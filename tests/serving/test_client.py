@@ -25,7 +25,10 @@ from bad_requests import Storm
 
 from tfkfin.client import connect, replay
 from tfkfin.console import InputError
-from tfkfin.serving import layout
+from tfkfin.models import fins, heads
+from tfkfin.models.decoder import Decoder, network
+from tfkfin.recipe import Classifier
+from tfkfin.serving import layout, signatures
 from tfkfin.serving.client import rpc
 from tfkfin.serving.client.base import ServingError, parse_url
 
@@ -39,12 +42,28 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def voting() -> Decoder:
+    """A decoder that votes and rejects."""
+    card = {"movements": [1, 2, 5], "length": 60, "channels": 4, "stride": 10, "rate_hz": 200.0,
+            "decision": {"vote": 3, "reject": 0.36}}
+    keras.utils.set_random_seed(5)
+    bank = fins.bank([fins.fin("RMS", 60, "conv", units=3)], 4)
+    model = network(bank, heads.new(Classifier(kind="linear"), ("RMS",), 60, 4, 3))
+    model.get_layer("standardise").set(np.zeros(4), np.full(4, 1e-5))
+    return Decoder(card, model)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, voting):
     if REAL:
         rpc = os.environ.get("TFKFIN_SERVING_GRPC", f"grpc://{urlsplit(REAL).hostname}:8500")
         yield {"rest": REAL.rstrip("/"), "grpc": rpc, "pid": None}
         return
-    with cases.standin(cases.GOLDEN, tmp_path_factory.mktemp("standin") / "ready.json") as started:
+    models = tmp_path_factory.mktemp("standin")
+    shutil.copytree(cases.GOLDEN, models, dirs_exist_ok=True)
+    signatures.save_decoder(signatures.Signatures(voting), models / "voting" / "1")
+    layout.add_to_config(models / "voting")
+    with cases.standin(models, models / "ready.json") as started:
         yield started
 
 
@@ -253,35 +272,12 @@ def test_client_from_several_threads(url, known):
     assert wrong == [False] * 24
 
 
-@pytest.fixture(scope="module")
-def voting(tmp_path_factory):
-    """A decoder that votes and rejects, and its stand-in server."""
-    from tfkfin.models import fins, heads
-    from tfkfin.models.decoder import Decoder, network
-    from tfkfin.recipe import Classifier
-    from tfkfin.serving import signatures
-
-    card = {"movements": [1, 2, 5], "length": 60, "channels": 4, "stride": 10, "rate_hz": 200.0,
-            "decision": {"vote": 3, "reject": 0.36}}
-    keras.utils.set_random_seed(5)
-    bank = fins.bank([fins.fin("RMS", 60, "conv", units=3)], 4)
-    model = network(bank, heads.new(Classifier(kind="linear"), ("RMS",), 60, 4, 3))
-    model.get_layer("standardise").set(np.zeros(4), np.full(4, 1e-5))
-    decoder, folder = Decoder(card, model), tmp_path_factory.mktemp("voting")
-    signatures.save_decoder(signatures.Signatures(decoder), folder / "decoder" / "1")
-    layout.add_to_config(folder / "decoder")
-    with cases.standin(folder, folder / "ready.json") as started:
-        yield decoder, started
-
-
 @needs_standin
-@pytest.mark.parametrize("kind", ["rest", "grpc"])
-def test_a_replay_decides_as_the_decoders_own_stream(voting, kind):
-    decoder, started = voting
+def test_a_replay_decides_as_the_decoders_own_stream(voting, url):
     emg = (1e-5 * np.random.default_rng(2).standard_normal((400, 4))).astype(np.float32)
-    wanted = decoder.stream(emg)
+    wanted = voting.stream(emg)
     assert -1 in wanted["label"] and len(set(wanted["label"])) > 2
-    with connect(started[kind], "decoder") as client:
+    with connect(url, "voting") as client:
         answered = list(replay(client, emg, np.zeros(len(emg), int), 200.0, stride_ms=50))
         assert [one.label for one in answered] == wanted["label"].tolist()
         np.testing.assert_allclose([one.probability for one in answered], wanted["probabilities"].max(1), atol=1e-5)
