@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from tfkfin.recordings import synthetic
+
+# Tests trace many small graphs and run each a few times: what rewriting a graph would save costs more than it gives.
+# Commands in processes of their own, as users start them, rewrite theirs.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(scope="session")

@@ -119,11 +119,11 @@ def test_in_pipelines_and_cross_validation():
     assert model.classes_.tolist() == ["fist", "rest"] and model.score(*windows(seed=1)) > 0.8
 
 
-def test_features_are_the_shipped_fins():
-    X = np.random.default_rng(3).normal(size=(30, 3, 600)) * np.linspace(1, 3, 30)[:, None, None] + 5
+def test_features_are_the_shipped_fins(people):
+    X = np.stack([people[0].emg[i : i + 600].T for i in range(0, 20000, 600)])
     made = tfkfin.FINFeatures(("RMS",)).fit(X)
     true = np.sqrt((((X - made.mean_[:, None]) / made.sd_[:, None]) ** 2).mean(axis=2))
     assert np.mean((made.transform(X) - true) ** 2) < 0.02 * true.var()  # R² above 0.98
-    assert made.get_feature_names_out().tolist() == ["RMS_0", "RMS_1", "RMS_2"]
-    with pytest.raises(ValueError, match=r"must be \(N, 3, 600\)"):
+    assert made.get_feature_names_out().tolist() == ["RMS_0", "RMS_1", "RMS_2", "RMS_3"]
+    with pytest.raises(ValueError, match=r"must be \(N, 4, 600\)"):
         made.transform(X[:, :2])
