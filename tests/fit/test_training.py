@@ -84,6 +84,27 @@ def test_an_epoch_of_stretches_holds_every_window_once():
     assert sorted(seen) == list(range(count)) and seen != sorted(seen)
 
 
+def test_rates_fall_along_half_a_cosine():
+    optimizers = [keras.optimizers.Adam(0.4), keras.optimizers.Adam(2.0)]
+    for first, steps in ((0, 5), (3, 3)):  # the second is a run that goes on at step 3
+        for optimizer, rate in zip(optimizers, (0.4, 2.0), strict=True):
+            optimizer.learning_rate.assign(rate)
+        schedule, seen = training.Cosine([optimizers[0], None, optimizers[1]], 4, first), []
+        for _ in range(steps):
+            schedule.on_train_batch_begin(0)
+            seen.append([float(optimizer.learning_rate) for optimizer in optimizers])
+        factors = [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0, 0][first : first + steps]
+        np.testing.assert_allclose(seen, np.outer(factors, [0.4, 2.0]), atol=1e-6)
+
+
+def test_stretches_come_in_batches_of_about_the_size_asked_for():
+    part, _ = stretched()
+    count, pieces = len(part.windows), training.pieces(part.windows.starts)
+    data = training.stretches(part, np.zeros((count, 2, 2), np.float32), np.arange(count), 30, 20, pieces)
+    sizes = [int(wanted.numpy().sum()) for (_, wanted), _ in data]
+    assert max(sizes) == 16 and len(sizes) == len(data)  # two pieces of 8 are the most that fit 20
+
+
 def test_a_step_on_stretches_is_a_step_on_their_windows():
     part, model = stretched()
     weights, targets = model.get_weights(), rng.uniform(1, 2, (8, 2, 2)).astype(np.float32)

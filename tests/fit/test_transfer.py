@@ -77,6 +77,8 @@ def test_the_hierarchical_baseline_learns_from_the_right_windows():
     *_, weights, bias = wanted.begin().linear()
     scores = (later.x - centre) / spread @ weights + bias
     np.testing.assert_array_equal(model.decide(later, first(later, False)).argmax(axis=1), scores.argmax(axis=1))
+    own = sessions[0]  # learnt from: it is centred where it was then, however its stream begins
+    np.testing.assert_allclose(model.decide(own, None), wanted.begin().probabilities(own.x))
 
 
 def test_a_labelled_repetition_helps_and_earlier_sessions_help_it():

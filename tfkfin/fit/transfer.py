@@ -113,12 +113,15 @@ class Hierarchical:
             np.concatenate([s.labels[chosen] for s, chosen in kept]), sessions,
             np.concatenate([s.repetitions[chosen] for s, chosen in kept]))
         self._model.trusted = False  # labels alone move class means
+        self._learnt = {(s.person, s.number) for s, _ in learnt}
         return self
 
     def decide(self, session: Session, known: Known | None) -> np.ndarray:
         """Probabilities (N, G) of a session's windows."""
         x = self.see(session)
-        if known is None:
+        if known is None and (session.person, session.number) in self._learnt:
+            found = self._model.probabilities(x)
+        elif known is None:
             found = self._model.begin().stream(x, np.ones(len(x), bool))
         elif known.labelled:
             own = known.windows & np.isin(session.labels, self.classes)
