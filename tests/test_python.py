@@ -48,7 +48,7 @@ def half(recording: Recording) -> np.ndarray:
 def fitted(people):
     one = people[0]
     emg, labels = one.emg, np.where(half(one), one.labels, 0)
-    return tfkfin.Decoder.from_preset("lasting").fit(emg, labels, one.repetitions, one.rate_hz)
+    return tfkfin.Decoder.from_preset("best").fit(emg, labels, one.repetitions, one.rate_hz)
 
 
 def test_a_fitted_decoder_knows_what_it_was_not_shown(fitted, people):

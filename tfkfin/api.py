@@ -47,7 +47,7 @@ class Decoder(decoder.Decoder):
         """A decoder by name.
 
         Args:
-            name: a recipe whose head is solved, such as "best" or "lasting", to be fitted; or a folder that `save` or
+            name: a recipe whose head is solved, such as "best", to be fitted; or a folder that `save` or
                 an export made, or the name of a model in ./savedmodels, which is fitted already.
 
         Raises:
@@ -120,7 +120,7 @@ class Decoder(decoder.Decoder):
             labelled: False uses where movements are and not which they are.
 
         Raises:
-            InputError: this decoder keeps nothing of sessions (see the recipe `lasting`), or a movement that it does
+            InputError: this decoder keeps nothing of sessions (the recipe `best` does), or a movement that it does
                 not know.
         """
         about = self.card

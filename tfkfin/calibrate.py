@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   python -m tfkfin.calibrate runs/mine-1a2b3c --from-subject 2 --data WEEK --session 3 --to savedmodels/mine
       subject 2's decoder of a run; of the recordings only session 3
 
-The decoder must remember sessions: train it with --pipeline lasting, or --set classifier.kind=gaussian. What the new
+The decoder must remember sessions: train it with --pipeline best, or --set classifier.kind=gaussian. What the new
 version scores is told on the other repetitions of the recordings, before and after; they do not steer anything.
 """
 

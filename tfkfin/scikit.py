@@ -78,11 +78,11 @@ class FINFeatures(TransformerMixin, _OfWindows):
 
 
 class FINClassifier(ClassifierMixin, _OfWindows):
-    """FINs and a head that is solved in closed form: the recipes `best` (head "linear") and `lasting` ("gaussian").
+    """FINs and a head that is solved in closed form, as in the recipe `best`.
 
     Args:
         features, family: as of `FINFeatures`.
-        head: "linear", or "gaussian", which tells sessions from each other: give them to `fit`.
+        head: "gaussian", which tells sessions from each other (give them to `fit`), or "linear".
         describe: what the head sees beside features: "correlations", "log_covariance".
 
     Attributes:
@@ -92,7 +92,8 @@ class FINClassifier(ClassifierMixin, _OfWindows):
     Example: `cross_val_score(FINClassifier(), X, y, groups=repetition, cv=LeaveOneGroupOut())`.
     """
 
-    def __init__(self, features=("ENT", "RMS", "VAR", "SSI"), family="conv", head="linear", describe=("correlations",)):
+    def __init__(self, features=("ENT", "RMS", "VAR", "SSI"), family="conv", head="gaussian",
+                 describe=("correlations", "log_covariance")):
         super().__init__(features, family)
         self.head = head
         self.describe = describe

@@ -24,7 +24,7 @@ class Lasting:
 
     Attributes:
         classes: as of `Discriminant`.
-        forces, adapts: whether it does the one and the other; without, for comparison.
+        forces, adapts: whether it does the one and the other, decisions smoothed in time; without, for comparison.
         see: session -> descriptions (N, D), in place of the broad ones; learnt at no other forces.
     """
 
@@ -74,7 +74,7 @@ class Lasting:
                 self._next = key, new.carried(self._model)
         else:
             found[later] = new.probabilities(x[later])
-        return spread(filtered(found), self._model.classes, self.classes)
+        return spread(filtered(found) if self.adapts else found, self._model.classes, self.classes)
 
     def _see(self, session: Session) -> np.ndarray:
         if self.see is not None:

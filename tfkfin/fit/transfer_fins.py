@@ -1,4 +1,4 @@
-"""Decoders on FINs, for the ladder of protocols: the paper's head and the linear one, on what shipped FINs imitate."""
+"""Decoders on FINs, for the ladder of protocols: the paper's head and the solved one, on what shipped FINs imitate."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from tfkfin.fit import training
 from tfkfin.fit.lasting import Lasting
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
-from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt, over
+from tfkfin.fit.transfer import CHUNK, Known, Learnt, over
 from tfkfin.models import descriptions, presets, streaming
 from tfkfin.models.layers import LogScale
 from tfkfin.models.over_recording import OverRecording
@@ -80,29 +80,17 @@ class Imitation:
         return self._kept[key]
 
 
-class LinearHead:
-    """The linear head on imitated features and correlations (the recipe `best`)."""
+class SolvedHead(Lasting):
+    """The head `gaussian` on imitated features, correlations and log-covariances, as in the recipe `best`.
 
-    def __init__(self, imitation: Imitation):
+    Without `adapts` it decides as an exported decoder does, calibrated or not; with it, as the recommended model does.
+    """
+
+    def __init__(self, imitation: Imitation, adapts: bool):
+        super().__init__(adapts=adapts, see=imitation.spatial)
         self._imitation = imitation
 
-    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LinearHead":
-        self._imitation.learn(learnt)
-        self._solved = Discriminant(self._imitation.described).fit(learnt, classes)
-        return self
-
-    def decide(self, session: Session, known: Known | None) -> np.ndarray:
-        return self._solved.decide(session, known)
-
-
-class LastingFins(Lasting):
-    """The recommended model on what FINs imitate, correlations and log-covariances (the recipe `lasting`)."""
-
-    def __init__(self, imitation: Imitation):
-        super().__init__(see=imitation.spatial)
-        self._imitation = imitation
-
-    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LastingFins":
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "SolvedHead":
         self._imitation.learn(learnt)
         return super().fit(learnt, classes)
 
