@@ -8,7 +8,7 @@ from tfkfin.fit import training
 from tfkfin.fit.lasting import Lasting
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
-from tfkfin.fit.transfer import CHUNK, Known, Learnt, over
+from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt, over
 from tfkfin.models import descriptions, presets, streaming
 from tfkfin.models.layers import LogScale
 from tfkfin.models.over_recording import OverRecording
@@ -80,19 +80,31 @@ class Imitation:
         return self._kept[key]
 
 
-class SolvedHead(Lasting):
-    """The head `gaussian` on imitated features, correlations and log-covariances, as in the recipe `best`.
+class LastingFins(Lasting):
+    """The recommended model on imitated features, correlations and log-covariances."""
 
-    Without `adapts` it decides as an exported decoder does, calibrated or not; with it, as the recommended model does.
-    """
-
-    def __init__(self, imitation: Imitation, adapts: bool):
+    def __init__(self, imitation: Imitation, adapts: bool = True):
         super().__init__(adapts=adapts, see=imitation.spatial)
         self._imitation = imitation
 
-    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "SolvedHead":
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LastingFins":
         self._imitation.learn(learnt)
         return super().fit(learnt, classes)
+
+
+class SolvedHead:
+    """The head `gaussian` on the same (the recipe `best`): exported as it is, or calibrated with what is known."""
+
+    def __init__(self, imitation: Imitation):
+        self._imitation = imitation
+
+    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "SolvedHead":
+        self._calibrated = LastingFins(self._imitation, False).fit(learnt, classes)
+        self._plain = Discriminant(self._imitation.spatial).fit(learnt, classes)
+        return self
+
+    def decide(self, session: Session, known: Known | None) -> np.ndarray:
+        return (self._plain if known is None else self._calibrated).decide(session, known)
 
 
 class ConvHead:

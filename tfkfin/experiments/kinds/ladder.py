@@ -23,11 +23,12 @@ from tfkfin.pipeline.sessions import Session, sessions
 
 TIME_DOMAIN, SPATIAL = ("time_domain",), ("time_domain", "log_covariance")
 TITLES = {
-    "paper": "the paper's: FINs, conv head", "best": "FINs + correlations + log-covariances, hierarchical Gaussian",
+    "paper": "the paper's: FINs, conv head",
+    "best": "FINs + correlations + log-covariances, LDA; calibrated: hierarchical Gaussian",
     "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
     "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
     "cov_lda": "log-covariance alone, LDA", "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
-    "tfkfin_fins": "the same, going on to adapt as it streams",
+    "tfkfin_fins": "FINs + correlations + log-covariances, hierarchical Gaussian that adapts",
     "tfkfin": "broad descriptions, hierarchical Gaussian that adapts (recommended)",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
@@ -66,10 +67,10 @@ class Streams:
     def model(self, name: str):
         if name in CLOSED_FORM:
             return CLOSED_FORM[name]()
-        from tfkfin.fit.transfer_fins import ConvHead, Imitation, SolvedHead
+        from tfkfin.fit.transfer_fins import ConvHead, Imitation, LastingFins, SolvedHead
 
         seen = self._imitation = self._imitation or Imitation(self.run)
-        return {"best": lambda: SolvedHead(seen, False), "tfkfin_fins": lambda: SolvedHead(seen, True),
+        return {"best": lambda: SolvedHead(seen), "tfkfin_fins": lambda: LastingFins(seen),
                 "paper": lambda: ConvHead(seen, self.run, self.classes)}[name]()
 
     def score(self, name: str, person: int) -> tuple[dict, dict]:

@@ -1,4 +1,4 @@
-"""A linear head that remembers sessions: the hierarchical Gaussian of features and descriptions, solved, not trained.
+"""A linear head that remembers sessions: solved as the linear head is, and calibrated as a hierarchical Gaussian.
 
 Its network is that of the linear head. Beside the weights lies what the sessions it was solved for taught
 (`tfkfin.models.hierarchical`), so that a new session needs one repetition, or a stretch without labels, and no old
@@ -63,7 +63,10 @@ def classifier(options, names: tuple[str, ...], channels: int, described: int, c
 
 
 def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups: Groups) -> None:
-    """Sets the weights to those of a `HierarchicalGaussian` that nothing is known of the next session of.
+    """Sets the weights to shrinkage LDA's of all sessions together, and keeps what a `HierarchicalGaussian` was taught.
+
+    While nothing is known of a new session the one decides, because it takes signals as they come; `adapt` takes the
+    other, which centres each session by itself.
 
     Args:
         model: made by `classifier`.
@@ -73,7 +76,7 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups
     """
     taught = HierarchicalGaussian().fit(linear.inputs(model, seen), labels, *groups)
     model.get_layer("knowledge").state = taught.state()
-    _decide_as(model, taught)
+    linear.solve(model, seen, labels, groups)
 
 
 def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None) -> dict:
@@ -92,16 +95,12 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None)
         raise ValueError("`model` must be solved first. Received: a head that knows no session")
     taught, x = HierarchicalGaussian.from_state(state), linear.inputs(model, seen)
     new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
-    _decide_as(model, new)
+    centre, spread, weights, bias = new.linear()
+    model.get_layer("z_score").set(centre, spread)
+    linear.set_weights(model, new.classes, weights, bias)
     shown = taught.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
     said = {"unseen": sorted(set(taught.classes.tolist()) - set(shown.tolist()))}
     return said | ({"moved": new.moved} if labels is None else {})
-
-
-def _decide_as(model: keras.Model, gaussian: HierarchicalGaussian) -> None:
-    centre, spread, weights, bias = gaussian.linear()
-    model.get_layer("z_score").set(centre, spread)
-    linear.set_weights(model, gaussian.classes, weights, bias)
 
 
 HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt)
