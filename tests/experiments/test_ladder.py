@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.experiments import protocols
+from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.kinds import ladder
 from tfkfin.experiments.runner import Runner
 from tfkfin.experiments.statistics import holm
@@ -82,6 +82,13 @@ def test_what_is_tested_steers_nothing(tiny_db2, tmp_path):
                 answers = [ladder.CLOSED_FORM[name]().fit(group.learnt, clean.classes).decide(probe, None)
                            for group in (one, other)]
                 np.testing.assert_array_equal(*answers)
+
+
+def test_no_two_models_look_alike():
+    figure = figures.ladder({name: [50.0, 60.0] for name in ladder.TITLES}, ["a", "b"], "nobody")
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == len(ladder.TITLES) == len(figure.axes[0].get_legend().get_texts())
+    assert len({line.get_marker() for line in figure.axes[0].lines}) == len(looks)  # in black and white too
 
 
 def test_holm_by_hand():
