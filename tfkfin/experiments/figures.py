@@ -148,8 +148,8 @@ def ladder(lines: Mapping[str, Sequence[float]], rungs: Sequence[str], data: str
     figure, ((ax,),) = new(max(6.0, 1.0 * len(rungs) + 3.5), 4.4)
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe, Ito
     for i, (name, values) in enumerate(lines.items()):
-        ax.plot(range(len(rungs)), values, marker="osD^vP*X<>ph"[i % 12], color=colours[i % 8], linewidth=1.2, label=name,
-                linestyle="-" if i < 8 else "--")
+        ax.plot(range(len(rungs)), values, "-" if i < 8 else "--", marker="osD^vP*X<>ph"[i % 12], color=colours[i % 8],
+                linewidth=1.2, label=name)
     ax.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right")
     ax.set_ylabel("accuracy a window, %")
     ax.set_title(data, fontsize=10)
