@@ -50,6 +50,19 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return found / found.sum(axis=1, keepdims=True)
 
 
+def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions in which both covariances (D, D) are diagonal, the one `values` (D,), the other 1: values, U, noise U.
+
+    The first is often a multiple of the second, or nothing: then no eigenvalues are needed.
+    """
+    amount = float(np.trace(between) / np.trace(noise))
+    if np.allclose(between, amount * noise, rtol=1e-12, atol=0):
+        vectors = scipy.linalg.solve_triangular(np.linalg.cholesky(noise).T, np.eye(len(noise)))
+        return np.full(len(noise), amount), vectors, noise @ vectors
+    values, vectors = scipy.linalg.eigh(between, noise)
+    return np.maximum(values, 0), vectors, noise @ vectors
+
+
 class HierarchicalGaussian:
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
@@ -69,7 +82,7 @@ class HierarchicalGaussian:
         Args:
             virtual: descriptions (N, D) of the same windows as if done with other forces.
         """
-        self.classes, index = np.unique(labels, return_inverse=True)
+        self._basis, (self.classes, index) = None, np.unique(labels, return_inverse=True)
         self.sessions, groups = len(np.unique(sessions)), []
         within, repeated, means, forced_means, forced, centres = [], [], [], [], [], []
         for session in np.unique(sessions):
@@ -120,6 +133,7 @@ class HierarchicalGaussian:
     def from_state(cls, state: dict[str, np.ndarray]) -> "HierarchicalGaussian":
         """What `state` gave."""
         new = cls()
+        new._basis = None
         for name in STATE:
             setattr(new, name, np.asarray(state[name], np.float64))
         new.classes, new.sessions = new.classes.astype(np.int64), int(new.sessions)
@@ -156,7 +170,7 @@ class HierarchicalGaussian:
         if self.sessions == 1:
             noise, apart = self._noise(), (seen - self.means)[counts > 0].T
             apart = scipy.linalg.solve_triangular(np.linalg.cholesky(noise), apart, lower=True)
-            new.between = max(float(np.mean(apart**2)) - 1, 0.0) * noise
+            new.between, new._basis = max(float(np.mean(apart**2)) - 1, 0.0) * noise, None
             new._begun()._centred_by(x)
         new._labelled = seen, counts
         new._known_within = (1 - OWN) * self.within + OWN * covariance(z - seen[c])
@@ -169,13 +183,11 @@ class HierarchicalGaussian:
         return new._look_back(iterations) if self.trusted else new
 
     def _begun(self) -> "HierarchicalGaussian":
-        noise = self._noise()
-        values, vectors = scipy.linalg.eigh(self.between, noise)
-        self._values, self._vectors, self._back = np.maximum(values, 0), vectors, noise @ vectors
+        if self._basis is None:
+            self._basis = _basis(self.between, self._noise())
         self._mean, self._sd, self._labelled, self._running = self.centre.copy(), self.spread.copy(), None, True
         self._now, self._unknown, self._known_within = self.means, self.between, self.within
         self._past = np.empty((0, len(self.centre)))
-        self._root = np.linalg.cholesky(self.within + self.repeated + self.between)
         return self._solved()
 
     def _noise(self) -> np.ndarray:
@@ -187,7 +199,8 @@ class HierarchicalGaussian:
 
         About 0.6 on a new day; 0.8 and more where forces were much lower than learnt, or between unlike people.
         """
-        z, means = (scipy.linalg.solve_triangular(self._root, part.T, lower=True).T
+        root = np.linalg.cholesky(self.within + self.repeated + self.between)
+        z, means = (scipy.linalg.solve_triangular(root, part.T, lower=True).T
                     for part in (z, self.means + self.shift))
         squares = (z**2).sum(axis=1)[:, None] - 2 * z @ means.T + (means**2).sum(axis=1)
         return float(squares.min(axis=1).mean() / z.shape[1])
@@ -198,11 +211,12 @@ class HierarchicalGaussian:
 
     def _posterior(self, seen: np.ndarray, counts: np.ndarray) -> "HierarchicalGaussian":
         """Class means from means seen (G, D) that count as so many executions (G,) each."""
-        apart = (seen - self.means) @ self._vectors
-        gain = counts[:, None] * self._values / (counts[:, None] * self._values + 1)
-        left = (self._values / (counts[:, None] * self._values + 1)).mean(axis=0)
-        self._now = self.means + (gain * apart) @ self._back.T
-        self._unknown = (self._back * left) @ self._back.T
+        values, vectors, back = self._basis
+        apart = (seen - self.means) @ vectors
+        gain = counts[:, None] * values / (counts[:, None] * values + 1)
+        left = (values / (counts[:, None] * values + 1)).mean(axis=0)
+        self._now = self.means + (gain * apart) @ back.T
+        self._unknown = (back * left) @ back.T
         return self._solved()
 
     def _solved(self) -> "HierarchicalGaussian":
