@@ -74,7 +74,6 @@ def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
 
 @pytest.mark.parametrize("words, said", [
     (("--subject", 2, "--repetitions", 9), "no movement in repetitions 9"),
-    ((), "choose one with --subject"),
     (("--subject", 2, "--from-subject", 7), "has no fine-tuned model of subject 7"),
     (("--subject", 9), "9"),
 ])
@@ -82,6 +81,14 @@ def test_what_is_unfit_is_said_and_leaves_nothing(trained, tiny_db2, tmp_path, w
     with pytest.raises(InputError, match=said):
         command(trained, "--data", tiny_db2, "--to", tmp_path / "model", *words)
     assert not (tmp_path / "model").exists()
+
+
+def test_among_many_it_is_for_the_decoders_own_person(trained, tiny_db2):
+    arguments = calibrate.parser().parse_args([str(trained), "--data", str(tiny_db2)])
+    card = calibrate.place(arguments)[1]
+    assert calibrate.recorded(arguments, card).number == 1
+    with pytest.raises(InputError, match="choose one with --subject"):
+        calibrate.recorded(arguments, card | {"subject": 7})
 
 
 def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp_path):

@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", metavar="MODEL", type=Path, help="model folder, version folder, or run folder")
     p.add_argument("--data", metavar="DIR", required=True, help="folder of recordings of one person")
     p.add_argument("--repetitions", metavar="LIST", default="1", help="learnt from, as in 1 or 1,2 (default: 1)")
-    p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's)")
+    p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's, or the "
+                   "decoder's own)")
     p.add_argument("--from-subject", type=int, metavar="N", help="whose decoder of a run (default: its first one's)")
     p.add_argument("--session", type=int, metavar="N", help="of the recordings (default: all that there are)")
     p.add_argument("--unlabelled", action="store_true", help="use where movements are, not which they are")
@@ -81,9 +82,10 @@ def recorded(arguments: argparse.Namespace, card: dict) -> "Subject":
     from tfkfin.recordings import readers
 
     people = readers.by_subject(readers.find(arguments.data, (arguments.subject,) if arguments.subject else None))
-    if len(people) > 1:
+    whose = card["subject"] if len(people) > 1 else next(iter(people))
+    if whose not in people:
         raise InputError(f"{arguments.data} has subjects {format_numbers(people)}: choose one with --subject")
-    (files,) = people.values()
+    files = people[whose]
     rates = {readers.header(file).rate_hz for file in files}
     if rates != {card["rate_hz"]}:
         log.info("recordings at %s Hz are resampled to the decoder's %g Hz",
