@@ -4,13 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 
 from tfkfin.recordings import synthetic
 
-# Tests trace many small graphs and run each a few times: what rewriting a graph would save costs more than it gives.
-# Commands in processes of their own, as users start them, rewrite theirs.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+def pytest_sessionstart(session):
+    """Tests trace many small graphs and run each a few times: rewriting a graph costs more than it saves.
+
+    Commands in processes of their own, as users start them, rewrite theirs.
+    """
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", None):
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(scope="session")
