@@ -96,6 +96,11 @@ def test_what_is_unfit_is_said(preset, give, said, people):
         tfkfin.Decoder.from_preset(preset).fit(*give(people[0]))
 
 
+def test_what_has_learnt_nothing_says_so():
+    with pytest.raises(InputError, match="fit it first"):
+        tfkfin.Decoder.from_preset("best").predict(np.zeros((1, 600, 4)))
+
+
 def test_executions_are_counted():
     from tfkfin.api import _executions
 

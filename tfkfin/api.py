@@ -61,6 +61,11 @@ class Decoder(decoder.Decoder):
         new.recipe, new.card, new.model = recipes.load(str(name)), None, None
         return new
 
+    def __getattr__(self, name: str):
+        if name in ("length", "channels", "stride", "movements", "decision"):
+            raise InputError("this decoder has learnt nothing yet: fit it first")
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
     def fit(self, data: Recording | Sequence[Recording] | np.ndarray, labels: np.ndarray | None = None,
             groups: np.ndarray | None = None, rate_hz: float = 0.0) -> "Decoder":
         """Learns movements, in closed form, from every window inside one movement of what it is given.
