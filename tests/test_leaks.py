@@ -20,7 +20,7 @@ from tfkfin.recordings import matfile
 TEST = (2, 5)
 RECIPES = [p.stem for p in sorted(Path("pipelines").glob("*.toml")) if not p.stem.startswith(("fin_", "tune_"))]
 TINY = {"source.kind": "recordings", "window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 2,
-        "fin.family": "conv", "fin.pretrained": "", "features.names": "ENT,RMS", "split.subjects": "2",
+        "fin.family": "conv", "fin.pretrained": "", "features.names": "ENT,RMS", "split.subjects": "1,2",
         "split.pretrain_subjects": "1", "split.test_repetitions": TEST, "imitate.epochs": 3,
         "imitate.windows_per_epoch": 48, "imitate.validation_windows": 24, "imitate.test_windows": 24,
         "classify.epochs": 2, "finetune.windows_per_epoch": 32, "classifier.vote": 3}
@@ -47,9 +47,9 @@ def trained(name: str, data: Path, folder: Path) -> tuple[list[np.ndarray], floa
     settings = TINY | ({"finetune.epochs": 1} if name != "best" else {"imitate.epochs": 2})
     run = open_run(recipes.load(name, settings | {"source.data": str(data)}), folder)
     results = run_stage(run, "finetune")
-    weights = finetune.load(run, 2).model.get_weights()
+    weights = [finetune.load(run, subject).model.get_weights() for subject in (1, 2)]
     best = tf.train.load_variable(str(folder / "imitate" / "checkpoints"), "best/.ATTRIBUTES/VARIABLE_VALUE")
-    return [*weights, np.asarray(best)], results["accuracy"]["mean"]
+    return [*weights[0], *weights[1], np.asarray(best)], results["accuracy"]["mean"]
 
 
 @pytest.mark.parametrize("name", [n if n in ("own", "best") else pytest.param(n, marks=pytest.mark.slow)

@@ -100,12 +100,14 @@ import os, sys
 import keras  # takes seconds, and none of it is tfkfin's
 for name in sys.argv[1:]:
     if os.fork() == 0:
+        code = 1
         try:
             from tfkfin.models import fins, presets
             print(name, [m.name for m in fins.fins_of(presets.load(name))], flush=True)
+            code = 0
         finally:
-            os._exit(0)
-    os.wait()
+            os._exit(code)
+    print(name, "ended with", os.wait()[1], flush=True)
 """
 FAMILIES = ("bilstm", "conv", "dense")
 
@@ -119,3 +121,4 @@ def fresh():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_shipped_fins_load_in_a_process_that_has_loaded_nothing_else(name, fresh):
     assert f"{name} ['fin_ent', 'fin_rms', 'fin_var', 'fin_ssi']\n" in fresh.stdout, fresh.stderr[-500:]
+    assert fresh.returncode == 0 and f"{name} ended with 0\n" in fresh.stdout

@@ -150,7 +150,7 @@ class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
     kind: Annotated[str, _kind("models/heads")] = "conv"  # conv: the paper's
-    describe: Annotated[Names, _each(_kind("models/descriptions"))] = ("correlations",)  # linear: what it sees besides
+    describe: Annotated[Names, _each(_kind("models/descriptions"))] = ("correlations",)  # solved heads: seen besides
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
     vote: Count = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
