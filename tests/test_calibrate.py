@@ -47,6 +47,8 @@ def test_another_person_is_decoded_after_one_repetition(trained, tiny_db2, tmp_p
     first = weights(model / "1")
     command(model, "--data", tiny_db2, "--subject", 2, "--unlabelled")
     command(model / "2", "--data", tiny_db2, "--subject", 2)  # what lies between leaves no trace
+    limits = json.loads((model / "3" / "model_card.json").read_text())["limits"]
+    assert limits == card["limits"]  # nor in what is said of it
     assert sorted(path.name for path in model.iterdir() if path.is_dir()) == ["1", "2", "3"]
     assert all(np.array_equal(a, b) for a, b in zip(first, weights(model / "3"), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(first, weights(model / "2"), strict=True))

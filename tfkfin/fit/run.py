@@ -15,6 +15,7 @@ from tfkfin.console import InputError, log
 from tfkfin.files import write_text
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
+from tfkfin.models import presets
 from tfkfin.recipe import Recipe
 
 
@@ -89,11 +90,9 @@ class Run:
         return self.dataset.length
 
     def card(self) -> dict:
-        """What the cards of decoders and of FINs that this run makes have in common."""
-        recipe, signals = self.recipe, self.recipe.source.kind == "signals"
-        return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
-                "features": list(recipe.features.names), "family": recipe.fin.family, "length": self.length,
-                "length_ms": recipe.window.length_ms, "rate_hz": (recipe.window if signals else self.dataset).rate_hz}
+        """Of what this run makes, as `presets.made_by`."""
+        signals = self.recipe.source.kind == "signals"
+        return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
     def _synthesized(self) -> Path:
         from tfkfin.recordings.synthetic import synthesize

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfkfin import files
 from tfkfin.console import InputError
+from tfkfin.models import presets
 from tfkfin.models.decision import Decision
 
 if TYPE_CHECKING:
@@ -54,13 +55,11 @@ def about(recipe, rate_hz: float, length: int, stride: int, movements, mean: np.
         movements: labels of the G classes, as in the files.
         mean, sd: (C,) volts that signals are standardised by.
     """
-    return {"kind": "decoder", "recipe_digest": recipe.digest, "protocol": recipe.protocol,
-            "recipe": recipe.model_dump(mode="json"), "features": list(recipe.features.names),
-            "family": recipe.fin.family, "head": recipe.classifier.kind, "length": length, "stride": stride,
-            "length_ms": recipe.window.length_ms, "stride_ms": recipe.window.stride_ms, "rate_hz": rate_hz,
-            "channels": len(mean), "movements": [int(m) for m in movements],
-            "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
-            "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]}
+    return presets.made_by(recipe, length, rate_hz) | {
+        "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
+        "channels": len(mean), "movements": [int(m) for m in movements],
+        "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
+        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]}
 
 
 class Decoder:

@@ -16,7 +16,7 @@ from tfkfin.files import shipped
 if TYPE_CHECKING:
     import keras  # finding and describing models loads no TensorFlow
 
-    from tfkfin.recipe import Fin
+    from tfkfin.recipe import Fin, Recipe
 
 SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
 CARD, README = "model_card.json", "README.md"
@@ -68,6 +68,13 @@ def card(version: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
+    """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
+    return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
+            "features": list(recipe.features.names), "family": recipe.fin.family, "length": length,
+            "length_ms": recipe.window.length_ms, "rate_hz": rate_hz}
 
 
 def checksums(version: Path) -> dict[str, str]:

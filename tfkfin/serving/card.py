@@ -11,7 +11,7 @@ from tfkfin.files import write_json
 from tfkfin.models import presets
 
 LICENCE = "Apache-2.0"
-MADE_FOR = "Made for"  # begins the limit that says whose electrodes
+MADE_FOR, UNSEEN = "Made for", "Movements"  # begin the limits that each calibration says anew
 
 
 def of_decoder(own: dict, results: dict) -> dict:
@@ -58,7 +58,7 @@ def of_calibrated(about: dict, said: dict) -> dict:
     after, whose = said["after"], f"subject {said['subject']}" + (f", session {said['session']}"
                                                                   if said["session"] else "")
     known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
-    limits = [line for line in about["limits"] if not line.startswith(MADE_FOR)]
+    limits = [line for line in about["limits"] if not line.startswith((MADE_FOR, UNSEEN))]
     return about | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
         "calibration": said,
@@ -70,7 +70,7 @@ def of_calibrated(about: dict, said: dict) -> dict:
                                                              "repetitions of these recordings"},
         "limits": [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another session or "
                    "moved electrodes, calibrate anew.",
-                   *([f"Movements {said['unseen']} were not in what it was calibrated on."] if said["unseen"] else []),
+                   *([f"{UNSEEN} {said['unseen']} were not in what it was calibrated on."] if said["unseen"] else []),
                    *limits]}
 
 
