@@ -30,7 +30,7 @@ BATCH = 64  # windows, also of a training step
 
 
 def network(kind: str) -> keras.Model:
-    names = presets.features(presets.load("conv"))
+    names = tuple(presets.card(presets.find("conv"))["features"])
     bank = fins.bank(fins.fins_of(presets.load("conv")), CHANNELS)
     return decoder.network(bank, heads.new(recipe.Classifier(kind=kind), names, LENGTH, CHANNELS, MOVEMENTS))
 

@@ -75,7 +75,7 @@ class HeadTrainer:
 
 
 class SolvedHead:
-    """In place of `HeadTrainer` for heads that are solved in closed form."""
+    """In place of `HeadTrainer` for heads that are solved in closed form, on a subject's true features."""
 
     def __init__(self, run: Run):
         self.head, self.kind = new_head(run), heads.kind(run.recipe.classifier.kind)
@@ -87,9 +87,8 @@ class SolvedHead:
         self._predict = training.Predictor(self.model)
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
-        """Solves for a subject's windows, their features (N, C, F), true or imitated, and class indices (N,)."""
-        groups = part.windows.sessions, part.windows.repetitions
-        self.kind.solve(self.model, self._seen(part, features), labels, groups)
+        """Solves for a subject's windows, their features (N, C, F) and class indices (N,)."""
+        self.kind.solve(self.model, self._seen(part, features), labels, part.groups)
 
     def predict(self, part: Subject, features: np.ndarray) -> np.ndarray:
         seen = self._seen(part, features)
@@ -170,11 +169,17 @@ class JointTrainer:
                            loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
-        self._over = over_recording(self.network)
+        self._seen = over_recording(self.network, streaming.stream_seen)
+        self._decide = training.Predictor(self.head.get_layer("classifier"))
+
+    def seen(self, part: Subject) -> list[np.ndarray]:
+        """What the head's classifier is given for a subject's windows, (N, ...) each; streamed where the FINs can."""
+        return self._seen(part.emg, part.windows.starts)
 
     def answers(self, part: Subject) -> dict[str, np.ndarray]:
-        """The network's outputs for a subject's windows, (N, ...) each; streamed where the FINs can."""
-        return self._over(part.emg, part.windows.starts)
+        """The network's outputs for a subject's windows, (N, ...) each."""
+        seen = self.seen(part)
+        return {"probabilities": self._decide(seen if len(seen) > 1 else seen[0], 4096), "features": seen[0]}
 
     def standardise(self, part: Subject) -> None:
         """Lets the network standardise by a subject's statistics."""

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.models.sliding import jitted, over_stretch, samples_at, size, windows_in
+from tfkfin.models.sliding import jitted, over_stretch, products_of_channels, samples_at, size, windows_in
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
@@ -188,19 +188,16 @@ class Correlations(layers.Layer):
         """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
         lags, reach = (0, *self.lags), max(self.lags, default=0)
 
-        def at_lags(x):  # (B, n, C, 1 + lags)
+        def at_lags(xp, x):  # (B, n, C, 1 + lags)
             inner = size(x, 1) - reach
-            return ops.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)
-
-        def between(rows):
-            return ops.matmul(ops.swapaxes(rows, 2, 3), rows)
+            return xp.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)
 
         sums = slide(at_lags, x, length, stride, reach)  # of terms that are inside the window at every lag
         if reach:  # and of those that are at some
             last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)
             sums += ops.stack([ops.sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
-        return (sums, slide(lambda x: x, x, length, stride, 0, between),
-                slide(lambda x: x[:, 1:] - x[:, :-1], x, length, stride, 1, between))
+        return (sums, slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
+                slide(lambda _, x: x[:, 1:] - x[:, :-1], x, length, stride, 1, products_of_channels))
 
     def _of_sums(self, power, lagged, products):
         """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""

@@ -1,6 +1,6 @@
 """Functions of stretches, run over windows that lie anywhere in a recording, in pieces of bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import keras
@@ -10,7 +10,6 @@ import tensorflow as tf
 from tfkfin.models.streaming import CUT, stream_network, streams
 
 PIECE = 256  # windows that are worked on at a time
-SHORT = 32  # windows of a piece where a run is shorter
 FEW = 4  # windows: where runs are shorter on average, all windows are cut
 
 
@@ -31,44 +30,46 @@ class OverRecording:
         """emg (T, C) float32 and the first samples of windows (N,), in any order, N > 0 -> outputs (N, ...)."""
         starts, outputs = np.asarray(starts), None
         stride, runs = runs_of(starts)
-        for windows, pieces in self._pieces(runs, len(starts)).items():
-            rows = max(1, (PIECE if self.streams else CUT) // windows)
-            for i in range(0, len(pieces), rows):
-                chosen = pieces[i : i + rows]
-                begins = [starts[first] for first, _ in chosen]
-                answer = self._answer(emg, begins, rows if self.streams else len(chosen), windows, stride)
-                if outputs is None:
-                    outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[2:]), a.dtype), answer)
-                for row, (first, count) in enumerate(chosen):
-                    tf.nest.map_structure(lambda out, a: np.copyto(out[first : first + count], a[row, :count]),
-                                          outputs, answer)
+        stretches = self.streams and len(starts) >= FEW * len(runs)
+        for windows, samples in (self._laid_out if stretches else self._cut)(starts, stride, runs):
+            answer = self._answer(emg[np.minimum(samples, len(emg) - 1)], stride)
+            if outputs is None:
+                outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[1:]), a.dtype), answer)
+            there = windows >= 0
+            tf.nest.map_structure(lambda out, a: out.__setitem__(windows[there], a[there]), outputs, answer)
         return outputs
 
-    def _pieces(self, runs: list[tuple[int, int]], count: int) -> dict[int, list[tuple[int, int]]]:
-        """Windows of a piece -> [(first window, how many it has of them)]. Each of three sizes is compiled."""
-        found = {}
-        for low, high in runs:
-            whole = low + (high - low) // PIECE * PIECE
-            if not self.streams or count < FEW * len(runs):
-                found.setdefault(1, []).extend((i, 1) for i in range(low, high))
-                continue
-            if whole > low:
-                found.setdefault(PIECE, []).extend((i, PIECE) for i in range(low, whole, PIECE))
-            if high > whole:
-                found.setdefault(SHORT, []).extend((i, min(SHORT, high - i)) for i in range(whole, high, SHORT))
-        return found
+    def _cut(self, starts: np.ndarray, *_) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(which windows, the samples of each (n, length)), a few at a time."""
+        for i in range(0, len(starts), CUT):
+            windows = np.arange(i, min(i + CUT, len(starts)))
+            yield windows, starts[windows, None] + np.arange(self.length)
 
-    def _answer(self, emg: np.ndarray, begins: list[int], rows: int, windows: int, stride: int):
-        samples = (windows - 1) * stride + self.length
-        x = np.zeros((rows, samples, self.channels), np.float32)  # always as many rows: a shape is a compilation
-        for row, begin in enumerate(begins):
-            part = emg[begin : begin + samples]
-            x[row, : len(part)] = part
-        if (windows, stride) not in self._functions:
-            self._functions[windows, stride] = tf.function(
+    def _laid_out(self, starts: np.ndarray, stride: int,
+                  runs: list[tuple[int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(which windows (PIECE,), -1: none; the samples that they lie in (1, T)), all runs laid end to end.
+
+        So all pieces are of one size, which is compiled once.
+        """
+        between = -(-self.length // stride)  # windows that begin in one run and end in the next, and one
+        slots = [np.concatenate([np.arange(low, high), np.full(between - 1, -1)]) for low, high in runs]
+        samples = [starts[low] + np.arange((high - low - 1 + between) * stride) for low, high in runs]
+        slots, samples = np.concatenate(slots), np.concatenate(samples)
+        span = (PIECE - 1) * stride + self.length
+        for i in range(0, len(slots), PIECE):
+            windows, inside = slots[i : i + PIECE], samples[i * stride : i * stride + span]
+            yield (np.pad(windows, (0, PIECE - len(windows)), constant_values=-1),
+                   np.pad(inside, (0, span - len(inside)), mode="edge")[None])
+
+    def _answer(self, x: np.ndarray, stride: int):
+        """The function's outputs for stretches (B, T, C), with windows on the first axis."""
+        samples = x.shape[1]
+        if (samples, stride) not in self._functions:
+            self._functions[samples, stride] = tf.function(
                 self.make(stride), autograph=False,
                 input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32)])
-        return tf.nest.map_structure(lambda t: t.numpy(), self._functions[windows, stride](tf.constant(x)))
+        answer = self._functions[samples, stride](tf.constant(x))
+        return tf.nest.map_structure(lambda t: t.numpy().reshape(-1, *t.shape[2:]), answer)
 
 
 def over_recording(network: keras.Model, function: Callable = stream_network) -> OverRecording:

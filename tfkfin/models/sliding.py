@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def jitted(compiled: bool, slide: Callable) -> Callable[[Callable], Callable]:
-    """Compiles a function by XLA if wanted; one whose sums are `Carried` is compiled by whoever keeps them."""
+    """Compiles a function by XLA if wanted; one whose sums somebody keeps is compiled by whoever keeps them."""
     if compiled and slide is over_stretch:
         return partial(tf.function, jit_compile=True, autograph=False)
     return lambda function: function
@@ -24,12 +24,7 @@ def windows_in(samples, length: int, stride: int):
     return (samples - length) // stride + 1
 
 
-def add_rows(rows: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(rows, axis=2)
-
-
-def window_sums(terms: tf.Tensor, count, length: int, stride: int,
-                of: Callable[[tf.Tensor], tf.Tensor] = add_rows) -> tf.Tensor:
+def window_sums(terms: tf.Tensor, count, length: int, stride: int, of: Callable | None = None) -> tf.Tensor:
     """Sums over the windows [w stride, w stride + length), w < count, of the terms of a stretch.
 
     A window is `length // stride` whole blocks of one stride and, where the stride does not divide it, the head of one
@@ -38,18 +33,21 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int,
     Args:
         terms: (B, T, ...), T >= (count - 1) stride + length, and a stride more where it does not divide `length`.
         count: W, a number or a tensor.
-        of: adds up the rows of blocks: (B, n, R, ...) -> (B, n, *rest), R at most `stride`.
+        of: adds up the rows of blocks: (tf, (B, n, R, ...)) -> (B, n, *rest), R at most `stride`; None: plainly.
 
     Returns:
         (B, W, *rest).
     """
+    def added(rows):
+        return tf.reduce_sum(rows, axis=2) if of is None else of(tf, rows)
+
     blocks, rest = divmod(length, stride)
     there = count - 1 + blocks + (rest > 0)  # blocks that windows touch
     rows = tf.reshape(terms[:, : there * stride], (tf.shape(terms)[0], there, stride, *terms.shape[2:]))
-    heads = of(rows[:, :, :rest]) if rest else None
+    heads = added(rows[:, :, :rest]) if rest else None
     if not blocks:
         return heads
-    sums = of(rows[:, :, rest:]) if rest else of(rows)
+    sums = added(rows[:, :, rest:])
     if rest:
         sums += heads
     total = _slid(sums[:, : count - 1 + blocks], blocks)
@@ -57,45 +55,21 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int,
 
 
 def over_stretch(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
-                 of: Callable = add_rows) -> tf.Tensor:
+                 of: Callable | None = None) -> tf.Tensor:
     """Sums over all windows of stretches x (B, T, C) of the terms that lie inside each: (B, W, *rest).
 
-    `terms`: samples (B, n + reach, C) -> (B, n, ...), each term of `reach` + 1 samples. `of` as for `window_sums`.
+    `terms`: (tf, samples (B, n + reach, C)) -> (B, n, ...), each term of `reach` + 1 samples. `of` as for
+    `window_sums`. Both are given the library to compute with: a live signal's sums are taken in NumPy.
     """
     inner, count = length - reach, windows_in(size(x, 1), length, stride)
     if inner % stride:  # so that blocks are whole
         x = tf.pad(x, [[0, 0], [0, stride], [0, 0]])
-    return window_sums(terms(x), count, inner, stride, of)
+    return window_sums(terms(tf, x), count, inner, stride, of)
 
 
-class Carried:
-    """`over_stretch` for the newest window of a live signal: what its last stride adds, and sums kept of the past.
-
-    Args:
-        kept: what `kept` was after the window before, or nothing at the first.
-
-    Attributes:
-        kept: for every sum taken, in order, block sums (1, n, *rest) and the head of a block (1, 1, *rest).
-    """
-
-    def __init__(self, kept: list[tuple[tf.Tensor, tf.Tensor]] | None = None):
-        self._before, self.kept = None if kept is None else list(kept), []
-
-    def __call__(self, terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
-                 of: Callable = add_rows) -> tf.Tensor:
-        """As `over_stretch` of the newest window x (1, length, C)."""
-        blocks, rest = divmod(length - reach, stride)
-        if self._before and blocks:
-            past, head = self._before[len(self.kept)]
-            new = terms(x[:, -(stride + reach) :])[:, None]  # (1, 1, stride, ...): a block's end, and the next's head
-            past = tf.concat([past[:, 1:], head + of(new[:, :, : stride - rest])], axis=1)
-            head = of(new[:, :, stride - rest :])
-        else:
-            every = terms(x)
-            past = of(tf.reshape(every[:, : blocks * stride], (1, blocks, stride, *every.shape[2:])))
-            head = of(every[:, None, blocks * stride :])
-        self.kept.append((past, head))
-        return tf.reduce_sum(past, axis=1, keepdims=True) + head
+def products_of_channels(xp, rows):
+    """Blocks (B, n, R, C) -> (B, n, C, C): what `of` is for sums of the products of every two channels."""
+    return xp.matmul(xp.transpose(rows, (0, 1, 3, 2)), rows)
 
 
 def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:

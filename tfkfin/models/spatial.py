@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from tfkfin.features.spatial import RIDGE
 from tfkfin.models.bilstm import layer as recurrent
-from tfkfin.models.sliding import over_stretch
+from tfkfin.models.sliding import over_stretch, products_of_channels
 
 SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channels have converged by then
 
@@ -33,12 +33,15 @@ class LogCovariance(layers.Layer):
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
-        x, outer = ops.cast(x, "float64"), lambda rows: ops.matmul(ops.swapaxes(rows, 2, 3), rows)
-        products = slide(self._differences, x, length, stride, self.difference, outer)  # (B, W, C, C)
-        sums = slide(self._differences, x, length, stride, self.difference)  # (B, W, C)
+        x, given = ops.cast(x, "float64"), (length, stride, self.difference)
+        products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)
+        sums = slide(self._of_samples, x, *given)  # (B, W, C)
         found = self._of_sums(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
                               length - self.difference)
         return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
+
+    def _of_samples(self, _, x):
+        return self._differences(x)
 
     def _differences(self, x):
         for _ in range(self.difference):

@@ -107,18 +107,18 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
              for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
 
     def sums(kernels, biases):
-        def answers(samples, axis):
-            y = _taps(samples, kernels[0], axis, xla) + tf.reshape(biases[0], (-1,))
-            y = activations[0](y)
+        def answers(xp, samples, axis=1):
+            y = _taps(xp, samples, kernels[0], axis, xla) + xp.reshape(biases[0], (-1,))
+            y = _activated(xp, activations[0], y)
             if pointwise:
-                y = tf.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
+                y = xp.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
             for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
-                y = activation(tf.einsum("...fd,fde->...fe", y, kernel) + bias)
+                y = _activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
             return y
 
-        total = slide(lambda samples: answers(samples, 1), x, length, stride, taps - 1)
+        total = slide(answers, x, length, stride, taps - 1)
         for edge in edges:
-            total += tf.reduce_sum(answers(edge, 2), axis=2)
+            total += tf.reduce_sum(answers(tf, edge, 2), axis=2)
         return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
 
     @tf.custom_gradient
@@ -144,17 +144,22 @@ def _shape(x: tf.Tensor) -> list:
     return [size(x, axis) for axis in range(len(x.shape))]
 
 
-def _taps(x: tf.Tensor, kernel: tf.Tensor, axis: int, xla: bool) -> tf.Tensor:
+def _activated(xp, activation: Callable, y):
+    """An activation of Keras, which would take NumPy's arrays on the way of a tensor."""
+    return xp.maximum(y, 0) if activation is keras.activations.relu else activation(y)
+
+
+def _taps(xp, x, kernel, axis: int, xla: bool):
     """A filter along an axis: (..., T, ..., C) by a kernel (taps, D) -> (..., T - taps + 1, ..., C, D).
 
-    For XLA as a sum of products, which it fuses with what follows, so that nothing of this size is ever stored; its
+    `xp` is TensorFlow or NumPy. For XLA as a sum of products, which it fuses with what follows, so that nothing of this size is ever stored; its
     gradient is one product of matrices all the same.
     """
     taps = kernel.shape[0]
     rows = size(x, axis) - taps + 1
-    near = tf.stack([x[(slice(None),) * axis + (slice(i, i + rows),)] for i in range(taps)], axis=-1)
-    if not xla:
-        return tf.matmul(near, kernel)
+    near = xp.stack([x[(slice(None),) * axis + (slice(i, i + rows),)] for i in range(taps)], axis=-1)
+    if not xla or xp is not tf:
+        return xp.matmul(near, kernel)
 
     @tf.custom_gradient
     def fused(kernel):

@@ -43,6 +43,11 @@ class Subject:
         """Which of the subject's files each window lies in (N,), from 0."""
         return self.stretches[self._own_stretches(), 2]
 
+    @property
+    def groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Session and repetition of each window, (N,) each."""
+        return self.windows.sessions, self.windows.repetitions
+
     def _own_stretches(self) -> np.ndarray:
         return np.searchsorted(self.stretches[:, 0], self.windows.starts, "right") - 1
 

@@ -10,7 +10,7 @@ from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
-from tfkfin.fit.trainers import JointTrainer, SolvedHead
+from tfkfin.fit.trainers import JointTrainer
 from tfkfin.models import heads
 from tfkfin.models.decoder import Decoder, about
 from tfkfin.pipeline.subject import Subject
@@ -20,16 +20,16 @@ def finetune(run: Run) -> dict:
     trainer = JointTrainer(run)
     trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
-    solver = SolvedHead(run) if heads.kind(run.recipe.classifier.kind).solve else None
+    kind = heads.kind(run.recipe.classifier.kind)
     for subject in _subjects.unfinished(run, "finetune"):
         trainer.restart()
         trainer.standardise(subject)
         trainer.head.load_weights(run.stage_folder("classify") / f"S{subject.number}.weights.h5")
-        _finetune_subject(run, trainer, subject, solver)
+        _finetune_subject(run, trainer, subject, kind)
     return _subjects.accuracies(run, "finetune")
 
 
-def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver: SolvedHead | None) -> None:
+def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, kind: heads.Head) -> None:
     dataset, names = run.dataset, run.recipe.features.names
     began = time.monotonic()
 
@@ -44,11 +44,11 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
 
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         train = examples("finetune")
-        if solver is not None:  # the head meets imitated features now, so it is solved for these
-            _solve(trainer, solver, train)
+        if kind.solve:  # the head meets imitated features now, so it is solved for these
+            _solve(trainer, kind, train)
         trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
-        if solver is not None and solver.kind.adapt and run.recipe.finetune.epochs:  # it remembers what FINs say now
-            _solve(trainer, solver, train)
+        if kind.adapt and run.recipe.finetune.epochs:  # it remembers what FINs say now
+            _solve(trainer, kind, train)
         test, true, _ = examples("test")
         answers = trainer.answers(test)
         fin = metrics.imitation(true, answers["features"], names)
@@ -62,10 +62,9 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, solver:
     _subjects.finish(run, "finetune", subject.number, scores, began)
 
 
-def _solve(trainer: JointTrainer, solver: SolvedHead, train: tuple) -> None:
+def _solve(trainer: JointTrainer, kind: heads.Head, train: tuple) -> None:
     part, _, labels = train
-    solver.fit(part, trainer.answers(part)["features"], labels)
-    trainer.head.set_weights(solver.head.get_weights())
+    kind.solve(trainer.head.get_layer("classifier"), trainer.seen(part), labels, part.groups)
 
 
 def _card(run: Run, subject: Subject) -> dict:

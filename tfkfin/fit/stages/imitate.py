@@ -21,8 +21,9 @@ def imitate(run: Run) -> dict:
     options, names = run.recipe.imitate, run.recipe.features.names
     source = _Examples(run)
     bank = presets.new_bank(run.recipe.fin, names, run.length, source.channels)
-    kept = source.sample("validation", options.validation_windows)
-    training.fit_scales(bank, kept[1])
+    if options.epochs or not run.recipe.fin.pretrained:
+        kept = source.sample("validation", options.validation_windows)
+        training.fit_scales(bank, kept[1])
     loss = training.imitation_loss(bank)
     optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
     bank.compile(optimizer, loss, jit_compile=False)
@@ -33,7 +34,9 @@ def imitate(run: Run) -> dict:
     state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
     checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
                                              str(folder / "checkpoints"), max_to_keep=1)
-    if checkpoints.restore_or_initialize() is None:
+    if not options.epochs:
+        bank.save_weights(best)
+    elif checkpoints.restore_or_initialize() is None:
         _improve(bank, predict, loss, kept, state, best)
     steps = source.steps_per_epoch(options.batch_size)
     with board.Board(run.board("imitate")) as shown, training.progress("imitate", options.epochs * steps) as bar:
