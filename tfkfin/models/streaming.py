@@ -10,6 +10,7 @@ All here are TensorFlow functions of stretches (B, T, C); `over_recording` runs 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -106,6 +107,13 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
     edges = [tf.pad(samples_at(x, count, offset, taps - 1, stride), [[0, 0], [0, 0], zeros, [0, 0]])
              for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
 
+    def over_windows(terms):
+        """Sums over windows of terms (B, n, C, ...) of samples: (B, W, C, ...)."""
+        total = slide(terms, x, length, stride, taps - 1)
+        for edge in edges:
+            total += tf.reduce_sum(terms(tf, edge, 2), axis=2)
+        return total
+
     def sums(kernels, biases):
         def answers(xp, samples, axis=1):
             y = _taps(xp, samples, kernels[0], axis, xla) + xp.reshape(biases[0], (-1,))
@@ -116,10 +124,22 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
                 y = _activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
             return y
 
-        total = slide(answers, x, length, stride, taps - 1)
-        for edge in edges:
-            total += tf.reduce_sum(answers(tf, edge, 2), axis=2)
+        total = over_windows(answers)
         return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
+
+    def slopes(kernel, bias):
+        """Of filters that nothing follows, the slope of `sums` by each tap and by the bias: (B, W, C, f D) each."""
+        def of_tap(tap, _, samples, axis=1):
+            rows = size(samples, axis) - taps + 1
+            near = [samples[(slice(None),) * axis + (slice(i, i + rows),)][..., None] for i in range(taps)]
+            y = sum(n * kernel[i] for i, n in enumerate(near)) + tf.reshape(bias, (-1,))
+            with tf.GradientTape() as tape:
+                tape.watch(y)
+                answer = activations[0](y)
+            slope = tape.gradient(answer, y)
+            return slope if tap == taps else slope * near[tap]
+
+        return [over_windows(partial(of_tap, tap)) for tap in range(taps + 1)]
 
     @tf.custom_gradient
     def of_weights(*weights):
@@ -127,6 +147,10 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
             return sums(weights[: len(activations)], weights[len(activations) :])
 
         def gradient(upstream):  # anew: what filters answer is a hundred times the samples, too much to keep
+            if not pointwise:
+                flat = tf.reshape(upstream, (*_shape(upstream)[:3], -1))
+                *of_taps, of_bias = [tf.einsum("bwcd,bwcd->d", flat, slope) for slope in slopes(*weights)]
+                return tf.stack(of_taps), tf.reshape(of_bias, _shape(weights[1]))
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 answer = total(weights)

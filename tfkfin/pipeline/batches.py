@@ -122,10 +122,11 @@ def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length
 
 def of_features(values: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
     """Batches (features (B, C, F), labels (B,)); with a seed, reshuffled every epoch."""
-    data = tf.data.Dataset.from_tensor_slices((values, labels))
+    values, labels = tf.constant(values), tf.constant(labels)
+    order = tf.data.Dataset.range(len(labels))
     if seed is not None:
-        data = data.shuffle(len(labels), seed=seed)
-    return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        order = order.shuffle(len(labels), seed=seed)
+    return order.batch(batch_size).map(lambda rows: (tf.gather(values, rows), tf.gather(labels, rows))).prefetch(2)
 
 
 def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: int, seed: int, epoch: int,

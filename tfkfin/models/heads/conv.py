@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from tfkfin.models.heads import Head
-from tfkfin.models.layers import ZScore
+from tfkfin.models.layers import BatchNormalization, PReLU, ZScore
 
 
 def kernel_sizes(extent: int, blocks: int = 3) -> tuple[int, ...]:
@@ -35,8 +35,8 @@ def classifier(channels: int, num_features: int, num_classes: int, filters: Sequ
     kernels = zip(kernel_sizes(channels, len(widths)), kernel_sizes(copies, len(widths)), strict=True)
     for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True), 1):
         x = layers.Conv2D(width, kernel, name=f"conv_{i}")(x)
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{i}")(x)
-        x = layers.PReLU(keras.initializers.Constant(0.25), shared_axes=(1, 2, 3), name=f"prelu_{i}")(x)
+        x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{i}")(x)
+        x = PReLU(keras.initializers.Constant(0.25), shared_axes=(1, 2, 3), name=f"prelu_{i}")(x)
         if i == 1 and dropout:
             x = layers.Dropout(dropout, name="dropout")(x)
     outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Flatten()(x))
