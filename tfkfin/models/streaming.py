@@ -176,8 +176,8 @@ def _activated(xp, activation: Callable, y):
 def _taps(xp, x, kernel, axis: int, xla: bool):
     """A filter along an axis: (..., T, ..., C) by a kernel (taps, D) -> (..., T - taps + 1, ..., C, D).
 
-    `xp` is TensorFlow or NumPy. For XLA as a sum of products, which it fuses with what follows, so that nothing of this size is ever stored; its
-    gradient is one product of matrices all the same.
+    `xp` is TensorFlow or NumPy. For XLA it is a sum of products, which it fuses with what follows, so that nothing of
+    this size is ever stored; its gradient is one product of matrices all the same.
     """
     taps = kernel.shape[0]
     rows = size(x, axis) - taps + 1
