@@ -127,20 +127,6 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
         total = over_windows(answers)
         return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
 
-    def slopes(kernel, bias):
-        """Of filters that nothing follows, the slope of `sums` by each tap and by the bias: (B, W, C, f D) each."""
-        def of_tap(tap, _, samples, axis=1):
-            rows = size(samples, axis) - taps + 1
-            near = [samples[(slice(None),) * axis + (slice(i, i + rows),)][..., None] for i in range(taps)]
-            y = sum(n * kernel[i] for i, n in enumerate(near)) + tf.reshape(bias, (-1,))
-            with tf.GradientTape() as tape:
-                tape.watch(y)
-                answer = activations[0](y)
-            slope = tape.gradient(answer, y)
-            return slope if tap == taps else slope * near[tap]
-
-        return [over_windows(partial(of_tap, tap)) for tap in range(taps + 1)]
-
     @tf.custom_gradient
     def of_weights(*weights):
         def total(weights):
@@ -149,7 +135,8 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
         def gradient(upstream):  # anew: what filters answer is a hundred times the samples, too much to keep
             if not pointwise:
                 flat = tf.reshape(upstream, (*_shape(upstream)[:3], -1))
-                *of_taps, of_bias = [tf.einsum("bwcd,bwcd->d", flat, slope) for slope in slopes(*weights)]
+                slopes = [over_windows(partial(_slope, by, *weights, activations[0])) for by in range(taps + 1)]
+                *of_taps, of_bias = [tf.einsum("bwcd,bwcd->d", flat, slope) for slope in slopes]
                 return tf.stack(of_taps), tf.reshape(of_bias, _shape(weights[1]))
             with tf.GradientTape() as tape:
                 tape.watch(weights)
@@ -166,6 +153,18 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
 
 def _shape(x: tf.Tensor) -> list:
     return [size(x, axis) for axis in range(len(x.shape))]
+
+
+def _slope(by: int, kernel: tf.Tensor, bias: tf.Tensor, activation: Callable, _, x: tf.Tensor, axis: int = 1):
+    """Of one filter's answers the slope by one of its taps, or, `by` their number, by its bias; `x` as of `_taps`."""
+    taps, rows = kernel.shape[0], size(x, axis) - kernel.shape[0] + 1
+    near = [x[(slice(None),) * axis + (slice(i, i + rows),)][..., None] for i in range(taps)]
+    y = sum(n * kernel[i] for i, n in enumerate(near)) + tf.reshape(bias, (-1,))
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        answer = activation(y)
+    slope = tape.gradient(answer, y)
+    return slope if by == taps else slope * near[by]
 
 
 def _activated(xp, activation: Callable, y):
