@@ -2,17 +2,24 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfkfin.console import InputError, log, quiet_start, run
 from tfkfin.files import read_json
 from tfkfin.models import presets
 
+if TYPE_CHECKING:
+    import numpy as np
+
+PRECISIONS = ("float32", "float16", "int8")
 FORMATS = ("savedmodel", "onnx", "both")
 EXAMPLES = """examples:
   python -m tfkfin.export runs/demo-1a2b3c
       the first subject's decoder, to savedmodels/demo-1a2b3c_s1/1
   python -m tfkfin.export runs/demo-1a2b3c --subject 2 --to savedmodels/demo_s2 --format both
       with model.onnx and stream.onnx in the version folder, for onnxruntime
+  python -m tfkfin.export runs/best-1a2b3c --format onnx --precision int8
+      a smaller model.onnx; its ranges are measured on windows of the run's training repetitions
   python -m tfkfin.export runs/fin_bilstm --to savedmodels/fin_bilstm
       a run of the stage imitate alone: its FINs
 """
@@ -26,11 +33,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version "
                    "(default: savedmodels/<run>_s<N>)")
     p.add_argument("--format", choices=FORMATS, default="savedmodel", help="default: savedmodel")
+    p.add_argument("--precision", choices=PRECISIONS, default="float32",
+                   help="of an ONNX file alone: float16 halves its weights, int8 also computes the head in int8, which "
+                   "not every processor does faster (default: float32)")
     return p
 
 
 def export(run_folder: str | Path, subject: int | None = None, to: str | Path | None = None,
-           format: str = "savedmodel") -> Path:
+           format: str = "savedmodel", precision: str = "float32") -> Path:
     """Exports a run's fine-tuned decoder of one subject, or the FINs of a run of the stage `imitate` alone.
 
     Args:
@@ -38,6 +48,8 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
         subject: whose decoder; None is the run's first subject.
         to: model folder; None is savedmodels/<run>_s<N> (FINs: savedmodels/<run>) below the current folder.
         format: "savedmodel", "onnx" (a folder of its own, as servers cannot load it) or "both".
+        precision: of a decoder in format "onnx": "float32", "float16" or "int8", for which the run's recordings are
+            needed.
 
     Returns:
         The new version folder.
@@ -51,6 +63,9 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
 
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
+    if precision not in PRECISIONS or precision != "float32" and format != "onnx":
+        raise InputError(f"`precision` must be one of {PRECISIONS}, and float32 unless the format is onnx. Received: "
+                         f"precision={precision!r}, format={format!r}")
     run_folder, results = Path(run_folder), read_json(Path(run_folder, "results.json")) or {}
     source, own = finished(run_folder, subject)
     if subject is None:
@@ -58,20 +73,38 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
                  "--subject)" if own["kind"] == "decoder" else
                  f"{run_folder} has fine-tuned nobody: its FINs alone are exported")
     said, tail = (card.of_decoder, f"_s{own['subject']}") if own["kind"] == "decoder" else (card.of_fins, "")
-    name = run_folder.resolve().name
-    model = Path(to or Path("savedmodels", name + tail + "_onnx" * (format == "onnx")))
+    if precision != "float32" and own["kind"] != "decoder":
+        raise InputError(f"--precision {precision} is for decoders, and {run_folder} holds FINs alone")
+    name, smaller = run_folder.resolve().name, f"_{precision}" * (precision != "float32")
+    model = Path(to or Path("savedmodels", name + tail + "_onnx" * (format == "onnx") + smaller))
     if format == "onnx" and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
         raise InputError(f"{model} holds SavedModels, and a server cannot load a version of ONNX alone: "
                          "take --format both or another folder")
     with layout.new_version(model) as (folder, number):
         about = {"name": model.name, "version": number, "format": format, "run": name} | said(own, results)
         if own["kind"] == "decoder":
-            version.write_decoder(folder, Decoder.load(source), about)
+            about["precision"] = precision
+            windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
+            version.write_decoder(folder, Decoder.load(source), about, windows)
         else:
             version.write_fins(folder, saving.load(source / presets.FINS_FILE.name), about)
     if format != "onnx":
         layout.add_to_config(model)
     return model / str(number)
+
+
+def _windows(run_folder: Path, subject: int) -> "np.ndarray":
+    """Some of a subject's training windows (N, L, C) volts, evenly spread."""
+    import numpy as np
+
+    from tfkfin import recipe
+    from tfkfin.fit.run import Run
+    from tfkfin.serving.smaller import CALIBRATION
+
+    dataset = Run(run_folder, recipe.load(run_folder / "recipe.toml", {})).dataset
+    part = dataset.load(subject, dataset.part("train"))
+    chosen = np.unique(np.linspace(0, len(part.windows) - 1, CALIBRATION).astype(int))
+    return part.volts(dataset.length, chosen)
 
 
 def fine_tuned(run_folder: Path) -> list[int]:
@@ -111,7 +144,7 @@ def main(argv: list[str]) -> None:
         import tensorflow as tf
 
         tf.zeros(1)
-    log.info("%s", export(arguments.run, arguments.subject, arguments.to, arguments.format))
+    log.info("%s", export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
 
 
 if __name__ == "__main__":

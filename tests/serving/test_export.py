@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import scipy.io
 import tensorflow as tf
@@ -17,11 +18,12 @@ from google.protobuf import text_format
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
-from tfkfin.export import export
+from tfkfin.export import PRECISIONS, export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.models import presets
 from tfkfin.serving import layout, warmup
+from tfkfin.serving.engines import Exported
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
         "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
@@ -109,6 +111,28 @@ def test_onnx_answers_as_the_savedmodel(run, exported):
         np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_smaller_file_answers_nearly_the_same(run, exported, tmp_path, precision):
+    """Labels differ only where float32 itself is undecided; the card says what the file is."""
+    version = export(run.folder, 2, tmp_path / "small", "onnx", precision)
+    emg, _ = volts(run)
+    exact, small = (Exported(v, "onnx")(emg) for v in (exported, version))
+    apart = np.abs(exact["probabilities"] - small["probabilities"])
+    assert apart.max() <= {"float32": 0, "float16": 5e-3, "int8": 0.1}[precision]
+    clear = np.ptp(np.sort(exact["probabilities"], axis=1)[:, -2:], axis=1) > 2 * apart.max()
+    np.testing.assert_array_equal(exact["label"][clear], small["label"][clear])
+    np.testing.assert_allclose(small["features"], exact["features"], rtol=5e-3, atol=1e-2)
+    assert presets.card(version)["precision"] == precision
+    types = {w.data_type for w in onnx.load(version / presets.ONNX).graph.initializer}
+    kind = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}.get(precision)
+    assert (kind in types) if kind else types <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64,
+                                                  onnx.TensorProto.INT32}
+    stretch = run.dataset.load(2).emg[: 20 * run.dataset.stride + run.length]
+    assert len(Exported(version, "onnx").stream(stretch)["label"]) == 21
+    assert (version / presets.ONNX_STREAM).exists() == (precision == "float32")
+    assert ("stream.onnx" in (version / "README.md").read_text()) == (precision == "float32")
+
+
 def test_fins_take_any_channels_and_start_recipes(fins):
     serve = tf.saved_model.load(str(fins)).signatures
     assert set(serve) == {"serving_default", "features"}
@@ -184,7 +208,8 @@ def test_models_config_names_each_model_once(exported, fins, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"run_folder": "no_such"}, "no run folder"), ({"subject": 9}, "subject 9: it has 1, 2"),
-    ({"format": "pickle"}, "savedmodel")])
+    ({"format": "pickle"}, "savedmodel"), ({"precision": "int8"}, "unless the format is onnx"),
+    ({"format": "onnx", "precision": "int4"}, "float16")])
 def test_unfit_exports_are_refused(run, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         export(**({"run_folder": run.folder, "to": tmp_path / "m"} | arguments))

@@ -177,8 +177,17 @@ def _signatures(card: dict) -> list[str]:
             f"- `stream`: `emg` (B, T, {channels}) volts, T >= {length} -> the same three with an axis W after B: one "
             f"decision every {card['stride']} samples, W = (T - {length}) // {card['stride']} + 1",
             "- `about`: any array -> `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`: what clients ask",
-            *([f"- `{presets.ONNX}` answers as `serving_default`, `{presets.ONNX_STREAM}` as `stream`; both take what "
-               "they are given unchecked and at once"] if card["format"] != "savedmodel" else [])]
+            *_onnx(card)]
+
+
+def _onnx(card: dict) -> list[str]:
+    if card["format"] == "savedmodel":
+        return []
+    if (precision := card.get("precision", "float32")) != "float32":
+        return [f"- `{presets.ONNX}`, in {precision}, answers nearly as `serving_default`; it takes what it is given "
+                "unchecked and at once"]
+    return [f"- `{presets.ONNX}` answers as `serving_default`, `{presets.ONNX_STREAM}` as `stream`; both take what "
+            "they are given unchecked and at once"]
 
 
 def _usage(card: dict) -> list[str]:

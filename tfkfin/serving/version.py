@@ -8,16 +8,17 @@ import tensorflow as tf
 
 from tfkfin.models import fins, presets
 from tfkfin.models.decoder import FILE, Decoder
-from tfkfin.serving import card, onnx_file, signatures, warmup
+from tfkfin.serving import card, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
 
 
-def write_decoder(folder: Path, decoder: Decoder, about: dict) -> None:
+def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarray | None = None) -> None:
     """Fills a version folder with a decoder, volts in.
 
     Args:
         folder: empty.
-        about: the version's card, with its `name`, and `format`: "savedmodel", "onnx" or "both".
+        about: the version's card, with its `name`, `format` ("savedmodel", "onnx" or "both") and maybe `precision`.
+        windows: (N, L, C) volts that int8 measures its ranges on.
     """
     if about["format"] != "onnx":
         signatures.save_decoder(signatures.Signatures(decoder), folder)
@@ -26,7 +27,11 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict) -> None:
     if about["format"] != "savedmodel":
         made = signatures.Signatures(decoder, "keras")
         onnx_file.save(made.answer, made.window, folder / presets.ONNX)
-        onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
+        precision = about.get("precision", "float32")
+        if precision == "float32":
+            onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
+        else:  # stretches are then cut into windows
+            smaller.make(folder / presets.ONNX, precision, windows)
     card.write(folder, about)
 
 
