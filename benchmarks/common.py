@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
+sys.modules.setdefault("triton", None)  # PyTorch's compiler, not used here: its LLVM crashes beside TensorFlow's
 
 
 def seconds(work: Callable[[], object]) -> float:
