@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -127,9 +128,33 @@ def classify(folder: str, subjects: str, epochs: str) -> dict:
             "accuracy": scores["accuracy"]["mean"], "peak_mb": peak_mb()}
 
 
+def first_step(began: str) -> dict:
+    """The demo's stage imitate, until its first training step is done: seconds since `began` (time.time())."""
+    from tfkfin import train
+
+    def done(self, batch, logs=None):
+        print(json.dumps({"seconds": time.time() - float(began)}), flush=True)
+        os._exit(0)
+
+    with tempfile.TemporaryDirectory() as made:
+        from tfkfin.fit import training
+
+        training.Progress.on_train_batch_end = done
+        train.main(["--stage", "imitate", "--pipeline", "pipelines/demo.toml", "--run", made])
+
+
+def command(*arguments: str) -> dict:
+    """`python -m tfkfin.train` with these arguments in this process: the most memory it had."""
+    from tfkfin import train
+
+    train.main(list(arguments))
+    return {"peak_mb": peak_mb()}
+
+
 def main() -> None:
     task, *rest = sys.argv[1:]
-    result = {"first_batch": first_batch, "read": read, "waiting": waiting, "classify": classify}[task](*rest)
+    result = {"first_batch": first_batch, "read": read, "waiting": waiting, "classify": classify,
+              "first_step": first_step, "command": command}[task](*rest)
     print(json.dumps(result))
 
 
