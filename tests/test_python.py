@@ -12,6 +12,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import tfkfin
+from tfkfin import calibrate
 from tfkfin.console import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
@@ -89,11 +90,58 @@ def test_calibrated_it_is_another_and_the_old_one_stays(fitted, people):
     ("best", lambda r: (r.emg,), "rate_hz"), ("best", lambda r: (r.emg, r.labels[:-1], None, 2000.0), "shapes"),
     ("best", lambda r: (r.emg * np.nan, r.labels, None, 2000.0), "NaN"),
     ("best", lambda r: (r.emg, np.minimum(r.labels, 1), None, 2000.0), "two movements"),
+    ("best", lambda r: (r.emg * 1e6, r.labels, None, 2000.0), "say its unit"),
+    ("best", lambda r: (r.emg, r.labels, None, 2000.0, "volt"), "one of V, mV, uV"),
+    ("best", lambda r: (r, None, None, 1000.0), "recordings are at"),
+    ("best", lambda r: (r, None, None, 0.0, "mV"), "in volts"),
+    ("best", lambda r: (r.emg, r.labels, None, -2000.0), "rate_hz"),
+    ("best", lambda r: (r.emg, r.labels, r.repetitions[1:], 2000.0), "groups"),
+    ("best", lambda r: (r.emg, r.labels + 0.5, None, 2000.0), "whole numbers"),
+    ("best", lambda r: (r.emg, r.labels.astype(str), None, 2000.0), "whole numbers"),
+    ("best", lambda r: (r.emg + 1j, r.labels, None, 2000.0), "real numbers"),
     ("own", lambda r: (r,), "trained"), ("best", lambda r: ([r, tfkfin.read(r.path.parents[1])[1]],), "one person"),
 ])
 def test_what_is_unfit_is_said(preset, give, said, people):
     with pytest.raises(InputError, match=said):
         tfkfin.Decoder.from_preset(preset).fit(*give(people[0]))
+
+
+def test_units_are_converted_and_never_mistaken(fitted, people):
+    one = people[0]
+    stretch, labels = one.emg[:4000], np.where(half(one), one.labels, 0)
+    millivolts = tfkfin.Decoder.from_preset("best").fit(1e3 * one.emg, labels, one.repetitions, one.rate_hz, "mV")
+    np.testing.assert_allclose(millivolts.card["sd_v"], fitted.card["sd_v"], rtol=1e-5)
+    np.testing.assert_array_equal(fitted.predict(1e6 * stretch, unit="uV"), fitted.predict(stretch, one.rate_hz))
+    for emg in (1e3 * stretch, 1e6 * stretch[None, :600], stretch / 1e3):
+        with pytest.raises(InputError, match="times as loud"):
+            fitted.predict(emg)
+    assert len(fitted.predict(0 * stretch)) and len(fitted.stream(stretch / 50, 100)["label"])  # silence, faint rest
+    for act in (fitted.predict, fitted.stream):
+        with pytest.raises(InputError, match="at 1000 Hz and the decoder at 2000 Hz"):
+            act(stretch, rate_hz=1000.0)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"repetitions": 9}, "no movement in repetitions 9: it has 1-6"), ({"repetitions": "all"}, "list of numbers"),
+    ({"rate_hz": 500.0}, "recordings are at"),
+])
+def test_a_calibration_that_cannot_be_is_said(fitted, people, change, said):
+    with pytest.raises(InputError, match=said):
+        fitted.calibrate(people[1], **change)
+
+
+def test_calibrated_as_the_command_does(fitted, people, tiny_db2, tmp_path):
+    """One repetition is learnt from, the others are scored: the same decoder and figures as the command's."""
+    fitted.export(tmp_path / "model")
+    calibrate.main([str(tmp_path / "model"), "--data", str(tiny_db2), "--subject", "2", "--repetitions", "1"])
+    there, here = tfkfin.Decoder.from_preset(tmp_path / "model" / "2"), fitted.calibrate(people[1])
+    for a, b in zip(there.model.get_weights(), here.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for said in (there.card["calibration"], here.card["calibration"]):
+        assert said["repetitions"] == [1] and said["after"]["accuracy"] > said["before"]["accuracy"]
+    assert there.card["calibration"]["after"] == here.card["calibration"]["after"]
+    every = fitted.calibrate(people[1], repetitions=None).card["calibration"]
+    assert every["repetitions"] == [1, 2, 3, 4, 5, 6] and every["after"] is None
 
 
 def test_what_has_learnt_nothing_says_so():
@@ -107,21 +155,21 @@ def test_executions_are_counted():
     assert _executions(np.array([0, 1, 1, 0, 2, 1, 1, 0, 1])).tolist() == [1, 1, 1, 2, 1, 2, 2, 3, 3]
 
 
-def windows(count=40, seed=0):
+def two_classes(count=40, seed=0):
     """Windows (N, C, L) of two classes that differ in loudness, and their labels."""
     rng, y = np.random.default_rng(seed), np.arange(count) % 2
     return rng.normal(size=(count, 3, 24)) * (1 + y)[:, None, None], np.array(["fist", "rest"])[y]
 
 
 def test_in_pipelines_and_cross_validation():
-    X, y = windows()
+    X, y = two_classes()
     groups = np.arange(len(y)) // 20
     for model in (make_pipeline(tfkfin.FINFeatures(("RMS", "VAR")), LinearDiscriminantAnalysis()),
                   tfkfin.FINClassifier(("RMS", "VAR"))):
         assert cross_val_score(clone(model), X, y, groups=groups, cv=LeaveOneGroupOut()).mean() > 0.8
     model = tfkfin.FINClassifier(("RMS", "VAR"), head="gaussian").fit(X, y, sessions=groups)
     np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, atol=1e-5)
-    assert model.classes_.tolist() == ["fist", "rest"] and model.score(*windows(seed=1)) > 0.8
+    assert model.classes_.tolist() == ["fist", "rest"] and model.score(*two_classes(seed=1)) > 0.8
 
 
 def test_features_are_the_shipped_fins(people):

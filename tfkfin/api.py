@@ -1,18 +1,25 @@
 """tfkfin from Python: recordings in memory, and decoders that are fitted, used, calibrated, saved and exported."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from tfkfin import calibrate
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.console import InputError, parse_numbers
 from tfkfin.files import shipped
 from tfkfin.models import decoder, presets
 from tfkfin.pipeline import dataset
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import Recording, RecordingFile
+from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.serving import card
+
+Unit = Literal["V", "mV", "uV"]
+Data = Recording | Sequence[Recording] | np.ndarray
+LOUDER, FAINTER = 100.0, 1 / 500  # than what a decoder was fitted to: muscles do not reach so far, wrong units do
 
 
 def read(path: str | Path) -> Recording | list[Recording]:
@@ -42,8 +49,10 @@ class Decoder(decoder.Decoder):
     (B,) and the imitated "features" (B, C, F). See `tfkfin.models.decoder` for attributes.
     """
 
+    recipe: recipes.Recipe | None = None  # of a decoder that is to be fitted
+
     @classmethod
-    def from_preset(cls, name: str | Path) -> "Decoder":
+    def from_preset(cls, name: str | Path) -> Self:
         """A decoder by name.
 
         Args:
@@ -58,87 +67,99 @@ class Decoder(decoder.Decoder):
         if Path(name).is_dir() or not (shipped("pipelines") / f"{name}.toml").is_file():
             return cls.load(presets.find(name))
         new = cls.__new__(cls)
-        new.recipe, new.card, new.model = recipes.load(str(name)), None, None
+        new.recipe = recipes.load(str(name))
         return new
 
-    def __getattr__(self, name: str):
-        if name in ("length", "channels", "stride", "movements", "decision"):
+    def __getattr__(self, name: str) -> Any:
+        if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
             raise InputError("this decoder has learnt nothing yet: fit it first")
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
-    def fit(self, data: Recording | Sequence[Recording] | np.ndarray, labels: np.ndarray | None = None,
-            groups: np.ndarray | None = None, rate_hz: float = 0.0) -> "Decoder":
+    def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
+            rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Learns movements, in closed form, from every window inside one movement of what it is given.
 
         Args:
-            data: recordings of one person, or volts (T, C).
-            labels: with volts: the movement of each sample (T,), 0 for rest.
-            groups: with volts: the repetition of each sample (T,); by default each movement's executions are counted.
-            rate_hz: of the volts.
+            data: recordings of one person, or a signal (T, C).
+            labels: with a signal: the movement of each sample (T,), 0 for rest.
+            groups: with a signal: the repetition of each sample (T,); by default each movement's executions are
+                counted.
+            rate_hz: of the signal; the recipe's `window.rate_hz`, where it has one, is what it is resampled to.
+            unit: of the signal.
 
         Returns:
             This decoder.
 
         Raises:
-            InputError: a recipe whose head is trained by gradients, or data without movements.
+            InputError: a recipe whose head is trained by gradients, data without movements, or a signal that is not
+                in its unit.
         """
-        recipe = getattr(self, "recipe", None)
-        if recipe is None:
+        if self.recipe is None:
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
-        from tfkfin.models import heads
-        from tfkfin.models.over_recording import over_recording
-        from tfkfin.models.streaming import stream_seen
-
-        kind, names = heads.kind(recipe.classifier.kind), recipe.features.names
-        if kind.solve is None:
-            raise InputError(f"this recipe's head, {recipe.classifier.kind}, is trained: use python -m tfkfin.train")
-        recordings = _recordings(data, labels, groups, rate_hz)
-        subject, rate = dataset.joined(recordings, recipe.window)
-        movements = np.unique(subject.windows.movements)
-        if len(movements) < 2:
-            raise InputError(f"`data` must hold windows of two movements or more. Received: {movements.tolist()}")
-        length = round(recipe.window.length_ms * rate / 1000)
-        bank = presets.new_bank(recipe.fin, names, length, subject.emg.shape[1])
-        head = heads.new(recipe.classifier, names, length, subject.emg.shape[1], len(movements))
-        model = decoder.network(bank, head)
-        model.get_layer("standardise").set(subject.mean, subject.sd)
-        seen = over_recording(model, stream_seen)(subject.emg, subject.windows.starts)
-        groups = subject.windows.sessions, subject.windows.repetitions
-        kind.solve(head.get_layer("classifier"), seen, np.searchsorted(movements, subject.windows.movements), groups)
-        stride = round(recipe.window.stride_ms * rate / 1000)
-        own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd)
-        self.__init__(card.of_fitted(own, len(subject.windows), subject.number,
-                                     any(recording.synthetic for recording in recordings), model.count_params()), model)
+        recordings = _recordings(data, labels, groups, rate_hz, unit)
+        subject, rate = dataset.joined(recordings, self.recipe.window)
+        own, model = _solved(self.recipe, subject, rate)
+        synthetic = any(recording.synthetic for recording in recordings)
+        about = card.of_fitted(own, len(subject.windows), subject.number, synthetic, model.count_params())
+        decoder.Decoder.__init__(self, about, model)
+        self.recipe = None
         return self
 
-    def predict(self, emg: np.ndarray) -> np.ndarray:
-        """Movements as in the files: (B,) of windows (B, L, C), or, causally, one a stride of a stretch (T, C)."""
-        return (self.stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
-
-    def calibrate(self, data: Recording | Sequence[Recording] | np.ndarray, labels: np.ndarray | None = None,
-                  groups: np.ndarray | None = None, rate_hz: float = 0.0, labelled: bool = True) -> "Decoder":
-        """A new decoder for the session or person of what it is given, which is one repetition or more.
+    def predict(self, emg: np.ndarray, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
+        """Movements as in the files: (B,) of windows (B, L, C), or, causally, one a stride of a stretch (T, C).
 
         Args:
-            data, labels, groups, rate_hz: as of `fit`; another rate than the decoder's is resampled.
-            labelled: False uses where movements are and not which they are.
+            rate_hz: of the signal, where it is to be checked: it must be the decoder's.
+            unit: of the signal.
 
         Raises:
-            InputError: this decoder keeps nothing of sessions (the recipe `best` does), or a movement that it does
-                not know.
+            InputError: another rate or shape, NaN or Inf, or a signal whose amplitudes show another unit.
+        """
+        emg = self._fitting(emg, rate_hz, unit)
+        return (super().stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
+
+    def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V") -> decoder.Answers:
+        """As `predict` of a stretch (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
+
+        Args:
+            stride: samples between decisions; 0: the decoder's own.
+            rate_hz, unit: as of `predict`.
+
+        Raises:
+            InputError: as of `predict`, or a stretch that is shorter than one window.
+        """
+        return super().stream(self._fitting(emg, rate_hz, unit), stride)
+
+    def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
+                  rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
+                  repetitions: int | str | Iterable[int] | None = 1) -> Self:
+        """A new decoder for the session or person of what it is given, as `python -m tfkfin.calibrate` makes it.
+
+        Its `card["calibration"]` has the scores `before` and `after`, on the repetitions that are left.
+
+        Args:
+            data, labels, groups, rate_hz, unit: as of `fit`; another rate than the decoder's is resampled.
+            labelled: False uses where movements are and not which they are.
+            repetitions: learnt from: a number, numbers, or text such as "1,3"; None: all, so that none is left.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions (the recipe `best` does), other channels, no such
+                repetition, a movement that it does not know, or a signal that is not in its unit.
         """
         about = self.card
         window = recipes.Window(length_ms=1000 * self.length / about["rate_hz"], stride_ms=about["stride_ms"],
                                 rate_hz=about["rate_hz"], rest=0 in self.movements)
-        subject, _ = dataset.joined(_recordings(data, labels, groups, rate_hz), window)
-        new, said = self.calibrated(self.seen(subject.emg, subject.windows.starts),
-                                    subject.windows.movements if labelled else None)
-        said |= {"subject": subject.number, "session": None, "labelled": labelled, "after": None,
-                 "repetitions": np.unique(subject.windows.repetitions).tolist()}
+        subject, _ = dataset.joined(_recordings(data, labels, groups, rate_hz, unit), window, self.decision.memory)
+        if repetitions is None:
+            repetitions = np.unique(subject.windows.repetitions).tolist()
+        chosen = _numbers(repetitions)
+        calibrate.fitting(subject, about, chosen, "`data`")
+        self._fitting(subject.emg)
+        new, said = calibrate.carried_on(self, subject, chosen, labelled)
         return type(self)(card.of_calibrated(about, said), new.model)
 
-    def export(self, to: str | Path, format: str = "savedmodel") -> Path:
+    def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
         from tfkfin.serving import layout, version
 
@@ -148,30 +169,100 @@ class Decoder(decoder.Decoder):
             version.write_decoder(folder, decoder.Decoder(about, self.model), about)
         return model / str(number)
 
+    def _fitting(self, emg: np.ndarray, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
+        """A signal (..., C) in volts, if it can be what this decoder was fitted to."""
+        if rate_hz and rate_hz != self.card["rate_hz"]:
+            raise InputError(f"`emg` is at {rate_hz:g} Hz and the decoder at {self.card['rate_hz']:g} Hz: resample it, "
+                             "or fit a decoder at its rate")
+        emg = _volts(emg, unit)
+        if emg.shape[-1:] == (self.channels,) and emg.size and np.isfinite(emg).all():
+            mean, sd = (np.asarray(self.card[name]) for name in ("mean_v", "sd_v"))
+            ratio = np.median(np.sqrt(np.mean(((emg - mean) / sd).reshape(-1, self.channels) ** 2, axis=0)))
+            if ratio > LOUDER or 0 < np.median(np.abs(emg)) and ratio < FAINTER:
+                raise InputError(f"`emg` is {ratio:.2g} times as loud as what the decoder was fitted to: it is not in "
+                                 f"{unit}, or that was not (give unit=\"V\", \"mV\" or \"uV\")")
+        return emg
 
-def _recordings(data, labels, groups, rate_hz: float) -> list[Recording]:
-    if isinstance(data, Recording):
-        return [data]
+
+def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict, Any]:
+    """A recipe's network, solved for all windows of a subject at a rate in Hz, and what its card says of it."""
+    from tfkfin.models import heads
+    from tfkfin.models.over_recording import over_recording
+    from tfkfin.models.streaming import stream_seen
+
+    kind, names, channels = heads.kind(recipe.classifier.kind), recipe.features.names, subject.emg.shape[1]
+    if kind.solve is None:
+        raise InputError(f"this recipe's head, {recipe.classifier.kind}, is trained: use python -m tfkfin.train")
+    movements = np.unique(subject.windows.movements)
+    if len(movements) < 2:
+        raise InputError(f"`data` must hold windows of two movements or more. Received: {movements.tolist()}")
+    length, stride = (round(ms * rate / 1000) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
+    bank = presets.new_bank(recipe.fin, names, length, channels)
+    head = heads.new(recipe.classifier, names, length, channels, len(movements))
+    model = decoder.network(bank, head)
+    model.get_layer("standardise").set(subject.mean, subject.sd)
+    seen = over_recording(model, stream_seen)(subject.emg, subject.windows.starts)
+    kind.solve(head.get_layer("classifier"), seen, np.searchsorted(movements, subject.windows.movements),
+               subject.groups)
+    return decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd), model
+
+
+def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
+                unit: Unit) -> list[Recording]:
     if not isinstance(data, np.ndarray):
-        people = {recording.subject for recording in data}
+        found = [data] if isinstance(data, Recording) else list(data)
+        people = {recording.subject for recording in found}
         if len(people) != 1:
             raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
-        return list(data)
-    if labels is None or not rate_hz:
-        raise InputError("`labels` (T,) and `rate_hz` must be given with volts (T, C)")
-    labels = np.asarray(labels, np.int16)
-    if data.ndim != 2 or labels.shape != data.shape[:1]:
+        if rate_hz and (others := {recording.rate_hz for recording in found} - {rate_hz}):
+            raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
+        if unit != "V":
+            raise InputError(f"recordings are in volts: `unit` is for arrays. Received: unit={unit!r}")
+        return found
+    if labels is None or not 0 < rate_hz < np.inf:
+        raise InputError("`labels` (T,) and `rate_hz`, in samples a second, must be given with a signal (T, C)")
+    labels = np.asarray(labels)
+    if data.ndim != 2 or labels.shape != data.shape[:1] or not labels.size:
         raise InputError(f"`data` must be (T, C) and `labels` (T,). Received: shapes {data.shape}, {labels.shape}")
-    if not np.isfinite(data).all():
+    labels = _whole("labels", labels)
+    counted = _executions(labels) if groups is None else _whole("groups", np.asarray(groups))
+    if counted.shape != labels.shape:
+        raise InputError(f"`groups` must be (T,) as `labels`. Received: shapes {counted.shape}, {labels.shape}")
+    volts = _volts(data, unit)
+    if not np.isfinite(volts).all():
         raise InputError("`data` holds NaN or Inf, where volts are expected")
-    counted = _executions(labels) if groups is None else np.asarray(groups, np.int16)
-    return [Recording(RecordingFile(Path("array"), 1), data.astype(np.float32), labels, counted, float(rate_hz))]
+    if rate_hz > COARSE and (peak := np.abs(volts).max(initial=0)) > LOUD:
+        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: say its unit, as "
+                         "in unit=\"mV\" or unit=\"uV\"")
+    return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
+
+
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        if values.dtype.kind not in "biuf" or not np.array_equal(values, values.astype(np.int16)):
+            raise InputError(f"`{name}` must be whole numbers below 32768. Received: {values.dtype}")
+    return values.astype(np.int16)
+
+
+def _volts(emg: np.ndarray, unit: Unit) -> np.ndarray:
+    if unit not in VOLTS:
+        raise InputError(f"`unit` must be one of {', '.join(VOLTS)}. Received: unit={unit!r}")
+    emg = np.asarray(emg)
+    if emg.dtype.kind not in "biuf":
+        raise InputError(f"`emg` must be real numbers. Received: {emg.dtype}")
+    return emg.astype(np.float32, copy=False) if unit == "V" else (emg * VOLTS[unit]).astype(np.float32)
+
+
+def _numbers(repetitions: int | str | Iterable[int]) -> tuple[int, ...]:
+    if isinstance(repetitions, int | str):
+        return parse_numbers(str(repetitions))
+    return tuple(int(number) for number in repetitions)
 
 
 def _executions(labels: np.ndarray) -> np.ndarray:
     """Which execution of its movement each sample belongs to (T,), from 1."""
     edges = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
-    found, counts = np.zeros(len(labels), np.int16), {}
+    found, counts = np.zeros(len(labels), np.int16), dict[int, int]()
     for begin, end in zip(edges, [*edges[1:], len(labels)], strict=True):
         movement = int(labels[begin])
         counts[movement] = counts.get(movement, 0) + 1

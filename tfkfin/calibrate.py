@@ -93,19 +93,26 @@ def recorded(arguments: argparse.Namespace, card: dict) -> "Subject":
     window = recipes.Window(length_ms=1000 * card["length"] / card["rate_hz"], stride_ms=card["stride_ms"],
                             rate_hz=card["rate_hz"], rest=0 in card["movements"])
     subject, _ = dataset.whole(files, window, card["decision"]["vote"] - 1)
-    if subject.emg.shape[1] != card["channels"]:
-        raise InputError(f"{files[0].path} has {subject.emg.shape[1]} channels, the decoder {card['channels']}")
     if arguments.session:
         subject = replace(subject, windows=subject.windows[subject.windows.sessions == arguments.session])
+    fitting(subject, card, parse_numbers(arguments.repetitions), str(files[0].path))
+    return subject
+
+
+def fitting(subject: "Subject", card: dict, repetitions: tuple[int, ...], where: str) -> None:
+    """Makes sure that a decoder can learn from these repetitions of a person's recordings.
+
+    Raises:
+        InputError: other channels than the decoder's, none of these repetitions, or a movement that it does not know.
+    """
+    if subject.emg.shape[1] != card["channels"]:
+        raise InputError(f"{where} has {subject.emg.shape[1]} channels, the decoder {card['channels']}")
     there = subject.windows
-    shown = there.movements[np.isin(there.repetitions, parse_numbers(arguments.repetitions))]
-    if not shown.any():
-        raise InputError(f"{files[0].path} has no movement in repetitions {arguments.repetitions}: it has "
+    if not there.movements[np.isin(there.repetitions, repetitions)].any():
+        raise InputError(f"{where} has no movement in repetitions {format_numbers(repetitions)}: it has "
                          f"{format_numbers(np.unique(there.repetitions).tolist()) or 'none'}")
     if unknown := sorted(set(there.movements.tolist()) - set(card["movements"])):
-        raise InputError(f"{files[0].path} has movements {unknown} that the decoder does not know: "
-                         f"{card['movements']}")
-    return subject
+        raise InputError(f"{where} has movements {unknown} that the decoder does not know: {card['movements']}")
 
 
 def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray], tested: np.ndarray) -> dict | None:
@@ -138,15 +145,19 @@ def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tupl
         tf.zeros(1)
     from tfkfin.models.decoder import Decoder
 
-    old = Decoder.load(source)
+    return carried_on(Decoder.load(source), subject, chosen, not arguments.unlabelled, arguments.session)
+
+
+def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...], labelled: bool,
+               session: int | None = None) -> "tuple[Decoder, dict]":
+    """As `calibrated`, from a person's windows; those of other repetitions are only scored."""
     subject, stretches, own = subject.led(old.decision.memory, old.stride)  # a decision looks back
-    seen, learnt = old.seen(subject.emg, subject.windows.starts), own & np.isin(subject.windows.repetitions, chosen)
+    seen = old.seen(subject.emg, subject.windows.starts)
+    learnt = own & np.isin(subject.windows.repetitions, repetitions)
     began = time.monotonic()
-    new, said = old.calibrated([part[learnt] for part in seen],
-                               None if arguments.unlabelled else subject.windows.movements[learnt])
-    said = {"subject": subject.number, "repetitions": list(chosen), "session": arguments.session,
-            "labelled": not arguments.unlabelled, "windows": int(learnt.sum()),
-            "seconds": time.monotonic() - began} | said
+    new, said = old.calibrated([part[learnt] for part in seen], subject.windows.movements[learnt] if labelled else None)
+    said = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
+            "windows": int(learnt.sum()), "seconds": time.monotonic() - began} | said
     return new, said | {when: judged(decoder, subject, seen, stretches, own & ~learnt)
                         for when, decoder in (("before", old), ("after", new))}
 

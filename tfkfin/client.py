@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ EXAMPLES = """examples:
 
 
 def connect(url: str, model: str | None = None, version: int | None = None, label: str | None = None,
-            timeout_s: float = 10.0, **retry) -> Client:
+            timeout_s: float = 10.0, **retry: Any) -> Client:
     """A client of a model on a TF Serving server.
 
     Args:
@@ -148,7 +149,7 @@ def main(argv: list[str]) -> None:
             _replay(client, recording, arguments)
 
 
-def _read(path: Path):
+def _read(path: Path) -> Any:
     from tfkfin.recordings import readers
     from tfkfin.recordings.recording import RecordingFile
 
@@ -162,7 +163,7 @@ def _read(path: Path):
     return readers.read(files[0])
 
 
-def _replay(client: Client, recording, arguments: argparse.Namespace) -> None:
+def _replay(client: Client, recording: Any, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -1,47 +1,104 @@
 """FINs by scikit-learn's rules: windows (N, C, L), as braindecode and pyRiemann lay them, in pipelines and searches."""
 
+import functools
+from pathlib import Path
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.files import read_json, replacing, write_json
 from tfkfin.models import decoder, presets
 
 CHUNK = 256  # windows in the network at a time
+STATE, NETWORK = "estimator.json", "network.keras"
 
 
 class _OfWindows(BaseEstimator):
-    """What both share: parameters, checks, and the network's parts."""
+    """What both share: parameters, checks, scale, saving without pickle."""
 
-    def __init__(self, features=("ENT", "RMS", "VAR", "SSI"), family="conv"):
+    shape_: tuple[int, int]
+    mean_: np.ndarray
+    sd_: np.ndarray
+    n_features_in_: int
+
+    def __init__(self, features: tuple[str, ...] = ("ENT", "RMS", "VAR", "SSI"), family: str = "conv"):
         self.features = features
         self.family = family
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _windows(self, X, y="no_validation", reset: bool = False):
+    def _windows(self, X: ArrayLike, y: Any = "no_validation", reset: bool = False) -> tuple[np.ndarray, Any]:
         """Checked windows (N, L, C) float64, and labels where there are some."""
         checked = validate_data(self, X, y, reset=reset, allow_nd=True, ensure_2d=False, dtype=np.float64)
-        X, y = (checked, None) if isinstance(y, str) else checked
-        if X.ndim != 3:
-            raise ValueError(f"`X` must be windows (N, C, L). Received: shape {X.shape}")
-        if not reset and X.shape[1:] != self.shape_:
-            raise ValueError(f"`X` must be (N, {self.shape_[0]}, {self.shape_[1]}), as in `fit`. Received: shape "
-                             f"{X.shape}")
-        return X.transpose(0, 2, 1), y
+        x, y = (checked, None) if isinstance(y, str) else checked
+        if x.ndim != 3:
+            raise ValueError(f"`X` must be windows (N, C, L). Received: shape {x.shape}. Reshape your data")
+        if not reset and x.shape[1:] != self.shape_:
+            raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self.shape_[0]} "
+                             f"features as input: `X` must be (N, {self.shape_[0]}, {self.shape_[1]}), as in `fit`. "
+                             f"Received: shape {x.shape}")
+        return x.transpose(0, 2, 1), y
 
     def _learn_scale(self, x: np.ndarray) -> None:
+        if self.family not in (shipped := _shipped()):
+            raise ValueError(f"`family` must be one of {tuple(shipped)}. Received: family={self.family!r}")
+        if not self.features or (unknown := set(self.features) - set(shipped[self.family])):
+            raise ValueError(f"`features` must be of {shipped[self.family]}. Received: {sorted(unknown)}"
+                             if self.features else "`features` is empty")
         self.shape_, self.n_features_in_ = (x.shape[2], x.shape[1]), x.shape[2]
         self.mean_, sd = x.mean(axis=(0, 1)), x.std(axis=(0, 1))
         self.sd_ = np.where(sd > 0, sd, 1.0)
 
-    def _bank(self):
-        options = recipes.Fin(family=self.family)
-        return presets.new_bank(options, tuple(self.features), self.shape_[1], self.shape_[0])
+    def save(self, folder: str | Path) -> None:
+        """Writes a fitted estimator, as JSON and a Keras file, into a folder that is not there yet.
+
+        Raises:
+            InputError: there is something of that name.
+        """
+        check_is_fitted(self)
+        folder = Path(folder)
+        if folder.exists():
+            raise InputError(f"{folder} is there already and is never overwritten: choose another name")
+        if model := getattr(self, "model_", None):
+            with replacing(folder / NETWORK) as partial:
+                model.save(partial)
+        fitted = {name: value for name, value in vars(self).items() if name[-1] == "_" != name[0] and name != "model_"}
+        arrays = {name: [value.dtype.str, value.tolist()] for name, value in fitted.items()
+                  if isinstance(value, np.ndarray)}
+        write_json(folder / STATE, {"class": type(self).__name__, "parameters": self.get_params(deep=False),
+                                    "arrays": arrays, "values": {n: v for n, v in fitted.items() if n not in arrays}})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """What `save` wrote.
+
+        Raises:
+            InputError: there is none of this class.
+        """
+        state = read_json(Path(folder, STATE))
+        if state is None or state.get("class") != cls.__name__:
+            raise InputError(f"{folder} holds no {cls.__name__} that `save` wrote")
+        parameters: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                      for name, value in state["parameters"].items()}
+        new = cls(**parameters)
+        for name, value in state["values"].items():
+            setattr(new, name, tuple(value) if isinstance(value, list) else value)
+        for name, (dtype, value) in state["arrays"].items():
+            setattr(new, name, np.array(value, dtype))
+        if Path(folder, NETWORK).is_file():
+            from tfkfin.models import saving
+
+            setattr(new, "model_", saving.load(Path(folder, NETWORK)))  # noqa: B010  not of every class
+        return new
 
 
 class FINFeatures(TransformerMixin, _OfWindows):
@@ -54,25 +111,27 @@ class FINFeatures(TransformerMixin, _OfWindows):
         family: "conv", "dense" or "bilstm".
 
     Attributes:
-        mean_, sd_: (C,) of the windows fitted to. shape_: (C, L).
+        mean_, sd_: (C,) of the windows fitted to. shape_: (C, L). n_features_in_: C.
 
     Example: `make_pipeline(FINFeatures(), StandardScaler(), LinearDiscriminantAnalysis())`.
     """
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """X: windows (N, C, L) in any unit."""
         x, _ = self._windows(X, reset=True)
         self._learn_scale(x)
         return self
 
-    def transform(self, X) -> np.ndarray:
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> (N, C F), features of the standardised signal, channel by channel."""
         check_is_fitted(self)
-        x, bank = (self._windows(X)[0] - self.mean_) / self.sd_, self._bank()
-        parts = [np.asarray(bank(x[i : i + CHUNK].astype(np.float32), training=False)) for i in range(0, len(x), CHUNK)]
+        x, bank = self._windows(X)[0], _bank(tuple(self.features), self.family, *self.shape_)
+        x = ((x - self.mean_) / self.sd_).astype(np.float32)
+        parts = [np.asarray(bank(x[i : i + CHUNK], training=False)) for i in range(0, len(x), CHUNK)]
         return np.concatenate(parts).reshape(len(x), -1).astype(np.float64)
 
-    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of what `transform` gives: feature and channel, from 0."""
         check_is_fitted(self)
         return np.array([f"{name}_{channel}" for channel in range(self.shape_[0]) for name in self.features], object)
 
@@ -86,24 +145,29 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         describe: what the head sees beside features: "correlations", "log_covariance".
 
     Attributes:
-        classes_: (G,). model_: the network, windows (B, L, C) -> {"probabilities", "features"}. mean_, sd_, shape_: as
-        of `FINFeatures`.
+        classes_: (G,). model_: the network, windows (B, L, C) -> {"probabilities", "features"}. mean_, sd_, shape_,
+        n_features_in_: as of `FINFeatures`.
 
     Example: `cross_val_score(FINClassifier(), X, y, groups=repetition, cv=LeaveOneGroupOut())`.
     """
 
-    def __init__(self, features=("ENT", "RMS", "VAR", "SSI"), family="conv", head="gaussian",
-                 describe=("correlations", "log_covariance")):
+    classes_: np.ndarray
+    model_: Any
+
+    def __init__(self, features: tuple[str, ...] = ("ENT", "RMS", "VAR", "SSI"), family: str = "conv",
+                 head: str = "gaussian", describe: tuple[str, ...] = ("correlations", "log_covariance")):
         super().__init__(features, family)
         self.head = head
         self.describe = describe
 
-    def fit(self, X, y, sessions=None, repetitions=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, sessions: ArrayLike | None = None,
+            repetitions: ArrayLike | None = None) -> Self:
         """X: windows (N, C, L) in any unit; y: labels (N,); sessions and repetitions (N,): 0 where none are given."""
         from tfkfin.models import heads
 
         x, y = self._windows(X, y, reset=True)
         check_classification_targets(y)
+        check_consistent_length(x, sessions, repetitions)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"`y` must hold 2 classes or more. Received: one class, {self.classes_[0]!r}")
@@ -113,13 +177,14 @@ class FINClassifier(ClassifierMixin, _OfWindows):
             raise ValueError(f"`head` must be one that is solved. Received: head={self.head!r}")
         channels, length = self.shape_
         head = heads.new(options, tuple(self.features), length, channels, len(self.classes_))
-        self.model_ = decoder.network(self._bank(), head)
+        self.model_ = decoder.network(_bank(tuple(self.features), self.family, channels, length), head)
         self.model_.get_layer("standardise").set(self.mean_, self.sd_)
-        groups = tuple(np.zeros(len(y), int) if g is None else np.asarray(g) for g in (sessions, repetitions))
-        kind.solve(head.get_layer("classifier"), self._seen(x), index, groups)
+        sessions, repetitions = (np.zeros(len(x), int) if group is None else np.unique(group, return_inverse=True)[1]
+                                 for group in (sessions, repetitions))
+        kind.solve(head.get_layer("classifier"), self._seen(x), index, (sessions, repetitions))
         return self
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> (N, G)."""
         check_is_fitted(self)
         x = self._windows(X)[0].astype(np.float32)
@@ -127,10 +192,11 @@ class FINClassifier(ClassifierMixin, _OfWindows):
                  for i in range(0, len(x), CHUNK)]
         return np.concatenate(parts).astype(np.float64)
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> labels (N,)."""
         best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        labels: np.ndarray = self.classes_[best]
+        return labels
 
     def _seen(self, x: np.ndarray) -> list[np.ndarray]:
         from tfkfin.models import heads
@@ -139,5 +205,23 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         describe, parts = heads.describer(self.model_.get_layer("head")), []
         for i in range(0, len(x), CHUNK):
             windows = standardise(x[i : i + CHUNK].astype(np.float32))
-            parts.append([np.asarray(part(windows, training=False)) for part in (bank, describe)])
+            parts.append([np.asarray(part(windows, training=False)) for part in (bank, describe) if part is not None])
         return [np.concatenate(one) for one in zip(*parts, strict=True)]
+
+
+@functools.cache
+def _shipped() -> dict[str, tuple[str, ...]]:
+    """FIN families that ship trained, and the features of each."""
+    from tfkfin.files import shipped
+
+    return {path.name.removeprefix("fin_"): tuple(presets.card(presets.find(path))["features"])
+            for path in presets.models(shipped("savedmodels")) if path.name.startswith("fin_")}
+
+
+@functools.lru_cache(8)
+def _bank(features: tuple[str, ...], family: str, channels: int, length: int) -> Any:
+    """Trained FINs, which nothing here changes: made once for all estimators on windows of one shape."""
+    if family == "dense" and length != (own := presets.card(presets.find("fin_dense"))["length"]):
+        raise ValueError(f"`family` must be \"conv\" or \"bilstm\" for windows of {length} samples: the shipped dense "
+                         f"FINs take {own}")
+    return presets.new_bank(recipes.Fin(family=family), features, length, channels)

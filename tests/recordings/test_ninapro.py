@@ -202,7 +202,16 @@ def test_rate_of_the_file_and_of_the_caller(tmp_path):
     file = write(tmp_path, channels=10, frequency=np.array([[1000]], np.uint16))
     assert ninapro.read(file).rate_hz == 1000 and ninapro.header(file).rate_hz == 1000
     assert not any("assumed" in note for note in ninapro.read(file).notes)
-    assert ninapro.read(file, rate_hz=500).rate_hz == 500
+    assert ninapro.read(file, rate_hz=1000).rate_hz == 1000
+    for act in (ninapro.read, ninapro.header):  # a rate is told, never given to samples that have another
+        with pytest.raises(InputError, match="recorded at 1000 Hz, not at 500 Hz"):
+            act(file, rate_hz=500)
+    with pytest.raises(TypeError):
+        ninapro.read(file, None, 500)
+    untold = write(tmp_path / "untold", channels=10)
+    assert ninapro.read(untold, rate_hz=500).rate_hz == 500
+    with pytest.raises(InputError, match="above 0"):
+        ninapro.read(untold, rate_hz=-1)
 
 
 @pytest.mark.parametrize(("exercise", "labels", "globally", "note"), [

@@ -30,11 +30,11 @@ class Decision:
         """Windows before a window that have a say in its decision."""
         return self.vote - 1
 
-    def start(self, labels: Sequence[int]) -> "Decided":
+    def start(self, labels: Sequence[int] | np.ndarray) -> "Decided":
         """Decides a stretch of windows from its beginning; `labels` (G,) are those of the classes."""
         return Decided(self, labels)
 
-    def __call__(self, probabilities: np.ndarray, labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A whole stretch: probabilities (N, G) -> labels (N,) int64 and averaged probabilities (N, G)."""
         return self.start(labels)(probabilities)
 
@@ -42,7 +42,7 @@ class Decision:
 class Decided:
     """A stretch being decided: call it with the next windows, one or many; it remembers what it needs."""
 
-    def __init__(self, decision: Decision, labels: Sequence[int]):
+    def __init__(self, decision: Decision, labels: Sequence[int] | np.ndarray):
         self.decision, self.labels = decision, np.asarray(labels, np.int64)
         self._past = np.empty((0, len(self.labels)), np.float32)
 

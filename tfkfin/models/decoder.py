@@ -6,10 +6,10 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from tfkfin.models.decision import Decision
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
+
+    from tfkfin.recipe import Recipe
 
 FILE, CARD = "decoder.keras", "model_card.json"
 BATCH = 64  # windows in the network at a time
@@ -47,7 +49,8 @@ def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Lay
     return keras.Model(emg, {"probabilities": head([features, windows]), "features": features}, name="decoder")
 
 
-def about(recipe, rate_hz: float, length: int, stride: int, movements, mean: np.ndarray, sd: np.ndarray) -> dict:
+def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
+          mean: np.ndarray, sd: np.ndarray) -> dict:
     """What a decoder's card says of how it decodes, and which recipe made it.
 
     Args:
@@ -72,9 +75,11 @@ class Decoder:
         decision: how windows in order of time are decided; calling the decoder decides windows one by one without it.
     """
 
-    def __init__(self, card: dict, model: "keras.Model | None" = None, answer=None):
+    def __init__(self, card: dict, model: "keras.Model | None" = None,
+                 answer: Callable[[np.ndarray], Answers] | None = None):
         """`answer`: volts (B, L, C) -> {"probabilities", "features"}, another engine for the same network."""
-        self.card, self.model = card, model
+        self.card = card
+        self.model: Any = model
         self.length, self.channels, self.stride = card["length"], card["channels"], card["stride"]
         self.movements = np.asarray(card["movements"], np.int64)
         self.decision = Decision(**card.get("decision", {}))
@@ -193,7 +198,7 @@ class Decoder:
         files.write_json(folder / CARD, self.card)
 
     @classmethod
-    def load(cls, folder: Path) -> "Decoder":
+    def load(cls, folder: Path) -> Self:
         """A decoder that `save` wrote, or the one inside an exported version folder.
 
         Raises:

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # of a unit
+LOUD = 0.1  # V: skin surface EMG stays below 0.01 V, so a larger value means another unit
+COARSE = 200.0  # Hz: up to here sensors give amplitudes in units of their own, as the Myo does
+
 
 @dataclass(frozen=True)
 class RecordingFile:

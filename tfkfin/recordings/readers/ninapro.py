@@ -14,7 +14,7 @@ import numpy as np
 from tfkfin.console import InputError
 from tfkfin.recordings import checks, matfile
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.recording import COARSE, LOUD, Header, Recording, RecordingFile
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ _NAME = re.compile(r"S(\d+)_(?:E(\d+)_A1|A1_E(\d+))\.mat", re.IGNORECASE)
 _EXPECTED = "S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, such as S1_E1_A1.mat"
 _LABELS = (("restimulus", "rerepetition"), ("stimulus", "repetition"))
 _OLD_FORCE = (1, 2, 4, 6, 8, 9, 16, 32, 40)  # `stimulus` of exercise D in the 2017 release of DB2 and DB3
-_LOUD = 0.1  # V: skin surface EMG stays below 0.01 V, so a larger value means another unit
 
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
@@ -47,32 +46,32 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     return [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in paths if (m := _NAME.fullmatch(path.name))]
 
 
-def header(file: RecordingFile, rate_hz: float | None = None, global_labels: bool = False) -> Header:
+def header(file: RecordingFile, *, rate_hz: float | None = None, global_labels: bool = False) -> Header:
     """Reads labels and rate only. Arguments and errors of `read`."""
     return _header(file, *_load(Path(file.path), ()), rate_hz, global_labels)
 
 
-def read(file: RecordingFile, emg: np.ndarray | None = None, rate_hz: float | None = None,
+def read(file: RecordingFile, emg: np.ndarray | None = None, *, rate_hz: float | None = None,
          global_labels: bool = False) -> Recording:
     """Reads the signal and its labels, nothing else of the file.
 
     Args:
         file, emg: as for `tfkfin.recordings.readers.read`.
-        rate_hz: overrules the file's `frequency` and the database's rate.
+        rate_hz: of a file without `frequency`, in place of its database's rate.
         global_labels: number movements through all exercises of the database (exercise C of DB2 becomes 18..40)
             where the file numbers them from 1. Files served today mostly do so themselves; by default labels stay.
 
     Raises:
         InputError: not a whole MATLAB file, a variable missing, of wrong shape or not numeric, NaN or Inf in `emg`,
-            or no movement in the labels.
+            no movement in the labels, or a `rate_hz` that is not the file's.
     """
     path = Path(file.path)
     _, names, data = _load(path, ("emg",) if emg is None else ())
     emg = checks.signal(path, data.pop("emg") if emg is None else emg)
     head = _header(file, emg.shape, names, data, rate_hz, global_labels)
     emg, notes = emg[: len(head.labels)], head.notes
-    if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > _LOUD and head.rate_hz > DATABASES["db5"].rate_hz:
-        notes += (f"emg exceeds {_LOUD:g}: it may not be in volts",)
+    if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > LOUD and head.rate_hz > COARSE:
+        notes += (f"emg exceeds {LOUD:g}: it may not be in volts",)
     return Recording(file, emg, head.labels, head.repetitions, head.rate_hz, notes, head.synthetic)
 
 
@@ -105,16 +104,20 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
     told = {name: float(value.item()) for name, value in data.items() if value.size == 1 and value.dtype.kind in "biuf"}
     notes += [f"the file says {name} {told[name]:g}, its name {getattr(file, name)}: the name is used"
               for name in ("subject", "exercise") if name in told and told[name] != getattr(file, name)]
-    rate_hz = rate_hz or _rate(path, shape[1], told.get("frequency"), notes)
+    rate_hz = _rate(path, shape[1], told.get("frequency"), rate_hz, notes)
     labels = _numbering(labels, shape[1], file.exercise, global_labels, notes)
     return Header(file, labels, repetitions, rate_hz, shape[1], tuple(notes), bool(told.get("synthetic", 0)))
 
 
-def _rate(path: Path, channels: int, frequency: float | None, notes: list[str]) -> float:
-    if frequency is not None:
-        if not np.isfinite(frequency) or frequency <= 0:
-            raise InputError(f"{path}: frequency is {frequency:g}, but samples a second, above 0, are needed")
-        return frequency
+def _rate(path: Path, channels: int, frequency: float | None, given: float | None, notes: list[str]) -> float:
+    for rate in (frequency, given):
+        if rate is not None and not 0 < rate < np.inf:
+            raise InputError(f"{path}: frequency is {rate:g}, but samples a second, above 0, are needed")
+    if frequency is not None and given not in (None, frequency):
+        raise InputError(f"{path} was recorded at {frequency:g} Hz, not at {given:g} Hz: to have it at another rate, "
+                         "resample it (window.rate_hz)")
+    if frequency or given:
+        return frequency or given
     name = {DATABASES["db1"].channels: "db1", DATABASES["db5"].channels: "db5"}.get(channels, "db2")
     notes.append(f"no variable frequency: {DATABASES[name].rate_hz:g} Hz is assumed, the rate of {name.upper()}")
     return DATABASES[name].rate_hz

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -95,10 +95,10 @@ class Client(abc.ABC):
     def close(self) -> None:
         """Closes the connection."""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def predict(self, emg: np.ndarray, signature: str = "serving_default") -> dict[str, np.ndarray]:
