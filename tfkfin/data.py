@@ -62,7 +62,8 @@ def _add_download(commands) -> None:
 def _add_reading(commands, name: str, text: str, action):
     parser = commands.add_parser(name, help=text)
     parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-    parser.add_argument("--exercise", type=int, default=1, help="the k of S{n}_E{k}_A1.mat (default: %(default)s)")
+    parser.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
+                        "(default: %(default)s)")
     parser.set_defaults(action=action)
     return parser
 
@@ -137,7 +138,7 @@ def _plot(options) -> None:
     from tfkfin.pipeline import picture
     from tfkfin.recordings import readers
 
-    file = readers.find(options.folder, (options.subject,), options.exercise)[0]
+    file = readers.find(options.folder, (options.subject,), parse_numbers(options.exercise))[0]
     picture.draw(readers.read(file), options.movement, options.to, options.length, options.stride)
     log.info("wrote %s", options.to)
 
@@ -149,7 +150,7 @@ def _recordings(options, subjects: tuple[int, ...] | None):
 
     from tfkfin.recordings import readers
 
-    files = readers.find(options.folder, subjects, options.exercise)
+    files = readers.find(options.folder, subjects, parse_numbers(options.exercise))
     for file in track(files, "reading", console=Console(stderr=True), transient=True):
         try:
             yield file, readers.read(file), None

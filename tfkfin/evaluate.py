@@ -35,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--subjects", metavar="1-25", help="default: all there are")
     p.add_argument("--repetitions", metavar="2,5", help="to score (default: all there are; of a run "
                    "always its test repetitions)")
-    p.add_argument("--exercise", type=int, default=1, help="the k of S{n}_E{k}_A1.mat (default: 1)")
+    p.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
+                   "(default: 1)")
     p.add_argument("--stride-ms", type=float, default=50.0, help="between windows, but for a run (default: 50)")
     p.add_argument("--windows", type=int, default=2000, help="FINs: how many windows, spread over the "
                    "recordings (default: 2000; 0: every one)")
@@ -99,7 +100,8 @@ def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
 
     card, rate, repetitions = model.card, float(model.card["rate_hz"]), _numbers(arguments.repetitions)
     window = recipes.Window(length_ms=1000 * card["length"] / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
-    people = readers.by_subject(readers.find(arguments.data, _numbers(arguments.subjects), arguments.exercise))
+    people = readers.by_subject(readers.find(arguments.data, _numbers(arguments.subjects),
+                                             parse_numbers(arguments.exercise)))
     for files in people.values():
         subject, _ = dataset.whole(files, window, model.decision.memory)
         subject = subject.select(repetitions) if repetitions else subject

@@ -1,8 +1,8 @@
 """Kinds of things that register themselves by being there: a module in a room is a kind, and its file says all of it.
 
     models/fins    FIN families (`FAMILY`)      models/heads    heads (`HEAD`)      fit/stages    stages (`STAGE`)
-    models/descriptions    of whole windows (`DESCRIPTION`)      recordings/readers    formats (`READER`)
-    experiments/kinds    experiments (`EXPERIMENT`)
+    models/descriptions    of whole windows (`DESCRIPTION`)      recordings/readers    layouts of folders (`READER`)
+    recordings/formats    kinds of files (`FORMAT`)        experiments/kinds    experiments (`EXPERIMENT`)
 
 Names are known without importing anything, so that recipes and `--help` can check them in no time.
 """

@@ -260,3 +260,45 @@ def test_recorded_signals_read(real_sets):
             recording = ninapro.read(file)
             assert recording.seconds > 1 and recording.labels.any() and not recording.synthetic
             assert i or 1e-6 < recording.emg.std() < 1e-2  # V
+
+
+def test_db6_has_ten_sessions_and_fourteen_electrodes(tmp_path):
+    wide = contents(16)["emg"]
+    wide[:, 8:10] = 0
+    for day, time in ((1, 1), (1, 2), (5, 2)):
+        write(tmp_path, f"S3_D{day}_T{time}.mat", emg=wide, exercise=None, subject=None)
+    files = readers.find(tmp_path)
+    assert [(f.subject, f.session) for f in files] == [(3, 1), (3, 2), (3, 10)]
+    recording, head = readers.read(files[0]), readers.header(files[0])
+    assert recording.rate_hz == head.rate_hz == 2000 and recording.num_channels == head.num_channels == 14
+    np.testing.assert_array_equal(recording.emg, np.delete(wide, (8, 9), axis=1))
+    write(tmp_path, "S3_D1_T1.mat", emg=contents(16)["emg"])
+    with pytest.raises(InputError, match="columns 9 and 10 of DB6 have no electrode, but a signal here"):
+        readers.read(files[0])
+
+
+def test_exercises_together_have_49_movements(tmp_path):
+    from tfkfin import recipe
+    from tfkfin.pipeline.dataset import open_dataset
+
+    sizes, first = (17, 23, 9), 0
+    for k, size in enumerate(sizes):  # the second numbered through as served today, the third within itself
+        stored = np.repeat(np.arange(1, size + 1), 2)[:, None].repeat(40, 0).astype(np.uint8)
+        times = np.tile(np.repeat([1, 2], 40), size)[:, None].astype(np.uint8)
+        emg = np.random.default_rng(k).standard_normal((len(stored), C)).astype(np.float32) * 1e-5
+        write(tmp_path, f"S1_E{k + 1}_A1.mat", emg=emg, restimulus=stored + (first if k == 1 else 0),
+              rerepetition=times, exercise=np.array([[k + 1]]), stimulus=None, repetition=None, glove=None)
+        first += size
+    settings = {"source.kind": "recordings", "source.exercise": "1-3", "window.length_ms": 10, "window.stride_ms": 5,
+                "window.rate_hz": 0, "split.train_repetitions": "1", "split.test_repetitions": "2"}
+    asked = recipe.load("own", settings)
+    data = open_dataset(asked, tmp_path)
+    assert data.movements == tuple(range(1, 50)) and len(data.files[1]) == 3
+    subject = data.load(1)
+    for label in (1, 18, 40, 41, 49):  # each from its own file
+        file = np.searchsorted(np.cumsum(sizes), label)
+        assert (subject.files[subject.windows.movements == label] == file).all()
+    assert recipe.load("own", settings | {"source.exercise": "1"}).source.model_dump()["exercise"] == 1
+    (tmp_path / "S1_E3_A1.mat").unlink()
+    with pytest.raises(InputError, match="no subject 1 for exercise 1-3: it has none"):
+        open_dataset(asked, tmp_path)

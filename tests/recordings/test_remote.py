@@ -103,7 +103,7 @@ def test_importing_it_is_light():
 
 
 def test_http_is_listed_by_links_or_by_an_index(tmp_path, serve):
-    for name in ("a b/S1_E1_A1.mat", "deep/er/S2_E1_A1.mat", "__MACOSX/S3_E1_A1.mat", "notes.txt", "._S4_E1_A1.mat"):
+    for name in ("a b/S1_E1_A1.mat", "deep/er/S2_E1_A1.mat", "__MACOSX/S3_E1_A1.mat", "notes.md", "._S4_E1_A1.mat"):
         (tmp_path / "www" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "www" / name).write_bytes(b"x" * len(name))
     (tmp_path / "secret.mat").write_text("not below the root")

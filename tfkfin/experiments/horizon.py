@@ -7,6 +7,8 @@ beyond the recording, before the first movement, or in a repetition of the other
 window nor the moment it is judged by is shared between training and test.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tfkfin.pipeline.dataset import Dataset
@@ -22,10 +24,11 @@ def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
     return np.where((labels > 0) & (repetitions == 0), 0, owner)
 
 
-def ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Label and repetition (0: none) of the samples `last` (N,) + horizon."""
+def ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int,
+          seams: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Label and repetition (0: none, or beyond a seam, in another file) of the samples `last` (N,) + horizon."""
     at = last + horizon
-    inside = at < len(labels)
+    inside = (at < len(labels)) & (np.searchsorted(seams, last, "right") == np.searchsorted(seams, at, "right"))
     at = np.minimum(at, len(labels) - 1)
     return labels[at], np.where(inside, owner[at], 0)
 
@@ -38,7 +41,8 @@ def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.n
         header, here = readers.header(file), files == number
         labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
         found[:, here] = ahead(labels, owners(labels, repetitions), last[here],
-                               round(horizon_ms * dataset.rate_hz / 1000))
+                               round(horizon_ms * dataset.rate_hz / 1000),
+                               resampling.seams_at_rate(header.rate_hz, dataset.rate_hz, header.seams))
     return found[0], found[1]
 
 

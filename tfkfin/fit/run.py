@@ -61,8 +61,9 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Of the content of the recordings that this run is about."""
-        named = [(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else ""), file.path)
-                 for s, files in self.dataset.files.items() for file in files]
+        named = [(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else "") +
+                  (f" file {i}" if i else ""), path)
+                 for s, files in self.dataset.files.items() for file in files for i, path in enumerate(file.paths)]
         return fingerprint(named, self.folder / "recordings.json")
 
     def claim(self) -> None:

@@ -54,7 +54,8 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     def recordings(part: slice, side_by_side: int) -> tf.data.Dataset:
         data = tf.data.Dataset.from_tensor_slices((subjects[part], keys[part]))
         files = [dataset.files[s] for s in subjects[part]]
-        alone = all(len(one) == 1 for one in files)  # a subject of several files has no one signal to stream
+        # A subject of several files has no one signal to stream; what others hold may not be in volts.
+        alone = all(len(one) == 1 and one[0].reader == "ninapro" for one in files)
         if alone and (streamed := hdf5.signals([one[0].path for one in files], dataset.channels)) is not None:
             data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
         return data.map(read, num_parallel_calls=side_by_side, deterministic=True)

@@ -4,7 +4,7 @@ Opening a dataset reads labels only, so that whatever is unfit is said before an
 are read when asked for, and only the segments of the wanted repetitions are kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -31,6 +31,7 @@ class Dataset:
         movements: labels as in the files, ascending; 0 among them when rest is a class.
         split: the recipe's, with every default resolved.
         windows: subject -> how many windows there are of each session and repetition {(session, repetition): count}.
+        names: of movements, as far as recordings tell.
     """
 
     files: dict[int, tuple[RecordingFile, ...]]
@@ -41,6 +42,7 @@ class Dataset:
     movements: tuple[int, ...]
     windows: dict[int, dict[tuple[int, int], int]]
     synthetic: bool
+    names: Mapping[int, str]
 
     @property
     def length(self) -> int:
@@ -88,7 +90,7 @@ class Dataset:
                 s for s in every if s.movement and train.holds(s.repetition, s.session)]))
             kept = [s for s in every if any(side.holds(s.repetition, s.session) for side in parts)]
             lead = [memory * self.stride * bool(test.holds(s.repetition, s.session)) for s in kept]
-            pieces.append(_cut_out(recording.emg, kept, lead))
+            pieces.append(_cut_out(recording, kept, lead))
             del recording
             give_back()
         mean, sd = sum(moments[1:], moments[0]).statistics()
@@ -116,12 +118,14 @@ class Dataset:
                  for name in ("train", "test", "pretrain", "finetune")}
         if split.between_sessions:
             sides |= {"train_sessions": list(split.train_sessions), "test_sessions": list(split.test_sessions)}
+        if named := {str(m): name for m, name in self.names.items() if m in self.movements}:
+            sides["names"] = named
         return {
             "subjects": list(split.subjects), "channels": self.channels, "rate_hz": self.rate_hz,
             "movements": list(self.movements), **sides,
             "windows": sum(sum(self.windows[s].values()) for s in split.subjects),
             "pretrain_subjects": list(split.pretrain_subjects), "synthetic": self.synthetic,
-            "files": {str(s): [part for f in files for part in (f.path.name, f.path.stat().st_size)]
+            "files": {str(s): [part for f in files for path in f.paths for part in (path.name, path.stat().st_size)]
                       for s, files in self.files.items()},
         }
 
@@ -155,7 +159,8 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     movements = np.unique(np.concatenate([every[s].movements for s in split.subjects]))
     counts = {s: _counts(w) for s, w in every.items()}
     synthetic = any(plan.synthetic for plan in plans)
-    return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic)
+    return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic,
+                   _named(plans))
 
 
 def whole(files: Sequence[RecordingFile], window: Window, memory: int = 0) -> tuple[Subject, float]:
@@ -178,7 +183,7 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0) -> 
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         moments.append(splits.moments(recording.emg, every))
-        pieces.append(_cut_out(recording.emg, every, [memory * stride] * len(every)))
+        pieces.append(_cut_out(recording, every, [memory * stride] * len(every)))
     mean, sd = sum(moments[1:], moments[0]).statistics()
     return _joined(recording.subject, pieces, mean, sd, length, lambda segments: stride), rate
 
@@ -189,13 +194,14 @@ def _strides(window: Window, split: Split, rate: float, segments: Iterable[windo
     return [closer if splits.learnt(split, s) else windows.samples(window.stride_ms, rate) for s in segments]
 
 
-def _cut_out(emg: np.ndarray, kept: list[windows.Segment], lead: Sequence[int]):
+def _cut_out(recording: Recording, kept: list[windows.Segment], lead: Sequence[int]):
     """The kept segments alone, joined, each with `lead` samples before it: the recording, far larger, can go.
 
     Returns:
-        emg (T, C), the segments where they lie in it, and for each where it begins there and where in `emg` as given.
+        emg (T, C), the segments where they lie in it, and for each where it begins there and where in the recording.
     """
-    begins = [max(0, s.start - n) for s, n in zip(kept, lead, strict=True)]
+    emg, edges = recording.emg, np.array([0, *recording.seams])
+    begins = [max(int(edges[edges <= s.start].max()), s.start - n) for s, n in zip(kept, lead, strict=True)]
     joined = aligned(sum(s.stop - begin for s, begin in zip(kept, begins, strict=True)), emg.shape[1])
     moved, stretches, position = [], [], 0
     for s, begin in zip(kept, begins, strict=True):
@@ -242,15 +248,28 @@ class _Plan:
     channels: int
     segments: list[windows.Segment]
     synthetic: bool
+    names: Mapping[int, str]
 
 
 def _plan(recipe: Recipe, file: RecordingFile) -> _Plan:
     header = readers.header(file)
     wanted = recipe.window.rate_hz or header.rate_hz
     labels, repetitions = resampling.at_rate(header.rate_hz, wanted, header.labels, header.repetitions)
-    at_rate = replace(header, labels=labels, repetitions=repetitions)
+    seams = resampling.seams_at_rate(header.rate_hz, wanted, header.seams)
+    at_rate = replace(header, labels=labels, repetitions=repetitions, seams=seams)
     segments = splits.segments(at_rate, recipe.split, recipe.window.rest)
-    return _Plan(file, header.rate_hz, header.num_channels, segments, header.synthetic)
+    return _Plan(file, header.rate_hz, header.num_channels, segments, header.synthetic, header.names)
+
+
+def _named(plans: list[_Plan]) -> dict[int, str]:
+    """Names of movements, which recordings may not disagree on."""
+    names: dict[int, str] = {}
+    for plan in plans:
+        for movement, name in plan.names.items():
+            if names.setdefault(movement, name) != name:
+                raise InputError(f"movement {movement} is {names[movement]!r} in one recording and {name!r} in "
+                                 f"{plan.file.path}: number movements alike")
+    return names
 
 
 def _common(plans: list[_Plan], attribute: str, unit: str):

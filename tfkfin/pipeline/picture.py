@@ -22,7 +22,7 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
         raise InputError(f"{to} must end in .png")
     if to.exists():
         raise InputError(f"{to} is there already and is never overwritten: choose another name")
-    every = windows.segments(recording.labels, recording.repetitions)
+    every = windows.segments(recording.labels, recording.repetitions, seams=recording.seams)
     shown = [segment for segment in every if segment.movement == movement]
     if not shown:
         there = format_numbers({segment.movement for segment in every})

@@ -113,17 +113,30 @@ def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Se
 
     Files number rest's repetitions differently or not at all; this way rest is split as movements are. It belongs to
     the movement before it, but to the one after where rest opens each trial, as a recording tells that begins with
-    rest and ends in a movement.
+    rest and ends in a movement. Where trials are files of their own, rest belongs to a movement of the same file.
     """
-    labels, each = recording.labels, split.repetitions_per_session
-    opens = len(labels) > 0 and labels[0] == 0 and labels[-1] > 0
-    found = cutting.segments(labels, recording.repetitions, rest)
-    every, last = [], 0
-    for s in reversed(found) if opens else found:
+    each, edges = split.repetitions_per_session, [0, *recording.seams, len(recording.labels)]
+    found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
+    every = []
+    for begin, end in zip(edges, edges[1:], strict=False):
+        within = [s for s in found if begin <= s.start < end] if recording.seams else found
+        opens = begin < end and recording.labels[begin] == 0 and recording.labels[end - 1] > 0
+        every += _owned(within, opens, bool(recording.seams))
+    return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in every]
+
+
+def _owned(found: list[Segment], opens: bool, whole: bool) -> list[Segment]:
+    """One file's segments, rest with the repetition of a movement: the one before, or after where rest `opens` trials.
+
+    Rest before the first movement belongs to none, unless the file is a `whole` trial or run. Rest alone keeps its own.
+    """
+    ordered = found[::-1] if opens else found
+    last = next((s.repetition for s in ordered if s.movement), ordered[0].repetition if ordered else 0) if whole else 0
+    every = []
+    for s in ordered:
         last = s.repetition if s.movement else last
         if last:
-            session = (last - 1) // each + 1 if each else recording.file.session
-            every.append(replace(s, repetition=last, session=session))
+            every.append(replace(s, repetition=last))
     return every[::-1] if opens else every
 
 

@@ -61,13 +61,15 @@ def samples(ms: float, rate_hz: float) -> int:
     return count
 
 
-def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False) -> list[Segment]:
+def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False,
+             seams: Sequence[int] = ()) -> list[Segment]:
     """Longest runs over which both movement and repetition stay the same.
 
     Args:
         labels: (T,) movements, 0 is rest.
         repetitions: (T,). A movement with repetition 0 belongs to no split, so it gives no segment.
         rest: also the runs of label 0, with the repetition that the file gives them (0 included).
+        seams: samples at which another file begins, where a run ends too.
 
     Returns:
         Segments in order of time. A movement seen again in the same repetition gives a segment of its own.
@@ -75,8 +77,8 @@ def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False) ->
     if not len(labels):
         return []
     changes = np.flatnonzero((np.diff(labels) != 0) | (np.diff(repetitions) != 0)) + 1
-    starts = np.concatenate([[0], changes])
-    stops = np.concatenate([changes, [len(labels)]])
+    starts = np.union1d([0], np.concatenate([changes, seams]).astype(np.int64))
+    stops = np.append(starts[1:], len(labels))
     movement, repetition = np.asarray(labels)[starts], np.asarray(repetitions)[starts]
     kept = (movement > 0) & (repetition > 0)
     if rest:

@@ -8,7 +8,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
 
 from tfkfin import registry
 from tfkfin.console import parse_numbers
@@ -69,8 +69,13 @@ class Source(Section):
 
     kind: Literal["recordings", "synthetic", "signals"] = "synthetic"  # signals: endless windows for FINs alone
     data: str = ""  # folder of .mat files; `--data` sets it
-    exercise: Count = 1  # the k of S{n}_E{k}_A1.mat; exercise B is E1 in DB2, DB3, DB7
+    exercise: Annotated[Numbers, Field(min_length=1)] = (1,)  # the k of S{n}_E{k}_A1.mat; exercise B is 1 in DB2, DB3,
+    # DB7; 1-3: together, movements numbered through
     synthetic: Synthetic = Synthetic()
+
+    @field_serializer("exercise")
+    def _one_as_it_is(self, exercise: tuple[int, ...]) -> Any:
+        return exercise[0] if len(exercise) == 1 else list(exercise)
 
 
 class Window(Section):

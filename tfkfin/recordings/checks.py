@@ -27,6 +27,13 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
     return emg
 
 
+def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """The values, which have to be numbers."""
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: {name} is not numeric, but numbers are needed")
+    return values
+
+
 def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     """Labels of any type as (T,) int16."""
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":

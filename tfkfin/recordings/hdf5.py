@@ -14,7 +14,8 @@ from tfkfin.recordings import matfile
 def signals(paths: Sequence[Path], channels: int):
     """A tf.data.Dataset of the signals (C, T) of v7.3 files, one after another, in the type they are stored in.
 
-    None where that cannot be: tensorflow-io is not installed, a file is not v7.3, or the types differ. Files hold
+    None where that cannot be: tensorflow-io is not installed, a file is not v7.3, the types differ, or not
+    every row is a channel. Files hold
     (rows, columns) as (columns, rows), so a channel is one element to tensorflow-io.
     """
     if find_spec("tensorflow_io") is None or not all(p.suffix.lower() == ".mat" and matfile.is_v73(p) for p in paths):
@@ -24,8 +25,8 @@ def signals(paths: Sequence[Path], channels: int):
     types = set()
     for path in paths:
         with h5py.File(path, "r") as file:
-            types.add(file["emg"].dtype.name)
-    return stream([str(path) for path in paths], channels, types.pop()) if len(types) == 1 else None
+            types.add(file["emg"].dtype.name if file["emg"].shape[0] == channels else "")
+    return stream([str(path) for path in paths], channels, *types) if len(types) == 1 and "" not in types else None
 
 
 def stream(addresses: Sequence[str], channels: int, dtype: str):

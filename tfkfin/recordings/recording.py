@@ -1,6 +1,7 @@
 """A recording on disk, its header, and the whole of it in memory: what every reader gives."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,32 @@ COARSE = 200.0  # Hz: up to here sensors give amplitudes in units of their own, 
 
 @dataclass(frozen=True)
 class RecordingFile:
-    """One recording on disk, known by its name only: whose it is, of which session, and which reader reads it."""
+    """One recording on disk, known by its name only: whose it is, of which session, and which reader reads it.
+
+    Attributes:
+        path: its file, or the first where trials or runs lie in files of their own.
+        more: the others, in order.
+        beside: files that reading it takes too, such as those of its labels.
+        all_exercises: movements are numbered through all exercises, for it is used together with others.
+    """
 
     path: Path
     subject: int
     exercise: int = 1
     session: int = 1
     reader: str = "ninapro"
+    more: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
+    all_exercises: bool = False
+
+    @property
+    def signals(self) -> tuple[Path, ...]:
+        return (self.path, *self.more)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that decides what is read."""
+        return (*self.signals, *self.beside)
 
     def __str__(self) -> str:
         return f"subject {self.subject}" + (f", session {self.session}" if self.session > 1 else "")
@@ -34,6 +54,8 @@ class Recording:
         repetitions: (T,) int16. May be non-zero during rest: rest is `labels == 0`, never `repetitions == 0`.
         notes: decisions taken while reading, for the log.
         synthetic: the file says that no person was recorded.
+        seams: samples at which another file begins, where trials or runs were joined: no window lies across one.
+        names: of movements, as far as they are known.
     """
 
     file: RecordingFile
@@ -43,6 +65,8 @@ class Recording:
     rate_hz: float
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    seams: tuple[int, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -72,6 +96,8 @@ class Header:
     num_channels: int
     notes: tuple[str, ...]
     synthetic: bool
+    seams: tuple[int, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def flat_channels(recording: Recording) -> tuple[int, ...]:

@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 
 from tfkfin.console import InputError, log
 from tfkfin.files import cache, partial_of, put, write_text
+from tfkfin.recordings import formats
 
 _URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)
-_KINDS = (".mat", ".csv", ".npy", ".npz", ".toml")
+_KINDS = (".toml", ".json", *(f".{suffix}" for suffix in formats.suffixes()))
 
 
 def url_of(folder: str | Path) -> str | None:

@@ -13,20 +13,21 @@ from tfkfin.recordings.recording import Recording
 def resampled(recording: Recording, rate_hz: float, cuts: Sequence[int] = ()) -> Recording:
     """The recording at `rate_hz` (0 keeps its own): polyphase with an anti-aliasing filter, labels by nearest sample.
 
-    The filter does not reach across `cuts`, samples at which a stretch of another side of the split begins.
+    The filter does not reach across seams, nor `cuts`, samples at which a stretch of another side of the split begins.
     Reference: scipy.signal.resample_poly, Kaiser window (beta 5).
     """
     if not rate_hz or recording.rate_hz == rate_hz:
         return recording
     up, down = _ratio(recording.rate_hz, rate_hz)
-    edges = [0, *sorted(cuts), len(recording.emg)]
+    edges = [0, *sorted({*cuts, *recording.seams}), len(recording.emg)]
     emg = np.concatenate([_piece(recording.emg, start, stop, up, down)
                           for start, stop in zip(edges, edges[1:], strict=False) if start < stop])
     labels, repetitions = at_rate(recording.rate_hz, rate_hz, recording.labels, recording.repetitions)
     length = min(len(emg), len(labels))
     note = f"resampled from {recording.rate_hz:g} to {rate_hz:g} Hz"
     return replace(recording, emg=emg[:length], labels=labels[:length], repetitions=repetitions[:length],
-                   rate_hz=rate_hz, notes=(*recording.notes, note))
+                   rate_hz=rate_hz, notes=(*recording.notes, note),
+                   seams=seams_at_rate(recording.rate_hz, rate_hz, recording.seams))
 
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:
@@ -49,6 +50,12 @@ def _piece(emg: np.ndarray, start: int, stop: int, up: int, down: int) -> np.nda
     made = resample_poly(held, up, down, axis=0).astype(np.float32, copy=False)
     low, high = -(-start * up // down), -(-stop * up // down)
     return made[low - first // down * up : high - first // down * up]
+
+
+def seams_at_rate(rate: float, wanted: float, seams: Sequence[int]) -> tuple[int, ...]:
+    """The first sample at another rate at or after each of `seams`."""
+    up, down = _ratio(rate, wanted)
+    return tuple(-(-seam * up // down) for seam in seams)
 
 
 def at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray]:

@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfkfin import registry
 from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings import remote
+from tfkfin.recordings import remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 
@@ -26,7 +27,7 @@ class Reader:
         find: the same two -> the recordings, by their names alone.
         read: (file, its signal (T, C) where that has been read already or None) -> the recording.
         header: file -> the recording without its signal, which takes less time.
-        needs: the names of files beside the recordings that reading them takes.
+        needs: how the names of files end that have to be here before recordings can be found.
         expected: how files are named, for whoever has none.
     """
 
@@ -42,15 +43,18 @@ def reader(name: str) -> Reader:
     return registry.load("recordings/readers", name, "READER")
 
 
-def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: int = 1) -> list[RecordingFile]:
-    """Recordings of one exercise at any depth below `folder`, by their names alone, in order of subject and session.
+def find(folder: str | Path, subjects: Iterable[int] | None = None,
+         exercise: int | Sequence[int] = 1) -> list[RecordingFile]:
+    """Recordings of an exercise, or of several together, at any depth below `folder`, by their names alone.
+
+    They come in order of subject and session.
 
     Args:
         folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL,
             `s3://`, `az://`, `http://`: the files wanted are then fetched into the cache of `tfkfin.recordings.remote`.
         subjects: the subjects wanted; none given means all.
         exercise: of formats that number them, as Ninapro does: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2,
-            DB3, DB7 and 2 in DB1, DB5.
+            DB3, DB7 and 2 in DB1, DB5. Of several, such as (1, 2, 3), movements are numbered through: DB2's 49.
 
     Raises:
         InputError: no such folder or files, a wanted subject is missing, or two files are of one subject and session.
@@ -58,9 +62,9 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: in
     if url := remote.url_of(folder):
         tree = remote.Tree(url)
         name = _knowing(tree.folder, tree.paths)
-        tree.fetch([path for path in tree.paths if path.name in reader(name).needs])
+        tree.fetch([path for path in tree.paths if path.name.endswith(reader(name).needs)])
         files = _chosen(url, name, _found(url, name, tree.folder, tree.paths), subjects, exercise)
-        tree.fetch([file.path for file in files])
+        tree.fetch([path for file in files for path in file.paths])
         return files
     folder = Path(folder)
     if not folder.is_dir():
@@ -76,7 +80,7 @@ def header(file: RecordingFile) -> Header:
 
     NaN and Inf in the signal are not seen here.
     """
-    return reader(file.reader).header(file)
+    return _named(reader(file.reader).header(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
@@ -90,7 +94,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
         InputError: not a whole file of its format, a variable missing, of wrong shape or not numeric, NaN or Inf in
             the signal, or no movement in the labels.
     """
-    return reader(file.reader).read(file, emg)
+    return _named(reader(file.reader).read(file, emg))
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:
@@ -101,6 +105,12 @@ def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile,
     return found
 
 
+def _named(recording: Any) -> Any:
+    """A recording or header, with movements' names from the sheet above its file where it has none of its own."""
+    folder = None if recording.names else sheet.above(Path(recording.file.path))
+    return recording if folder is None else replace(recording, names=dict(sheet.of(folder).movements))
+
+
 def _knowing(folder: Path, paths: Sequence[Path]) -> str:
     """The name of the reader that knows the folder; Ninapro's where no other does, since its names say it all."""
     others = (name for name in registry.names("recordings/readers") if name != "ninapro")
@@ -108,7 +118,7 @@ def _knowing(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
-    found = [replace(file, reader=name) for file in reader(name).find(folder, paths)]
+    found = reader(name).find(folder, paths)
     if not found:
         zipped = " (it holds .zip archives: unpack them)" if any(p.suffix.lower() == ".zip" for p in paths) else ""
         what = "holds no recordings" if paths else "is empty"
@@ -117,22 +127,26 @@ def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) ->
 
 
 def _chosen(where: str | Path, name: str, found: list[RecordingFile], subjects: Iterable[int] | None,
-            exercise: int) -> list[RecordingFile]:
-    """One file for each session of each wanted subject."""
-    files: dict[tuple[int, int], RecordingFile] = {}
-    for file in (file for file in found if file.exercise == exercise):
-        twin = files.setdefault((file.subject, file.session), file)
+            exercise: int | Sequence[int]) -> list[RecordingFile]:
+    """One file for each session and exercise of each wanted subject."""
+    wanted, said = {exercise} if isinstance(exercise, int) else set(exercise), exercise
+    if len(wanted) > 1:
+        found, said = [replace(file, all_exercises=True) for file in found], format_numbers(wanted)
+    files: dict[tuple[int, int, int], RecordingFile] = {}
+    for file in (file for file in found if file.exercise in wanted):
+        twin = files.setdefault((file.subject, file.session, file.exercise), file)
         if twin.path != file.path and not (twin.path.exists() and twin.path.samefile(file.path)):
-            what = f"exercise {exercise}" if name == "ninapro" else f"session {file.session}"
+            what = f"exercise {file.exercise}" if name == "ninapro" else f"session {file.session}"
             raise InputError(f"subject {file.subject}, {what} has two files, {twin.path} and {file.path}: "
                              "keep one in the folder")
     if not files:
         there = format_numbers({file.exercise for file in found})
-        raise InputError(f"{where} holds no recording of exercise {exercise}, only of {there}: choose one of these")
-    missing = sorted(set(subjects or ()) - {subject for subject, _ in files})
+        raise InputError(f"{where} holds no recording of exercise {said}, only of {there}: choose one of these")
+    whole = {s for s, *_ in files if wanted <= {e for of, _, e in files if of == s}}
+    missing = sorted(set(subjects or {s for s, *_ in files}) - whole)
     if missing:
-        raise InputError(f"{where} has no subject {format_numbers(missing)} for exercise {exercise}: "
-                         f"it has {format_numbers({subject for subject, _ in files})}")
+        raise InputError(f"{where} has no subject {format_numbers(missing)} for exercise {said}: "
+                         f"it has {format_numbers(whole) or 'none'}")
     return [files[key] for key in sorted(files) if not subjects or key[0] in set(subjects)]
 
 

@@ -1,7 +1,8 @@
-"""Reads Ninapro recordings (DB1, DB2, DB3, DB5, DB7, and files laid out like them) exactly as they are on disk.
+"""Reads Ninapro recordings (DB1, DB2, DB3, DB5, DB6, DB7, and files laid out like them) exactly as they are on disk.
 
 Ninapro: Atzori et al., Sci Data 1:140053 (2014). Labels are the a-posteriori ones (`restimulus` with `rerepetition`,
-Gijsberts et al. 2014), because the cue (`stimulus`) leads the movement by most of a second.
+Gijsberts et al. 2014), because the cue (`stimulus`) leads the movement by most of a second. DB6 (Palermo et
+al. 2017) was recorded on five days, twice a day: these are ten sessions.
 """
 
 import re
@@ -33,9 +34,12 @@ DATABASES = {
     "db2": Database(2000.0, 12, 1, 40, (17, 23, 9)),
     "db3": Database(2000.0, 12, 1, 11, (17, 23, 9)),
     "db5": Database(200.0, 16, 2, 10, (12, 17, 23)),
+    "db6": Database(2000.0, 14, 1, 10, (7,)),  # grasps alone; its files have no exercise
     "db7": Database(2000.0, 12, 1, 22, (17, 23)),
 }
 _NAME = re.compile(r"S(\d+)_(?:E(\d+)_A1|A1_E(\d+))\.mat", re.IGNORECASE)
+_DB6 = re.compile(r"S(\d+)_D(\d+)_T([12])\.mat", re.IGNORECASE)  # subject, day, 1 in the morning or 2 after noon
+_EMPTY = (8, 9)  # columns of DB6 without an electrode, from 0: 16 columns hold 14 electrodes
 _EXPECTED = "S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, such as S1_E1_A1.mat"
 _LABELS = (("restimulus", "rerepetition"), ("stimulus", "repetition"))
 _OLD_FORCE = (1, 2, 4, 6, 8, 9, 16, 32, 40)  # `stimulus` of exercise D in the 2017 release of DB2 and DB3
@@ -43,7 +47,10 @@ _OLD_FORCE = (1, 2, 4, 6, 8, 9, 16, 32, 40)  # `stimulus` of exercise D in the 2
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     """Recordings of all exercises among the files below `folder`, by their names alone."""
-    return [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in paths if (m := _NAME.fullmatch(path.name))]
+    days = [RecordingFile(path, int(m[1]), session=2 * int(m[2]) - 2 + int(m[3])) for path in paths
+            if (m := _DB6.fullmatch(path.name))]
+    return days + [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in paths
+                   if (m := _NAME.fullmatch(path.name))]
 
 
 def header(file: RecordingFile, *, rate_hz: float | None = None, global_labels: bool = False) -> Header:
@@ -69,6 +76,11 @@ def read(file: RecordingFile, emg: np.ndarray | None = None, *, rate_hz: float |
     _, names, data = _load(path, ("emg",) if emg is None else ())
     emg = checks.signal(path, data.pop("emg") if emg is None else emg)
     head = _header(file, emg.shape, names, data, rate_hz, global_labels)
+    if emg.shape[1] > head.num_channels:
+        if np.ptp(emg[:, _EMPTY], axis=0).any():
+            raise InputError(f"{path}: columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1} of DB6 have no electrode, but a "
+                             "signal here: describe the file in a recordings.toml")
+        emg = np.delete(emg, _EMPTY, axis=1)
     emg, notes = emg[: len(head.labels)], head.notes
     if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > LOUD and head.rate_hz > COARSE:
         notes += (f"emg exceeds {LOUD:g}: it may not be in volts",)
@@ -105,8 +117,12 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
     notes += [f"the file says {name} {told[name]:g}, its name {getattr(file, name)}: the name is used"
               for name in ("subject", "exercise") if name in told and told[name] != getattr(file, name)]
     rate_hz = _rate(path, shape[1], told.get("frequency"), rate_hz, notes)
-    labels = _numbering(labels, shape[1], file.exercise, global_labels, notes)
-    return Header(file, labels, repetitions, rate_hz, shape[1], tuple(notes), bool(told.get("synthetic", 0)))
+    labels = _numbering(labels, shape[1], file.exercise, global_labels or file.all_exercises, notes)
+    channels = shape[1]
+    if _DB6.fullmatch(path.name) and channels == DATABASES["db6"].channels + len(_EMPTY):
+        channels -= len(_EMPTY)
+        notes.append(f"columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1}, which have no electrode, are left out")
+    return Header(file, labels, repetitions, rate_hz, channels, tuple(notes), bool(told.get("synthetic", 0)))
 
 
 def _rate(path: Path, channels: int, frequency: float | None, given: float | None, notes: list[str]) -> float:
@@ -119,6 +135,7 @@ def _rate(path: Path, channels: int, frequency: float | None, given: float | Non
     if frequency or given:
         return frequency or given
     name = {DATABASES["db1"].channels: "db1", DATABASES["db5"].channels: "db5"}.get(channels, "db2")
+    name = "db6" if _DB6.fullmatch(path.name) else name
     notes.append(f"no variable frequency: {DATABASES[name].rate_hz:g} Hz is assumed, the rate of {name.upper()}")
     return DATABASES[name].rate_hz
 

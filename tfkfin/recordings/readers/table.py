@@ -1,149 +1,202 @@
-"""Own recordings: a folder of .csv, .npy or .npz files with a small `recordings.toml` that says what is in them.
+"""Own recordings: files of any kind in `tfkfin.recordings.formats`, with a sheet that says what is in them.
 
-    rate_hz = 1000
-    unit = "mV"                        # V, mV or uV
-    files = "subject{subject}*.csv"    # {subject} and {session} stand for numbers, * for anything
-    channels = ["ch1", "ch2"]          # columns by name, or by number from 1 where there is no heading
-    label = "movement"                 # column of movements: 0 is rest
-    repetition = "trial"               # left out: a movement's runs are counted 1, 2, 3...
-
-In a .npz, names are keys, and one key may hold all channels (T, C).
+The sheet is `recordings.toml`: see `tfkfin.recordings.sheet`, and `python -m tfkfin.data sheet DIR`, which drafts one.
 """
 
-import re
-import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfkfin.console import InputError
-from tfkfin.recordings import checks
-from tfkfin.recordings.readers import Reader
+from tfkfin.recordings import checks, events, formats
+from tfkfin.recordings import sheet as sheets
+from tfkfin.recordings.events import count_repetitions
+from tfkfin.recordings.formats import VOLTS, Table
+from tfkfin.recordings.readers import Reader, bids, ninapro
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.sheet import SHEET, Sheet
 
-SHEET = "recordings.toml"
-_VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}
-Column = Annotated[int, Field(ge=1)] | str
-
-
-class Sheet(BaseModel):
-    """`recordings.toml`, checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rate_hz: Annotated[float, Field(gt=0)]
-    unit: Literal["V", "mV", "uV"]
-    files: Annotated[str, Field(pattern=r"^[^/]*\{subject\}[^/]*\.(csv|npy|npz)$")]
-    channels: Annotated[tuple[Column, ...], Field(min_length=1)]
-    label: Column
-    repetition: Column | None = None
+__all__ = ["READER", "count_repetitions"]
 
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
-    """Every recording that the sheet's pattern names among the files below `folder`."""
-    sheet = _sheet(folder)
-    parts = re.split(r"(\{subject\}|\{session\}|\*)", sheet.files)
-    written = {"{subject}": r"(?P<subject>\d+)", "{session}": r"(?P<session>\d+)", "*": ".*?"}
-    pattern = re.compile("".join(written.get(p, re.escape(p)) for p in parts))
-    found = [(path, match.groupdict()) for path in sorted(paths) if (match := pattern.fullmatch(path.name))]
+    """Every recording that the sheet's pattern names among the files below `folder`.
+
+    Files that differ in {label}, {repetition} or {run} alone are one recording.
+    """
+    sheet = sheets.of(folder)
+    if not sheet.files:
+        return (bids if bids.knows(folder, paths) else ninapro).find(folder, paths)
+    found = sheets.matched(sheet, sheet.files, folder, paths)
     if not found:
         raise InputError(f"{folder / SHEET} says files = \"{sheet.files}\", and {folder} has no such file")
-    return [RecordingFile(path, int(of["subject"]), 1, int(of.get("session", 1))) for path, of in found]
+    if unknown := [path for path, said in found.items() if "label" in said and sheet.number(said["label"]) is None]:
+        raise InputError(f"{unknown[0]}: {found[unknown[0]]['label']!r} is no movement that {folder / SHEET} lists in "
+                         "[movements]")
+    labels = sheets.matched(sheet, sheet.labels, folder, paths) if sheet.labels else {}
+    groups: dict[tuple, dict[tuple, Path]] = {}
+    for path, said in found.items():
+        own = groups.setdefault((said["subject"], said.get("session", 1)), {})
+        key = tuple(str(said.get(name, "")).lower() for name in ("label", "repetition", "run"))
+        if key in own:
+            raise InputError(f"subject {said['subject']}, session {said.get('session', 1)} has two files, {own[key]} "
+                             f"and {path}: keep one, or tell them apart by {{session}} or {{run}} in files")
+        own[key] = path
+    made = []
+    for (subject, session), own in groups.items():
+        first, *more = own.values()
+        beside = [_labels_of(path, found[path], labels) for path in own.values()] if sheet.labels else []
+        made.append(RecordingFile(first, subject, 1, session, "table", tuple(more), tuple(beside)))
+    return made
+
+
+def _labels_of(path: Path, said: dict, labels: dict[Path, dict]) -> Path:
+    """The file of labels that belongs to a file of signals."""
+    own = [other for other, its in labels.items() if all(said.get(name, value) == value for name, value in its.items())]
+    if len(own) != 1:
+        raise InputError(f"{path} has {len(own) or 'no'} files of labels that {SHEET} names: "
+                         f"{', '.join(str(other) for other in own[:3]) or 'correct labels'}")
+    return own[0]
 
 
 def header(file: RecordingFile) -> Header:
     """The recording without its signal; these formats have to be read for it."""
     whole = read(file)
-    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False)
+    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False,
+                  whole.seams, whole.names)
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     """One recording, in volts; see `tfkfin.recordings.readers.read`.
 
     Raises:
-        InputError: no sheet above the file, an unknown key in it, a column that is not there, or unfit values.
+        InputError: no sheet above the file, an unknown key in it, a column that is not there, unfit values, or a unit
+            or rate that is not what the file says.
     """
-    path = Path(file.path)
-    folder = next((up for up in path.parents if (up / SHEET).is_file()), None)
+    folder = sheets.above(Path(file.path))
     if folder is None:
-        raise InputError(f"{path} has no {SHEET} beside or above it: say there what its columns are")
-    sheet = _sheet(folder)
-    table = _npz(path) if path.suffix == ".npz" else _table(path)
-    parts = [_column(path, table, name) for name in sheet.channels]
-    emg = np.column_stack(parts) * _VOLTS[sheet.unit] if emg is None else emg
-    emg = checks.signal(path, np.asarray(emg, np.float32))
-    labels = checks.column(path, "label", _column(path, table, sheet.label))
-    notes = []
-    if sheet.repetition is None:
-        repetitions = count_repetitions(labels)
+        raise InputError(f"{file.path} has no {SHEET} beside or above it: say there what its columns are, or let "
+                         "python -m tfkfin.data sheet draft one")
+    sheet, notes = sheets.of(folder), []
+    said = sheets.matched(sheet, sheet.files, folder, file.signals)
+    beside = file.beside or [None] * len(file.signals)
+    parts = [_part(Path(path), sheet, said[path], other, notes)
+             for path, other in zip(file.signals, beside, strict=True)]
+    rates, widths = {part.rate_hz for part in parts}, {part.num_channels for part in parts}
+    if len(rates | {0}) > 2 or len(widths) > 1:
+        raise InputError(f"{file}: files have {sorted(rates)} Hz and {sorted(widths)} channels, which must be the same")
+    seams = tuple(np.cumsum([len(part.labels) for part in parts])[:-1].tolist())
+    labels = np.concatenate([part.labels for part in parts])
+    repetitions = np.concatenate([part.repetitions for part in parts])
+    if sheet.repetition is None and "{repetition}" not in sheet.files:
+        repetitions = count_repetitions(labels, seams)
         notes.append("no repetition column: the runs of each movement are counted")
+    checks.has_movement(file.path, labels, repetitions)
+    joined = parts[0].emg if len(parts) == 1 else np.concatenate([part.emg for part in parts])
+    return Recording(file, joined if emg is None else emg, labels, repetitions, rates.pop(),
+                     tuple(dict.fromkeys(notes)), seams=seams, names=dict(sheet.movements))
+
+
+def _part(path: Path, sheet: Sheet, said: dict, beside: Path | None, notes: list[str]) -> Recording:
+    """What one file of signals, and the one of its labels, say; repetitions are 0 where nothing tells them."""
+    own = [] if sheet.labels else [name for name in (sheet.label, sheet.repetition) if name is not None]
+    extra = [*own, *([] if sheet.time is None else [sheet.time])]
+    table = formats.read(path, None if sheet.channels is None else [*sheet.channels, *extra])
+    if sheet.channels is None:
+        channels = [name for name in table.columns if name not in extra]
+        table = replace(table, columns={**table.columns, **(formats.read(path, extra).columns if extra else {})})
     else:
-        repetitions = checks.column(path, "repetition", _column(path, table, sheet.repetition))
+        channels = list(sheet.channels)
+    rate = _rate(path, sheet, table, notes)
+    emg = checks.signal(path, np.column_stack([_volts(path, sheet, table, name) for name in channels]))
+    labels, repetitions = _labels(path, sheet, said, table, beside, len(emg), rate, notes)
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
-    checks.has_movement(path, labels, repetitions)
-    return Recording(file, emg, labels, repetitions, sheet.rate_hz, tuple(notes))
+    return Recording(RecordingFile(path, said["subject"]), emg, labels, repetitions, rate)
 
 
-def count_repetitions(labels: np.ndarray) -> np.ndarray:
-    """(T,) int16: k during the k-th run of a movement, 0 during rest."""
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1])
-    runs, counts, seen = labels[starts], np.zeros(len(starts), np.int16), {}
-    for i, movement in enumerate(runs.tolist()):
-        if movement:
-            counts[i] = seen[movement] = seen.get(movement, 0) + 1
-    return np.repeat(counts, np.diff(np.append(starts, len(labels))))
+def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
+    """The rate, which sheet, file and a column of times agree on."""
+    rate = sheet.rate_hz or table.rate_hz
+    if rate is None:
+        raise InputError(f"{path} does not say its rate: give rate_hz in {SHEET}")
+    if table.rate_hz and abs(rate - table.rate_hz) > 1e-6 * rate:
+        raise InputError(f"{path} is at {table.rate_hz:g} Hz, and {SHEET} says rate_hz = {rate:g}: leave it out")
+    if sheet.time is not None:
+        steps = np.diff(checks.numbers(path, "time", table.columns[sheet.time]))
+        step = float(np.median(steps)) if len(steps) else 1 / rate
+        if not step > 0 or abs(step * rate - 1) > 0.02:
+            raise InputError(f"{path}: column {sheet.time} steps by {step:g} s, which is {1 / step if step else 0:g} "
+                             f"Hz, and rate_hz is {rate:g}: time has to be in seconds, or rate_hz is wrong")
+        if (steps > 1.9 / rate).any():
+            notes.append(f"{path.name}: {np.sum(steps > 1.9 / rate)} gaps in column {sheet.time}: samples were lost")
+    return rate
 
 
-def _sheet(folder: Path) -> Sheet:
-    path = folder / SHEET
-    try:
-        return Sheet(**tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = first["loc"][0] if first["loc"] else "a value"
-        raise InputError(f"{path}: {key}: {first['msg']}. Known keys: {', '.join(Sheet.model_fields)}") from error
+def _volts(path: Path, sheet: Sheet, table: Table, name: int | str) -> np.ndarray:
+    """A channel (T,), or several (T, C), in volts."""
+    told, values = table.units.get(name), table.columns[name]
+    unit = sheet.unit or told
+    if told is not None and (told not in VOLTS or VOLTS[told] != VOLTS.get(unit)):
+        raise InputError(f"{path}: {name} is in {told or 'no unit'}, and " + (
+            f"{SHEET} says unit = \"{unit}\": leave it out" if sheet.unit else "not in volts: choose other channels"))
+    if unit is None:
+        raise InputError(f"{path} does not say its unit: give unit = \"V\", \"mV\" or \"uV\" in {SHEET}")
+    return np.asarray(checks.numbers(path, f"channel {name}", values) * VOLTS[unit], np.float32)
 
 
-def _npz(path: Path) -> dict:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy
-        raise InputError(f"{path} is not a whole .npz of plain arrays: {error}") from error
+def _labels(path: Path, sheet: Sheet, said: dict, table: Table, beside: Path | None, length: int, rate: float,
+            notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and repetitions (T,) of one file, from its name, its columns, the file beside it, or its annotations."""
+    repetition = np.full(length, said.get("repetition", 0), np.int16)
+    if "label" in said:
+        labels = np.full(length, sheet.number(said["label"]), np.int16)
+    elif sheet.label is None:
+        if not table.events:
+            raise InputError(f"{path} has no annotations, and {SHEET} says nothing of label: which column, or which "
+                             "part of the name, is the movement?")
+        return _annotated(path, sheet, table, length, rate, repetition, notes)
+    else:
+        where, columns = (path, table.columns) if beside is None else (beside, formats.read(
+            beside, [n for n in (sheet.label, sheet.repetition, sheet.start, sheet.stop, sheet.duration)
+                     if n is not None]).columns)
+        labels = _numbers(where, sheet, columns[sheet.label])
+        if sheet.repetition is not None:
+            repetition = checks.column(where, "repetition", columns[sheet.repetition])
+        if sheet.start is not None:
+            start, stop = (None if name is None else checks.numbers(where, str(name), columns[name])
+                           for name in (sheet.start, sheet.stop))
+            stop = start + checks.numbers(where, "duration", columns[sheet.duration]) if stop is None else stop
+            of_each = repetition if sheet.repetition is not None else np.full(len(labels), said.get("repetition", 0))
+            return events.painted(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length, rate)
+    if sheet.repetition is not None and "label" in said:
+        repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
+    return labels, repetition
 
 
-def _table(path: Path) -> dict:
-    """Columns of a .csv or .npy by number from 1, and by name where a .csv has a heading."""
-    names = []
-    try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with open(path, encoding="utf-8-sig") as file:
-                first = file.readline()
-            mark = max(",;\t", key=first.count)
-            names = [cell.strip().strip('"') for cell in first.split(mark)]
-            heading = any(re.search(r"[A-Za-z_]", re.sub(r"(?i)nan|inf|e[-+]?\d", "", cell)) for cell in names)
-            names = names if heading else []
-            values = np.loadtxt(path, np.float64, delimiter=mark, skiprows=int(heading), ndmin=2, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as numbers: {error}") from error
-    if values.ndim != 2 or values.dtype.kind not in "biuf":
-        raise InputError(f"{path} is not a table of numbers (samples, columns)")
-    return {i + 1: values[:, i] for i in range(values.shape[1])} | {n: values[:, i] for i, n in enumerate(names)}
+def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
+    """A column of movements (T,) int16, from numbers or names."""
+    if values.dtype.kind in "biuf":
+        return checks.column(path, "label", values)
+    words, where = np.unique(values.astype(str), return_inverse=True)
+    numbers = [sheet.number(word) for word in words.tolist()]
+    if None in numbers:
+        word = str(words[numbers.index(None)])
+        raise InputError(f"{path}: {word!r} is no movement that {SHEET} lists in [movements]")
+    return np.array(numbers, np.int16)[where.reshape(-1)]
 
 
-def _column(path: Path, table: dict, name: int | str) -> np.ndarray:
-    if name not in table:
-        raise InputError(f"{path} has no column {name}, only {', '.join(map(str, table))}: correct {SHEET}")
-    return table[name]
+def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float, repetition: np.ndarray,
+               notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """From annotations that are movements' names or numbers; others are noted."""
+    known = [(event, sheet.number(event.text)) for event in table.events]
+    if left := sorted({event.text for event, number in known if number is None}):
+        notes.append(f"annotations that are no movement of {SHEET} are left out: {', '.join(left[:5])}")
+    held = [(event.start_s, event.stop_s, number, int(repetition[0])) for event, number in known if number is not None]
+    return events.painted(path, held, length, rate)
 
 
 READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, header, f"as {SHEET} says", (SHEET,))

@@ -1,0 +1,30 @@
+"""NumPy: .npy, a table (T, columns), and .npz, where each name is a column or holds several channels (T, C)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError
+from tfkfin.recordings.formats import Format, Table
+
+
+def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+    columns = _columns(path)
+    return Table({name: columns[name] for name in (columns if wanted is None else wanted) if name in columns})
+
+
+def _columns(path: Path) -> dict[int | str, np.ndarray]:
+    try:
+        values = np.load(path, allow_pickle=False)
+        if path.suffix.lower() == ".npz":
+            with values:
+                return {key: values[key] for key in values.files}
+    except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy
+        raise InputError(f"{path} is not a whole {path.suffix} of plain arrays: {error}") from error
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise InputError(f"{path} is not a table of numbers (samples, columns)")
+    return {i + 1: values[:, i] for i in range(values.shape[1])}
+
+
+FORMAT = Format(("npy", "npz"), read, lambda path: list(_columns(path)))

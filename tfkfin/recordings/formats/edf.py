@@ -1,0 +1,46 @@
+"""EDF, EDF+, BDF and BDF+: signals by name with their own unit and rate, and annotations; needs edfio (`formats`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfkfin.console import InputError
+from tfkfin.recordings.formats import VOLTS, Event, Format, Table, needing
+
+
+def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+    """Signals by name, or by number from 1; without names all that are in volts and have the first's rate."""
+    file = _open(path)
+    signals = {i + 1: signal for i, signal in enumerate(file.signals)} | {s.label: s for s in file.signals}
+    if len(signals) < 2 * len(file.signals):
+        signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
+    names = [s.label if s.label in signals else i + 1 for i, s in enumerate(file.signals)]
+    volts = [name for name in names if signals[name].physical_dimension in VOLTS]
+    chosen = [name for name in (volts if wanted is None else wanted) if name in signals]
+    rates = {signals[name].sampling_frequency for name in chosen}
+    if len(rates) > 1:
+        raise InputError(f"{path} has signals at {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: choose "
+                         "channels of one rate")
+    if file.reserved[4:5] == "D" and not file.is_continuous:
+        raise InputError(f"{path} has gaps (it is discontinuous): cut it into files without")
+    events = [Event(note.onset, note.onset + (note.duration or 0), note.text.strip()) for note in file.annotations]
+    try:
+        columns = {name: signals[name].data for name in chosen}
+    except Exception as error:  # a range of 0 and what else a header may say
+        raise InputError(f"{path} is damaged: {error}") from error
+    units = {name: signals[name].physical_dimension for name in chosen}
+    return Table(columns, rates.pop() if rates else None, units, events)
+
+
+def _open(path: Path):
+    try:
+        import edfio
+    except ImportError:
+        raise needing("formats", "edfio", path) from None
+    try:
+        reader = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
+        return reader(path, header_encoding="latin-1")
+    except Exception as error:  # a header that is none fails in many ways
+        raise InputError(f"{path} is not a whole {path.suffix[1:].upper()} file: {error}") from error
+
+
+FORMAT = Format(("edf", "bdf"), read, lambda path: [signal.label for signal in _open(path).signals])

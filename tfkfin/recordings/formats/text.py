@@ -1,0 +1,71 @@
+"""Text: .csv, .tsv and .txt, parted by comma, semicolon, tab or blanks, with or without a heading."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError
+from tfkfin.recordings.formats import Format, Table
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written: the mark between columns (None: blanks), its heading, and its first row of values."""
+
+    mark: str | None
+    heading: tuple[str, ...]
+    first: tuple[str, ...]
+    comma: bool  # decimal commas, which only go with semicolons and tabs
+
+    @property
+    def names(self) -> list[int | str]:
+        return list(self.heading or range(1, len(self.first) + 1))
+
+
+def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+    """Columns by number from 1, and by name where there is a heading; the others may hold anything."""
+    layout = _layout(path)
+    places = {i + 1: i for i in range(len(layout.first))} | {name: i for i, name in enumerate(layout.heading)}
+    chosen = [name for name in (layout.names if wanted is None else wanted) if name in places]
+    columns = {}
+    for numbers in (True, False):  # numbers together, then text
+        names = [name for name in chosen if _is_number(layout.first[places[name]], layout.comma) is numbers]
+        if not names:
+            continue
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                lines = (line.replace(",", ".") for line in file) if layout.comma else file
+                values = np.loadtxt(lines, np.float64 if numbers else str, delimiter=layout.mark, comments=None,
+                                    skiprows=int(bool(layout.heading)), usecols=[places[name] for name in names],
+                                    ndmin=2, quotechar='"')
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read as numbers: {error}") from error
+        columns |= {name: values[:, i] for i, name in enumerate(names)}
+    return Table({name: columns[name] for name in chosen})
+
+
+def _layout(path: Path) -> Layout:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [next(file, "").strip("\r\n") for _ in range(2)]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as text: {error}") from error
+    mark = next((mark for mark in ";\t" if mark in lines[0]), "," if "," in lines[0] else None)
+    comma = mark in (";", "\t") and "," in lines[1]
+    one, two = (tuple(cell.strip().strip('"') for cell in line.split(mark)) for line in lines)
+    heading = not all(_is_number(cell, comma) for cell in one)
+    first = two if heading else one
+    if len(first) != len(one):
+        raise InputError(f"{path} has {len(one)} columns in its first line and {len(first)} in its second")
+    return Layout(mark, one if heading else (), first, comma)
+
+
+def _is_number(cell: str, comma: bool) -> bool:
+    return bool(re.fullmatch(r"(?i)[-+]?(nan|inf|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)",
+                             cell.replace(",", ".") if comma else cell))
+
+
+FORMAT = Format(("csv", "tsv", "txt"), read, lambda path: _layout(path).names)
