@@ -57,7 +57,8 @@ class Decoder(decoder.Decoder):
 
         Args:
             name: a recipe whose head is solved, such as "best", to be fitted; or a folder that `save` or
-                an export made, or the name of a model in ./savedmodels, which is fitted already.
+                an export made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which
+                is fitted already.
 
         Raises:
             InputError: none of these.

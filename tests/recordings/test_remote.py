@@ -26,7 +26,15 @@ from tfkfin import files
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.pipeline import batches, dataset
-from tfkfin.recordings import hdf5, matfile, readers, remote, synthetic, transfer, webroot
+from tfkfin.recordings import (
+    hdf5,
+    matfile,
+    readers,
+    remote,
+    synthetic,
+    transfer,
+    webroot,
+)
 
 with_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is None, reason="needs the extra [io]")
 without_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is not None, reason="the extra [io] is installed")

@@ -12,6 +12,13 @@ from pathlib import Path
 from tfkfin.files import read_json, write_json
 
 
+def of_files(files: dict[int, tuple], kept: Path) -> str:
+    """The `fingerprint` of a dataset's files: subject -> its files in order of session."""
+    return fingerprint([(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else "") +
+                         (f" file {i}" if i else ""), path)
+                        for s, own in files.items() for file in own for i, path in enumerate(file.paths)], kept)
+
+
 def fingerprint(files: Iterable[tuple[str, Path]], kept: Path) -> str:
     """12 hex digits of the content of (name, path) of recordings, in any order.
 

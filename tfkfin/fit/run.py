@@ -13,7 +13,7 @@ from tfkfin import __version__
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
 from tfkfin.files import write_text
-from tfkfin.fit.fingerprint import fingerprint
+from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
 from tfkfin.models import presets
 from tfkfin.recipe import Recipe
@@ -61,10 +61,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Of the content of the recordings that this run is about."""
-        named = [(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else "") +
-                  (f" file {i}" if i else ""), path)
-                 for s, files in self.dataset.files.items() for file in files for i, path in enumerate(file.paths)]
-        return fingerprint(named, self.folder / "recordings.json")
+        return of_files(self.dataset.files, self.folder / "recordings.json")
 
     def claim(self) -> None:
         """Makes sure that what is finished here was made from these very recordings.
@@ -96,16 +93,12 @@ class Run:
         return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
     def _synthesized(self) -> Path:
-        from tfkfin.recordings.synthetic import synthesize
-
         options, folder = self.recipe.source.synthetic, self.folder / "data"
         if not (folder / "complete").exists():
             log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
             for part in folder.rglob("*.mat"):  # of an earlier, killed start of this very run
                 part.unlink()
-            synthesize(folder, range(1, options.subjects + 1), seed=options.seed, movements=options.movements,
-                       repetitions=options.repetitions, channels=options.channels, rate_hz=options.rate_hz,
-                       hold_s=options.hold_s, rest_s=options.rest_s)
+            synthesize(options, folder)
             (folder / "complete").touch()
         return folder
 
@@ -130,6 +123,15 @@ class Run:
         if self.recipe.source.kind != "signals":
             results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
         return self.ledger.put("results", results)
+
+
+def synthesize(options: Any, folder: Path) -> None:
+    """Makes the recordings that a recipe's `source.synthetic` asks for."""
+    from tfkfin.recordings import synthetic
+
+    synthetic.synthesize(folder, range(1, options.subjects + 1), seed=options.seed, movements=options.movements,
+                         repetitions=options.repetitions, channels=options.channels, rate_hz=options.rate_hz,
+                         hold_s=options.hold_s, rest_s=options.rest_s)
 
 
 def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:

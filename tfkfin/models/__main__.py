@@ -1,10 +1,11 @@
 """`python -m tfkfin.models`: what models there are, and what is said of each."""
 
 import argparse
+import re
 from pathlib import Path
 
-from tfkfin.console import InputError, run
-from tfkfin.files import shipped
+from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.files import shipped, write_json
 from tfkfin.models import presets
 
 EXAMPLES = """examples:
@@ -13,18 +14,37 @@ EXAMPLES = """examples:
   python -m tfkfin.models show fin_bilstm
       one model's card; its files are checked against their digests
   python -m tfkfin.models show savedmodels/demo_s1/1
+  python -m tfkfin.models verify demo_s1 --data DB2
+      computes every figure of a card anew that the recordings allow; without --data those of synthetic signals
+  python -m tfkfin.models push demo_s1 hf://me/my-decoder
+      to the Hugging Face Hub (extra: hub; log in with hf auth login)
+  python -m tfkfin.models pull hf://me/my-decoder
+      a new version below ./savedmodels; wherever a model is named, hf://me/my-decoder is one too
 """
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m tfkfin.models", description=__doc__, epilog=EXAMPLES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = p.add_subparsers(required=True, metavar="list|show", dest="command")
+    commands = p.add_subparsers(required=True, metavar="list|show|verify|push|pull", dest="command")
     one = commands.add_parser("list", help="one line a model")
     one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
                      "ones and ./savedmodels)")
     two = commands.add_parser("show", help="a model's card")
     two.add_argument("name", metavar="NAME", help="a shipped model, one of ./savedmodels, a model or a version folder")
+    three = commands.add_parser("verify", help="the figures of a model's card, computed anew")
+    three.add_argument("name", metavar="NAME", help="as of show")
+    three.add_argument("--data", metavar="DIR", help="the recordings that it was made from (default: where its recipe "
+                       "says; synthetic ones are made again)")
+    three.add_argument("--json", type=Path, metavar="FILE", help="every figure, to a file")
+    four = commands.add_parser("push", help="a model to the Hugging Face Hub")
+    four.add_argument("name", metavar="NAME", help="as of show")
+    four.add_argument("to", metavar="hf://USER/NAME", help="made if it is not there; else it gets a new revision")
+    four.add_argument("--private", action="store_true", help="if it is made")
+    five = commands.add_parser("pull", help="a model from the Hugging Face Hub")
+    five.add_argument("name", metavar="hf://USER/NAME[@REVISION]", help="checked against its card's SHA-256")
+    five.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: "
+                      "savedmodels/NAME)")
     return p
 
 
@@ -50,16 +70,60 @@ def show_card(name: str) -> None:
     version, console = presets.find(name), Console()
     altered, readme = presets.changed(version), version / presets.README
     if readme.is_file():
-        console.print(Markdown(readme.read_text(encoding="utf-8")))
+        console.print(Markdown(re.sub(r"\A---\n.*?\n---\n", "", readme.read_text("utf-8"), flags=re.DOTALL)))
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
     console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
+
+
+def verify(name: str, data: str | None, to: Path | None) -> None:
+    version = presets.find(name)  # what is unfit is said before TensorFlow loads
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(1)
+    from tfkfin import verify as anew
+
+    figures = anew.verified(version, data)
+    if to:
+        write_json(to, {"model": str(version), "figures": [one.as_dict() for one in figures]})
+    anew.show(name, figures)
+
+
+def pull(name: str, to: Path | None) -> Path:
+    """The new version folder."""
+    import shutil
+
+    from tfkfin.models import hub
+    from tfkfin.serving import card, layout
+
+    source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
+    with layout.new_version(model) as (folder, number):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        if altered := presets.changed(folder):
+            raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
+        about = presets.card(folder) | {"name": model.name, "version": number, "pulled": name}
+        card.write(folder, about)
+    if about["format"] != "onnx":
+        layout.add_to_config(model)
+    return model / str(number)
 
 
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     if arguments.command == "show":
         show_card(arguments.name)
+        return
+    if arguments.command == "verify":
+        verify(arguments.name, arguments.data, arguments.json)
+        return
+    if arguments.command == "push":
+        from tfkfin.models import hub
+
+        log.info("%s", hub.push(presets.find(arguments.name), arguments.to, arguments.private))
+        return
+    if arguments.command == "pull":
+        log.info("%s", pull(arguments.name, arguments.to))
         return
     for folder in arguments.folder:
         if not folder.is_dir():

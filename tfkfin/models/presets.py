@@ -43,9 +43,15 @@ def models(folder: Path) -> list[Path]:
 def find(name: str | Path) -> Path:
     """The version folder that a name means: of a folder, a shipped model or FIN family, or a model in ./savedmodels.
 
+    hf://user/name is one on the Hugging Face Hub.
+
     Raises:
         InputError: there is none.
     """
+    if str(name).startswith("hf:"):
+        from tfkfin.models import hub
+
+        return hub.pull(str(name))
     ours = shipped("savedmodels")
     for folder in (Path(name), ours / name, ours / f"fin_{name}", Path("savedmodels") / name):
         if version := newest(folder):
@@ -79,7 +85,7 @@ def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
 
 def checksums(version: Path) -> dict[str, str]:
     """SHA-256 of every file of a version but its card and README: relative path -> hex digest."""
-    files = sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, README))
+    files = sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, README, ".gitattributes"))
     return {p.relative_to(version).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 

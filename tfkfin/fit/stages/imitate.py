@@ -14,7 +14,9 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
 from tfkfin.models import presets
 from tfkfin.pipeline import batches
+from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
+from tfkfin.recipe import Recipe
 
 
 def imitate(run: Run) -> dict:
@@ -131,22 +133,31 @@ class _Examples:
                               self.spool)
 
     def sample(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test"."""
-        names = self.recipe.features.names
-        if self.dataset is None:
-            seed = self.recipe.seed + {"validation": 1, "test": 2}[part] * 1_000_003
-            data = batches.of_signals(names, self.run.length, self.recipe.window.rate_hz, count, seed, 0, count)
-            return tuple(array.numpy() for array in next(iter(data)))
-        split, found = self.dataset.split, []
-        subjects = split.pretrain_subjects if part == "validation" else split.subjects
-        side = self.dataset.part("pretrain" if part == "validation" else "test")
-        side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side
-        for subject in self.dataset.subjects(subjects):
-            subject = subject.select(side)
-            chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
-            targets = subject.features(names, self.dataset.length, self.dataset.rate_hz)
-            found.append((subject.cut(self.dataset.length, chosen), targets[chosen]))
-        return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        return sample(self.recipe, self.dataset, self.run.length, part, count)
+
+
+def sample(recipe: Recipe, dataset: Dataset | None, length: int, part: str,
+           count: int) -> tuple[np.ndarray, np.ndarray]:
+    """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test", the same ones each time.
+
+    Args:
+        dataset: None: synthetic signals of wide range, windows of `length` samples.
+    """
+    names = recipe.features.names
+    if dataset is None:
+        seed = recipe.seed + {"validation": 1, "test": 2}[part] * 1_000_003
+        data = batches.of_signals(names, length, recipe.window.rate_hz, count, seed, 0, count)
+        return tuple(array.numpy() for array in next(iter(data)))
+    split, found = dataset.split, []
+    subjects = split.pretrain_subjects if part == "validation" else split.subjects
+    side = dataset.part("pretrain" if part == "validation" else "test")
+    side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side
+    for subject in dataset.subjects(subjects):
+        subject = subject.select(side)
+        chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
+        targets = subject.features(names, dataset.length, dataset.rate_hz)
+        found.append((subject.cut(dataset.length, chosen), targets[chosen]))
+    return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
 
 
 STAGE = Stage("imitate", (), imitate)
