@@ -18,7 +18,7 @@ ROOMS = {
     "recordings": 2, "features": 2,
     "models": 3, "pipeline": 4,
     "fit": 5,
-    "serving": 6, "experiments": 6,
+    "launch": 6, "serving": 6, "experiments": 6,
     "data": 7, "train": 7, "evaluate": 7, "export": 7, "tune": 7, "client": 7,
     "calibrate": 8, "api": 8, "scikit": 8, "verify": 9,
 }

@@ -44,12 +44,17 @@ def format_numbers(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Runs a command line and exits: 0 for work done, 2 for an input error, 130 for an interrupt."""
+def log_to_stderr() -> None:
+    """Lets the log say what it has to say on stderr as it is now."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False  # absl gives the root logger a handler of its own
     log.setLevel(logging.INFO)
+
+
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Runs a command line and exits: 0 for work done, 2 for an input error, 130 for an interrupt."""
+    log_to_stderr()
     try:
         main(sys.argv[1:] if argv is None else argv)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """A temporary name beside `path`, of this process.
+    """A temporary name beside `path`, of this process on this machine.
 
     It has the suffix of `path`, which some writers look at, and a leading dot, so that nothing takes it for a file of
     its kind.
     """
-    return Path(path).with_name(f".{os.getpid()}.partial.{Path(path).name}")
+    return Path(path).with_name(f".{os.getpid()}-{platform.node()}.partial.{Path(path).name}")
 
 
 def put(partial: Path, path: Path) -> None:

@@ -1,11 +1,14 @@
 """`python -m tfkfin.train`: runs the stages of a recipe on recordings and prints the scores."""
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+from tfkfin import launch, registry
 from tfkfin import recipe as recipes
-from tfkfin import registry
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.console import InputError, log, run
+from tfkfin.fit.device import set_up_device
 from tfkfin.recipe import Recipe
 
 EXAMPLES = """examples:
@@ -16,6 +19,8 @@ EXAMPLES = """examples:
   python -m tfkfin.train --stage finetune --data MINE --pipeline own --set split.train_repetitions=1,3 \\
       --set split.test_repetitions=2
       the paper's method on any folder of recordings
+  python -m tfkfin.train --stage finetune --data DB2 --pipeline best --folds 6 --seeds 3 --launcher slurm
+      every person, fold and seed a job of an array; the same command goes on, and writes fits.csv and results.json
   tensorboard --logdir runs
       watch it
 """
@@ -34,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                    help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
+    p.add_argument("--launcher", choices=launch.names(), help="fit people, folds and seeds apart, many at once: by "
+                   "processes here (local), on a Ray cluster or in Slurm jobs; options: --set launch.workers=8, ... "
+                   "(default: everybody in one process; with --folds or --seeds local)")
+    p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
+    p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
@@ -58,37 +68,19 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     return recipe, Path(arguments.run or Path("runs", f"{stem}-{recipe.digest}"))
 
 
-def set_up_device(device: str, mixed_precision: bool) -> None:
-    """Chooses the device before TensorFlow starts on one. GPU memory grows as needed instead of being taken whole."""
-    with quiet_start():
-        import keras
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not gpus:
-        raise InputError("--device gpu: TensorFlow sees no GPU here")
-    if device == "cpu":
-        tf.config.set_visible_devices([], "GPU")
-    else:
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    if mixed_precision and (device == "cpu" or not gpus):
-        raise InputError("--mixed-precision pays on a GPU only, and none is used here")
-    if mixed_precision:
-        keras.mixed_precision.set_global_policy("mixed_float16")
-    with quiet_start():
-        tf.zeros(1)  # starts the devices
-
-
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     recipe, folder = resolve(arguments)
     if recipe.protocol != "honest":
         raise InputError("training scores are honest ones; the authors' way of scoring is in "
                          "python -m tfkfin.experiments --protocol paper")
+    if arguments.launcher or arguments.folds or arguments.seeds:
+        return many(arguments, recipe, folder)
     from tfkfin.fit.run import open_run
 
     opened = open_run(recipe, folder, arguments.profile)
+    if (folder / "fits").is_dir():
+        raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
     if recipe.source.kind != "signals":
         described = opened.dataset.describe()
         log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
@@ -101,6 +93,32 @@ def main(argv: list[str]) -> None:
 
     results = run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
     show(results, folder)
+
+
+def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
+    """Fits people, folds and seeds apart, by a launcher. Exit code 1 if some failed; what there is is written down."""
+    from tfkfin.fit import units
+
+    if arguments.profile:
+        raise InputError("--profile looks at one run: leave --launcher, --folds and --seeds out")
+    folder = folder if arguments.run else folder.with_name(f"fits-{folder.name}")
+    stage = "finetune" if arguments.stage == "all" else arguments.stage
+    plan = units.open_plan(recipe, folder, stage, arguments.folds or 1, arguments.seeds or 1)
+    plan = replace(plan, device=arguments.device, mixed_precision=arguments.mixed_precision)
+    launcher = arguments.launcher or "local"
+    for wave, title in ((plan.before(), "FINs"), (plan.units(), "fits")):
+        tasks = [launch.Task(unit.key, units.WORK, plan.arguments(unit)) for unit in wave]
+        by_key = {unit.key: unit for unit in wave}
+        failed = launch.launch(tasks, lambda task, of=by_key: plan.row(of[task.key]) is not None, launcher,
+                               recipe.launch, folder, title) if tasks else {}
+        if failed:
+            launch.tell_failures(failed, tasks, folder)
+            if title == "FINs":
+                raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, and no decoder goes without")
+    show(plan.publish(), folder)
+    if failed:
+        log.error("error: %d of %d fits failed; the same command tries them again", len(failed), len(wave))
+        sys.exit(1)
 
 
 def show(results: dict, folder: Path) -> None:

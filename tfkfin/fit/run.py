@@ -26,11 +26,13 @@ class Run:
     Attributes:
         folder: holds recipe.toml, results.json, tensorboard/ and one checkpoint folder a stage.
         recipe: resolved; `source.data` names the folder of recordings, if any.
+        beside: a recordings.json of somebody who has read through these recordings already.
     """
 
     folder: Path
     recipe: Recipe
     profile: bool = False
+    beside: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -61,7 +63,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Of the content of the recordings that this run is about."""
-        return of_files(self.dataset.files, self.folder / "recordings.json")
+        return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
 
     def claim(self) -> None:
         """Makes sure that what is finished here was made from these very recordings.
@@ -134,7 +136,7 @@ def synthesize(options: Any, folder: Path) -> None:
                          hold_s=options.hold_s, rest_s=options.rest_s)
 
 
-def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
+def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path | None = None) -> Run:
     """Makes a run folder, or opens the one that the same recipe made on the same data.
 
     Raises:
@@ -147,9 +149,9 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
             differing = _difference(old, recipe)
             raise InputError(f"{folder} holds a run of another recipe (it differs in {differing}): "
                              "give another folder with --run")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or not all(map(_of_a_start, folder.iterdir()))):
         raise InputError(f"{folder} is there and is no run folder: give another one with --run")
-    opened, new = Run(folder, recipe, profile), not folder.exists()
+    opened, new = Run(folder, recipe, profile, beside), not folder.exists()
     if recipe.source.kind == "recordings":
         opened.dataset  # noqa: B018  what is unfit is said before a folder is made
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +167,11 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False) -> Run:
                 folder.rmdir()
         raise
     return opened
+
+
+def _of_a_start(path: Path) -> bool:
+    """Whether a file may be what a start left that was killed before it had written recipe.toml."""
+    return path.name in ("recordings.json", "fingerprint.json") or ".partial." in path.name
 
 
 def _difference(one: Recipe, other: Recipe) -> str:

@@ -96,12 +96,13 @@ def changed(version: Path) -> list[str]:
 
 
 def load(name: str | Path) -> "keras.Model":
-    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F).
+    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F); `name` may be a run's folder of the stage imitate.
 
     Raises:
         InputError: no such model, or it holds no FINs to start from.
     """
-    path = find(name) / FINS_FILE
+    own = Path(name, FINS_FILE.name)
+    path = own if own.is_file() else find(name) / FINS_FILE
     if not path.is_file():
         raise InputError(f"{path.parents[1]} holds no FINs to start from ({FINS_FILE} is missing)")
     from tfkfin.models import saving

@@ -215,6 +215,20 @@ class Finetune(Section):
     schedule: Literal["constant", "cosine"] = "constant"
 
 
+class Launch(Section):
+    """Where and how many fits run at once (`--launcher`). It decides nothing of the results but by `threads`."""
+
+    workers: int = Field(0, ge=0)  # fits at a time; 0: as many as pay here, or there is room for
+    threads: Count = 1  # of a fit; another number may change the last digits of sums
+    gpus: float = Field(0.0, ge=0)  # of a fit; ray and slurm. local gives each worker one of those that are there
+    memory_gb: Positive = 2.0  # of a fit
+    retries: int = Field(3, ge=0)  # times that a fit is begun again whose process was killed
+    address: str = ""  # of a Ray cluster, as in ray://host:10001 or auto; "" starts one here
+    partition: str = ""  # of Slurm
+    minutes: Count = 240  # of a Slurm job; one that is stopped at the limit is queued again and goes on
+    fits_per_job: int = Field(0, ge=0)  # of a Slurm job, one after another; 0: as few as the largest array allows
+
+
 class Recipe(Section):
     """One experiment."""
 
@@ -231,6 +245,7 @@ class Recipe(Section):
     imitate: Imitate = Imitate()
     classify: Classify = Classify()
     finetune: Finetune = Finetune()
+    launch: Launch = Launch()
     tune: dict[str, list[Any]] = {}  # recipe field -> values to try, for `python -m tfkfin.tune`
 
     @model_validator(mode="after")
@@ -242,8 +257,8 @@ class Recipe(Section):
 
     @property
     def digest(self) -> str:
-        """Hex digest of all that decides the result; where the data lie on this machine does not."""
-        options = self.model_dump(mode="json")
+        """Hex digest of all that decides the result; where the data lie and where fits run does not."""
+        options = self.model_dump(mode="json", exclude={"launch"})
         options["source"].pop("data")
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -49,7 +49,10 @@ def _groups(controller: str) -> list[Path]:
 
 
 def cores() -> int:
-    """Cores that threads of this process can keep busy: those it may run on, no more than its groups' quota."""
+    """Cores that threads of this process can keep busy: those it may run on, no more than its groups' quota.
+
+    OMP_NUM_THREADS, where it is set, asks for fewer.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _groups("cpu"):
         words = _text(group / "cpu.max").split() or [
@@ -57,7 +60,7 @@ def cores() -> int:
         quota, period = (_number(word) for word in words) if len(words) == 2 else (None, None)
         if quota and period and quota > 0:  # "max" and -1: no limit
             allowed = min(allowed, math.ceil(quota / period))
-    return max(allowed, 1)
+    return max(min(allowed, _number(os.environ.get("OMP_NUM_THREADS", "")) or allowed), 1)
 
 
 def _free() -> int:

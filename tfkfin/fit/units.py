@@ -1,0 +1,219 @@
+"""Units of work: one subject, fold and seed of a recipe is a run in a folder of its own; and what they came to.
+
+    <folder>/recipe.toml, fingerprint.json     the recipe and the recordings that all units belong to
+    <folder>/fits/fold1of5/seed7/S3/           a unit's run, as any other: it can be resumed, exported, evaluated
+    <folder>/fits/fold1of5/seed7/S3.finetune.json    what it came to: its row
+    <folder>/fits/fold1of5/seed7/fins/         where the recipe trains FINs on everybody: the run that does
+    <folder>/fits.csv, results.json            all rows in order, and their summary
+
+A unit is begun and finished by whoever comes to it; rows are files, so that order and number of those who work, or who
+add up, change nothing.
+"""
+
+import csv
+import functools
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfkfin import recipe as recipes
+from tfkfin.console import InputError
+from tfkfin.files import write_text
+from tfkfin.fit.ledger import Ledger
+from tfkfin.fit.run import Run, environment, open_run
+from tfkfin.fit.scores import mean_imitation, spread
+from tfkfin.recipe import Recipe
+
+NUMBERS = ("accuracy", "execution", "false_per_minute", "classifier", "svm")  # of a row, where it has them
+WORK = "tfkfin.fit.units:work"
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """`subject` 0 is everybody: their FINs. `fold` counts from 1."""
+
+    subject: int
+    fold: int
+    folds: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"fold{self.fold}of{self.folds}/seed{self.seed}/" + (f"S{self.subject}" if self.subject else "fins")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of a recipe in one folder; `open_plan` makes it.
+
+    Attributes:
+        base: the run that the units belong to; it runs no stage itself.
+        folds: {field of the recipe: value} of each fold.
+        device, mixed_precision: as of `set_up_device`.
+    """
+
+    base: Run
+    stage: str
+    folds: tuple[dict[str, Any], ...]
+    seeds: tuple[int, ...]
+    device: str = "auto"
+    mixed_precision: bool = False
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.base.folder / "fits")
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether FINs are trained, on everybody, before there are decoders."""
+        recipe = self.base.recipe
+        return self.stage == "finetune" and bool(recipe.imitate.epochs or not recipe.fin.pretrained)
+
+    def units(self) -> list[Unit]:
+        """In order of subject, fold and seed."""
+        return [Unit(subject, fold, len(self.folds), seed) for subject in self.base.dataset.split.subjects
+                for fold in range(1, len(self.folds) + 1) for seed in self.seeds]
+
+    def before(self) -> list[Unit]:
+        """Those that must be finished first."""
+        every = range(1, len(self.folds) + 1) if self.pretrains else ()
+        return [Unit(0, fold, len(self.folds), seed) for fold in every for seed in self.seeds]
+
+    def row(self, unit: Unit) -> dict[str, Any] | None:
+        """What a unit came to; None while it is not finished."""
+        return self.ledger.get(self._row_key(unit))
+
+    def arguments(self, unit: Unit) -> dict[str, Any]:
+        """Of `work`, for a process anywhere that sees the folder."""
+        folder, settings = self.base.folder.absolute(), {"seed": unit.seed, **self.folds[unit.fold - 1]}
+        if unit.subject:
+            settings |= {"split.subjects": [unit.subject], "split.pretrain_subjects": [unit.subject]}
+            if self.pretrains:
+                fins = Unit(0, unit.fold, unit.folds, unit.seed)
+                settings |= {"imitate.epochs": 0, "fin.pretrained": str(folder / "fits" / fins.key / "imitate")}
+        data = self.base.data if self.base.recipe.source.kind == "recordings" else Path(self.base.data).absolute()
+        return {"folder": str(folder), "unit": unit.key, "row": self._row_key(unit), "settings": settings,
+                "data": str(data), "stage": self.stage if unit.subject else "imitate",
+                "device": self.device, "mixed_precision": self.mixed_precision}
+
+    def _row_key(self, unit: Unit) -> str:
+        return f"{unit.key}.{self.stage if unit.subject else 'imitate'}"
+
+    def publish(self) -> dict[str, Any]:
+        """Writes fits.csv and results.json from the rows that are there; returns the content of the latter.
+
+        Raises:
+            InputError: there is no row.
+        """
+        rows = {unit: row for unit in self.units() if (row := self.row(unit)) is not None}
+        if not rows:
+            raise InputError(f"no fit is finished: look at the logs in {self.base.folder / 'logs'}")
+        write_text(self.base.folder / "fits.csv", "".join(_lines(rows)))
+        by_subject: dict[int, list[dict]] = {}
+        for unit, row in rows.items():
+            by_subject.setdefault(unit.subject, []).append(row)
+        recipe, fins = self.base.recipe, [row["fin"] for row in rows.values() if row["fin"]]
+        return self.base.ledger.put("results", {
+            "stage": self.stage, "protocol": recipe.protocol, "recipe_digest": recipe.digest,
+            "seconds": {self.stage: round(sum(row["seconds"] for row in rows.values()), 2)},
+            "environment": environment(), "fits": len(rows), "seeds": list(self.seeds),
+            "folds": [fold.get("split.test_repetitions", list(self.base.dataset.split.test_repetitions))
+                      for fold in self.folds],
+            "missing": [unit.key for unit in self.units() if unit not in rows],
+            "dataset": self.base.dataset.describe() | {"fingerprint": self.base.fingerprint},
+            **{name: spread({s: _mean(of, name) for s, of in by_subject.items()})
+               for name in NUMBERS if any(name in row for row in rows.values())},
+            **({"fin": mean_imitation(fins)} if fins else {})})
+
+
+def _mean(rows: list[dict], name: str) -> float | None:
+    known = [row[name] for row in rows if row.get(name) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _lines(rows: dict[Unit, dict]) -> Iterator[str]:
+    names = [name for name in NUMBERS if any(name in row for row in rows.values())]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["subject", "fold", "seed", *names])
+    for unit in sorted(rows):
+        table.writerow([unit.subject, unit.fold, unit.seed, *(rows[unit].get(name) for name in names)])
+    yield text.getvalue()
+
+
+def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) -> Plan:
+    """Opens the folder, and deals repetitions into folds: fold k is tested on every `folds`-th, learns from the others.
+
+    One fold is the recipe's own split.
+
+    Raises:
+        InputError: what `open_run` raises; a folder with a run of its own; folds that cannot be.
+    """
+    if stage not in ("classify", "finetune"):
+        raise InputError(f"the stage {stage} pools people, so that it is one fit: --launcher, --folds and --seeds go "
+                         "with --stage classify and finetune")
+    if recipe.source.kind == "signals":
+        raise InputError("source.kind = 'signals' has no people to fit: leave --launcher, --folds and --seeds out")
+    if folds < 1 or seeds < 1:
+        raise InputError(f"--folds and --seeds take numbers from 1. Received: {folds} and {seeds}")
+    base = open_run(recipe, folder)
+    if any(folder.glob("*/stage.json")):
+        raise InputError(f"{folder} holds a run in one piece: give another folder with --run")
+    split = base.dataset.split
+    if folds == 1:
+        dealt: tuple[dict[str, Any], ...] = ({},)
+    else:
+        there = sorted({*split.train_repetitions, *split.test_repetitions})
+        if split.between_sessions or folds > len(there):
+            raise InputError(f"--folds {folds} deals repetitions, and there are {len(there)}" if folds > len(there) else
+                             "--folds deals repetitions, and this recipe parts sessions")
+        dealt = tuple(_fold(there, k, folds) for k in range(folds))
+    return Plan(base, stage, dealt, tuple(recipe.seed + i for i in range(seeds)))
+
+
+def _fold(there: list[int], k: int, folds: int) -> dict[str, Any]:
+    test = there[k::folds]
+    return {"split.test_repetitions": test, "split.train_repetitions": [r for r in there if r not in test],
+            "split.pretrain_repetitions": [], "split.finetune_repetitions": []}
+
+
+def work(folder: str, unit: str, row: str, settings: dict[str, Any], data: str, stage: str, device: str,
+         mixed_precision: bool) -> None:
+    """Runs a unit to its stage, or goes on with it, and keeps its row. See `Plan.arguments`.
+
+    Raises:
+        InputError: recordings that do not fit the recipe.
+    """
+    _ready(device, mixed_precision)
+    import keras
+
+    from tfkfin.fit.stages import run_stage
+
+    base, ledger = Path(folder), Ledger(Path(folder, "fits"))
+    with ledger.lock(unit):  # a worker that was thought lost may still be at it
+        if ledger.get(row) is not None:
+            return
+        recipe = recipes.replaced(_recipe(base), **settings, **{"source.kind": "recordings", "source.data": data})
+        run = open_run(recipe, base / "fits" / unit, beside=base / "recordings.json")
+        keras.utils.clear_session()
+        results = run_stage(run, stage)
+        found = {name: results[name]["mean"] for name in NUMBERS if name in results}
+        ledger.put(row, found | {"fin": results.get("fin"), "seconds": sum(results["seconds"].values()),
+                                 "recipe_digest": recipe.digest, "fingerprint": run.fingerprint})
+
+
+@functools.cache
+def _recipe(base: Path) -> Recipe:
+    return recipes.load(base / "recipe.toml")
+
+
+@functools.cache
+def _ready(device: str, mixed_precision: bool) -> None:
+    from tfkfin.fit.device import set_up_device
+
+    set_up_device(device, mixed_precision)
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # a graph a unit, each traced: no reason to warn
