@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     if recipe.protocol != "honest":
         raise InputError("training scores are honest ones; the authors' way of scoring is in "
                          "python -m tfkfin.experiments --protocol paper")
-    if arguments.launcher or arguments.folds or arguments.seeds:
+    if (arguments.launcher, arguments.folds, arguments.seeds) != (None, None, None):
         return many(arguments, recipe, folder)
     from tfkfin.fit.run import open_run
 
@@ -103,7 +103,8 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
         raise InputError("--profile looks at one run: leave --launcher, --folds and --seeds out")
     folder = folder if arguments.run else folder.with_name(f"fits-{folder.name}")
     stage = "finetune" if arguments.stage == "all" else arguments.stage
-    plan = units.open_plan(recipe, folder, stage, arguments.folds or 1, arguments.seeds or 1)
+    folds, seeds = (1 if count is None else count for count in (arguments.folds, arguments.seeds))
+    plan = units.open_plan(recipe, folder, stage, folds, seeds)
     plan = replace(plan, device=arguments.device, mixed_precision=arguments.mixed_precision)
     launcher = arguments.launcher or "local"
     for wave, title in ((plan.before(), "FINs"), (plan.units(), "fits")):

@@ -68,12 +68,14 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     key = folder / "key" / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
-    host, memory = socket.gethostname().partition(".")[0], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21
+    host = socket.gethostname().partition(".")[0]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21  # MB, half of all
     (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, ports=_ports(2), folder=folder, cpus=cpus,
                                                             memory=memory))
     environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     files = [f"--{name}={folder / 'key' / name}" for name in ("pid-file", "log-file", "seed-file")]
-    commands = (["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={folder / 'munge.socket'}", *files],
+    files += [f"--key-file={key}", f"--socket={folder / 'munge.socket'}"]
+    commands = (["munged", "--foreground", "--force", *files],
                 ["slurmctld", "-D", "-c", "-i"], ["slurmd", "-D", "-c"])
     with (folder / "daemons.log").open("wb") as log:
         daemons = []

@@ -4,12 +4,11 @@ A task is a function by name and JSON for it. It keeps what it makes on a disk t
 where it stopped: so whatever is killed, a worker, its machine or the one that launches, the same command ends the same.
 """
 
-import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,13 +35,6 @@ class Task:
     def name(self) -> str:
         """Of its files."""
         return re.sub(r"[^\w.+-]", "-", self.key)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Task":
-        return cls(**json.loads(text))
 
 
 class Event(NamedTuple):
