@@ -90,3 +90,60 @@ def test_health_finds_what_was_put_in():
     hum = noise + 2 * np.sin(2 * np.pi * 60 * time_s)  # power 2 beside 1
     clean, loud = health.mains_share(np.column_stack([noise, noise]), 2000), health.mains_share(hum[:, None], 2000)
     assert max(clean) < 0.01 and abs(loud[1] - 2 / 3) < 0.03 and loud[0] < 0.01
+
+
+def test_millivolts_taken_for_volts_are_seen():
+    from pathlib import Path
+
+    from tfkfin.recordings.recording import Recording, RecordingFile
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 2000).astype(np.int16)
+
+    def rms(size: float) -> float:
+        emg = 3e-3 + size * rng.standard_normal((4000, 3)).astype(np.float32) * (1 + 9 * labels[:, None])
+        return health.amplitude(Recording(RecordingFile(Path("x"), 1), emg, labels, labels, 1000.0))
+
+    assert rms(3e-6) == pytest.approx(30e-6, rel=0.05) and health.doubt(rms(3e-6)) == ""
+    assert "volts millivolts?" in health.doubt(rms(3e-3)) and "30 mV" in health.doubt(0.03)
+    assert "volts microvolts?" in health.doubt(rms(3.0)) and "smaller" in health.doubt(rms(3e-9))
+    assert [health.volts(v) for v in (0.5, 2.5e-3, 2.31e-5)] == ["500 mV", "2.5 mV", "23.1 uV"]
+
+
+def test_a_sheet_is_drafted_once_and_what_it_describes_is_shown(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    for person in (1, 2):
+        for name in ("fist", "open"):
+            for trial in (1, 2):
+                np.savetxt(tmp_path / f"s{person}_{name}_{trial}.csv", 40 * rng.standard_normal((500, 2)),
+                           delimiter=",", header="ch1,ch2", comments="")
+    code, _, err = call(capsys, "info", tmp_path)
+    assert code == 2 and "data sheet" in err
+    code, out, _ = call(capsys, "sheet", tmp_path)
+    assert code == 0 and 'files = "s{subject}_{label}_{repetition}.csv"' in out and '2 = "open"' in out
+    assert 'unit = "uV"' in out and not (tmp_path / "recordings.toml").exists()
+    assert call(capsys, "sheet", tmp_path, "--write")[0] == 0
+    sheet = tmp_path / "recordings.toml"
+    code, _, err = call(capsys, "sheet", tmp_path, "--write")
+    assert code == 2 and "is there already" in err
+    code, out, err = call(capsys, "info", tmp_path)
+    assert code == 2 and "does not say its rate" in " ".join(out.split()) and "is fit" in err
+    sheet.write_text(sheet.read_text().replace("# rate_hz = 2000", "rate_hz = 1000"))
+    code, out, _ = call(capsys, "info", tmp_path)
+    assert code == 0 and "movements: 1 fist, 2 open" in out and "40" in out and "uV" in out
+    sheet.write_text(sheet.read_text().replace('unit = "uV"', 'unit = "mV"'))
+    code, out, _ = call(capsys, "info", tmp_path)
+    assert code == 0 and "are these volts millivolts?" in " ".join(out.split())
+
+
+def test_recordings_become_bids_and_read_back(capsys, tiny_db2, tmp_path):
+    from tfkfin.recordings import readers
+
+    assert call(capsys, "bids", tiny_db2, "--subjects", 2, "--to", tmp_path / "bids")[0] == 0
+    (old,), (new,) = (readers.find(folder, (2,)) for folder in (tiny_db2, tmp_path / "bids"))
+    before, after = readers.read(old), readers.read(new)
+    assert np.abs(before.emg - after.emg).max() <= np.ptp(before.emg, axis=0).max() / 2**24 + 1e-11
+    np.testing.assert_array_equal(before.labels, after.labels)
+    np.testing.assert_array_equal(before.repetitions, after.repetitions)  # of rest too, as Ninapro numbers it
+    assert (after.rate_hz, after.synthetic, after.names) == (before.rate_hz, True, {})
+    assert call(capsys, "bids", tiny_db2, "--to", tmp_path / "bids")[0] == 2

@@ -35,7 +35,8 @@ def read(path: str | Path) -> Recording | list[Recording]:
         InputError: no such file, or not of these formats.
     """
     if Path(path).is_file():
-        found = [file for file in readers.find(Path(path).parent) if file.path.samefile(path)]
+        found = [file for file in readers.find(Path(path).parent)
+                 if any(part.samefile(path) for part in file.signals)]
         if not found:
             raise InputError(f"{path} is no recording that is known by its name: give the folder it lies in")
         return readers.read(found[0])
@@ -102,6 +103,7 @@ class Decoder(decoder.Decoder):
         subject, rate = dataset.joined(recordings, self.recipe.window)
         own, model = _solved(self.recipe, subject, rate)
         synthetic = any(recording.synthetic for recording in recordings)
+        own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})
         about = card.of_fitted(own, len(subject.windows), subject.number, synthetic, model.count_params())
         decoder.Decoder.__init__(self, about, model)
         self.recipe = None

@@ -52,13 +52,17 @@ def connect(url: str, model: str | None = None, version: int | None = None, labe
 
 @dataclass(frozen=True)
 class Answered:
-    """A window's decision: `time_s` of its last sample; `true` is None where it has no single label to score."""
+    """A window's decision: `time_s` of its last sample; `true` is None where it has no single label to score.
+
+    `name`: what the model calls the movement, "" where it does not say.
+    """
 
     time_s: float
     label: int  # -1: rejected
     probability: float
     true: int | None
     latency_s: float
+    name: str = ""
 
 
 def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, stride_ms: float = 100.0,
@@ -77,6 +81,7 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
     if len(emg) < length:
         raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
+    names = _names(client.about())
     began = time.monotonic()
     for first in range(0, len(emg) - length + 1, stride):
         if realtime:
@@ -89,7 +94,15 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
             raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
         true = int(inside[0]) if inside[0] >= 0 and (inside == inside[0]).all() else None
         label, probability = decide(answer)
-        yield Answered((first + length) / rate_hz, label, probability, true, latency)
+        yield Answered((first + length) / rate_hz, label, probability, true, latency, names.get(label, ""))
+
+
+def _names(about: dict | None) -> dict[int, str]:
+    """Movement -> what the model calls it."""
+    if about is None or "names" not in about:
+        return {}
+    words = (name.decode() if isinstance(name, bytes) else str(name) for name in about["names"].tolist())
+    return dict(zip(about["movements"].tolist(), words, strict=True))
 
 
 def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, float]]:
@@ -177,7 +190,8 @@ def _replay(client: Client, recording: Any, arguments: argparse.Namespace) -> No
         decisions.append(d)
         if not arguments.quiet:
             true = f"{'-' if d.true is None else d.true:>3}"
-            console.print(f"{d.time_s:9.3f} s   decided {d.label:>3} ({d.probability:.2f})   true {true}   "
+            called = f"{d.label:>3} {d.name}".rstrip()
+            console.print(f"{d.time_s:9.3f} s   decided {called} ({d.probability:.2f})   true {true}   "
                           f"{1000 * d.latency_s:7.2f} ms")
     console.print(summary(decisions, arguments.rest, f"{client.target.described}, {which}"), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`python -m tfkfin.data {synthesize,download,info,verify,plot}`: makes, fetches, checks and shows recordings."""
+"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings."""
 
 import argparse
 from pathlib import Path
@@ -10,10 +10,12 @@ _EXAMPLES = """examples:
   python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
   python -m tfkfin.data info data/DB2
   python -m tfkfin.data verify data/DB2 && echo fit
+  python -m tfkfin.data sheet MINE --write && python -m tfkfin.data info MINE
+  python -m tfkfin.data bids MINE --to MINE_BIDS
   python -m tfkfin.data plot data/DB2 --subject 1 --movement 5 --to movement5.png
 
-Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth. A folder of own .csv, .npy or .npz files needs a
-recordings.toml: see the documentation of tfkfin.recordings.readers.table. Inputs are only ever read."""
+Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or laid out as BIDS. A folder of own files (CSV,
+NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are only ever read."""
 
 
 def main(argv: list[str]) -> None:
@@ -81,8 +83,9 @@ def _info(options) -> None:
     from tfkfin.recordings import health
 
     chosen = parse_numbers(options.subjects) if options.subjects else None
-    heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "flat", "clipped", "50Hz %", "60Hz %"
+    heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "RMS", "flat", "clipped", "50Hz %", "60Hz %"
     table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
+    names: dict[int, str] = {}
     for file, recording, error in _recordings(options, chosen):
         if error:
             notes.append(f"{file}: unfit: {error}")
@@ -93,12 +96,17 @@ def _info(options) -> None:
         repetitions = format_numbers(set(active[active > 0].tolist()))
         missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
         table.add_row(str(file).removeprefix("subject "), movements, repetitions, missing, f"{recording.seconds:.0f}",
-                      f"{recording.rate_hz:g}", str(recording.num_channels), format_numbers(found.flat),
-                      format_numbers(found.clipped), *(f"{100 * share:.1f}" for share in found.mains))
+                      f"{recording.rate_hz:g}", str(recording.num_channels), health.volts(found.rms_v),
+                      format_numbers(found.flat), format_numbers(found.clipped),
+                      *(f"{100 * share:.1f}" for share in found.mains))
         made = ("synthetic: nobody was recorded",) if recording.synthetic else ()
-        notes += [f"{file}: {note}" for note in made + recording.notes]
+        odd = (health.doubt(found.rms_v),) if health.doubt(found.rms_v) else ()
+        notes += [f"{file}: {note}" for note in made + odd + recording.notes]
+        names |= recording.names
     console = Console()
     console.print(table)
+    if names:
+        notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))
     for note in notes:
         console.print(note, markup=False, highlight=False)
     if not table.row_count:
@@ -143,6 +151,54 @@ def _plot(options) -> None:
     log.info("wrote %s", options.to)
 
 
+def _add_sheet(commands) -> None:
+    parser = commands.add_parser("sheet", help="draft a recordings.toml for a folder of own recordings")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
+    parser.add_argument("--write", action="store_true", help="into DIR, where there is none yet (default: show it)")
+    parser.set_defaults(action=_sheet)
+
+
+def _sheet(options) -> None:
+    import sys
+
+    from tfkfin.files import write_text
+    from tfkfin.recordings import draft, readers
+    from tfkfin.recordings.sheet import SHEET
+
+    if not options.folder.is_dir():
+        raise InputError(f"{options.folder} is no folder")
+    target = options.folder / SHEET
+    if target.exists():
+        raise InputError(f"{target} is there already: see python -m tfkfin.data info {options.folder}")
+    text = draft.draft(options.folder, readers.walk(options.folder))
+    if not options.write:
+        sys.stdout.write(text)
+        return
+    write_text(target, text)
+    log.info("wrote %s: read it through, then python -m tfkfin.data info %s", target, options.folder)
+
+
+def _add_bids(commands) -> None:
+    parser = _add_reading(commands, "bids", "write recordings as a BIDS dataset of EMG (extra: formats)", _bids)
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+    parser.add_argument("--format", choices=("bdf", "edf"), default="bdf", help="24 or 16 bits (default: %(default)s)")
+    parser.add_argument("--name", default="", help="of the dataset (default: that of DIR)")
+
+
+def _bids(options) -> None:
+    from tfkfin.recordings import bids
+
+    def fit():
+        for _, recording, error in _recordings(options, parse_numbers(options.subjects) if options.subjects else None):
+            if error:
+                raise error
+            yield recording
+
+    written = bids.write(fit(), options.to, options.name or options.folder.resolve().name, options.format)
+    log.info("wrote %d files of signals to %s", len(written), options.to)
+
+
 def _recordings(options, subjects: tuple[int, ...] | None):
     """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
     from rich.console import Console
@@ -159,7 +215,7 @@ def _recordings(options, subjects: tuple[int, ...] | None):
 
 
 # Each adds one subcommand and sets its `action`.
-COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot]
+COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot, _add_sheet, _add_bids]
 
 if __name__ == "__main__":
     run(main)

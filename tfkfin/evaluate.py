@@ -165,8 +165,10 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
     movements = list(card["movements"])
     counts = np.sum([one["confusion"] for one in found.values()], axis=0)
     return (summary | three_numbers(found) | {"fin": mean_imitation([one["fin"] for one in found.values()]),
-                                              "confusion": {"movements": movements, "counts": counts.tolist()}},
-            {"confusion": board.confusion_figure(counts, movements, name)})
+                                              "confusion": {"movements": movements, "counts": counts.tolist()}} | (
+                                                  {"names": card["names"]} if card.get("names") else {}),
+            {"confusion": board.confusion_figure(counts, movements, name, {int(m): n for m, n in
+                                                                            card.get("names", {}).items()})})
 
 
 def learnt_from(card: dict, windows: Any) -> set[int]:

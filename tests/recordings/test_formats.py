@@ -292,3 +292,30 @@ def test_bids_sidecars_that_do_not_fit(tmp_path):
             readers.read(readers.find(other)[0])
     with pytest.raises(InputError, match="nothing in it is overwritten"):
         bids.write([], tmp_path / "own", "again")
+
+
+DRAFTED = [csv, words, trials, apart, listed, npz, parquet, matlab, edf, bdf, trigger]
+
+
+@pytest.mark.parametrize("write", DRAFTED, ids=lambda write: write.__name__)
+def test_a_draft_reads_the_same_once_it_is_filled_in(tmp_path, write):
+    """What a draft cannot know is left open; the rest is the owner's own sheet."""
+    from tfkfin.recordings import draft
+
+    write(tmp_path)
+    (tmp_path / "recordings.toml").unlink()
+    text = draft.draft(tmp_path, readers.walk(tmp_path))
+    if write in (csv,):
+        assert "rate_hz = 1000   #" in text and 'time = "t"' in text
+    filled = text.replace("# rate_hz = 2000", "rate_hz = 1000").replace('# label = "?"', 'label = "trigger"')
+    assert ('unit = "mV"   # a guess' in text) is (write not in (edf, bdf, trigger))
+    (tmp_path / "recordings.toml").write_text(filled)
+    (file,) = readers.find(tmp_path)
+    recording = readers.read(file)
+    emg, labels, repetitions = truth()
+    assert (file.subject, file.session, recording.rate_hz) == (7, 2, RATE)
+    np.testing.assert_array_equal(recording.labels, labels)
+    np.testing.assert_array_equal(recording.repetitions, repetitions)
+    np.testing.assert_allclose(recording.emg, 1e-3 * emg, atol=1e-8)
+    named = words, trials, listed, parquet, edf, bdf
+    assert {m: name.lower() for m, name in recording.names.items()} == (NAMES if write in named else {})

@@ -88,10 +88,12 @@ def test_files_that_do_not_fit_the_pattern(tmp_path):
     (tmp_path / "sub7_b.csv").unlink()
     with pytest.raises(InputError, match="no subject 8"):
         readers.find(tmp_path, (8,))
-    sheet = (SHEET % ("csv", "[1]", "2")).replace("sub{subject}_", "")
+    sheet = (SHEET % ("csv", "[1]", "2")).replace("{subject}", "{person}")
     (tmp_path / "recordings.toml").write_text(sheet)
-    with pytest.raises(InputError, match="files"):
+    with pytest.raises(InputError, match="files: {person} is none of {subject}"):
         readers.find(tmp_path)
+    (tmp_path / "recordings.toml").write_text(SHEET.replace("{subject}", "7") % ("csv", "[1]", "2"))
+    assert [file.subject for file in readers.find(tmp_path)] == [1]  # no number, one person
 
 
 def test_sessions_are_told_apart(tmp_path):

@@ -87,7 +87,8 @@ class Rest(BaseHTTPRequestHandler):
         except (ValueError, TypeError) as error:
             raise Refusal("INVALID_ARGUMENT", f"JSON Value: not a float tensor: {error}") from None
         _, _, outputs = self.shelf.predict(name, version, label, signature, arrays)
-        listed = {key: value.tolist() for key, value in outputs.items()}
+        listed = {key: (np.char.decode(value.astype(bytes)) if value.dtype.kind in "OS" else value).tolist()
+                  for key, value in outputs.items()}
         if rows:
             one = len(listed) == 1
             return {"predictions": next(iter(listed.values())) if one else

@@ -45,7 +45,7 @@ def known():
 def voting() -> Decoder:
     """A decoder that votes and rejects."""
     card = {"movements": [1, 2, 5], "length": 60, "channels": 4, "stride": 10, "rate_hz": 200.0,
-            "decision": {"vote": 3, "reject": 0.36}}
+            "decision": {"vote": 3, "reject": 0.36}, "names": {"1": "fist", "5": "open hand"}}
     keras.utils.set_random_seed(5)
     bank = fins.bank([fins.fin("RMS", 60, "conv", units=3)], 4)
     model = network(bank, heads.new(Classifier(kind="linear"), ("RMS",), 60, 4, 3))
@@ -279,6 +279,9 @@ def test_a_replay_decides_as_the_decoders_own_stream(voting, url):
     assert -1 in wanted["label"] and len(set(wanted["label"])) > 2
     with connect(url, "voting") as client:
         answered = list(replay(client, emg, np.zeros(len(emg), int), 200.0, stride_ms=50))
+        called = {1: "fist", 2: "2", 5: "open hand", -1: ""}  # as the model says; a rejection is none
+        assert [answer.name for answer in answered] == [called[answer.label] for answer in answered]
+        assert voting.named(np.array([[1, -1], [2, 5]])).tolist() == [["fist", "rejected"], ["2", "open hand"]]
         assert [one.label for one in answered] == wanted["label"].tolist()
         np.testing.assert_allclose([one.probability for one in answered], wanted["probabilities"].max(1), atol=1e-5)
         with pytest.raises(InputError, match="expects 200 Hz, the recording has 100 Hz"):

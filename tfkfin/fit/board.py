@@ -1,6 +1,7 @@
 """What a run shows: TensorBoard summaries, the figures in them, and the same figures as PNG files."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,15 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     return table
 
 
-def confusion_figure(matrix: np.ndarray, labels: list[int], title: str):
-    """Confusion matrix (G, G) of counts, rows true, as row percentages."""
+def confusion_figure(matrix: np.ndarray, labels: list[int], title: str, names: Mapping[int, str] | None = None):
+    """Confusion matrix (G, G) of counts, rows true, as row percentages; `names` of movements, where they are known."""
     figure, axes = _figure(max(4.0, 0.42 * len(labels) + 1.6))
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, vmin=0, vmax=100, cmap="viridis")
     axes.set(title=title, xlabel="predicted movement", ylabel="true movement")
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
+    shown = [f"{(names or {}).get(label, '')} {label}".strip() for label in labels]
+    axes.set_xticks(range(len(labels)), shown, **({"rotation": 90} if names else {}))
+    axes.set_yticks(range(len(labels)), shown)
     for (i, j), value in np.ndenumerate(share):
         if value >= 0.5:
             axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,

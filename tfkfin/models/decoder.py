@@ -6,7 +6,7 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -50,19 +50,27 @@ def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Lay
 
 
 def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
-          mean: np.ndarray, sd: np.ndarray) -> dict:
+          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None) -> dict:
     """What a decoder's card says of how it decodes, and which recipe made it.
 
     Args:
         length, stride: samples at `rate_hz`.
         movements: labels of the G classes, as in the files.
         mean, sd: (C,) volts that signals are standardised by.
+        names: of movements, as far as they are known.
     """
     return presets.made_by(recipe, length, rate_hz) | {
         "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
         "channels": len(mean), "movements": [int(m) for m in movements],
         "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
-        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]}
+        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
+    } | named(movements, names or {})
+
+
+def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:
+    """The part of a card that says what movements are called; nothing where none has a name."""
+    known = {str(m): names[m] for m in map(int, movements) if m in names}
+    return {"names": known} if known else {}
 
 
 class Decoder:
@@ -98,6 +106,11 @@ class Decoder:
             raise InputError("emg holds NaN or Inf, where volts are expected")
         answer = self._answer(emg)
         return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
+
+    def named(self, labels: np.ndarray) -> np.ndarray:
+        """What movements (...) are called; their numbers where no recording named them, "rejected" for -1."""
+        names = {-1: "rejected"} | {int(m): name for m, name in self.card.get("names", {}).items()}
+        return np.array([names.get(m, str(m)) for m in np.ravel(labels).tolist()]).reshape(np.shape(labels))
 
     def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:
         """A stretch (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.

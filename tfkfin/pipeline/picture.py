@@ -44,7 +44,8 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
     grid[0, 0].set_ylabel(f"channel (spacing {1e6 * height:.0f} µV)")
     grid[1, 0].set_ylabel("label, windows")
     made = "synthetic, " if recording.synthetic else ""
-    figure.suptitle(f"subject {recording.subject}, movement {movement} ({made}{recording.rate_hz:g} Hz; "
+    called = f" {recording.names[movement]}" if movement in recording.names else ""
+    figure.suptitle(f"subject {recording.subject}, movement {movement}{called} ({made}{recording.rate_hz:g} Hz; "
                     f"windows {length_ms:g} ms every {stride_ms:g} ms, one line in ten)")
     to.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(to, dpi=100)

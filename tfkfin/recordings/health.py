@@ -9,6 +9,7 @@ from tfkfin.recordings.recording import Recording, flat_channels
 MAINS_HZ = (50.0, 60.0)
 _HELD = 3  # samples in a row at the extreme value: one is a peak, two happen by quantisation
 _TIMES = 5  # such plateaus before a channel counts as clipped
+FAINTEST, LOUDEST = 0.5e-6, 5e-3  # V: RMS of surface EMG in movements, from amplifiers' noise to beyond muscles
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Health:
         flat, clipped: channels that never change, and channels that stay at their largest or least value.
         mains: share of the power within 1 Hz of 50 and of 60 Hz, median over channels. White noise in a band of
             430 Hz has 0.005.
+        rms_v: RMS about the mean in movements, volts, median over the channels that are not flat.
         missing: (movement, repetition) pairs that are not there though both numbers occur.
     """
 
     flat: tuple[int, ...]
     clipped: tuple[int, ...]
     mains: tuple[float, ...]
+    rms_v: float
     missing: tuple[tuple[int, int], ...]
 
 
@@ -33,7 +36,37 @@ def examine(recording: Recording) -> Health:
     flat = flat_channels(recording)
     clipped = tuple(c + 1 for c in range(recording.num_channels)
                     if c + 1 not in flat and is_clipped(recording.emg[:, c]))
-    return Health(flat, clipped, mains_share(recording.emg, recording.rate_hz), missing_pairs(recording))
+    return Health(flat, clipped, mains_share(recording.emg, recording.rate_hz), amplitude(recording),
+                  missing_pairs(recording))
+
+
+def amplitude(recording: Recording) -> float:
+    """RMS about the mean in movements, volts, median over channels that are not flat; 0 where all are."""
+    held = np.flatnonzero(recording.labels > 0)  # samples far apart tell as much
+    sizes = np.std(recording.emg[held[:: max(1, len(held) // 100_000)]], axis=0, dtype=np.float64)
+    return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
+
+
+def is_likely(rms_v: float) -> bool:
+    """Whether surface EMG in movements may have this RMS."""
+    return FAINTEST <= rms_v <= LOUDEST
+
+
+def doubt(rms_v: float) -> str:
+    """What is odd about an amplitude, "" where nothing is: volts that are millivolts, and the like."""
+    if is_likely(rms_v) or not rms_v:
+        return ""
+    other = next((word for word, volts in (("millivolts", 1e-3), ("microvolts", 1e-6)) if is_likely(rms_v * volts)),
+                 "of a unit of the device's own")
+    what = f"are these volts {other}? " if rms_v > LOUDEST else "was the unit taken for a smaller one? "
+    return f"{volts(rms_v)} RMS in movements, where surface EMG has {volts(FAINTEST)} to {volts(LOUDEST)}: {what}" \
+           "unit in recordings.toml says which they are"
+
+
+def volts(value: float) -> str:
+    """An amplitude with the unit that people would write: 2.3e-5 is 23 uV."""
+    unit, size = next(((unit, size) for unit, size in (("V", 1.0), ("mV", 1e-3)) if abs(value) >= size), ("uV", 1e-6))
+    return f"{value / size:.3g} {unit}"
 
 
 def is_clipped(signal: np.ndarray) -> bool:

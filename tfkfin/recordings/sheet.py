@@ -28,10 +28,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tfkfin.console import InputError
-from tfkfin.recordings import formats
+from tfkfin.recordings import formats, recording
 
 SHEET = "recordings.toml"
 REST = "rest"
+UNITS = recording.VOLTS
 Column = Annotated[int, Field(ge=1)] | str
 _NUMBERS = ("subject", "session", "run", "repetition")
 
@@ -57,8 +58,6 @@ class Sheet(BaseModel):
     @field_validator("files", "labels")
     @classmethod
     def _known(cls, pattern: str) -> str:
-        if pattern and "{subject}" not in pattern:
-            raise ValueError("{subject} must be in it")
         if pattern and PurePosixPath(pattern).suffix.lower().lstrip(".") not in formats.suffixes():
             raise ValueError(f"it must end in .{', .'.join(formats.suffixes())}")
         if unknown := set(re.findall(r"\{(.*?)\}", pattern)) - {*_NUMBERS, "label"}:

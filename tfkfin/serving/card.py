@@ -146,7 +146,9 @@ def readme(card: dict) -> str:
             ("data", _data(card)), ("made by", f"tfkfin {card['tfkfin']}, {card['created'][:10]}, run {card['run']}"),
             ("licence", f"{card['licence']} (the weights; recordings keep their own terms)")]
     if card["kind"] == "decoder":
-        rows.insert(1, ("labels", ", ".join(map(str, card["movements"])) + " (as in the files)"))
+        names = card.get("names", {})
+        labels = ", ".join(f"{movement} {names.get(str(movement), '')}".strip() for movement in card["movements"])
+        rows.insert(1, ("labels", f"{labels} (as in the files)"))
     fin = [f"| {name} | {s['r2']:.4f} |" for name, s in card["scores"]["fin"].items()]
     lines = [f"# {card['name']}, version {card['version']}", "", f"{card['summary'][0].upper()}{card['summary'][1:]}.",
              "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), "",

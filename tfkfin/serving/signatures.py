@@ -104,7 +104,8 @@ class Signatures:
     def about(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client has to know; whatever it sends is not looked at."""
         decoder = self.decoder
-        return {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
+        named = {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
+        return named | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
                 "length": tf.constant(self.length, tf.int64), "stride": tf.constant(self.stride, tf.int64),
                 "vote": tf.constant(decoder.decision.vote, tf.int64),
                 "reject": tf.constant(decoder.decision.reject, tf.float32),

@@ -56,7 +56,8 @@ def accuracies(run: Run, stage: str) -> dict:
         summary["fin_finetuned"] = mean_imitation([one["fin_finetuned"] for one in every.values()])
     with board.Board(run.board(stage)) as shown:
         what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
-        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows")
+        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows",
+                                        run.dataset.names)
         shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
         shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
     return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}

@@ -69,7 +69,8 @@ def _solve(trainer: JointTrainer, kind: heads.Head, train: tuple) -> None:
 
 def _card(run: Run, subject: Subject) -> dict:
     data = run.dataset
-    return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd) | {
+    return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd,
+                 data.names) | {
         "subject": subject.number, "synthetic": data.synthetic}
 
 

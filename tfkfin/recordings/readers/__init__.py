@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkfin import registry
 from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings import remote, sheet
+from tfkfin.recordings import formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 
@@ -70,7 +70,7 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None,
     if not folder.is_dir():
         expected = reader("ninapro").expected
         raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {expected}")
-    paths = _walk(folder)
+    paths = walk(folder)
     name = _knowing(folder, paths)
     return _chosen(folder, name, _found(folder, name, folder, paths), subjects, exercise)
 
@@ -121,8 +121,10 @@ def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) ->
     found = reader(name).find(folder, paths)
     if not found:
         zipped = " (it holds .zip archives: unpack them)" if any(p.suffix.lower() == ".zip" for p in paths) else ""
-        what = "holds no recordings" if paths else "is empty"
-        raise InputError(f"{where} {what}{zipped}: files named {reader(name).expected} are expected at any depth")
+        own = any(path.suffix.lower().lstrip(".") in formats.suffixes() for path in paths)
+        what = "is empty" if not paths else "holds no recordings"
+        zipped += f"; python -m tfkfin.data sheet {where} drafts a sheet for own recordings" if own else ""
+        raise InputError(f"{where} {what}: files named {reader(name).expected} are expected at any depth{zipped}")
     return found
 
 
@@ -150,7 +152,8 @@ def _chosen(where: str | Path, name: str, found: list[RecordingFile], subjects: 
     return [files[key] for key in sorted(files) if not subjects or key[0] in set(subjects)]
 
 
-def _walk(folder: Path) -> list[Path]:
+def walk(folder: Path) -> list[Path]:
+    """Every file below a folder but those that macOS and tools hide."""
     names, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)

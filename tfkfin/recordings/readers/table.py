@@ -38,11 +38,11 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     labels = sheets.matched(sheet, sheet.labels, folder, paths) if sheet.labels else {}
     groups: dict[tuple, dict[tuple, Path]] = {}
     for path, said in found.items():
-        own = groups.setdefault((said["subject"], said.get("session", 1)), {})
+        own = groups.setdefault((said.get("subject", 1), said.get("session", 1)), {})
         key = tuple(str(said.get(name, "")).lower() for name in ("label", "repetition", "run"))
         if key in own:
-            raise InputError(f"subject {said['subject']}, session {said.get('session', 1)} has two files, {own[key]} "
-                             f"and {path}: keep one, or tell them apart by {{session}} or {{run}} in files")
+            raise InputError(f"subject {said.get('subject', 1)}, session {said.get('session', 1)} has two files, "
+                             f"{own[key]} and {path}: keep one, or tell them apart by {{session}} or {{run}} in files")
         own[key] = path
     made = []
     for (subject, session), own in groups.items():
@@ -115,7 +115,7 @@ def _part(path: Path, sheet: Sheet, said: dict, beside: Path | None, notes: list
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
-    return Recording(RecordingFile(path, said["subject"]), emg, labels, repetitions, rate)
+    return Recording(RecordingFile(path, said.get("subject", 1)), emg, labels, repetitions, rate)
 
 
 def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:

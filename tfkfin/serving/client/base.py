@@ -119,7 +119,8 @@ class Client(abc.ABC):
         return self._retrying(lambda seconds: self._predict(emg, signature, seconds))
 
     def about(self) -> dict[str, np.ndarray] | None:
-        """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`.
+        """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`, and
+        `names` of these where they are known.
 
         None for a model that an older tfkfin exported, which says nothing.
         """

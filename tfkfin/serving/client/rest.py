@@ -12,7 +12,7 @@ from tfkfin.serving.client.base import Client, ServingError
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED", 412: "FAILED_PRECONDITION",
          413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
          503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-DTYPES = {"float": np.float32, "double": np.float64, "int64": np.int64, "int32": np.int32}
+DTYPES = {"float": np.float32, "double": np.float64, "int64": np.int64, "int32": np.int32, "string": np.str_}
 
 
 @dataclass
