@@ -1,8 +1,10 @@
 """`python -m tfkfin.experiments`: the paper's experiments on your recordings, its tables and figures beside ours."""
 
 import argparse
+import sys
 from pathlib import Path
 
+from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, run
 from tfkfin.experiments import kinds
@@ -18,6 +20,8 @@ EXAMPLES = """examples:
       classifiers on true features of your own recordings
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --seeds 3
       what pre-training gains on Ninapro DB2; started again it goes on where it stopped
+  python -m tfkfin.experiments downstream --data DB2 --pipeline db2_all --launcher local
+      people and seeds by as many processes as pay
   python -m tfkfin.experiments ladder --data MINE --set split.repetitions_per_session=4 \\
       --set split.train_sessions=1-5 --set split.test_sessions=6-30
       what a decoder keeps from repetition to repetition, day to day, person to person
@@ -48,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
                    f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
                    "windows; the default on the embedded synthetic recordings, off elsewhere")
+    p.add_argument("--launcher", choices=launch.names(), help="fit people and seeds apart, many at once: by processes "
+                   "here, on a Ray cluster or in Slurm jobs (default: one after another in this process)")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
@@ -99,6 +105,14 @@ def main(argv: list[str]) -> None:
     from tfkfin.experiments.runner import Runner
 
     runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
+    if arguments.launcher:
+        from tfkfin.experiments import launching
+
+        tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
+        if failed:
+            launch.tell_failures(failed, tasks, folder)
+            log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
+            sys.exit(1)
     runner.run(names)
     runner.show(names)
 

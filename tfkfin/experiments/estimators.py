@@ -111,11 +111,12 @@ class Estimators:
 
     def _fin_weights(self):
         """Weights of the FINs: those of the stage `imitate`, which runs when it has not."""
-        if self.run.done("imitate") is None:
-            keras.utils.set_random_seed(self.recipe.seed)
-            log.info("imitate: the stage has not run yet, it runs now")
-            began = time.monotonic()
-            self.run.finish("imitate", imitate.imitate(self.run) | {"seconds": time.monotonic() - began})
+        with self.run.ledger.lock("imitate/stage"):  # others may ask for them at the same time
+            if self.run.done("imitate") is None:
+                keras.utils.set_random_seed(self.recipe.seed)
+                log.info("imitate: the stage has not run yet, it runs now")
+                began = time.monotonic()
+                self.run.finish("imitate", imitate.imitate(self.run) | {"seconds": time.monotonic() - began})
         return self.run.folder / "imitate" / "fins.weights.h5"
 
     def _prepare_head(self, trainer: JointTrainer, fit: Fit) -> None:

@@ -1,0 +1,67 @@
+"""Fits of experiments by a launcher: a task is one subject and seed, with all that the experiments ask of them."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfkfin import recipe as recipes
+from tfkfin.experiments import kinds
+from tfkfin.experiments.estimators import Estimators
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.fits import Fit, finish
+from tfkfin.fit.device import set_up_device
+from tfkfin.fit.run import open_run
+from tfkfin.launch import Task, launch
+
+WORK = "tfkfin.experiments.launching:work"
+
+
+def run(evaluation: Evaluation, names: Sequence[str], launcher: str, device: str) -> tuple[list[Task], dict[str, str]]:
+    """Finishes the fits of experiments; returns the tasks, and those that failed as `launch` does.
+
+    The first subject goes first: what fits share, FINs and classifiers of everybody, is made once meanwhile.
+    """
+    fits, folder = _fits(evaluation, names), evaluation.run.folder.absolute()
+    groups: dict[tuple, list[Fit]] = {}
+    for fit in fits:
+        groups.setdefault((fit.subject, _seed(evaluation, fit)), []).append(fit)
+    common = {"folder": str(folder), "data": str(evaluation.recipe.source.data), "names": list(names),
+              "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device}
+    tasks = {f"S{subject}/seed{seed}": Task(f"S{subject}/seed{seed}", WORK, common | {"subject": subject, "seed": seed})
+             for subject, seed in groups}
+    by_key = dict(zip(tasks, groups.values(), strict=True))
+    failed: dict[str, str] = {}
+    first = [task for task, (subject, _) in zip(tasks.values(), groups, strict=True) if subject == fits[0].subject]
+    for wave in (first, [task for task in tasks.values() if task not in first]):
+        failed |= launch(wave, lambda task: all(evaluation.ledger.get(fit.key) for fit in by_key[task.key]), launcher,
+                         evaluation.recipe.launch, folder, "fits") if wave else {}
+    return list(tasks.values()), failed
+
+
+def _fits(evaluation: Evaluation, names: Sequence[str]) -> list[Fit]:
+    return list(dict.fromkeys(fit for name in names for fit in kinds.load(name).fits(evaluation)))
+
+
+def _seed(evaluation: Evaluation, fit: Fit) -> int:
+    """Fits without chance go with the first seed."""
+    return evaluation.seeds[0] if fit.seed is None else fit.seed
+
+
+def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_windows: int, subject: int, seed: int,
+         device: str) -> None:
+    """Finishes one subject's fits of one seed. See `run`."""
+    estimators = _estimators(folder, data, seeds, max_test_windows, device)
+    evaluation = estimators.evaluation
+    for name in names:
+        experiment = kinds.load(name)
+        own = [fit for fit in experiment.fits(evaluation) if (fit.subject, _seed(evaluation, fit)) == (subject, seed)]
+        finish(evaluation.ledger, own, functools.partial(experiment.work, estimators) if experiment.work else
+               estimators.work, name)
+
+
+@functools.cache
+def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str) -> Estimators:
+    """Kept by a worker from task to task, and with it the compiled models."""
+    set_up_device(device)
+    recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
+    return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows))
