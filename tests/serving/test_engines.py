@@ -73,12 +73,25 @@ def there(model) -> list[str]:
     return [e for e in ENGINES if e != "xla" or not recurrent]
 
 
+@pytest.fixture(scope="module")
+def engines(model) -> dict[str, Exported]:
+    """The model on every engine that can run it, loaded and traced once for all tests that only ask them."""
+    return {engine: Exported(model, engine) for engine in there(model)}
+
+
+@pytest.fixture(scope="module")
+def graph(model):
+    """The SavedModel's own signature, as TensorFlow loads it."""
+    loaded = tf.saved_model.load(str(model))
+    yield loaded.signatures["serving_default"]
+
+
 @pytest.mark.parametrize("count", [1, 5])
-def test_engines_answer_as_the_exported_graph(model, count):
+def test_engines_answer_as_the_exported_graph(model, engines, graph, count):
     emg = volts(model, count)
-    wanted = tf.saved_model.load(str(model)).signatures["serving_default"](emg=tf.constant(emg))
-    for engine in there(model):
-        answer = Exported(model, engine)(emg)
+    wanted = graph(emg=tf.constant(emg))
+    for engine, decode in engines.items():
+        answer = decode(emg)
         assert set(answer) == set(wanted)
         for name, value in wanted.items():
             assert answer[name].dtype == value.numpy().dtype, (engine, name)
@@ -124,7 +137,7 @@ def by_hand(decoder, stretch) -> dict[str, np.ndarray]:
     return answers | {"probabilities": voted, "label": np.where(voted.max(1) >= 0.4, best, -1)}
 
 
-def test_every_way_that_has_an_order_decides_alike(model, alone, tiny_db2):
+def test_every_way_that_has_an_order_decides_alike(model, engines, alone, tiny_db2):
     """Vote and rejection are on: the Keras model, every engine, the SavedModel's and ONNX's own `stream`."""
     stretch = readers.read(readers.find(tiny_db2)[0]).emg[1000:5200]  # rest, a movement, rest, another movement
     decoder = Decoder.load(model)
@@ -132,7 +145,7 @@ def test_every_way_that_has_an_order_decides_alike(model, alone, tiny_db2):
     wanted = by_hand(decoder, stretch)
     assert len(wanted["label"]) == (len(stretch) - decoder.length) // decoder.stride + 1 > BATCH
     ways = {"keras": decoder.stream(stretch), "savedmodel alone": alone(model, stretch)}
-    ways |= {engine: Exported(model, engine).stream(stretch) for engine in there(model)}
+    ways |= {engine: decode.stream(stretch) for engine, decode in engines.items()}
     session = onnxruntime.InferenceSession(str(model / presets.ONNX_STREAM))
     names = [output.name for output in session.get_outputs()]
     ways["stream.onnx"] = {n: v[0] for n, v in zip(names, session.run(None, {"emg": stretch[None]}), strict=True)}
@@ -219,8 +232,8 @@ def test_fins_alone_are_no_decoder():
         Exported("tests/serving/golden/fins/1")
 
 
-def test_unfit_windows_are_refused(model):
-    decode = Exported(model, "onnx")
+def test_unfit_windows_are_refused(model, engines):
+    decode = engines["onnx"]
     emg = volts(model, 2)
     for bad, message in ((emg[:0], "shape"), (emg[:, 1:], "shape"), (emg[0], "shape"), (emg * np.nan, "NaN or Inf")):
         with pytest.raises(InputError, match=message):
