@@ -19,6 +19,14 @@ def pytest_sessionstart(session):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
+HEAVY = ("test_engines", "test_train", "test_tune", "test_streaming", "test_export", "test_experiments")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest come first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: HEAVY.index(item.path.stem) if item.path.stem in HEAVY else len(HEAVY))
+
+
 @pytest.fixture(scope="session")
 def tiny_db2(tmp_path_factory) -> Path:
     """A folder of two synthetic subjects: 3 movements, 6 repetitions, 4 channels, holds of 0.8 s at 2 kHz."""

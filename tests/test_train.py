@@ -291,12 +291,22 @@ def test_from_intact_to_amputated_arms(tiny_db2, tmp_path):
     assert min(per_subject.values()) > 0.4  # by chance 0.33 and 0.5; 0.6 and more was seen
 
 
-def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path):
+def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path, monkeypatch):
+    """And a subject is read and described once for classify and finetune together."""
+    from tfkfin.fit.trainers import _Describe
+    from tfkfin.pipeline.dataset import Dataset
+
+    read, described = [], []
+    monkeypatch.setattr(Dataset, "load", lambda *a, real=Dataset.load, **k: (read.append(1), real(*a, **k))[1])
+    monkeypatch.setattr(_Describe, "__call__", lambda self, part, real=_Describe.__call__: (
+        described.append(len(part.windows)), real(self, part))[1])
     done = inside("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",
                   *TINY, "--pipeline", "best")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["classifier"]["mean"] > 0.5  # three movements; 0.8 was seen
+    assert len(described) == 2  # training and test windows
+    assert len(read) == 4  # once for each part of imitate's, once for the two others
 
 
 @pytest.mark.real

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.models import decoder, heads, presets, streaming
-from tfkfin.models.layers import SignalAugment
+from tfkfin.models.layers import SignalAugment, ZScore
 from tfkfin.models.over_recording import OverRecording, over_recording
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
@@ -80,24 +80,45 @@ class SolvedHead:
     def __init__(self, run: Run):
         self.head, self.kind = new_head(run), heads.kind(run.recipe.classifier.kind)
         self.model = self.head.get_layer("classifier")
-        self._describe = None
-        if heads.describer(self.head) is not None:
-            self._describe = OverRecording(partial(streaming.stream_described, self.head), run.length,
-                                                     run.dataset.channels, True)
+        self.described = _Describe(self.head, run)
         self._predict = training.Predictor(self.model)
 
-    def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray) -> None:
-        """Solves for a subject's windows, their features (N, C, F) and class indices (N,)."""
-        self.kind.solve(self.model, self._seen(part, features), labels, part.groups)
+    def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray, described: np.ndarray | None) -> None:
+        """Solves for a subject's windows: their features (N, C, F), class indices (N,) and what `described` says."""
+        self.kind.solve(self.model, _seen(features, described), labels, part.groups)
 
-    def predict(self, part: Subject, features: np.ndarray) -> np.ndarray:
-        seen = self._seen(part, features)
+    def predict(self, features: np.ndarray, described: np.ndarray | None) -> np.ndarray:
+        """Probabilities (N, G)."""
+        seen = _seen(features, described)
         return self._predict(seen if len(seen) > 1 else seen[0], 4096)
 
-    def _seen(self, part: Subject, features: np.ndarray) -> list[np.ndarray]:
+
+def _seen(features: np.ndarray, described: np.ndarray | None) -> list[np.ndarray]:
+    """What a head's classifier is given."""
+    return [features] if described is None else [features, described]
+
+
+class _Describe:
+    """What a head computes from samples beside features, for a subject's windows: (N, S), or None if it does not.
+
+    Samples are standardised in float32, as the decoder will do.
+    """
+
+    def __init__(self, head: keras.Model, run: Run):
+        self._describe, self._standardise = None, ZScore(dtype="float32")
+        self._standardise.build((None, None, run.dataset.channels))
+        if heads.describer(head) is not None:
+            self._describe = OverRecording(partial(self._of_volts, head), run.length, run.dataset.channels, True)
+
+    def _of_volts(self, head: keras.Model, stride: int) -> Callable[[tf.Tensor], tf.Tensor]:
+        describe = streaming.stream_described(head, stride)
+        return lambda volts: describe(self._standardise(volts))
+
+    def __call__(self, part: Subject) -> np.ndarray | None:
         if self._describe is None:
-            return [features]
-        return [features, self._describe(part.standardised(), part.windows.starts)]
+            return None
+        self._standardise.set(part.mean, part.sd)
+        return self._describe(part.emg, part.windows.starts)
 
 
 class TwoRates(keras.Model):
@@ -169,16 +190,21 @@ class JointTrainer:
                            loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
-        self._seen = over_recording(self.network, streaming.stream_seen)
+        self.described = _Describe(self.head, run)
+        self._features = over_recording(self.network, streaming.stream_features)
         self._decide = training.Predictor(self.head.get_layer("classifier"))
 
-    def seen(self, part: Subject) -> list[np.ndarray]:
-        """What the head's classifier is given for a subject's windows, (N, ...) each; streamed where the FINs can."""
-        return self._seen(part.emg, part.windows.starts)
+    def seen(self, part: Subject, described: np.ndarray | None = None) -> list[np.ndarray]:
+        """What the head's classifier is given for a subject's windows, (N, ...) each; streamed where the FINs can.
 
-    def answers(self, part: Subject) -> dict[str, np.ndarray]:
+        `described`: what it is told beside features, if that is known already.
+        """
+        features = self._features(part.emg, part.windows.starts)
+        return _seen(features, self.described(part) if described is None else described)
+
+    def answers(self, part: Subject, described: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The network's outputs for a subject's windows, (N, ...) each."""
-        seen = self.seen(part)
+        seen = self.seen(part, described)
         return {"probabilities": self._decide(seen if len(seen) > 1 else seen[0], 4096), "features": seen[0]}
 
     def standardise(self, part: Subject) -> None:

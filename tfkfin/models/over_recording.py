@@ -75,7 +75,7 @@ class OverRecording:
 def over_recording(network: keras.Model, function: Callable = stream_network) -> OverRecording:
     """A decoder's network over recordings: volts (T, C), starts (N,) -> its outputs for each window.
 
-    `function`: `stream_network`, or `stream_seen` for what its classifier is given.
+    `function`: `stream_network`, `stream_features`, or `stream_seen` for what its classifier is given.
     """
     bank = network.get_layer("fins")
     return OverRecording(partial(function, network), *bank.input_shape[1:], streams(bank))

@@ -227,6 +227,12 @@ def stream_seen(network: keras.Model, stride: int, compiled: bool = True, slide:
     return seen
 
 
+def stream_features(network: keras.Model, stride: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What its FINs imitate: volts (B, T, C) -> features (B, W, C, F)."""
+    standardise, features = network.get_layer("standardise"), stream_bank(network.get_layer("fins"), stride)
+    return lambda volts: features(standardise(volts))
+
+
 def stream_described(head: keras.Model, stride: int, compiled: bool = True,
                      slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""

@@ -1,7 +1,7 @@
-"""What stages that go subject by subject share: who is left, keeping scores, the scores over all."""
+"""What stages that go subject by subject share: who is left, what is seen of a subject, scores, the scores over all."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,45 @@ def folder(run: Run, stage: str, subject: int) -> Path:
     return run.stage_folder(stage) / f"S{subject}"
 
 
-def unfinished(run: Run, stage: str) -> Iterable[Subject]:
-    """Subjects that the stage has not finished; the next is read while the caller trains on this one."""
-    left = [s for s in run.dataset.split.subjects if run.done(stage, f"S{s}") is None]
-    return run.dataset.subjects(left, memory=decision(run).memory)
+class Views:
+    """A subject's windows by the side of the split that they are on, and what is seen of them; each worked out once."""
+
+    def __init__(self, run: Run, subject: Subject):
+        self.number, self.run, self.subject, self._known = subject.number, run, subject, {}
+
+    def part(self, side: str) -> Subject:
+        """The subject's windows of "train", "finetune" or "test"."""
+        return self._once(side, "part", lambda: self.subject.select(self.run.dataset.part(side)))
+
+    def labels(self, side: str) -> np.ndarray:
+        """Class indices (N,)."""
+        return self.run.dataset.labels(self.part(side))
+
+    def features(self, side: str) -> np.ndarray:
+        """True features (N, C, F)."""
+        return self._once(side, "features", lambda: true_features(self.run, self.part(side)))
+
+    def described(self, side: str, describe: Callable[[Subject], np.ndarray | None]) -> np.ndarray | None:
+        """What a head is told beside features (N, S), by the first `describe` that is asked; None if nothing."""
+        return self._once(side, "described", lambda: describe(self.part(side)))
+
+    def _once(self, side: str, what: str, make: Callable):
+        key = self.run.dataset.part(side), what  # sides may be the same repetitions
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+
+def true_features(run: Run, part: Subject) -> np.ndarray:
+    """Closed-form features (N, C, F) of a subject's windows."""
+    return part.features(run.recipe.features.names, run.dataset.length, run.dataset.rate_hz)
+
+
+def unfinished(run: Run, stages: tuple[str, ...]) -> Iterator[Views]:
+    """Subjects that one of the stages has not finished; the next is read while the caller trains on this one."""
+    left = [s for s in run.dataset.split.subjects if any(run.done(stage, f"S{s}") is None for stage in stages)]
+    for subject in run.dataset.subjects(left, memory=decision(run).memory):
+        yield Views(run, subject)
 
 
 def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:

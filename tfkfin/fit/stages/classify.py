@@ -1,6 +1,6 @@
 """The stage `classify`: the head learns movements from true features, subject by subject."""
 
-import time
+from functools import partial
 
 from tfkfin.files import replacing
 from tfkfin.fit import baselines, board
@@ -11,37 +11,36 @@ from tfkfin.fit.trainers import HeadTrainer, SolvedHead
 from tfkfin.models import heads
 
 
-def classify(run: Run) -> dict:
-    dataset, names = run.dataset, run.recipe.features.names
+def classify(run: Run):
     solved = heads.kind(run.recipe.classifier.kind).solve is not None
-    trainer = SolvedHead(run) if solved else HeadTrainer(run)
-
-    def true_features(part):
-        return part.features(names, dataset.length, dataset.rate_hz)
-
-    for subject in _subjects.unfinished(run, "classify"):
-        began = time.monotonic()
-        parts = [subject.select(dataset.part(side)) for side in ("train", "test")]
-        train, test = ((true_features(part), dataset.labels(part)) for part in parts)
-        if solved:
-            trainer.fit(parts[0], *train)
-            history = {"loss": [], "accuracy": []}
-        else:
-            history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
-
-        def probabilities(part):
-            features = test[0] if part is parts[1] else true_features(part)
-            return trainer.predict(part, features) if solved else trainer.predict(features, 4096)
-
-        labels, _ = decided(parts[1], probabilities, _subjects.decision(run), dataset.movements, dataset.stride)
-        svm = baselines.accuracy(baselines.svm(), train, test)
-        with replacing(run.stage_folder("classify") / f"S{subject.number}.weights.h5") as partial:
-            trainer.head.save_weights(partial)
-        with board.Board(run.board(f"classify/S{subject.number}")) as shown:
-            for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
-                shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
-        _subjects.finish(run, "classify", subject.number, _subjects.scores(run, parts[1], labels) | {"svm": svm}, began)
-    return _subjects.accuracies(run, "classify")
+    return partial(_classify_subject, run, (SolvedHead if solved else HeadTrainer)(run))
 
 
-STAGE = Stage("classify", (), classify)
+def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: _subjects.Views) -> dict:
+    dataset, test = run.dataset, subject.part("test")
+    train = subject.features("train"), subject.labels("train")
+    if isinstance(trainer, SolvedHead):
+        trainer.fit(subject.part("train"), *train, subject.described("train", trainer.described))
+        history = {"loss": [], "accuracy": []}
+    else:
+        history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
+
+    def probabilities(part):
+        own = part is test
+        features = subject.features("test") if own else _subjects.true_features(run, part)
+        if not isinstance(trainer, SolvedHead):
+            return trainer.predict(features, 4096)
+        return trainer.predict(features, subject.described("test", trainer.described) if own else
+                               trainer.described(part))
+
+    labels, _ = decided(test, probabilities, _subjects.decision(run), dataset.movements, dataset.stride)
+    svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
+    with replacing(run.stage_folder("classify") / f"S{subject.number}.weights.h5") as partial_file:
+        trainer.head.save_weights(partial_file)
+    with board.Board(run.board(f"classify/S{subject.number}")) as shown:
+        for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
+            shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
+    return _subjects.scores(run, test, labels) | {"svm": svm}
+
+
+STAGE = Stage("classify", (), each=classify)

@@ -1,6 +1,6 @@
 """The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
 
-import time
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -16,26 +16,23 @@ from tfkfin.models.decoder import Decoder, about
 from tfkfin.pipeline.subject import Subject
 
 
-def finetune(run: Run) -> dict:
+def finetune(run: Run):
     trainer = JointTrainer(run)
     trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
-    kind = heads.kind(run.recipe.classifier.kind)
-    for subject in _subjects.unfinished(run, "finetune"):
-        trainer.restart()
-        trainer.standardise(subject)
-        trainer.head.load_weights(run.stage_folder("classify") / f"S{subject.number}.weights.h5")
-        _finetune_subject(run, trainer, subject, kind)
-    return _subjects.accuracies(run, "finetune")
+    return partial(_finetune_subject, run, trainer, heads.kind(run.recipe.classifier.kind))
 
 
-def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, kind: heads.Head) -> None:
+def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject: _subjects.Views) -> dict:
+    trainer.restart()
+    trainer.standardise(subject.subject)
+    trainer.head.load_weights(run.stage_folder("classify") / f"S{subject.number}.weights.h5")
     dataset, names = run.dataset, run.recipe.features.names
-    began = time.monotonic()
+    part, labels = subject.part("finetune"), subject.labels("finetune")
 
-    def examples(side: str):
-        part = subject.select(dataset.part(side))
-        return part, part.features(names, dataset.length, dataset.rate_hz), dataset.labels(part)
+    def solve():  # for the features that the FINs imitate now
+        seen = trainer.seen(part, subject.described("finetune", trainer.described))
+        kind.solve(trainer.head.get_layer("classifier"), seen, labels, part.groups)
 
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown:
 
@@ -43,28 +40,22 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: Subject, kind: h
             shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
 
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
-        train = examples("finetune")
-        if kind.solve:  # the head meets imitated features now, so it is solved for these
-            _solve(trainer, kind, train)
-        trainer.fit(*train, run.recipe.seed, callbacks=profiler, after=after)
-        if kind.adapt and run.recipe.finetune.epochs:  # it remembers what FINs say now
-            _solve(trainer, kind, train)
-        test, true, _ = examples("test")
-        answers = trainer.answers(test)
-        fin = metrics.imitation(true, answers["features"], names)
+        if kind.solve:
+            solve()
+        trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
+        if kind.adapt and run.recipe.finetune.epochs:
+            solve()
+        test = subject.part("test")
+        answers = trainer.answers(test, subject.described("test", trainer.described))
+        fin = metrics.imitation(subject.features("test"), answers["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
-    labels, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],
-                        _subjects.decision(run), dataset.movements, dataset.stride)
-    scores = _subjects.scores(run, test, labels) | {"fin_finetuned": fin}
+    decisions, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],
+                           _subjects.decision(run), dataset.movements, dataset.stride)
+    scores = _subjects.scores(run, test, decisions) | {"fin_finetuned": fin}
     known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {"fin": fin}
-    card = _card(run, subject) | {"parameters": trainer.network.count_params(), "scores": known}
+    card = _card(run, subject.subject) | {"parameters": trainer.network.count_params(), "scores": known}
     Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
-    _subjects.finish(run, "finetune", subject.number, scores, began)
-
-
-def _solve(trainer: JointTrainer, kind: heads.Head, train: tuple) -> None:
-    part, _, labels = train
-    kind.solve(trainer.head.get_layer("classifier"), trainer.seen(part), labels, part.groups)
+    return scores
 
 
 def _card(run: Run, subject: Subject) -> dict:
@@ -97,4 +88,4 @@ def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:
         on_train_begin=lambda logs: None if calls else tf.profiler.experimental.start(folder), on_train_end=end)
 
 
-STAGE = Stage("finetune", ("imitate", "classify"), finetune)
+STAGE = Stage("finetune", ("imitate", "classify"), each=finetune)
