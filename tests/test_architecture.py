@@ -15,12 +15,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = {
     "base": 0, "console": 0, "files": 0, "registry": 0,
     "recipe": 1,
-    "recordings": 2, "features": 2,
+    "recordings": 2, "features": 2, "filtering": 2,
     "models": 3, "pipeline": 4,
     "fit": 5,
     "launch": 6, "serving": 6, "experiments": 6,
-    "data": 7, "train": 7, "evaluate": 7, "export": 7, "tune": 7, "client": 7,
-    "calibrate": 8, "api": 8, "scikit": 8, "verify": 9,
+    "data": 7, "train": 7, "evaluate": 7, "export": 7, "tune": 7, "client": 7, "calibrate": 7, "live": 7,
+    "api": 8, "scikit": 8, "verify": 9,
 }
 
 

@@ -8,7 +8,8 @@ from tfkfin import __version__
 from tfkfin.console import InputError, run
 from tfkfin.files import PACKAGE
 
-COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "data")
+COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "live",
+            "data")
 
 
 def summary(command: str) -> str:

@@ -100,7 +100,7 @@ class Decoder(decoder.Decoder):
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
         recordings = _recordings(data, labels, groups, rate_hz, unit)
-        subject, rate = dataset.joined(recordings, self.recipe.window)
+        subject, rate = dataset.joined(recordings, self.recipe.window, filter=self.recipe.filter)
         own, model = _solved(self.recipe, subject, rate)
         synthetic = any(recording.synthetic for recording in recordings)
         own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})
@@ -153,7 +153,8 @@ class Decoder(decoder.Decoder):
         about = self.card
         window = recipes.Window(length_ms=1000 * self.length / about["rate_hz"], stride_ms=about["stride_ms"],
                                 rate_hz=about["rate_hz"], rest=0 in self.movements)
-        subject, _ = dataset.joined(_recordings(data, labels, groups, rate_hz, unit), window, self.decision.memory)
+        subject, _ = dataset.joined(_recordings(data, labels, groups, rate_hz, unit), window, self.decision.memory,
+                                    about.get("filter"))
         if repetitions is None:
             repetitions = np.unique(subject.windows.repetitions).tolist()
         chosen = _numbers(repetitions)

@@ -92,7 +92,7 @@ def recorded(arguments: argparse.Namespace, card: dict) -> "Subject":
                  ", ".join(f"{rate:g}" for rate in sorted(rates)), card["rate_hz"])
     window = recipes.Window(length_ms=1000 * card["length"] / card["rate_hz"], stride_ms=card["stride_ms"],
                             rate_hz=card["rate_hz"], rest=0 in card["movements"])
-    subject, _ = dataset.whole(files, window, card["decision"]["vote"] - 1)
+    subject, _ = dataset.whole(files, window, card["decision"]["vote"] - 1, card.get("filter"))
     if arguments.session:
         subject = replace(subject, windows=subject.windows[subject.windows.sessions == arguments.session])
     fitting(subject, card, parse_numbers(arguments.repetitions), str(files[0].path))

@@ -77,7 +77,7 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
     Raises:
         InputError: the model expects another rate, or the recording is shorter than a window.
     """
-    decide = _decision(client, rate_hz)
+    decide, emg = _decision(client, rate_hz), _filtered(client, emg)
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
     if len(emg) < length:
         raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
@@ -103,6 +103,13 @@ def _names(about: dict | None) -> dict[int, str]:
         return {}
     words = (name.decode() if isinstance(name, bytes) else str(name) for name in about["names"].tolist())
     return dict(zip(about["movements"].tolist(), words, strict=True))
+
+
+def _filtered(client: Client, emg: np.ndarray) -> np.ndarray:
+    """A recording through the filter that the model expects windows to have gone through."""
+    from tfkfin.filtering import filtered
+
+    return filtered(emg, np.asarray((client.about() or {}).get("filter", np.empty((0, 6)))))
 
 
 def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, float]]:

@@ -23,6 +23,8 @@ EXAMPLES = """examples:
       an exported model, on any recordings with its channels
   python -m tfkfin.evaluate --fin bilstm --data DB2 --json fin.json
       the shipped FINs, zero-shot: they have never seen these recordings
+  python -m tfkfin.evaluate savedmodels/demo_s1 --data DB2 --subjects 1 --stream --decisions decisions.jsonl
+      whole recordings, decided from the first sample to the last as python -m tfkfin.live decides them
 """
 
 
@@ -37,7 +39,13 @@ def parser() -> argparse.ArgumentParser:
                    "always its test repetitions)")
     p.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
                    "(default: 1)")
-    p.add_argument("--stride-ms", type=float, default=50.0, help="between windows, but for a run (default: 50)")
+    p.add_argument("--stride-ms", type=float, help="between windows, but for a run (default: 50; "
+                   "with --stream the model's own)")
+    p.add_argument("--stream", action="store_true", help="decide whole recordings as a live session does, rest and "
+                   "transitions too")
+    p.add_argument("--engine", default="auto", help="with --stream, as of tfkfin.live (default: the fastest)")
+    p.add_argument("--decisions", metavar="FILE", type=Path, help="with --stream: every decision as a line of JSON, to "
+                   "a new file")
     p.add_argument("--windows", type=int, default=2000, help="FINs: how many windows, spread over the "
                    "recordings (default: 2000; 0: every one)")
     p.add_argument("--json", metavar="FILE", type=Path, help="where to write the scores")
@@ -67,10 +75,9 @@ class Fins:
                              streaming.streams(bank))
 
 
-def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
-    """A run's fine-tuned decoders on the test repetitions of its own, or of other, recordings: as `of_recordings`."""
+def _opened(folder: Path, arguments: argparse.Namespace) -> tuple[Any, tuple[int, ...]]:
+    """A run, its recordings or those that are given, and whose are wanted."""
     from tfkfin.fit.run import Run
-    from tfkfin.fit.stages import finetune
     from tfkfin.pipeline.dataset import open_dataset
 
     opened, wanted = Run(folder, recipes.load(folder / "recipe.toml")), _numbers(arguments.subjects)
@@ -80,13 +87,48 @@ def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
         opened.dataset = open_dataset(opened.recipe, arguments.data)
     elif opened.recipe.source.kind == "recordings":
         opened.claim()
+    there = opened.dataset.split.subjects
+    if unknown := set(wanted or ()) - set(there):
+        raise InputError(f"{folder} knows subjects {format_numbers(there)}, not {format_numbers(unknown)}")
+    return opened, wanted or there
+
+
+def of_run(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple]:
+    """A run's fine-tuned decoders on the test repetitions of its own, or of other, recordings: as `of_recordings`."""
+    from tfkfin.fit.stages import finetune
+
+    opened, wanted = _opened(folder, arguments)
     dataset = opened.dataset
-    if unknown := set(wanted or ()) - set(dataset.split.subjects):
-        raise InputError(f"{folder} knows subjects {format_numbers(dataset.split.subjects)}, not "
-                         f"{format_numbers(unknown)}")
     for subject in dataset.subjects(wanted, memory=opened.recipe.classifier.vote - 1):
         yield (finetune.load(opened, subject.number), subject.select(dataset.part("test")), dataset.stride,
                dataset.synthetic)
+
+
+def streams(folder: Path, arguments: argparse.Namespace, is_run: bool) -> Iterator[tuple]:
+    """A decoder, whose recordings, and these, one after another, with labels where they are to be scored.
+
+    Of a run its test repetitions are scored, of an exported decoder `--repetitions`, by default all.
+    """
+    from tfkfin.live import scoring, stream
+    from tfkfin.pipeline.splits import Part
+    from tfkfin.recordings import readers
+
+    if is_run:
+        from tfkfin.fit.stages import finetune
+
+        opened, wanted = _opened(folder, arguments)
+        split, part, people = opened.dataset.split, opened.dataset.part("test"), opened.dataset.files
+    else:
+        decoder, engine = stream.load(folder, arguments.engine)
+        log.info("engine %s", engine)
+        wanted, repetitions = _numbers(arguments.subjects), _numbers(arguments.repetitions)
+        split, part = recipes.Split(), repetitions and Part(repetitions)
+        people = readers.by_subject(readers.find(arguments.data, wanted, parse_numbers(arguments.exercise)))
+    for number in wanted or people:
+        recordings = (readers.read(file) for file in people[number])
+        if part:
+            recordings = (scoring.masked(recording, split, part) for recording in recordings)
+        yield finetune.load(opened, number) if is_run else decoder, number, recordings
 
 
 def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
@@ -99,11 +141,12 @@ def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
     from tfkfin.recordings import readers
 
     card, rate, repetitions = model.card, float(model.card["rate_hz"]), _numbers(arguments.repetitions)
-    window = recipes.Window(length_ms=1000 * card["length"] / rate, stride_ms=arguments.stride_ms, rate_hz=rate)
+    stride_ms = arguments.stride_ms or 50.0
+    window = recipes.Window(length_ms=1000 * card["length"] / rate, stride_ms=stride_ms, rate_hz=rate)
     people = readers.by_subject(readers.find(arguments.data, _numbers(arguments.subjects),
                                              parse_numbers(arguments.exercise)))
     for files in people.values():
-        subject, _ = dataset.whole(files, window, model.decision.memory)
+        subject, _ = dataset.whole(files, window, model.decision.memory, card.get("filter"))
         subject = subject.select(repetitions) if repetitions else subject
         cut = subject.windows
         if not len(cut):
@@ -120,7 +163,7 @@ def of_recordings(model: Any, arguments: argparse.Namespace) -> Iterator[tuple]:
             chosen = np.unique(np.linspace(0, len(cut) - 1, count).astype(int))
             subject = replace(subject, windows=cut[chosen])
         synthetic = any(readers.header(file).synthetic for file in files)
-        yield model, subject, samples(arguments.stride_ms, rate), synthetic
+        yield model, subject, samples(stride_ms, rate), synthetic
 
 
 def judged(model: Any, subject: Any, stride: int) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -199,10 +242,19 @@ def main(argv: list[str]) -> None:
         presets.find(folder)  # what is unfit is said before TensorFlow loads
         if arguments.data is None:
             raise InputError("name the folder of recordings with --data DIR")
+    asked = arguments.engine != "auto" or arguments.decisions
+    if arguments.stream and arguments.fin or asked and not arguments.stream:
+        raise InputError("--stream is for decoders; --engine and --decisions go with it")
     with quiet_start():
         import tensorflow as tf
 
         tf.zeros(1)
+    if arguments.stream:
+        from tfkfin.live import offline
+
+        offline.evaluate(str(folder), streams(folder, arguments, is_run), arguments.stride_ms, arguments.decisions,
+                         arguments.json)
+        return
     from tfkfin.serving.engines import Exported
 
     scores, figures = evaluate(str(folder), of_run(folder, arguments) if is_run else of_recordings(

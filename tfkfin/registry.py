@@ -3,7 +3,7 @@
     models/fins    FIN families (`FAMILY`)      models/heads    heads (`HEAD`)      fit/stages    stages (`STAGE`)
     models/descriptions    of whole windows (`DESCRIPTION`)      recordings/readers    layouts of folders (`READER`)
     recordings/formats    kinds of files (`FORMAT`)        experiments/kinds    experiments (`EXPERIMENT`)
-    launch    launchers (`LAUNCHER`)
+    launch    launchers (`LAUNCHER`)      live/sources    live signals (`SOURCE`)
 
 Names are known without importing anything, so that recipes and `--help` can check them in no time.
 """

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfkfin import files
 from tfkfin.console import InputError
+from tfkfin.filtering import filtered, sections
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
 
@@ -117,7 +118,8 @@ class Decoder:
 
         Returns:
             As for windows (W, L, C), W = (T - L) // stride + 1, but `probabilities` are voted and a rejected
-            decision's `label` is -1. Window w covers the samples [w stride, w stride + L).
+            decision's `label` is -1. Window w covers the samples [w stride, w stride + L). A decoder with a filter
+            filters the stretch first; windows and recordings that it is called with are filtered already.
 
         Raises:
             InputError: shorter than one window, or what calling the decoder raises.
@@ -125,6 +127,8 @@ class Decoder:
         starts = np.arange(0, len(emg) - self.length + 1, stride or self.stride)
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
+        if "filter" in self.card:
+            emg = filtered(np.asarray(emg, np.float32), sections(self.card["filter"], self.card["rate_hz"]))
         answers = self.over(emg, starts)
         answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
         return answers

@@ -33,16 +33,23 @@ class Live:
         """Forgets the signal."""
         self._waiting, self._window = np.empty((0, self.channels), np.float32), None
 
-    def __call__(self, volts: np.ndarray) -> dict[str, np.ndarray] | None:
+    def __call__(self, volts: np.ndarray, newest: int | None = None) -> dict[str, np.ndarray] | None:
         """Samples (n, C) that follow those before -> outputs of the windows that they complete (W, ...); None of none.
 
         Windows begin every `stride` samples from the first sample on.
+
+        Args:
+            newest: answers for so many windows at most, the last ones; None: for all. Later answers stay the same.
         """
         volts, answers = np.asarray(volts, np.float32), []
         if len(self._waiting):
             volts = np.concatenate([self._waiting, volts])
-        while len(volts) >= (needed := self.length if self._window is None else self.stride):
-            answers.append(self._answer(volts[:needed]))
+        count = (len(volts) - (self.length if self._window is None else self.stride)) // self.stride + 1
+        skipped = 0 if newest is None else max(0, count - newest)
+        for i in range(count):
+            needed = self.length if self._window is None else self.stride
+            answer = self._answer(volts[:needed], i >= skipped)
+            answers += [answer] if i >= skipped else []
             volts = volts[needed:]
         self._waiting = volts.copy()
         if not answers:
@@ -50,7 +57,7 @@ class Live:
         parts = [{name: output.numpy()[0] for name, output in answer.items()} for answer in answers]
         return parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _answer(self, volts: np.ndarray) -> dict[str, tf.Tensor]:
+    def _answer(self, volts: np.ndarray, wanted: bool = True) -> dict[str, tf.Tensor] | None:
         if self._step is None:
             mean, sd = (np.asarray(w) for w in self.network.get_layer("standardise").get_weights())
             self._standardise = lambda x: (x - mean) / sd
@@ -63,7 +70,7 @@ class Live:
         else:
             self._window = np.concatenate([self._window[:, self.stride :], x], axis=1)[:, -self.length :]
             totals = [sums.go_on(self._window) for sums in self._sums]
-        return self._step(self._window, *totals)
+        return self._step(self._window, *totals) if wanted else None
 
     def _made(self) -> Callable:
         """(window (1, length, C), its sums) -> outputs; fills `_sums` with what the sums are of.

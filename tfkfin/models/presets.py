@@ -80,7 +80,8 @@ def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
     """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
     return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
             "features": list(recipe.features.names), "family": recipe.fin.family, "length": length,
-            "length_ms": recipe.window.length_ms, "rate_hz": rate_hz}
+            "length_ms": recipe.window.length_ms, "rate_hz": rate_hz,
+            **({"filter": recipe.filter.model_dump(mode="json")} if recipe.filter.active else {})}
 
 
 def checksums(version: Path) -> dict[str, str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, log
+from tfkfin.filtering import filtered, sections
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.memory import aligned, give_back
 from tfkfin.pipeline.subject import Subject
-from tfkfin.recipe import Recipe, Split, Window
+from tfkfin.recipe import Filter, Recipe, Split, Window
 from tfkfin.recordings import readers, resampling
 from tfkfin.recordings.recording import Recording, RecordingFile, flat_channels
 
@@ -43,6 +44,7 @@ class Dataset:
     windows: dict[int, dict[tuple[int, int], int]]
     synthetic: bool
     names: Mapping[int, str]
+    filter: Filter = Filter()
 
     @property
     def length(self) -> int:
@@ -86,6 +88,8 @@ class Dataset:
             recording = resampling.resampled(recording, self.window.rate_hz, cuts)
             _report(recording)
             every = splits.segments(recording, self.split, self.window.rest)
+            cuts = {*splits.cuts(recording, self.split, self.window.rest), *recording.seams}  # now at the windows' rate
+            recording = replace(recording, emg=filtered(recording.emg, sections(self.filter, self.rate_hz), cuts))
             moments.append(splits.moments(recording.emg, [
                 s for s in every if s.movement and train.holds(s.repetition, s.session)]))
             kept = [s for s in every if any(side.holds(s.repetition, s.session) for side in parts)]
@@ -159,22 +163,23 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     movements = np.unique(np.concatenate([every[s].movements for s in split.subjects]))
     counts = {s: _counts(w) for s, w in every.items()}
     synthetic = any(plan.synthetic for plan in plans)
+    sections(recipe.filter, rate)  # says what is unfit
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic,
-                   _named(plans))
+                   _named(plans), recipe.filter)
 
 
-def whole(files: Sequence[RecordingFile], window: Window, memory: int = 0) -> tuple[Subject, float]:
+def whole(files: Sequence[RecordingFile], window: Window, memory: int = 0, filter=None) -> tuple[Subject, float]:
     """As `joined`, of a subject's files.
 
     For judging FINs, which need neither training nor labels; never for judging a classifier.
     """
-    return joined((readers.read(file) for file in files), window, memory)
+    return joined((readers.read(file) for file in files), window, memory, filter)
 
 
-def joined(recordings: Iterable[Recording], window: Window, memory: int = 0) -> tuple[Subject, float]:
+def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, filter=None) -> tuple[Subject, float]:
     """All movements of one subject's recordings, standardised by their own statistics, and the windows' rate in Hz.
 
-    `memory`: windows before the first of each movement that are kept, for decisions that look back.
+    `memory`: windows kept before the first of each movement, for decisions that look back; `filter`: as cards have it.
     """
     pieces, moments = [], []
     for recording in recordings:
@@ -182,8 +187,9 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0) -> 
         _report(recording)
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
-        moments.append(splits.moments(recording.emg, every))
-        pieces.append(_cut_out(recording, every, [memory * stride] * len(every)))
+        emg = filtered(recording.emg, sections(filter, rate), recording.seams)
+        moments.append(splits.moments(emg, every))
+        pieces.append(_cut_out(replace(recording, emg=emg), every, [memory * stride] * len(every)))
     mean, sd = sum(moments[1:], moments[0]).statistics()
     return _joined(recording.subject, pieces, mean, sd, length, lambda segments: stride), rate
 

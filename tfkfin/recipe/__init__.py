@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from tfkfin.console import InputError
 from tfkfin.files import shipped
-from tfkfin.recipe.options import Classifier, Fin, Launch, Recipe, Split, Window
+from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 
-__all__ = ["Classifier", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
+__all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
 
 

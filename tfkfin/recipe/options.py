@@ -88,6 +88,28 @@ class Window(Section):
     rest: bool = False  # rest as one more class, label 0 in the files
 
 
+class Filter(Section):
+    """A causal filter before the windows, at their rate: offsets and hum break FINs. All 0: nothing is filtered."""
+
+    high_pass_hz: float = Field(0.0, ge=0)  # Butterworth; 0: none
+    low_pass_hz: float = Field(0.0, ge=0)  # 0: none; with high_pass_hz a band-pass
+    order: Count = 2  # of the Butterworth, to each side
+    notch_hz: float = Field(0.0, ge=0)  # of the mains; 0: none
+    notches: Count = 1  # at notch_hz and its multiples, as far as the rate goes
+    notch_q: Positive = 30.0  # notch_hz over the width of the notch
+
+    @model_validator(mode="after")
+    def _is_a_band(self) -> "Filter":
+        if self.low_pass_hz and self.high_pass_hz >= self.low_pass_hz:
+            raise ValueError(f"high_pass_hz must be below low_pass_hz. Received: {self.high_pass_hz:g} and "
+                             f"{self.low_pass_hz:g}")
+        return self
+
+    @property
+    def active(self) -> bool:
+        return bool(self.high_pass_hz or self.low_pass_hz or self.notch_hz)
+
+
 class Features(Section):
     """Closed-form features: the classifier's inputs and the FINs' targets."""
 
@@ -236,6 +258,7 @@ class Recipe(Section):
     seed: int = 7
     source: Source = Source()
     window: Window = Window()
+    filter: Filter = Filter()
     features: Features = Features()
     split: Split = Split()
     batches: Batches = Batches()
@@ -260,6 +283,8 @@ class Recipe(Section):
         """Hex digest of all that decides the result; where the data lie and where fits run does not."""
         options = self.model_dump(mode="json", exclude={"launch"})
         options["source"].pop("data")
+        if not self.filter.active:  # as before there were filters
+            options.pop("filter")
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_toml(self) -> str:

@@ -66,3 +66,49 @@ def at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray
     length = -(-len(columns[0]) * up // down)
     nearest = np.minimum((np.arange(length) * down + up // 2) // up, len(columns[0]) - 1)
     return [column[nearest] for column in columns]
+
+
+class Resampler:
+    """Causal: a signal that goes on, at another rate, from nothing that comes later.
+
+    The same filter as `resampled` uses, so what comes out is that, later by the filter's half length: `delay_s`.
+
+    Args:
+        rate, wanted: Hz.
+    """
+
+    def __init__(self, rate: float, wanted: float):
+        from scipy.signal import firwin
+
+        self.up, self.down = _ratio(rate, wanted)
+        half = 10 * max(self.up, self.down)
+        taps = firwin(2 * half + 1, 1 / max(self.up, self.down), window=("kaiser", 5.0)) * self.up
+        self.delay_s = half / (self.up * rate)
+        self._reach = -(-len(taps) // self.up)  # samples that an answer is made from
+        padded = np.pad(taps, (0, self._reach * self.up - len(taps)))
+        self._phases = padded.reshape(self._reach, self.up).T[:, ::-1]  # (up, reach), oldest sample first
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the signal."""
+        self._past, self._taken, self._made = None, 0, 0
+
+    def newest(self, made: int) -> int:
+        """The newest sample of the signal, from 0, that the answer `made`, from 0, is made from."""
+        return made * self.down // self.up
+
+    def __call__(self, volts: np.ndarray) -> np.ndarray:
+        """Samples (n, C) that follow those before -> those of the other rate that they complete, float32."""
+        volts = np.asarray(volts, np.float32)
+        if not len(volts):
+            return volts
+        if self._past is None:  # as if the first sample had always been there
+            self._past = np.repeat(volts[:1], self._reach - 1, axis=0)
+        known = np.concatenate([self._past, volts])  # its row r is sample taken - (reach - 1) + r
+        until = ((self._taken + len(volts)) * self.up - 1) // self.down + 1
+        places = np.arange(self._made, until) * self.down
+        rows = (places // self.up - self._taken)[:, None] + np.arange(self._reach)
+        answers = np.einsum("kr,krc->kc", self._phases[places % self.up], known[rows], dtype=np.float64)
+        self._past, self._made = known[len(known) - (self._reach - 1) :], until
+        self._taken += len(volts)
+        return answers.astype(np.float32)

@@ -112,7 +112,8 @@ def _decoder_limits(about: dict, own: dict) -> list[str]:
     limits = [f"{MADE_FOR} subject {own['subject']} with the electrodes where they were: for another person, another "
               "session or moved electrodes, train anew.",
               f"Windows of {own['length']} samples, {own['channels']} channels in the recording's order, volts, at "
-              f"{own['rate_hz']:g} Hz; nothing is filtered or resampled inside.",
+              f"{own['rate_hz']:g} Hz; nothing is resampled inside.",
+              _filter(own),
               "Scores hold for windows inside one movement; transitions between movements were not scored.",
               _decided(own["decision"]),
               "Research software, no medical device."]
@@ -121,6 +122,18 @@ def _decoder_limits(about: dict, own: dict) -> list[str]:
     if about["synthetic"]:
         limits.insert(0, "Trained on synthetic recordings: it proves the plumbing and decodes nobody's hand.")
     return limits
+
+
+def _filter(own: dict) -> str:
+    if "filter" not in own:
+        return "Nothing is filtered: signals have to be as those that it learnt from, offsets and hum too."
+    f = own["filter"]
+    parts = [f"{name} {f[key]:g} Hz" for name, key in (("high-pass", "high_pass_hz"), ("low-pass", "low_pass_hz"))
+             if f[key]] + ([f"notch {f['notch_hz']:g} Hz and {f['notches'] - 1} multiples (Q {f['notch_q']:g})"]
+                           if f["notch_hz"] else [])
+    return (f"It expects signals through a causal filter: {', '.join(parts)}, order {f['order']}. `stream`, the client "
+            "and tfkfin.live filter; windows for `serving_default` have to be cut from a filtered signal, with the "
+            "sections that `about` tells.")
 
 
 def _decided(decision: dict) -> str:

@@ -58,6 +58,7 @@ class Exported(Decoder):
         else:
             self.engine, self._answer = engine, _LOADERS[engine](self.version, self.card)
         in_one = self.engine == "onnx" and (self.version / presets.ONNX_STREAM).is_file()
+        in_one &= "filter" not in card  # which would begin anew in each piece of a stretch
         self._stream = _session(self.version / presets.ONNX_STREAM) if in_one else None
 
     def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tfkfin.filtering import blocks, sections
 from tfkfin.models import fins, streaming
 from tfkfin.models.bilstm.layer import BiLSTM, engine
 from tfkfin.models.decision import REJECTED
@@ -35,6 +37,7 @@ class Signatures:
         self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
         self.stretch = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
         stock(bank)
+        self.filtered = filtered(sections(decoder.card.get("filter"), decoder.card["rate_hz"]))
         self.standardise, self.fins = self.model.get_layer("standardise"), once(bank, self.window, engine_name)
         self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window])
 
@@ -65,7 +68,7 @@ class Signatures:
         enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
             f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
-            emg = tf.identity(emg)
+            emg = self.filtered(emg)
         if not streaming.streams(self.model.get_layer("fins")):
             return self._streamed(emg, self._in_blocks)
         answer = streaming.stream_network(self.model, self.stride, compiled=False)
@@ -74,7 +77,7 @@ class Signatures:
 
     def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
-        return self._streamed(emg, lambda count, cut: self.answer(cut(0, count)))
+        return self._streamed(self.filtered(emg), lambda count, cut: self.answer(cut(0, count)))
 
     def _streamed(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
         batch, samples = tf.unstack(tf.shape(emg)[:2])
@@ -104,8 +107,10 @@ class Signatures:
     def about(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """What a client has to know; whatever it sends is not looked at."""
         decoder = self.decoder
-        named = {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
-        return named | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
+        filter = sections(decoder.card.get("filter"), decoder.card["rate_hz"])
+        told = {"filter": tf.constant(filter)} if len(filter) else {}
+        told |= {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
+        return told | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
                 "length": tf.constant(self.length, tf.int64), "stride": tf.constant(self.stride, tf.int64),
                 "vote": tf.constant(decoder.decision.vote, tf.int64),
                 "reject": tf.constant(decoder.decision.reject, tf.float32),
@@ -126,6 +131,32 @@ def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
                                                   tf.shape(emg)])
     with tf.control_dependencies([some]):
         return tf.debugging.assert_all_finite(emg, "emg holds NaN or Inf, where volts are expected")
+
+
+def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`filtering.filtered` as a function of stretches (B, T, C) in a graph, without a loop; float32.
+
+    States at blocks' beginnings are sums of what the blocks before have left, added up by doubling.
+    """
+    if not len(sections):
+        return tf.identity
+    made = blocks(sections)
+    size = len(made.within)
+
+    def later(x: tf.Tensor, by: int) -> tf.Tensor:
+        return tf.pad(x, [[0, 0], [by, 0], [0, 0], [0, 0]])[:, : tf.shape(x)[1]]
+
+    def answer(emg: tf.Tensor) -> tf.Tensor:
+        first, samples, channels = emg[:, :1], tf.shape(emg)[1], emg.shape[2]
+        x = tf.pad(emg - first, [[0, 0], [0, -samples % size], [0, 0]])
+        x = tf.reshape(x, tf.stack([tf.shape(x)[0], -1, size, channels]))
+        states = tf.matmul(made.fed, x)
+        for i, step in enumerate(made.steps):
+            states += tf.matmul(step, later(states, 1 << i))
+        y = tf.matmul(made.within, x) + tf.matmul(made.carried, later(states, 1))
+        return tf.reshape(y, tf.stack([tf.shape(y)[0], -1, channels]))[:, :samples] + made.gain * first
+
+    return answer
 
 
 def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:

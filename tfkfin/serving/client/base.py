@@ -122,6 +122,8 @@ class Client(abc.ABC):
         """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`, and
         `names` of these where they are known.
 
+        And `filter`, second-order sections (S, 6), where windows have to have gone through one.
+
         None for a model that an older tfkfin exported, which says nothing.
         """
         return self._about

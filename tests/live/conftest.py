@@ -1,0 +1,27 @@
+"""Small decoders for live tests, each fitted to the first synthetic subject: FINs that stream, and FINs that do not."""
+
+import pytest
+from live_cases import CASES, fitted
+
+from tfkfin.recordings import readers
+
+
+@pytest.fixture(scope="session")
+def recording(tiny_db2):
+    return readers.read(readers.find(tiny_db2)[0])
+
+
+@pytest.fixture(scope="session")
+def streaming(recording):
+    return fitted([recording], CASES["streaming"])
+
+
+@pytest.fixture(scope="session", params=CASES)
+def decoder(request, recording, streaming):
+    return streaming if request.param == "streaming" else fitted([recording], CASES[request.param])
+
+
+@pytest.fixture(scope="session")
+def exported(streaming, tmp_path_factory):
+    """A model folder."""
+    return streaming.export(tmp_path_factory.mktemp("models") / "mine").parent

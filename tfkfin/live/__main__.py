@@ -1,0 +1,150 @@
+"""`python -m tfkfin.live`: a decoder on a live signal, from a device, over LSL, or on a recording as if it were one."""
+
+import argparse
+import gc
+import signal
+from pathlib import Path
+
+from tfkfin import registry
+from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.files import write_json
+
+EXAMPLES = """examples:
+  python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat
+      a recording in real time: decisions as they change, at the end accuracy, delays and where the time went
+  python -m tfkfin.live --model demo_s1 --source replay --data DB2 --subject 1 --speed 0 --jsonl decisions.jsonl
+      as fast as it goes, every decision a line of JSON; the same as python -m tfkfin.evaluate --stream
+  python -m tfkfin.live --model demo_s1 --source synthetic --udp 127.0.0.1:12346 --seconds 60
+      nobody recorded, no device: "label speed" as a datagram every stride
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    from tfkfin.live import sources
+
+    p = argparse.ArgumentParser(prog="python -m tfkfin.live", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = registry.names("live/sources")
+    p.add_argument("--model", metavar="NAME", required=True, help="a model in ./savedmodels, or its folder")
+    p.add_argument("--source", choices=kinds, required=True, help="where the signal comes from")
+    p.add_argument("--stride-ms", type=float, metavar="MS", help="between decisions (default: the model's own)")
+    p.add_argument("--engine", default="auto", help="live (FINs that stream), native, xla, onnx, savedmodel (default: "
+                   "the fastest)")
+    p.add_argument("--seconds", type=float, default=0.0, help="of signal, then stop (default: until it ends)")
+    group = p.add_argument_group("sources")
+    for kind in kinds:
+        sources.kind(kind).options(group)
+    out = p.add_argument_group("outputs")
+    out.add_argument("--jsonl", type=Path, metavar="FILE", help="a new file: every decision, with where its time went")
+    out.add_argument("--udp", metavar="HOST:PORT", help='a datagram a decision: "label speed"')
+    out.add_argument("--udp-json", action="store_true", help="datagrams hold the line of JSON instead")
+    out.add_argument("--lsl-out", metavar="NAME", help="LSL streams NAME, of markers, and NAME-decisions, of numbers")
+    out.add_argument("--json", type=Path, metavar="FILE", help="the summary, to a file")
+    out.add_argument("--quiet", action="store_true", help="the summary alone")
+    return p
+
+
+def outputs(arguments: argparse.Namespace, movements: list[int], rate_hz: float) -> list:
+    """What the command line asks for; `rate_hz`: decisions a second."""
+    from tfkfin.live import outputs as there
+
+    made = [] if arguments.quiet else [there.Terminal()]
+    if arguments.udp:
+        made.append(there.Udp(arguments.udp, arguments.udp_json))
+    if arguments.lsl_out:
+        made.append(there.Markers(arguments.lsl_out, movements, rate_hz))
+    if arguments.jsonl:
+        made.append(there.JsonLines(arguments.jsonl))
+    return made
+
+
+def main(argv: list[str]) -> None:
+    arguments = parser().parse_args(argv)
+    _check(arguments)
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(1)
+    from tfkfin.live import sources
+    from tfkfin.live.loop import Loop
+    from tfkfin.live.stream import Stream, load
+    from tfkfin.pipeline.windows import samples
+
+    decoder, engine = load(arguments.model, arguments.engine)
+    source = sources.kind(arguments.source).open(arguments, decoder.card)
+    if source.channels != decoder.channels:
+        raise InputError(f"{source.described} has {source.channels} channels, the model {decoder.channels}")
+    stride = samples(arguments.stride_ms, decoder.card["rate_hz"]) if arguments.stride_ms else decoder.stride
+    stream = Stream(decoder, stride, source.rate_hz)
+    log.info("%s", source.described)
+    log.info("engine %s, a decision every %g ms%s", engine, 1e3 * stride / stream.rate_hz,
+             "" if stream.source_hz == stream.rate_hz else f", resampled to {stream.rate_hz:g} Hz")
+    loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride))
+    signal.signal(signal.SIGINT, lambda *_: loop.stop())
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    gc.collect()
+    gc.freeze()  # what is there stays: the collector need not look through it between decisions
+    loop.run(arguments.seconds)
+    summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
+    show(summary)
+    if arguments.json:
+        write_json(arguments.json, summary)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What is unfit is said before TensorFlow loads."""
+    from tfkfin.models import decoder, presets
+
+    for name in ("stride_ms", "seconds", "speed"):
+        if (getattr(arguments, name) or 0) < 0:
+            raise InputError(f"--{name.replace('_', '-')} must not be below 0")
+    if not (Path(arguments.model) / decoder.FILE).is_file():
+        presets.find(arguments.model)
+    if arguments.jsonl and arguments.jsonl.exists():
+        raise InputError(f"{arguments.jsonl} is there already and is never overwritten: give another file")
+
+
+def show(summary: dict) -> None:
+    """The summary for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console, timing = Console(highlight=False), summary["timing"]
+    table = Table(title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
+    for name in ("ms", "p50", "p95", "p99", "most"):
+        table.add_column(name, justify="left" if name == "ms" else "right")
+    for part in ("acquisition", "wait", "preparation", "inference", "total"):
+        row = [timing[part][f"{q}_ms"] for q in ("p50", "p95", "p99", "most")]
+        named = f"{part} (sample received to decision sent)" if part == "total" else part
+        table.add_row(named, *("-" if value is None else f"{value:.2f}" for value in row))
+    console.print(table)
+    if summary["smallest_stride_ms"] is not None:
+        jitter = "-" if timing["jitter_ms"] is None else f"{timing['jitter_ms']:.2f} ms"
+        console.print(f"missed deadlines {timing['missed']}, dropped strides {timing['dropped']}, jitter {jitter}; "
+                      f"smallest stride sustained here: {summary['smallest_stride_ms']:g} ms")
+    console.print(f"Besides, the middle of what a decision sees is {summary['delay']['middle_ms']:.0f} ms old on any "
+                  f"machine: windows of {summary['delay']['window_ms']:g} ms, their vote, resampling.")
+    told = summary["signal"]
+    if told["lost"] or told["filled"] or told["stalls"]:
+        console.print(f"{told['lost']} samples lost in {told['gaps']} gaps, {told['filled']} not finite, "
+                      f"{told['stalls']} stalls")
+    if told["rate_measured_hz"]:
+        console.print(f"{told['rate_measured_hz']:.2f} samples a second came")
+    if scores := summary["scores"]:
+        console.print(_scored(scores), soft_wrap=True)
+
+
+def _scored(scores: dict) -> str:
+    def said(value: float | None, factor: float = 1.0, unit: str = "") -> str:
+        return "-" if value is None else f"{factor * value:.1f}{unit}"
+
+    transition = scores["transition"]
+    return (f"accuracy {said(scores['accuracy'], 100, ' %')} of {scores['windows']} windows inside one label, "
+            f"{said(scores['execution'], 100, ' %')} of {scores['executions']} executions; "
+            f"{said(scores['false_per_minute'])} false activations a minute of rest; transitions followed "
+            f"{transition['followed']} of {transition['count']}, after {said(transition['p50_ms'], 1, ' ms')} "
+            f"(p95 {said(transition['p95_ms'], 1, ' ms')})")
+
+
+if __name__ == "__main__":
+    run(main)

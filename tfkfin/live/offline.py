@@ -1,0 +1,109 @@
+"""Whole recordings decided as a live session would decide them: the same windows, the same network."""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+from tfkfin.console import InputError
+from tfkfin.files import write_json
+from tfkfin.fit.scores import spread
+from tfkfin.live.loop import Loop
+from tfkfin.live.outputs import Made, Output, line
+from tfkfin.live.scoring import Scores
+from tfkfin.live.sources.replay import Replay
+from tfkfin.live.stream import Stream
+from tfkfin.models.decoder import Decoder
+from tfkfin.pipeline.windows import samples
+from tfkfin.recordings.recording import Recording
+
+
+class _Kept(Output):
+    def __init__(self, recording: Recording, take: Callable[[dict], None]):
+        self._who, self._take = {"subject": recording.subject, "session": recording.file.session}, take
+
+    def __call__(self, made: Made) -> None:
+        self._take(self._who | line(made))
+
+
+class Offline:
+    """Recordings of one person after another, each from its first sample to its last.
+
+    Args:
+        take: is given every decision, as `tfkfin.live.outputs.line` has it with `subject` and `session`.
+    """
+
+    def __init__(self, decoder: Decoder, stride: int, take: Callable[[dict], None] | None = None):
+        self.decoder, self.stride, self._take, self._streams = decoder, stride, take, {}
+
+    def __call__(self, recordings: Iterable[Recording]) -> dict:
+        """`Scores.summary` of a person's recordings, with their true labels, UNKNOWN where not to be scored."""
+        scores: Scores | None = None
+        for recording in recordings:
+            stream = self._stream(recording.rate_hz)
+            stream.restart(0, 0)
+            outputs = [_Kept(recording, self._take)] if self._take else []
+            if recording.num_channels != stream.channels:
+                raise InputError(f"{recording.path} has {recording.num_channels} channels, the model {stream.channels}")
+            loop = Loop(stream, Replay(recording, 0), outputs, scores)
+            loop.run()
+            scores = loop.scores
+        if scores is None:
+            raise InputError("there is no recording to decide")
+        return scores.summary()
+
+    def _stream(self, rate_hz: float) -> Stream:
+        if rate_hz not in self._streams:
+            self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz)
+        return self._streams[rate_hz]
+
+
+def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisions: Path | None,
+             to: Path | None) -> dict:
+    """Scores whole recordings, shows the scores and writes them to JSON.
+
+    Args:
+        parts: a decoder, whose recordings, and these, one after another.
+        stride_ms: between decisions; None: the decoder's own.
+        decisions: a new file for every decision as a line of JSON.
+
+    Raises:
+        InputError: recordings that do not fit a decoder, or a file that is there already.
+    """
+    if decisions and decisions.exists():
+        raise InputError(f"{decisions} is there already and is never overwritten: give another file")
+    found, of, offline = {}, None, None
+    with open(decisions, "x", encoding="utf-8") if decisions else nullcontext() as file:
+        take = (lambda made: file.write(json.dumps(made) + "\n")) if file else None
+        for decoder, number, recordings in parts:
+            if decoder is not of:  # of a run each person has an own one
+                stride = samples(stride_ms, decoder.card["rate_hz"]) if stride_ms else decoder.stride
+                of, offline = decoder, Offline(decoder, stride, take)
+            found[number] = offline(recordings)
+    every = {key: spread({s: one[key] for s, one in found.items()})
+             for key in ("accuracy", "execution", "false_per_minute")}
+    delays = {key: spread({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
+    summary = {"model": name, "stream": True, "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
+               "transition": delays, "windows": {str(s): one["windows"] for s, one in found.items()}}
+    _show(found)
+    if to:
+        write_json(to, summary)
+    return summary
+
+
+def _show(found: dict[int, dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Whole recordings, as live")
+    columns = ("subject", "windows", "accuracy % a window", "an execution", "false a minute", "transition ms, p50",
+               "followed")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for subject, one in found.items():
+        moved = one["transition"]
+        values = (one["accuracy"] and 100 * one["accuracy"], one["execution"] and 100 * one["execution"],
+                  one["false_per_minute"], moved["p50_ms"])
+        table.add_row(str(subject), str(one["windows"]), *("-" if v is None else f"{v:.1f}" for v in values),
+                      f"{moved['followed']}/{moved['count']}")
+    Console().print(table)
