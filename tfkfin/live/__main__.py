@@ -16,6 +16,10 @@ EXAMPLES = """examples:
       as fast as it goes, every decision a line of JSON; the same as python -m tfkfin.evaluate --stream
   python -m tfkfin.live --model demo_s1 --source synthetic --udp 127.0.0.1:12346 --seconds 60
       nobody recorded, no device: "label speed" as a datagram every stride
+  python -m tfkfin.live --model mine --source lsl --stream Quattrocento --channels 1-8 --lsl-out tfkfin
+      any stream of the lab streaming layer; decisions go back as one
+  python -m tfkfin.live --model mine --source brainflow --board cyton --board-param serial_port=/dev/ttyUSB0
+      any board of BrainFlow
 """
 
 

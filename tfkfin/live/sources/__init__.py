@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin import registry
+from tfkfin.console import InputError
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,30 @@ class Kind:
 
     open: Callable[[argparse.Namespace, dict], Source]
     options: Callable[[argparse._ArgumentGroup], None] = lambda group: None
+
+
+def chosen(channels: tuple[int, ...], count: int, where: str) -> list[int]:
+    """Channels from 0 of those from 1 that are wanted; () wants all.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    if beyond := [c for c in channels if c > count]:
+        raise InputError(f"{where} has {count} channels, no channel {beyond[0]}")
+    return [c - 1 for c in channels] or list(range(count))
+
+
+def scale(unit: str, where: str) -> float:
+    """Volts of a unit as devices write it.
+
+    Raises:
+        InputError: it names no volts.
+    """
+    units = {"v": 1.0, "volt": 1.0, "volts": 1.0, "mv": 1e-3, "millivolts": 1e-3, "uv": 1e-6, "\u00b5v": 1e-6,
+             "\u03bcv": 1e-6, "microvolt": 1e-6, "microvolts": 1e-6}
+    if unit.strip().lower() not in units:
+        raise InputError(f"{where} says nothing of its unit that is known (it says {unit!r}): give --unit")
+    return units[unit.strip().lower()]
 
 
 def kind(name: str) -> Kind:
