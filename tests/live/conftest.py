@@ -16,9 +16,15 @@ def streaming(recording):
     return fitted([recording], CASES["streaming"])
 
 
+@pytest.fixture(scope="session")
+def filtered(recording):
+    return fitted([recording], CASES["filtered"])
+
+
 @pytest.fixture(scope="session", params=CASES)
-def decoder(request, recording, streaming):
-    return streaming if request.param == "streaming" else fitted([recording], CASES[request.param])
+def decoder(request, recording):
+    shared = request.param in ("streaming", "filtered")
+    return request.getfixturevalue(request.param) if shared else fitted([recording], CASES[request.param])
 
 
 @pytest.fixture(scope="session")

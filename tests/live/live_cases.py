@@ -9,7 +9,8 @@ from tfkfin.live.outputs import Output
 from tfkfin.live.sources.replay import Replay
 
 CASES = {"streaming": {"fin.family": "conv"},
-         "filtered": {"fin.family": "conv", "filter.high_pass_hz": 20, "filter.notch_hz": 50},
+         "filtered": {"fin.family": "conv", "filter.high_pass_hz": 20, "filter.notch_hz": 50,
+                      "classifier.describe": "correlations"},
          "windows": {"fin.family": "dense", "filter.high_pass_hz": 20}}
 SETTINGS = {"window.length_ms": 100, "window.stride_ms": 20, "window.rest": True, "fin.pretrained": "", "fin.units": 8,
             "classifier.vote": 3, "classifier.reject": 0.3}

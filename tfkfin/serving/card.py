@@ -127,13 +127,14 @@ def _decoder_limits(about: dict, own: dict) -> list[str]:
 def _filter(own: dict) -> str:
     if "filter" not in own:
         return "Nothing is filtered: signals have to be as those that it learnt from, offsets and hum too."
-    f = own["filter"]
-    parts = [f"{name} {f[key]:g} Hz" for name, key in (("high-pass", "high_pass_hz"), ("low-pass", "low_pass_hz"))
-             if f[key]] + ([f"notch {f['notch_hz']:g} Hz and {f['notches'] - 1} multiples (Q {f['notch_q']:g})"]
-                           if f["notch_hz"] else [])
-    return (f"It expects signals through a causal filter: {', '.join(parts)}, order {f['order']}. `stream`, the client "
-            "and tfkfin.live filter; windows for `serving_default` have to be cut from a filtered signal, with the "
-            "sections that `about` tells.")
+    said, parts = own["filter"], []
+    for name, key in (("high-pass", "high_pass_hz"), ("low-pass", "low_pass_hz")):
+        parts += [f"{name} {said[key]:g} Hz (order {said['order']})"] if said[key] else []
+    tones = [f"{k * said['notch_hz']:g} Hz" for k in range(1, said["notches"] + 1)] if said["notch_hz"] else []
+    parts += [f"notches at {', '.join(tones)} (Q {said['notch_q']:g})"] if tones else []
+    return (f"It expects signals through a causal filter: {', '.join(parts)}. `stream`, the client and tfkfin.live "
+            "filter; windows for `serving_default` have to be cut from a signal that went through the sections that "
+            "`about` tells.")
 
 
 def _decided(decision: dict) -> str:

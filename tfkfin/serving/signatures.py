@@ -148,7 +148,7 @@ def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 
     def answer(emg: tf.Tensor) -> tf.Tensor:
         first, samples, channels = emg[:, :1], tf.shape(emg)[1], emg.shape[2]
-        x = tf.pad(emg - first, [[0, 0], [0, -samples % size], [0, 0]])
+        x = tf.pad(emg - first, [[0, 0], [0, size - 1 - (samples - 1) % size], [0, 0]])  # ONNX has another -a % b
         x = tf.reshape(x, tf.stack([tf.shape(x)[0], -1, size, channels]))
         states = tf.matmul(made.fed, x)
         for i, step in enumerate(made.steps):
