@@ -27,11 +27,11 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
-    files.write_json(path, [1])
+    files.write_json(path, {"a": 1})
     with pytest.raises(KeyboardInterrupt), files.replacing(path) as partial:
         partial.write_bytes(b"half")
         raise KeyboardInterrupt
-    assert files.read_json(path) == [1] and [*tmp_path.iterdir()] == [path]
+    assert files.read_json(path) == {"a": 1} and [*tmp_path.iterdir()] == [path]
 
 
 def test_sweep_removes_what_a_killed_run_left_of_this_file_only(tmp_path):

@@ -11,12 +11,25 @@
 """
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
 _HOMES = {"read": "api", "Decoder": "api", "FINFeatures": "scikit", "FINClassifier": "scikit"}
 
 __all__ = ["Decoder", "FINClassifier", "FINFeatures", "__version__", "read"]  # noqa: F822  loaded when asked for
+
+
+def _say_interrupted(kind: type, error: BaseException, trace: object) -> None:
+    """In place of a traceback while a command still loads; `console.run` speaks later."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted: nothing has been done yet\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[:1] == ["-m"]:  # as python -m tfkfin... begins
+    sys.excepthook = _say_interrupted
 
 
 def __getattr__(name: str):

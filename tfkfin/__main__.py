@@ -4,6 +4,7 @@ import ast
 import importlib
 import sys
 
+import tfkfin
 from tfkfin import __version__
 from tfkfin.console import InputError, run
 from tfkfin.files import PACKAGE
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def script() -> None:
+    sys.excepthook = tfkfin._say_interrupted
     run(main)
 
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet_start, run
+from tfkfin.console import (
+    InputError,
+    format_numbers,
+    log,
+    parse_numbers,
+    quiet_start,
+    run,
+)
 from tfkfin.files import read_json, write_json
 from tfkfin.models import presets
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.console import InputError, log, parse_numbers, run
+from tfkfin.console import InputError, log, numeric, parse_numbers, run, terminal
 from tfkfin.models.decision import Decision
 from tfkfin.serving.client.base import Client, ServingError, parse_url
 
@@ -136,25 +136,24 @@ def parser() -> argparse.ArgumentParser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--url", required=True, help="http://host:8501 (REST) or grpc://host:8500")
     p.add_argument("--model", metavar="NAME", help="the model's name on the server, if the URL does not hold it")
-    p.add_argument("--version", type=int, metavar="N", help="default: the newest")
+    p.add_argument("--version", type=numeric(int, 0, 2**63 - 1), metavar="N", help="default: the newest")
     p.add_argument("--label", metavar="NAME", help="a version label, such as canary")
     p.add_argument("--data", type=Path, metavar="FILE", help="a recording to replay, such as S1_E1_A1.mat")
-    p.add_argument("--stride-ms", type=float, default=100.0, help="between decisions (default: 100)")
-    p.add_argument("--seconds", type=float, help="replay only the first so many")
+    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), default=100.0, help="between decisions (default: 100)")
+    p.add_argument("--seconds", type=numeric(float, 0, 1e7), help="replay only the first so many")
     p.add_argument("--realtime", action="store_true", help="at the speed of the recording; default: as fast as it goes")
     p.add_argument("--repetitions", metavar="2,5", help="score these only (default: all, so also those that the model "
                    "was trained on)")
     p.add_argument("--rest", action="store_true", help="score windows of rest too (label 0)")
     p.add_argument("--resample", action="store_true", help="resample a recording whose rate the model does not expect")
     p.add_argument("--quiet", action="store_true", help="the summary only")
-    p.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a request (default: 10)")
+    p.add_argument("--timeout", type=numeric(float, 0.001, 1e5), default=10.0, metavar="S",
+                   help="seconds for a request (default: 10)")
     return p
 
 
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
-    if arguments.timeout <= 0 or arguments.stride_ms <= 0:
-        raise InputError("--timeout and --stride-ms must be above 0")
     recording = _read(arguments.data) if arguments.data else None
     with connect(arguments.url, arguments.model, arguments.version, arguments.label, arguments.timeout) as client:
         if recording is None:
@@ -184,9 +183,8 @@ def _read(path: Path) -> Any:
 
 
 def _replay(client: Client, recording: Any, arguments: argparse.Namespace) -> None:
-    from rich.console import Console
 
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     stop = len(recording.emg) if arguments.seconds is None else int(arguments.seconds * recording.rate_hz)
     decisions, labels, which = [], recording.labels, "all repetitions"
     if arguments.repetitions:
@@ -213,9 +211,8 @@ def summary(decisions: list[Answered], rest: bool, where: str) -> str:
 
 
 def _show_model(client: Client) -> None:
-    from rich.console import Console
 
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     for version in client.status():
         console.print(f"version {version['version']}: {version['state']} {version['error']}".rstrip())
     for name, signature in sorted(client.metadata().items()):

@@ -1,12 +1,20 @@
 """What every command line shares: one-line errors with exit code 2, quiet TensorFlow, logging."""
 
+import argparse
+import errno
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
+import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("tfkfin")
 
@@ -44,29 +52,155 @@ def format_numbers(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM, or the terminal is gone): everything is tidied up as after Ctrl-C."""
+
+
+_SPACE = "make room on that disk, or choose another folder"
+_RIGHTS = "choose a folder that you may write to, or change its permissions"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EROFS: _RIGHTS, errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS,
+    errno.EFBIG: "let files grow larger (ulimit -f)", errno.EMFILE: "allow more open files (ulimit -n 4096)",
+    errno.ENFILE: "close other programs: no more files can be opened on this machine",
+    errno.ENOENT: "something removed it meanwhile: give the command once more",
+    errno.EIO: "the disk or its connection fails: check it, and give the command once more",
+    errno.ENAMETOOLONG: "choose a shorter name", errno.ENOTDIR: "choose a folder", errno.EISDIR: "choose a file",
+}
+
+
+def explained(error: BaseException) -> str | None:
+    """A fault of the system, or of memory, in one line with the file and what would do; None where it is none.
+
+    Knows an OSError, and the errors of HDF5 and TensorFlow that hold its number or its words.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        return "an input is nested too deep: repair it"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError" and "OOM" in text:
+        return "this needs more memory than there is: take smaller batches, windows or networks, or fewer at once"
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        told = re.search(r"errno = (\d+)", text)
+        number = int(told[1]) if told else next((n for n in _REMEDIES if os.strerror(n) in text), None)
+    if number is None and not isinstance(error, OSError):
+        return None
+    found = re.search(r"name = '([^']*)'", text)
+    name = getattr(error, "filename", None) or (found[1] if found else "")
+    why = os.strerror(number) if number and (name or isinstance(error, OSError)) else text[:200] or type(error).__name__
+    remedy = _REMEDIES.get(number, "look into that, and give the command once more")
+    return f"{name}{': ' if name else ''}{why}: {remedy}"
+
+
+def shown(text: Any) -> str:
+    """Text from outside (names of files, answers of servers) as a terminal may get it: what would steer it is `?`."""
+    return "".join("?" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" or c in _TURNS else c
+                   for c in str(text))
+
+
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # make text read backwards
+
+
+def terminal(**options: Any) -> Any:
+    """A rich console that takes text from outside: see `shown`. Tables and lines go through it alike."""
+    from rich.console import Console
+
+    class Terminal(Console):
+        def render_str(self, text: str, **how: Any):
+            return super().render_str(shown(text), **how)
+
+    return Terminal(**options)
+
+
+class _Shown(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
+def numeric(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a finite number from `low` to `high`."""
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    parse.__name__ = f"{kind.__name__} value"  # argparse says "invalid ... "
+    return parse
+
+
 def log_to_stderr() -> None:
     """Lets the log say what it has to say on stderr as it is now."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Shown("%(message)s"))
     log.handlers, log.propagate = [handler], False  # absl gives the root logger a handler of its own
     log.setLevel(logging.INFO)
 
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Runs a command line and exits: 0 for work done, 2 for an input error, 130 for an interrupt."""
+    """Runs a command line and exits, whatever happens in one line and without a traceback.
+
+    0 for work done, 2 for an input error or a fault of the system (a full disk, a folder that vanished), 1 for an
+    error that nobody foresaw (TFKFIN_TRACEBACK=1 shows where), 130 for an interrupt, 143 for SIGTERM.
+    """
     log_to_stderr()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets a table with ?
     try:
-        main(sys.argv[1:] if argv is None else argv)
-    except InputError as error:
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"error: {message}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command resumes where it stopped\n")
-        sys.exit(130)
+        with _ends_tidily():
+            main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+        code = 0
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+        code = 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = _told(error)
+    sys.exit(code)
+
+
+def _told(error: BaseException) -> int:
+    """Says what ended a command, in one line; returns the exit code."""
+    if os.environ.get("TFKFIN_TRACEBACK"):
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        by = "terminated" if isinstance(error, Terminated) else "interrupted"
+        sys.stderr.write(f"{by}: the same command resumes where it stopped\n")
+        return 143 if isinstance(error, Terminated) else 130
+    known = str(error) if isinstance(error, InputError) else explained(error)
+    if known is None:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if Path(__file__).parent in Path(f.filename).parents and f.filename != __file__]
+        ours = ours or frames
+        known = (f"unforeseen {type(error).__name__}: {str(error)[:300]} ({Path(ours[-1].filename).name}, line "
+                 f"{ours[-1].lineno}; TFKFIN_TRACEBACK=1 shows all of it)")
+        code = 1
+    else:
+        code = 2
+    sys.stderr.write(f"error: {' '.join(shown(known).split())}\n")
+    return code
+
+
+@contextmanager
+def _ends_tidily() -> Iterator[None]:
+    """Turns SIGTERM and a closed terminal into an exception, which tidies up what is half done; a second one kills."""
+    def end(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []
+    before = {number: signal.getsignal(number) for number in names}
+    for number in names:
+        if before[number] == signal.SIG_DFL:  # nohup has SIGHUP ignored, and means it
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            if was is not None:  # None: not set from Python
+                signal.signal(number, was)
 
 
 @contextmanager

@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from tfkfin.console import InputError, format_numbers, log, parse_numbers, run
+from tfkfin.console import (
+    InputError,
+    format_numbers,
+    log,
+    number,
+    parse_numbers,
+    run,
+    terminal,
+)
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
@@ -36,7 +44,7 @@ def _add_synthesize(commands) -> None:
         ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
         ("channels", int, 12, "electrodes"), ("rate", float, 2000.0, "samples a second"),
         ("hold", float, 5.0, "seconds a movement is held"), ("rest", float, 3.0, "seconds of rest between"),
-        ("seed", int, 1, "equal seeds give equal files"),
+        ("seed", numeric(int, 0, 2**32 - 1), 1, "equal seeds give equal files"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: %(default)s)")
     parser.add_argument("--extras", action="store_true", help="also acc, glove and inclin, as in DB2")
@@ -77,7 +85,6 @@ def _add_info(commands) -> None:
 
 def _info(options) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from tfkfin.recordings import health
@@ -103,7 +110,7 @@ def _info(options) -> None:
         odd = (health.doubt(found.rms_v),) if health.doubt(found.rms_v) else ()
         notes += [f"{file}: {note}" for note in made + odd + recording.notes]
         names |= recording.names
-    console = Console()
+    console = terminal()
     console.print(table)
     if names:
         notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))
@@ -118,9 +125,8 @@ def _add_verify(commands) -> None:
 
 
 def _verify(options) -> None:
-    from rich.console import Console
 
-    console, unfit, count = Console(soft_wrap=True), [], 0
+    console, unfit, count = terminal(soft_wrap=True), [], 0
     for file, recording, error in _recordings(options, None):
         count += 1
         if error:
@@ -138,8 +144,10 @@ def _add_plot(commands) -> None:
     parser.add_argument("--subject", type=int, required=True)
     parser.add_argument("--movement", type=int, required=True, help="as numbered in the file")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE.png", help="never overwritten")
-    parser.add_argument("--length", type=float, default=300, help="ms of a window (default: %(default)s)")
-    parser.add_argument("--stride", type=float, default=10, help="ms between windows (default: %(default)s)")
+    parser.add_argument("--length", type=numeric(float, 0.01, 1e5), default=300,
+                        help="ms of a window (default: %(default)s)")
+    parser.add_argument("--stride", type=numeric(float, 0.01, 1e5), default=10,
+                        help="ms between windows (default: %(default)s)")
 
 
 def _plot(options) -> None:
@@ -201,13 +209,12 @@ def _bids(options) -> None:
 
 def _recordings(options, subjects: tuple[int, ...] | None):
     """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
-    from rich.console import Console
     from rich.progress import track
 
     from tfkfin.recordings import readers
 
     files = readers.find(options.folder, subjects, parse_numbers(options.exercise))
-    for file in track(files, "reading", console=Console(stderr=True), transient=True):
+    for file in track(files, "reading", console=terminal(stderr=True), transient=True):
         try:
             yield file, readers.read(file), None
         except InputError as error:

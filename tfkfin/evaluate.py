@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, format_numbers, log, parse_numbers, quiet_start, run
+from tfkfin.console import (
+    InputError,
+    format_numbers,
+    log,
+    number,
+    parse_numbers,
+    quiet_start,
+    run,
+    terminal,
+)
 from tfkfin.files import write_json
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
@@ -39,15 +48,15 @@ def parser() -> argparse.ArgumentParser:
                    "always its test repetitions)")
     p.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
                    "(default: 1)")
-    p.add_argument("--stride-ms", type=float, help="between windows, but for a run (default: 50; "
+    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), help="between windows, but for a run (default: 50; "
                    "with --stream the model's own)")
     p.add_argument("--stream", action="store_true", help="decide whole recordings as a live session does, rest and "
                    "transitions too")
     p.add_argument("--engine", default="auto", help="with --stream, as of tfkfin.live (default: the fastest)")
     p.add_argument("--decisions", metavar="FILE", type=Path, help="with --stream: every decision as a line of JSON, to "
                    "a new file")
-    p.add_argument("--windows", type=int, default=2000, help="FINs: how many windows, spread over the "
-                   "recordings (default: 2000; 0: every one)")
+    p.add_argument("--windows", type=numeric(int, 0, 10**8), default=2000, help="FINs: how many windows, spread over "
+                   "the recordings (default: 2000; 0: every one)")
     p.add_argument("--json", metavar="FILE", type=Path, help="where to write the scores")
     p.add_argument("--plots", metavar="DIR", type=Path, help="where to write PNG plots (default: beside --json)")
     return p
@@ -270,9 +279,8 @@ def main(argv: list[str]) -> None:
 
 
 def show(scores: dict) -> None:
-    from rich.console import Console
 
-    console, made = Console(), " (synthetic recordings)" if scores["synthetic"] else ""
+    console, made = terminal(), " (synthetic recordings)" if scores["synthetic"] else ""
     columns = [(f"accuracy % {what}", scores[key]) for key, what in (("accuracy", "a window"), (
         "execution", "an execution")) if key in scores]
     show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")

@@ -3,27 +3,43 @@
 import json
 import os
 import platform
+import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tfkfin.console import InputError
+
 PACKAGE = Path(__file__).resolve().parent
+_LARGEST = 256 << 20  # bytes of JSON or TOML: whatever is larger is none of ours
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes `path` in one step at the end; if the block fails, nothing is left.
 
-    A reader, or a run that is resumed, sees the old file or the whole new one.
+    A reader, or a run that is resumed, sees the old file or the whole new one. The file to write to is there already,
+    empty: nobody can have put a link in its place.
+
+    Raises:
+        OSError: it cannot be written; `filename` is there, whoever raised it.
     """
+    path = Path(path)
     partial = partial_of(path)
-    partial.parent.mkdir(parents=True, exist_ok=True)
     try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield partial
         put(partial, path)
+    except OSError as error:
+        if error.filename in (None, str(partial)) and error.errno:
+            raise type(error)(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def partial_of(path: Path) -> Path:
@@ -48,18 +64,58 @@ def sweep(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_json(path: Path, remedy: str = "repair or remove it") -> dict[str, Any] | None:
+    """The table in a JSON file, or None where there is no file.
+
+    Raises:
+        InputError: it is none; the message ends with `remedy`.
+    """
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(_text(path))
+    except (ValueError, RecursionError):  # no JSON, no text at all, or nested thousands deep
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged: {remedy}")
+    return value
+
+
+def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: it is none, or no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file")
+    try:
+        return tomllib.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not {what}: {_why(error)}") from None
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"{path.stat().st_size} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _why(error: Exception) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
 
 
 def shipped(kind: str) -> Path:
@@ -75,4 +131,7 @@ def cache(kind: str = "") -> Path:
         return Path(own, kind)
     from platformdirs import user_cache_path
 
-    return user_cache_path("tfkfin", appauthor=False) / kind
+    try:
+        return user_cache_path("tfkfin", appauthor=False) / kind
+    except RuntimeError:  # a user whom the system does not know, as in a container
+        raise InputError("there is no home folder to cache files in: name one with TFKFIN_CACHE") from None

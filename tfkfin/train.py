@@ -4,12 +4,16 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfkfin import launch, registry
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, log, run
+from tfkfin.console import InputError, log, run, terminal
 from tfkfin.fit.device import set_up_device
 from tfkfin.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tfkfin.fit.run import Run
 
 EXAMPLES = """examples:
   python -m tfkfin.train --stage finetune
@@ -81,6 +85,14 @@ def main(argv: list[str]) -> None:
     opened = open_run(recipe, folder, arguments.profile)
     if (folder / "fits").is_dir():
         raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
+    with opened.alone():
+        results = trained(opened, arguments)
+    show(results, folder)
+
+
+def trained(opened: "Run", arguments: argparse.Namespace) -> dict:
+    """Runs the stages asked for; returns results.json's content."""
+    recipe = opened.recipe
     if recipe.source.kind != "signals":
         described = opened.dataset.describe()
         log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
@@ -91,8 +103,7 @@ def main(argv: list[str]) -> None:
     set_up_device(arguments.device, arguments.mixed_precision)
     from tfkfin.fit.stages import run_stage
 
-    results = run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
-    show(results, folder)
+    return run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
 
 
 def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
@@ -124,8 +135,6 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
 
 def show(results: dict, folder: Path) -> None:
     """Prints the score table of a run."""
-    from rich.console import Console
-
     columns = [(title, results[key]) for key, title in
                (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
     if results["stage"] == "finetune":
@@ -134,26 +143,25 @@ def show(results: dict, folder: Path) -> None:
     what = "synthetic recordings" if about.get("synthetic") else "every test window"
     show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
     spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
-    Console().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+    terminal().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
 
 
 def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
     """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; what there is not is left out."""
-    from rich.console import Console
     from rich.table import Table
 
     if fin:
         table = Table("feature", "R²", title=imitation)
         for name, scores in fin.items():
             table.add_row(name, f"{scores['r2']:.4f}")
-        Console().print(table)
+        terminal().print(table)
     if columns:
         table = Table("subject", *(title for title, _ in columns), title=accuracy)
         for subject in columns[0][1]["per_subject"]:
             table.add_row(f"S{subject}", *(f"{100 * c['per_subject'][subject]:.1f}" for _, c in columns))
         table.add_section()
         table.add_row("mean ± sd", *(f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" for _, c in columns))
-        Console().print(table)
+        terminal().print(table)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import train
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
                    help="how the next trial is chosen; bayesian begins with three random ones a field (default: grid)")
     p.add_argument("--max-trials", metavar="N", type=int, help="default: every combination, or 20 of them "
                    "with --search random and bayesian")
-    p.add_argument("--seed", type=int, help="of the search (default: the recipe's)")
+    p.add_argument("--seed", type=numeric(int, 0, 2**32 - 1), help="of the search (default: the recipe's)")
     p.add_argument("--run", metavar="DIR", help="folder of the search (default: runs/tune-<recipe>-<digest>)")
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
@@ -187,10 +187,9 @@ def wait_for_chief(folder: Path, options: dict[str, Any]) -> bool:
 
 def show(folder: Path) -> None:
     """Prints the table of trials."""
-    from rich.console import Console
     from rich.table import Column, Table
 
-    state, console = state_of(folder), Console()
+    state, console = state_of(folder), terminal()
     what = "synthetic recordings" if state["dataset"]["synthetic"] else "mean ± sd over subjects"
     columns = [Column(name, overflow="fold") for name in (*state["tune"], "accuracy %", "s", "folder")]
     table = Table(*columns, title=f"{state['stage']} on held-out repetition {state['held_out']} ({what})")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models.bilstm import build, machine, native
+from tfkfin import machine
+from tfkfin.models.bilstm import build, native
 from tfkfin.models.bilstm.buffers import Buffers, budget
 from tfkfin.models.bilstm.layer import BiLSTM, engine
 

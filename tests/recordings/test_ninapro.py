@@ -140,8 +140,12 @@ def test_unfit_contents_are_said_in_one_line(tmp_path, changes, message):
 
 
 def test_large_finite_values_are_no_inf(tmp_path):
-    recording = ninapro.read(write(tmp_path, emg=np.full((T, C), 1e38, np.float32)))
+    recording = ninapro.read(write(tmp_path, emg=contents()["emg"] * np.float32(1e14)))
     assert np.isfinite(recording.emg).all() and any("volts" in note for note in recording.notes)
+    emg = contents()["emg"]
+    emg[:, 0] = 1e38  # whose sum overflows
+    with pytest.raises(InputError, match="emg reaches 1e.38"):
+        ninapro.read(write(tmp_path, emg=emg))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 50, b"<html>404</html>" * 100, b"\x89HDF\r\n\x1a\n" + bytes(2000)])

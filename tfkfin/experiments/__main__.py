@@ -96,24 +96,25 @@ def main(argv: list[str]) -> None:
     from tfkfin.fit.run import open_run
 
     opened = open_run(recipe, folder)
-    data = opened.dataset
-    log.info("%d subjects, %d channels, %g Hz, %d movements%s", len(data.split.subjects), data.channels, data.rate_hz,
-             len(data.movements), " (synthetic recordings: nobody was recorded)" if data.synthetic else "")
-    from tfkfin.train import set_up_device
+    with opened.alone():
+        data = opened.dataset
+        log.info("%d subjects, %d channels, %g Hz, %d movements%s", len(data.split.subjects), data.channels,
+                 data.rate_hz, len(data.movements), " (synthetic recordings: nobody was recorded)" * data.synthetic)
+        from tfkfin.fit.device import set_up_device
 
-    set_up_device(arguments.device, False)
-    from tfkfin.experiments.runner import Runner
+        set_up_device(arguments.device, False)
+        from tfkfin.experiments.runner import Runner
 
-    runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
-    if arguments.launcher:
-        from tfkfin.experiments import launching
+        runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
+        if arguments.launcher:
+            from tfkfin.experiments import launching
 
-        tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
-        if failed:
-            launch.tell_failures(failed, tasks, folder)
-            log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
-            sys.exit(1)
-    runner.run(names)
+            tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
+            if failed:
+                launch.tell_failures(failed, tasks, folder)
+                log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
+                sys.exit(1)
+        runner.run(names)
     runner.show(names)
 
 

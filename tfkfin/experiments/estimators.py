@@ -27,15 +27,16 @@ from tfkfin.experiments import statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
 from tfkfin.experiments.fits import Fit, finish
 from tfkfin.experiments.optimistic import BestOnTest
-from tfkfin.files import replacing
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
-from tfkfin.models import presets
+from tfkfin.models import presets, saving
 from tfkfin.pipeline import batches
 
 CLASSICAL = {"svm": (baselines.svm, ()), "lda": (baselines.lda, ()),  # model and features; (): the recipe's
              "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (baselines.lda, baselines.TIME_DOMAIN)}
+
+_AGAIN = "remove that model's folder, and the same command makes it anew"
 
 
 class Estimators:
@@ -70,11 +71,10 @@ class Estimators:
                                 ("features", "labels"))
             trainer.fit(features, labels, fit.seed, key, 0 if pooled else self._epochs(fit, len(labels)),
                         [clock, *watch])
-            with replacing(ledger.path(key, ".weights.h5")) as partial:
-                trainer.model.save_weights(partial)
+            saving.save_weights(trainer.model, ledger.path(key, ".weights.h5"))
             if pooled:
                 ledger.put(key, {"seconds_by_epoch": clock.seconds})
-        trainer.model.load_weights(ledger.path(key, ".weights.h5"))
+        saving.load_weights(trainer.model, ledger.path(key, ".weights.h5"), _AGAIN)
         seconds = clock.seconds or ledger.get(key)["seconds_by_epoch"]
         return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
 
@@ -88,8 +88,9 @@ class Estimators:
         if pretrained:
             head = fit.of("cnn2")
             finish(evaluation.ledger, [head], self.classifier)
-            trainer.fins.load_weights(self._fin_weights())
-            trainer.head.get_layer("classifier").load_weights(evaluation.ledger.path(head.key, ".weights.h5"))
+            saving.load_weights(trainer.fins, self._fin_weights(), _AGAIN)
+            saving.load_weights(trainer.head.get_layer("classifier"), evaluation.ledger.path(head.key, ".weights.h5"),
+                                _AGAIN)
         else:
             training.fit_scales(trainer.fins, train.features)
             self._prepare_head(trainer, fit)
@@ -106,7 +107,7 @@ class Estimators:
         """Standardised windows (N, L, C) -> what the FINs of the stage `imitate` make of them (N, C, F)."""
         options = self.recipe.fin.model_copy(update={"pretrained": ""})
         bank = presets.new_bank(options, self.evaluation.names, self.run.length, self.run.dataset.channels)
-        bank.load_weights(self._fin_weights())
+        saving.load_weights(bank, self._fin_weights(), _AGAIN)
         return training.Predictor(bank)
 
     def _fin_weights(self):

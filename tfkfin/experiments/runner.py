@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tfkfin.console import log
+from tfkfin.console import log, terminal
 from tfkfin.experiments import kinds
 from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
@@ -61,10 +61,9 @@ class Runner:
 
     def show(self, names: Sequence[str]) -> None:
         """Prints the tables of the named experiments and where the report is."""
-        from rich.console import Console
         from rich.markdown import Markdown
 
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = terminal(width=None if sys.stdout.isatty() else 160)
         for result in self.results(names):
             lines = [line for block in result.blocks if isinstance(block, Table) for line in block.markdown()]
             lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]

@@ -43,7 +43,8 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
     with ThreadPoolExecutor() as pool:  # hashing frees the GIL
         entries = dict(zip(named, pool.map(entry, named), strict=True))
     if entries != known:
-        write_json(kept, {"files": entries})
+        with suppress(OSError):  # on a disk that cannot be written they are read through each time
+            write_json(kept, {"files": entries})
     parts = sorted(f"{named[path]} {one[4]}" for path, one in entries.items())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 

@@ -1,6 +1,5 @@
 """What is finished, one entry a file: whatever is killed goes on where it stopped."""
 
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from tfkfin.console import InputError
-from tfkfin.files import replacing, write_json
+from tfkfin.files import read_json, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,7 @@ class Ledger:
         Raises:
             InputError: the file is damaged; the message ends with `remedy`.
         """
-        path = self.folder / f"{key}.json"
-        if not path.is_file():
-            return None
-        try:
-            scores = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # no JSON, or no text at all
-            scores = None
-        if not isinstance(scores, dict):
-            raise InputError(f"{path} is damaged: {remedy}")
-        return scores
+        return read_json(self.folder / f"{key}.json", remedy)
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of a finished entry.

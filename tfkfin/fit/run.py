@@ -1,15 +1,19 @@
 """A run folder: the resolved recipe, what each stage has finished, and the scores. Killed at any moment, it resumes."""
 
+import json
 import os
 import platform
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tfkfin import __version__
+from filelock import Timeout
+
+from tfkfin import __version__, machine
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
 from tfkfin.files import write_text
@@ -94,6 +98,30 @@ class Run:
         signals = self.recipe.source.kind == "signals"
         return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes off this run, and removes what killed ones have left half written.
+
+        Raises:
+            InputError: another process works on it.
+        """
+        lock = self.ledger.lock("run")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.folder}: another process works on this run: wait for it, or give another folder "
+                             "with --run") from None
+        except (OSError, NotImplementedError) as error:  # a disk without locks, or that cannot be written
+            log.info("%s cannot be locked (%s): what is finished there can be shown", self.folder, error)
+        try:
+            if lock.is_locked:
+                for partial in self.folder.rglob(".[0-9]*.partial.*"):
+                    if time.time() - partial.stat().st_mtime > 3600:  # a task on another machine may write now
+                        partial.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
     def _synthesized(self) -> Path:
         options, folder = self.recipe.source.synthetic, self.folder / "data"
         if not (folder / "complete").exists():
@@ -106,7 +134,11 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """What a stage (or one of its items, such as a subject) left when it finished, or None."""
-        return self.ledger.get(f"{stage}/{item}")
+        found = self.ledger.get(f"{stage}/{item}")
+        if found is not None and not {"fin", "accuracy"} & found.keys():
+            raise InputError(f"{self.folder / stage / item}.json is damaged: remove it, and the same command makes it "
+                             "anew")
+        return found
 
     def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
         return self.ledger.put(f"{stage}/{item}", value)
@@ -124,6 +156,8 @@ class Run:
         }
         if self.recipe.source.kind != "signals":
             results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
+        if before and {**before, "environment": 0} == json.loads(json.dumps({**results, "environment": 0})):
+            return before  # nothing new: a finished run can be shown from a disk that cannot be written
         return self.ledger.put("results", results)
 
 
@@ -137,7 +171,7 @@ def synthesize(options: Any, folder: Path) -> None:
 
 
 def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path | None = None) -> Run:
-    """Makes a run folder, or opens the one that the same recipe made on the same data.
+    """Makes a run folder, or opens the one that the same recipe made on the same data, if memory can hold its batches.
 
     Raises:
         InputError: the folder holds another recipe's run or something else; nothing in it is changed.
@@ -154,6 +188,7 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
     opened, new = Run(folder, recipe, profile, beside), not folder.exists()
     if recipe.source.kind == "recordings":
         opened.dataset  # noqa: B018  what is unfit is said before a folder is made
+    _afford(opened)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         if recipe.source.kind == "recordings":
@@ -172,6 +207,24 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
 def _of_a_start(path: Path) -> bool:
     """Whether a file may be what a start left that was killed before it had written recipe.toml."""
     return path.name in ("recordings.json", "fingerprint.json") or ".partial." in path.name
+
+
+def _afford(run: Run) -> None:
+    """Makes sure that a batch of windows with what the FINs make of it, the least that training takes, has room."""
+    recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
+    if recipe.source.kind == "recordings":
+        channels, length = run.dataset.channels, run.length
+    else:
+        kind = recipe.source.kind == "synthetic"
+        channels = recipe.source.synthetic.channels if kind else 1
+        rate = window.rate_hz or recipe.source.synthetic.rate_hz
+        length = max(1, round(window.length_ms * rate / 1000))
+    sizes = {"imitate.batch_size": recipe.imitate.batch_size, "finetune.batch_size": recipe.finetune.batch_size,
+             "imitate.validation_windows": recipe.imitate.validation_windows / fin.units,
+             "imitate.test_windows": recipe.imitate.test_windows / fin.units}  # of these the volts alone are held
+    for name, windows in sizes.items():
+        machine.afford(4 * windows * length * channels * fin.units, f"a batch of {name} windows of {length} samples",
+                       f"lower {name}, window.length_ms or fin.units")
 
 
 def _difference(one: Recipe, other: Recipe) -> str:

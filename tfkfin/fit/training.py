@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfkfin.console import log
+from tfkfin.console import InputError, log, terminal
 from tfkfin.models.fins import fins_of
 from tfkfin.models.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
@@ -41,10 +41,15 @@ class Progress(keras.callbacks.Callback):
         self.bar, self.said = None, time.monotonic()
 
     def on_train_begin(self, logs=None):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        console = Console(stderr=True)
+        console = terminal(stderr=True)
         if self.bar is None and console.is_terminal:
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                                 TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
@@ -55,6 +60,9 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         loss = float((logs or {}).get("loss", float("nan")))
+        if not math.isfinite(loss) and "loss" in (logs or {}):
+            raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}, so nothing is learnt: lower "
+                             "the learning rates, and look for what is unfit with python -m tfkfin.data info DIR")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, loss=loss)
         elif time.monotonic() - self.said > 15:

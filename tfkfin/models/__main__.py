@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.console import InputError, log, quiet_start, run, terminal
 from tfkfin.files import shipped, write_json
 from tfkfin.models import presets
 
@@ -49,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show_list(folders: list[Path]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "version", "what it is", "input", "parameters", "score", box=None)
@@ -60,14 +59,13 @@ def show_list(folders: list[Path]) -> None:
         card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
         table.add_row(model.name, version.name, *(card.get(key, "") for key in ("summary", "input")),
                       f"{card['parameters']:,}" if "parameters" in card else "", card.get("score", ""))
-    Console().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
+    terminal().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
 
 
 def show_card(name: str) -> None:
-    from rich.console import Console
     from rich.markdown import Markdown
 
-    version, console = presets.find(name), Console()
+    version, console = presets.find(name), terminal()
     altered, readme = presets.changed(version), version / presets.README
     if readme.is_file():
         console.print(Markdown(re.sub(r"\A---\n.*?\n---\n", "", readme.read_text("utf-8"), flags=re.DOTALL)))

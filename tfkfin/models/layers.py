@@ -6,7 +6,14 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.models.sliding import jitted, over_stretch, products_of_channels, samples_at, size, windows_in
+from tfkfin.models.sliding import (
+    jitted,
+    over_stretch,
+    products_of_channels,
+    samples_at,
+    size,
+    windows_in,
+)
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)

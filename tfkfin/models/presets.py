@@ -6,12 +6,11 @@ go to ./savedmodels unless told otherwise.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkfin.console import InputError, log
-from tfkfin.files import shipped
+from tfkfin.files import read_json, shipped
 
 if TYPE_CHECKING:
     import keras  # finding and describing models loads no TensorFlow
@@ -67,13 +66,10 @@ def card(version: Path) -> dict:
     Raises:
         InputError: there is no card, so nothing tells which movement a label is.
     """
-    path = version / CARD
-    if not path.is_file():
+    found = read_json(version / CARD, "export the model anew")
+    if found is None:
         raise InputError(f"{version} has no {CARD}: export it with python -m tfkfin.export")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    return found
 
 
 def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:

@@ -1,11 +1,41 @@
 """Loading what was saved: whatever a saved model may hold registers itself first."""
 
 import importlib
+import io
 from pathlib import Path
 
 import keras
 
 from tfkfin import registry
+from tfkfin.console import InputError
+from tfkfin.files import write_bytes
+
+
+class _Memory(io.BytesIO):
+    def __str__(self) -> str:
+        return "memory.weights.h5"  # Keras tells the format by the name
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Writes a model's weights in one step. HDF5's library crashes where a disk is full, so it writes to memory."""
+    held = _Memory()
+    model.save_weights(held)
+    write_bytes(path, held.getbuffer())
+
+
+def load_weights(model: keras.Model, path: Path, remedy: str) -> None:
+    """Weights that `save_weights` wrote.
+
+    Raises:
+        InputError: the file is gone, damaged, or of another network; the message ends with `remedy`.
+    """
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras and HDF5 let anything escape on damaged bytes
+        if isinstance(error, MemoryError):
+            raise
+        why = "is gone" if not path.is_file() else "is damaged, or of another network"
+        raise InputError(f"{path} {why}: {remedy}") from error
 
 
 def load(path: Path) -> keras.Model:

@@ -16,7 +16,14 @@ import keras
 import tensorflow as tf
 
 from tfkfin.models.fins import fins_of
-from tfkfin.models.sliding import cut, jitted, over_stretch, samples_at, size, windows_in
+from tfkfin.models.sliding import (
+    cut,
+    jitted,
+    over_stretch,
+    samples_at,
+    size,
+    windows_in,
+)
 
 CUT = 64  # windows at a time where they are cut one by one
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers
+from tfkfin.console import InputError, format_numbers, log
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split
@@ -70,8 +70,10 @@ def resolved(split: Split, every: dict[int, Windows]) -> Split:
     there = present(Part())
     learnt, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
     test = tuple(r for r in split.test_repetitions or tested if r in tested)
-    if not test or (missing := sorted(set(split.train_repetitions) - set(learnt))):
-        what = f"test_repetitions {split.test_repetitions}" if not test else f"train_repetitions {missing}"
+    missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", learnt))
+               if (gone := sorted(set(getattr(split, name)) - set(have)))}
+    if not test or missing:
+        what = ", ".join(f"{name} {gone}" for name, gone in missing.items()) or "test_repetitions ()"
         raise InputError(f"no recording has the {what}: there are repetitions {list(there)}; choose with "
                          "--set split.train_repetitions=1,3 --set split.test_repetitions=2")
     train = split.train_repetitions or tuple(r for r in learnt if split.between_sessions or r not in test)
@@ -102,6 +104,9 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
         for side, numbers, chosen in (("train", train, learnt), ("test", test, tested)):
             if not len(chosen):
                 raise InputError(f"subject {subject} has no window in the {side} {numbers}: it has repetitions {there}")
+        if gone := sorted(set(test.repetitions or ()) - set(np.unique(tested.repetitions).tolist())):
+            log.warning("warning: subject %d has no window in test repetition %s: its score is of the others", subject,
+                        format_numbers(gone))
         missing = sorted(set(every.movements.tolist()) - set(learnt.movements.tolist()))
         if missing:
             raise InputError(f"subject {subject} has no window of movement {format_numbers(missing)} in the train "

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tfkfin.console import InputError
-from tfkfin.files import shipped
+from tfkfin.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 
+_DEEPEST = 8  # tables in one another: what is looked through recursively has its end
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
 
@@ -30,10 +31,7 @@ def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = N
     if pipeline is not None:
         path = _find(pipeline)
         where = str(path)
-        try:
-            options = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not a TOML recipe: {error}") from None
+        options = read_toml(path, "a TOML recipe")
     return _validated(_merged(options, settings or {}), where, settings or {})
 
 
@@ -51,6 +49,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except RecursionError:
+        raise InputError(f"--set {key.strip()}: its value is nested too deep") from None
 
 
 def _find(pipeline: str | Path) -> Path:
@@ -64,9 +64,14 @@ def _find(pipeline: str | Path) -> Path:
 
 
 def _merged(options: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    options = json.loads(json.dumps(options, default=str))
+    try:
+        options = json.loads(json.dumps(options, default=str))
+    except RecursionError:
+        raise InputError("the recipe is nested too deep: no option is") from None
     for key, value in settings.items():
         *tables, name = key.split(".")
+        if len(tables) > _DEEPEST:
+            raise InputError(f"unknown key {key[:80]!r}: no option is that deep")
         if tables[:1] == ["tune"]:
             tables, name = ["tune"], key.removeprefix("tune.")
         table = options

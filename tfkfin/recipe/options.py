@@ -8,7 +8,15 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    model_validator,
+)
 
 from tfkfin import registry
 from tfkfin.console import parse_numbers
@@ -39,16 +47,21 @@ def _each(check: AfterValidator) -> AfterValidator:
     return AfterValidator(lambda values: tuple(check.func(value) for value in values))
 
 
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]  # units, filters
+Few = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(ge=0, le=1e6)]  # samples a second
+Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and Keras take
 
 
 class Section(BaseModel):
     """A frozen table of options; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Synthetic(Section):
@@ -61,7 +74,7 @@ class Synthetic(Section):
     rate_hz: Positive = 2000.0
     hold_s: Positive = 1.5  # seconds a movement is held
     rest_s: Positive = 0.6  # seconds of rest between
-    seed: int = 1
+    seed: Seed = 1
 
 
 class Source(Section):
@@ -81,10 +94,10 @@ class Source(Section):
 class Window(Section):
     """The sliding window; samples follow from the rate."""
 
-    length_ms: Positive = 300.0  # 600 samples at 2 kHz
-    stride_ms: Positive = 10.0  # 20 samples at 2 kHz
-    train_stride_ms: float = Field(0.0, ge=0)  # of windows that are learnt from; 0: stride_ms
-    rate_hz: float = Field(2000.0, ge=0)  # recordings at another rate are resampled to it; 0 keeps their own
+    length_ms: Milliseconds = 300.0  # 600 samples at 2 kHz
+    stride_ms: Milliseconds = 10.0  # 20 samples at 2 kHz
+    train_stride_ms: float = Field(0.0, ge=0, le=60_000)  # of windows that are learnt from; 0: stride_ms
+    rate_hz: Rate = 2000.0  # recordings at another rate are resampled to it; 0 keeps their own
     rest: bool = False  # rest as one more class, label 0 in the files
 
 
@@ -124,7 +137,7 @@ class Split(Section):
     test_repetitions: Numbers = (2, 5)  # of test_sessions, where these are named, by default all
     train_sessions: Numbers = ()  # days, or whatever parts the files; empty: all
     test_sessions: Numbers = ()  # empty: all
-    repetitions_per_session: int = Field(0, ge=0)  # reads sessions out of repetition numbers; 0: as the files say
+    repetitions_per_session: int = Field(0, ge=0, le=9999)  # reads sessions out of repetitions; 0: as files say
     pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`
     pretrain_repetitions: Numbers = ()  # empty: `train_repetitions`
     finetune_repetitions: Numbers = ()  # empty: `train_repetitions`
@@ -158,16 +171,16 @@ class Split(Section):
 class Batches(Section):
     """The streaming pipeline."""
 
-    recordings_in_flight: Count = 2  # recordings whose windows are mixed at any time
-    prefetch: Count = 2  # batches made ahead
+    recordings_in_flight: Few = 2  # recordings whose windows are mixed at any time
+    prefetch: Few = 2  # batches made ahead
 
 
 class Fin(Section):
     """The feature imitation networks, one a feature, shared by all channels."""
 
     family: Annotated[str, _kind("models/fins")] = "bilstm"
-    units: Count = 32
-    layers: int = Field(0, ge=0)  # 0: the family's own: 3, conv 2
+    units: Width = 32
+    layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
     pretrained: str = "auto"  # FINs to start from: "auto" the shipped ones of the family, a name or folder, "" random
@@ -179,10 +192,10 @@ class Classifier(Section):
     kind: Annotated[str, _kind("models/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, _each(_kind("models/descriptions"))] = ("correlations",)  # solved heads: seen besides
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
-    vote: Count = 1  # windows averaged for a decision: the last so many in time, whatever they hold
+    vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
-    filters: tuple[Count, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
-    copies: Count = 12  # row 0 is the feature itself, the others its noisy shadows
+    filters: tuple[Width, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
+    copies: Few = 12  # row 0 is the feature itself, the others its noisy shadows
     noise: float = Field(0.01, ge=0)  # sd of the shadows' noise, in z-scored units
     dropout: float = Field(0.3, ge=0, lt=1)  # after the first block
 
@@ -200,8 +213,8 @@ class Augment(Section):
 class Imitate(Section):
     """Stage 1: FINs learn the features from windows of all pre-training subjects, channels pooled."""
 
-    epochs: int = Field(1, ge=0)  # 0 keeps the pretrained weights as they are
-    windows_per_epoch: int = Field(256, ge=0)  # 0: every window once
+    epochs: int = Field(1, ge=0, le=1_000_000)  # 0 keeps the pretrained weights as they are
+    windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
     batch_size: Count = 16  # windows
     learning_rate: Positive = 1e-3
     weight_decay: float = Field(2e-5, ge=0)
@@ -225,8 +238,8 @@ class Classify(Section):
 class Finetune(Section):
     """Stage 3: FINs and head together, subject by subject."""
 
-    epochs: int = Field(2, ge=0)
-    windows_per_epoch: int = Field(256, ge=0)  # 0: every window once
+    epochs: int = Field(2, ge=0, le=1_000_000)
+    windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
     batch_size: Count = 32
     fin_learning_rate: float = Field(1e-3, ge=0)  # 0 freezes the FINs
     fin_weight_decay: float = Field(2e-5, ge=0)
@@ -255,7 +268,7 @@ class Recipe(Section):
     """One experiment."""
 
     protocol: Literal["honest", "paper"] = "honest"
-    seed: int = 7
+    seed: Seed = 7
     source: Source = Source()
     window: Window = Window()
     filter: Filter = Filter()

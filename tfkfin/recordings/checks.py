@@ -4,7 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tfkfin import machine
 from tfkfin.console import InputError
+
+SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # samples a second that somebody may have recorded EMG with
+LOUDEST = 1e10  # in whatever unit: squares of more, summed over a window, are more than float32 holds
 
 
 def signal(path: Path, emg: np.ndarray) -> np.ndarray:
@@ -24,6 +28,11 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
         channels = ", ".join(str(channel) for _, channel in bad)
         raise InputError(f"{path}: emg has NaN or Inf in channel {channels}, first at sample {min(bad)[0]} "
                          "(counted from 0): repair or leave out the recording")
+    if max(emg.max(), -emg.min()) > LOUDEST:
+        raise InputError(f"{path}: emg reaches {max(emg.max(), -emg.min()):g}, which no amplifier gives in any unit: "
+                         "repair or leave out the recording")
+    if (emg[:1000] == emg[0]).all() and (emg == emg[0]).all():
+        raise InputError(f"{path}: emg never changes in any channel: leave out the recording")
     return emg
 
 
@@ -32,6 +41,25 @@ def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         raise InputError(f"{path}: {name} is not numeric, but numbers are needed")
     return values
+
+
+def rate(path: Path, hertz: float) -> float:
+    """Samples a second, as a file says them."""
+    if not SLOWEST_HZ <= hertz <= FASTEST_HZ:  # NaN neither
+        raise InputError(f"{path}: frequency is {hertz:g}, but samples a second are needed, {SLOWEST_HZ:g} to "
+                         f"{FASTEST_HZ:g}")
+    return float(hertz)
+
+
+def openable(path: Path) -> None:
+    """Opening a pipe, or a device, would wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is no file, but a pipe or a device: leave it out of the folder")
+
+
+def fits(path: Path, size: float) -> None:
+    """Makes sure that `size` bytes read from a file have room in memory."""
+    machine.afford(size, f"{path}", "close other programs, or read fewer recordings at once")
 
 
 def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:

@@ -18,6 +18,9 @@ def painted(path: Path, held: Iterable[tuple[float, float, int, int]], length: i
     labels, repetitions = np.zeros((2, length), np.int16)
     last = 0
     for start_s, stop_s, movement, repetition in sorted(held):
+        if not np.isfinite([start_s, stop_s]).all() or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
+            raise InputError(f"{path}: movement {movement}, repetition {repetition}, from {start_s:g} to {stop_s:g} s "
+                             "is none: numbers from 0 to 32767 and times are needed")
         start, stop = round(start_s * rate_hz), round(stop_s * rate_hz)
         if not 0 <= start < stop <= length + 1:
             raise InputError(f"{path}: movement {movement} from {start_s:g} to {stop_s:g} s lasts no time, or is not "

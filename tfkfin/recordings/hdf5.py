@@ -25,7 +25,8 @@ def signals(paths: Sequence[Path], channels: int):
     types = set()
     for path in paths:
         with h5py.File(path, "r") as file:
-            types.add(file["emg"].dtype.name if file["emg"].shape[0] == channels else "")
+            emg = matfile.whole(path, file["emg"])
+            types.add(emg.dtype.name if emg.shape[0] == channels else "")
     return stream([str(path) for path in paths], channels, *types) if len(types) == 1 and "" not in types else None
 
 

@@ -1,40 +1,53 @@
-"""MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, behind the same three functions."""
+"""MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, behind the same three functions.
+
+Nothing is taken at its word: what a variable takes in memory is known, and compared with the file and with the memory
+that is free, before it is read; and no other file is read in its place.
+"""
 
 import io
 import struct
 import zlib
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin import machine
 from tfkfin.console import InputError
 from tfkfin.files import replacing
+from tfkfin.recordings import mat5
 
-_HEADER = 128  # bytes of a v5 header: 116 of text, 8 of subsystem offset, 2 of version, 2 of byte order
-_MATRIX, _COMPRESSED = 14, 15  # MAT-file level 5 element types, "MAT-File Format", table 1-1
+_HEADER = mat5.HEADER  # bytes of a v5 header: 116 of text, 8 of subsystem offset, 2 of version, 2 of byte order
+_MATRIX, _COMPRESSED = mat5.MATRIX, mat5.COMPRESSED
 _HDF5_BLOCK = 512  # bytes MATLAB keeps free for its header before the HDF5 superblock
+_ALWAYS, _RATIO = 256 << 20, 100  # bytes a variable may have whatever its file, and out of each byte of a file
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the variables in `path`, as MATLAB would show them, without reading their values."""
+    """Names and shapes of the variables in `path`, as MATLAB would show them, without reading their values.
+
+    What is no full array of real numbers has the shape ().
+    """
     if is_v73(path):
         return _v73(path, None)
-    from scipy.io import whosmat
-
-    return {name: shape for name, shape, _ in _guarded(path, lambda: whosmat(str(path)))}
+    return {name: variable.shape for name, variable in _v5(path).items()}
 
 
 def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The variables `names` of `path`, each in MATLAB's own axis order; names that are not there are left out.
 
     Raises:
-        InputError: `path` is not a MATLAB file of version 5 or 7.3, is cut short, or is damaged.
+        InputError: `path` is not a MATLAB file of version 5 or 7.3, is cut short, or is damaged, a variable is not of
+            real numbers, or larger than the file or the memory can hold.
     """
     if is_v73(path):
         return _v73(path, names)
     from scipy.io import loadmat
 
+    for variable in _v5(path).values():
+        if variable.name in names:
+            _fits(path, variable.name, variable.size, variable.numeric)
     found = _guarded(path, lambda: loadmat(str(path), variable_names=list(names)))
     return {name: found[name] for name in names if name in found}
 
@@ -54,10 +67,27 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
         (_save_v73 if v73 else _save_v5)(partial, variables, text.encode("ascii").ljust(116)[:116])
 
 
+def _v5(path: Path) -> dict[str, mat5.Variable]:
+    with open(path, "rb") as file:
+        order = "<" if file.read(_HEADER)[126:128] == b"IM" else ">"
+    return {variable.name: variable for variable in _guarded(path, lambda: list(mat5.variables(path, order)))}
+
+
+def _fits(path: Path, name: str, size: int, numeric: bool) -> None:
+    """Makes sure that a variable can be read: `size` bytes in memory."""
+    if not numeric:
+        raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed")
+    there = path.stat().st_size
+    if size > max(_ALWAYS, _RATIO * there):
+        raise InputError(f"{path}: {name} would unpack to {size / 1e9:.3g} GB out of a file of {there / 1e6:.3g} MB, "
+                         "which no recording does: fetch it again")
+    machine.afford(2 * size, f"{path}: {name}", "close other programs, or read fewer recordings at once")
+
+
 def _guarded(path: Path, action):
     try:
         return action()
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # scipy's parser lets anything escape on damaged bytes: zlib, struct, Type, Value...
         raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
@@ -66,6 +96,8 @@ def _guarded(path: Path, action):
 def is_v73(path: Path) -> bool:
     """True for v7.3, False for a v5 file whose elements are all there; everything else is an InputError."""
     try:
+        if not path.is_file() and path.exists():
+            raise InputError(f"{path} is no file: give the folder of recordings")  # opening a pipe would wait for ever
         size = path.stat().st_size
         with open(path, "rb") as file:
             header = file.read(_HEADER)
@@ -96,12 +128,32 @@ def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
 
     def read():
         with h5py.File(path, "r") as file:
-            data = {key: item for key, item in file.items() if isinstance(item, h5py.Dataset)}
+            # Links that lead elsewhere, to other files too, are not followed.
+            own = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
+            data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
             if names is None:
-                return {key: item.shape[::-1] for key, item in data.items()}
-            return {key: data[key][()].T for key in names if key in data}
+                return {key: item.shape[::-1] if _is_numeric(item) else () for key, item in data.items()}
+            return {key: whole(path, data[key])[()].T for key in names if key in data}
 
     return _guarded(path, read)
+
+
+def _is_numeric(item) -> bool:
+    return item.shape is not None and item.dtype.kind in "biuf"
+
+
+def whole(path: Path, item):
+    """A dataset of HDF5 that can be read, from this very file.
+
+    Raises:
+        InputError: its values lie in other files, or are more than the file or the memory can hold.
+    """
+    if item.external or item.is_virtual:
+        raise InputError(f"{path}: {item.name} takes its values from other files, which are not read")
+    numeric = _is_numeric(item)
+    chunk = prod(item.chunks or ()) * item.dtype.itemsize if numeric else 0
+    _fits(path, item.name.lstrip("/"), max(item.nbytes, chunk) if numeric else 0, numeric)
+    return item
 
 
 def _save_v5(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> None:
@@ -124,11 +176,13 @@ def _save_v73(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> N
     import h5py
 
     classes = {"float32": "single", "float64": "double"}
-    with h5py.File(path, "w", userblock_size=_HDF5_BLOCK, track_order=True) as file:
+    memory = io.BytesIO()  # on a full disk HDF5's library would crash
+    with h5py.File(memory, "w", userblock_size=_HDF5_BLOCK, track_order=True) as file:
         for name, value in variables.items():
             value = np.atleast_2d(value)
             item = file.create_dataset(name, data=value.T, compression="gzip" if value.size > 1 else None,
                                        compression_opts=1 if value.size > 1 else None)
             item.attrs["MATLAB_class"] = np.bytes_(classes.get(value.dtype.name, value.dtype.name))
-    with open(path, "r+b") as file:
-        file.write(text + bytes(8) + struct.pack("<H2s", 0x0200, b"IM"))
+    memory.seek(0)
+    memory.write(text + bytes(8) + struct.pack("<H2s", 0x0200, b"IM"))
+    path.write_bytes(memory.getbuffer())

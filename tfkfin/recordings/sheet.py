@@ -19,18 +19,26 @@ A folder of Ninapro or BIDS files may have a sheet with [movements] alone.
 """
 
 import re
-import tomllib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tfkfin.console import InputError
-from tfkfin.recordings import formats, recording
+from tfkfin.files import read_toml
+from tfkfin.recordings import checks, formats, recording
 
 SHEET = "recordings.toml"
+_MOST = 4
 REST = "rest"
 UNITS = recording.VOLTS
 Column = Annotated[int, Field(ge=1)] | str
@@ -42,7 +50,7 @@ class Sheet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rate_hz: Annotated[float, Field(gt=0)] | None = None
+    rate_hz: Annotated[float, Field(ge=checks.SLOWEST_HZ, le=checks.FASTEST_HZ)] | None = None
     unit: Literal["V", "mV", "uV"] | None = None
     files: str = ""
     channels: Annotated[tuple[Column, ...], Field(min_length=1)] | None = None
@@ -53,7 +61,7 @@ class Sheet(BaseModel):
     stop: Column | None = None
     duration: Column | None = None
     time: Column | None = None
-    movements: dict[Annotated[int, Field(ge=0)], str] = {}
+    movements: dict[Annotated[int, Field(ge=0, le=32767)], str] = {}
 
     @field_validator("files", "labels")
     @classmethod
@@ -62,6 +70,8 @@ class Sheet(BaseModel):
             raise ValueError(f"it must end in .{', .'.join(formats.suffixes())}")
         if unknown := set(re.findall(r"\{(.*?)\}", pattern)) - {*_NUMBERS, "label"}:
             raise ValueError(f"{{{unknown.pop()}}} is none of {', '.join(f'{{{n}}}' for n in (*_NUMBERS, 'label'))}")
+        if len(pattern) > 500 or pattern.count("*") + pattern.count("{label}") > _MOST:
+            raise ValueError(f"it may hold * and {{label}} {_MOST} times in all")  # each more makes matching far longer
         return pattern
 
     @model_validator(mode="after")
@@ -83,7 +93,7 @@ class Sheet(BaseModel):
         """The movement that a word or number means; None: none of [movements]."""
         text = text.strip()
         if text.isdecimal():
-            return int(text)
+            return int(text) if len(text) <= 5 and int(text) <= 32767 else None
         named = {REST: 0} | {name.lower(): number for number, name in self.movements.items()}
         return named.get(text.lower())
 
@@ -101,9 +111,7 @@ def of(folder: Path) -> Sheet:
 @lru_cache(64)
 def _read(path: Path, _changed: int) -> Sheet:
     try:
-        return Sheet(**tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+        return Sheet(**read_toml(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = f"{first['loc'][0]}: " if first["loc"] else ""
@@ -119,8 +127,8 @@ def above(path: Path) -> Path | None:
 def matched(sheet: Sheet, pattern: str, folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, int | str]]:
     """The files below `folder` that a pattern of the sheet names, in natural order, and what stands in its braces."""
     words = sorted(map(re.escape, (REST, *sheet.movements.values())), key=len, reverse=True)
-    written = {"{%s}" % name: rf"(?P<{name}>\d+)" for name in _NUMBERS}
-    written |= {"*": "[^/]*?", "{label}": rf"(?P<label>\d+|{'|'.join(words)}|[^/]+?)"}
+    written = {"{%s}" % name: rf"(?P<{name}>\d{{1,4}})" for name in _NUMBERS}
+    written |= {"*": "[^/]{0,100}?", "{label}": rf"(?P<label>\d{{1,5}}|{'|'.join(words)}|[^/]{{1,100}}?)"}
     seen: set[str] = set()
     parts = []
     for part in re.split(r"(\{\w+\}|\*)", pattern):

@@ -4,16 +4,21 @@ Nobody was recorded: files say so in their header and by a variable `synthetic`.
 works and how hard the recipe is, nothing about people.
 """
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin import machine
 from tfkfin.console import InputError
+from tfkfin.files import read_json, sweep, write_json
 from tfkfin.recordings import matfile, physiology
 from tfkfin.recordings.physiology import GRID_HZ, Physiology
 
+NOTE = ".synthesis.json"  # what is being made in a folder, while it is
+_WORK = 5  # times the size of a signal that making it takes
 _STEP = 2.0**-24  # V, about 60 nV: one count of the converter. A power of two, so float32 holds it and zips well
 
 
@@ -34,6 +39,11 @@ class Session:
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}, but {low} to {high} can be made")
 
+    @property
+    def size(self) -> float:
+        """Bytes of a recording's signal."""
+        return 4 * self.movements * self.repetitions * (self.hold_s + self.rest_s) * self.rate_hz * self.channels
+
 
 @dataclass(frozen=True)
 class Hold:
@@ -50,7 +60,8 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
     """Writes `folder`/DB2_s{n}/S{n}_E1_A1.mat for each subject, two at a time.
 
     Args:
-        folder: made if need be. A file that is there already is never overwritten, and then nothing is written.
+        folder: made if need be. A file that is there already is never overwritten, and then nothing is written, unless
+            the same call was cut off there: then it goes on.
         subjects: their numbers. A subject's file depends on its number and the seed, not on the other subjects.
         seed: equal seeds give equal bytes.
         extras: also acc (T, 36), glove (T, 22) and inclin (T, 2), which a reader has to leave alone.
@@ -66,9 +77,16 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
     """
     task = Session(**session)
     paths = [Path(folder) / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
-    there = [str(path) for path in paths if path.exists()]
-    if there:
+    there, note = [path for path in paths if path.exists()], Path(folder) / NOTE
+    told = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}
+    if there and read_json(note, "remove it, and choose another folder") != told:
         raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
+    machine.afford(2 * _WORK * task.size, "making two such recordings at once", "make shorter ones, or fewer channels")
+    if len(paths) * task.size > shutil.disk_usage(_existing(Path(folder))).free:
+        raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
+    write_json(note, told)
 
     def write(job: tuple[int, Path]) -> None:
         subject, path = job
@@ -76,8 +94,20 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
         matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
 
     with ThreadPoolExecutor(2) as pool:  # most of the time is zlib, FFT and random numbers, which free the GIL
-        list(pool.map(write, zip(subjects, paths, strict=True)))
+        try:
+            left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
+            for path in (path for _, path in left):
+                sweep(path)
+            list(pool.map(write, left))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    note.unlink()
     return paths
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def variables(subject: int, task: Session, seed: int, extras: bool = False, body: Physiology = Physiology()) -> dict:

@@ -67,7 +67,12 @@ class Streams:
     def model(self, name: str):
         if name in CLOSED_FORM:
             return CLOSED_FORM[name]()
-        from tfkfin.fit.transfer_fins import ConvHead, Imitation, LastingFins, SolvedHead
+        from tfkfin.fit.transfer_fins import (
+            ConvHead,
+            Imitation,
+            LastingFins,
+            SolvedHead,
+        )
 
         seen = self._imitation = self._imitation or Imitation(self.run)
         return {"best": lambda: SolvedHead(seen), "tfkfin_fins": lambda: LastingFins(seen),

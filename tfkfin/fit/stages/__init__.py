@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import keras
 
 from tfkfin import registry
+from tfkfin.console import InputError
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import _subjects
 
@@ -36,6 +37,9 @@ class Stage:
 def run_stage(run: Run, name: str) -> dict:
     """Runs a stage and whatever it needs that is not finished yet, as make does; returns results.json's content."""
     stage = registry.load("fit/stages", name, "STAGE")
+    if name != "imitate" and run.recipe.source.kind != "signals" and len(run.dataset.movements) < 2:
+        raise InputError(f"the recordings hold one movement alone, {run.dataset.movements[0]}: a decoder tells two or "
+                         "more apart (--set window.rest=true makes rest one of them)")
     together = [stage]
     for needed in stage.needs:
         if run.done(needed) is None:

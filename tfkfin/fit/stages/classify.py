@@ -2,13 +2,12 @@
 
 from functools import partial
 
-from tfkfin.files import replacing
 from tfkfin.fit import baselines, board
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import HeadTrainer, SolvedHead
-from tfkfin.models import heads
+from tfkfin.models import heads, saving
 
 
 def classify(run: Run):
@@ -35,8 +34,7 @@ def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: _sub
 
     labels, _ = decided(test, probabilities, _subjects.decision(run), dataset.movements, dataset.stride)
     svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
-    with replacing(run.stage_folder("classify") / f"S{subject.number}.weights.h5") as partial_file:
-        trainer.head.save_weights(partial_file)
+    saving.save_weights(trainer.head, run.stage_folder("classify") / f"S{subject.number}.weights.h5")
     with board.Board(run.board(f"classify/S{subject.number}")) as shown:
         for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
             shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)

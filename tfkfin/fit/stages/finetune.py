@@ -11,14 +11,16 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import JointTrainer
-from tfkfin.models import heads
+from tfkfin.models import heads, saving
 from tfkfin.models.decoder import Decoder, about
 from tfkfin.pipeline.subject import Subject
+
+_AGAIN = "remove {}, and the same command makes it anew"
 
 
 def finetune(run: Run):
     trainer = JointTrainer(run)
-    trainer.fins.load_weights(run.folder / "imitate" / "fins.weights.h5")
+    saving.load_weights(trainer.fins, run.folder / "imitate" / "fins.weights.h5", _AGAIN.format(run.folder / "imitate"))
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
     return partial(_finetune_subject, run, trainer, heads.kind(run.recipe.classifier.kind))
 
@@ -26,7 +28,8 @@ def finetune(run: Run):
 def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject: _subjects.Views) -> dict:
     trainer.restart()
     trainer.standardise(subject.subject)
-    trainer.head.load_weights(run.stage_folder("classify") / f"S{subject.number}.weights.h5")
+    weights = run.stage_folder("classify") / f"S{subject.number}.weights.h5"
+    saving.load_weights(trainer.head, weights, _AGAIN.format(weights.parent))
     dataset, names = run.dataset, run.recipe.features.names
     part, labels = subject.part("finetune"), subject.labels("finetune")
 

@@ -1,18 +1,19 @@
 """The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
 
-import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import log
+from tfkfin.console import InputError, log
 from tfkfin.files import replacing, write_json
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
-from tfkfin.models import presets
+from tfkfin.models import presets, saving
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
@@ -37,8 +38,8 @@ def imitate(run: Run) -> dict:
     checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
                                              str(folder / "checkpoints"), max_to_keep=1)
     if not options.epochs:
-        bank.save_weights(best)
-    elif checkpoints.restore_or_initialize() is None:
+        saving.save_weights(bank, best)
+    elif not _restored(checkpoints):
         _improve(bank, predict, loss, kept, state, best)
     steps = source.steps_per_epoch(options.batch_size)
     with board.Board(run.board("imitate")) as shown, training.progress("imitate", options.epochs * steps) as bar:
@@ -57,7 +58,7 @@ def imitate(run: Run) -> dict:
                      history.history["loss"][0], value)
             state["epoch"].assign(epoch + 1)
             checkpoints.save()
-        bank.load_weights(best)
+        saving.load_weights(bank, best, f"remove {folder}, and the same command makes it anew")
         emg, true = source.sample("test", options.test_windows)
         imitated = predict(emg)
         scores = metrics.imitation(true, imitated, names)
@@ -71,13 +72,26 @@ def imitate(run: Run) -> dict:
     return {"fin": scores}
 
 
+def _restored(checkpoints: tf.train.CheckpointManager) -> bool:
+    """Whether there was a checkpoint to go on from.
+
+    Raises:
+        InputError: there was, and it is damaged.
+    """
+    for half in Path(checkpoints.directory).glob("*_temp"):  # of a process that was killed as it wrote
+        shutil.rmtree(half, ignore_errors=True)
+    try:
+        return checkpoints.restore_or_initialize() is not None
+    except Exception as error:  # TensorFlow's own errors, or those of a parser
+        raise InputError(f"{checkpoints.directory} is damaged: remove it, and the same command begins the stage "
+                         "imitate anew") from error
+
+
 def _improve(bank: keras.Model, predict, loss, kept: tuple, state: dict, best) -> float:
     """Validation loss now; the weights are kept if it is the best so far."""
     value = float(np.mean(loss(kept[1], predict(kept[0]))))
     if value < float(state["best"]):
-        partial = best.with_name("partial.weights.h5")
-        bank.save_weights(partial)
-        os.replace(partial, best)
+        saving.save_weights(bank, best)
         state["best"].assign(value)
         state["stale"].assign(0)
     else:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from tfkfin.models.bilstm import machine
+from tfkfin import machine
 
 ALIGN = 16  # floats: one cache line, the widest vector
 KEPT = 0.8  # of the budget may hold kept states; the rest is for what a call works in

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.models.bilstm import build, machine
+from tfkfin import machine
+from tfkfin.models.bilstm import build
 from tfkfin.models.bilstm.buffers import Buffers, Kept, budget
 from tfkfin.models.bilstm.build import NativeUnavailable
 

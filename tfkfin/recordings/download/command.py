@@ -5,7 +5,7 @@ from argparse import BooleanOptionalAction
 from functools import partial
 from pathlib import Path
 
-from tfkfin.console import InputError, format_numbers, parse_numbers
+from tfkfin.console import InputError, format_numbers, parse_numbers, terminal
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
 from tfkfin.recordings.transfer import Part
 
@@ -30,10 +30,16 @@ def add_options(parser) -> None:
 
 def action(options) -> None:
     """Downloads what the options say, under progress bars, or with a line for each event where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    console, tasks = Console(stderr=True, soft_wrap=True), {}
+    console, tasks = terminal(stderr=True, soft_wrap=True), {}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
@@ -54,7 +60,6 @@ def action(options) -> None:
 
 def _report(download: Download, outcomes: list[Outcome]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table, failed = Table(title=f"{download.database} in {download.folder}", box=SIMPLE_HEAD), {}
@@ -64,7 +69,7 @@ def _report(download: Download, outcomes: list[Outcome]) -> None:
         table.add_row(str(subject), state, f"{fetched / 1e6:.1f}", f"{seconds:.0f}")
         if failure:
             failed.setdefault(failure, []).append(subject)
-    console, source = Console(soft_wrap=True), SOURCES[download.database]
+    console, source = terminal(soft_wrap=True), SOURCES[download.database]
     console.print(table)
     lines = ["Ninapro asks you to cite, in any work with these data:", *(f"- {paper}" for paper in source.cite)]
     if not failed and 1 in download.exercises:

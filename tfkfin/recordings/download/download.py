@@ -13,8 +13,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings.download.archive import Checksums, Damaged, recordings, sha256, unpack
-from tfkfin.recordings.transfer import STALL_S, FetchError, Part, Stopped, Transfer, room
+from tfkfin.recordings.download.archive import (
+    Checksums,
+    Damaged,
+    recordings,
+    sha256,
+    unpack,
+)
+from tfkfin.recordings.transfer import (
+    STALL_S,
+    FetchError,
+    Part,
+    Stopped,
+    Transfer,
+    room,
+)
 
 SITE = "https://ninapro.hevs.ch/files"
 _ATZORI = ("M. Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
@@ -72,7 +85,9 @@ class Download:
     progress: Callable[[Part], object] = lambda part: None
 
     def __post_init__(self):
-        from tfkfin.recordings.readers import ninapro  # brings numpy, which `--help` does without
+        from tfkfin.recordings.readers import (
+            ninapro,  # brings numpy, which `--help` does without
+        )
 
         if self.database not in SOURCES:
             raise InputError(f"database '{self.database}' cannot be fetched: choose {', '.join(SOURCES)}")

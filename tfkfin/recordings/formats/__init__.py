@@ -11,7 +11,7 @@ import numpy as np
 
 from tfkfin import registry
 from tfkfin.console import InputError
-from tfkfin.recordings import recording
+from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # two letters mu are in use
@@ -79,6 +79,8 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     Raises:
         InputError: not a whole file of its kind, an extra that is not installed, or a column that is not there.
     """
+    checks.openable(path)
+    checks.fits(path, 2 * path.stat().st_size)
     table = of(path).read(path, wanted)
     if missing := [name for name in wanted or () if name not in table.columns]:
         there = ", ".join(map(str, of(path).names(path)))

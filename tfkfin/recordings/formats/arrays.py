@@ -1,11 +1,13 @@
 """NumPy: .npy, a table (T, columns), and .npz, where each name is a column or holds several channels (T, C)."""
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.console import InputError
+from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table
 
 
@@ -16,10 +18,14 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
 
 def _columns(path: Path) -> dict[int | str, np.ndarray]:
     try:
-        values = np.load(path, allow_pickle=False)
         if path.suffix.lower() == ".npz":
-            with values:
+            with zipfile.ZipFile(path) as archive:
+                checks.fits(path, 2 * sum(member.file_size for member in archive.infolist()))
+            with np.load(path, allow_pickle=False) as values:
                 return {key: values[key] for key in values.files}
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # whose size is compared with what its head says
+    except InputError:
+        raise
     except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy
         raise InputError(f"{path} is not a whole {path.suffix} of plain arrays: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "biuf":

@@ -8,7 +8,8 @@ from tfkfin.recordings.formats import Format, Table
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
-    names = tuple(matfile.shapes(path)) if wanted is None else tuple(map(str, wanted))
+    numeric = (name for name, shape in matfile.shapes(path).items() if shape)
+    names = tuple(numeric) if wanted is None else tuple(map(str, wanted))
     found = matfile.load(path, names)
     return Table({name: found[name] for name in names if name in found})
 

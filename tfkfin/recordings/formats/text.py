@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError
+from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table
+
+_LONGEST = 1 << 20  # characters of a line
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
         if not names:
             continue
         try:
+            checks.fits(path, 5 * path.stat().st_size)  # "1," takes eight bytes in memory
             with open(path, encoding="utf-8-sig") as file:
                 lines = (line.replace(",", ".") for line in file) if layout.comma else file
                 values = np.loadtxt(lines, np.float64 if numbers else str, delimiter=layout.mark, comments=None,
                                     skiprows=int(bool(layout.heading)), usecols=[places[name] for name in names],
                                     ndmin=2, quotechar='"')
-        except (OSError, ValueError) as error:
+        except InputError:
+            raise
+        except (OSError, ValueError, OverflowError, MemoryError) as error:
             raise InputError(f"{path} cannot be read as numbers: {error}") from error
         columns |= {name: values[:, i] for i, name in enumerate(names)}
     return Table({name: columns[name] for name in chosen})
@@ -50,7 +56,7 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
 def _layout(path: Path) -> Layout:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            lines = [next(file, "").strip("\r\n") for _ in range(2)]
+            lines = [file.readline(_LONGEST).strip("\r\n") for _ in range(2)]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as text: {error}") from error
     mark = next((mark for mark in ";\t" if mark in lines[0]), "," if "," in lines[0] else None)

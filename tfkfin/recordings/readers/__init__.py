@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkfin import registry
 from tfkfin.console import InputError, format_numbers
-from tfkfin.recordings import formats, remote, sheet
+from tfkfin.recordings import checks, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 
@@ -80,7 +80,7 @@ def header(file: RecordingFile) -> Header:
 
     NaN and Inf in the signal are not seen here.
     """
-    return _named(reader(file.reader).header(file))
+    return _named(reader(_openable(file).reader).header(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
@@ -94,7 +94,13 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
         InputError: not a whole file of its format, a variable missing, of wrong shape or not numeric, NaN or Inf in
             the signal, or no movement in the labels.
     """
-    return _named(reader(file.reader).read(file, emg))
+    return _named(reader(_openable(file).reader).read(file, emg))
+
+
+
+def _openable(file: RecordingFile) -> RecordingFile:
+    checks.openable(file.path)
+    return file
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:

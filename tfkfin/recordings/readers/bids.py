@@ -6,7 +6,6 @@ Reference: https://bids-specification.readthedocs.io, "Electromyography"
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError
+from tfkfin.files import read_json
 from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS
@@ -153,10 +153,7 @@ def _said(path: Path) -> dict:
     """The metadata of a file: every _emg.json that applies, the nearest overruling."""
     said = {}
     for file in _above(path, "_emg.json"):
-        try:
-            said |= json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{file} is not JSON: {error}") from error
+        said |= read_json(file, "repair it") or {}
     return said
 
 

@@ -37,8 +37,8 @@ DATABASES = {
     "db6": Database(2000.0, 14, 1, 10, (7,)),  # grasps alone; its files have no exercise
     "db7": Database(2000.0, 12, 1, 22, (17, 23)),
 }
-_NAME = re.compile(r"S(\d+)_(?:E(\d+)_A1|A1_E(\d+))\.mat", re.IGNORECASE)
-_DB6 = re.compile(r"S(\d+)_D(\d+)_T([12])\.mat", re.IGNORECASE)  # subject, day, 1 in the morning or 2 after noon
+_NAME = re.compile(r"S(\d{1,4})_(?:E(\d{1,2})_A1|A1_E(\d{1,2}))\.mat", re.IGNORECASE)
+_DB6 = re.compile(r"S(\d{1,4})_D(\d{1,3})_T([12])\.mat", re.IGNORECASE)  # subject, day, 1 before noon or 2 after it
 _EMPTY = (8, 9)  # columns of DB6 without an electrode, from 0: 16 columns hold 14 electrodes
 _EXPECTED = "S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, such as S1_E1_A1.mat"
 _LABELS = (("restimulus", "rerepetition"), ("stimulus", "repetition"))
@@ -95,6 +95,8 @@ def _load(path: Path, names: tuple[str, ...]) -> tuple[tuple, tuple[str, str], d
     if missing:
         raise InputError(f"{path} has no variable {' and no '.join(missing)}, only {', '.join(there) or 'none'}: "
                          "it is not a Ninapro recording, or not the whole of one")
+    if there.get("frequency", (1, 1)) != (1, 1):
+        raise InputError(f"{path}: frequency is no single number, but samples a second are needed")
     scalars = (name for name in ("frequency", "subject", "exercise", "synthetic") if there.get(name) == (1, 1))
     return there["emg"], labels, matfile.load(path, (*names, *labels, *scalars))
 
@@ -127,8 +129,8 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
 
 def _rate(path: Path, channels: int, frequency: float | None, given: float | None, notes: list[str]) -> float:
     for rate in (frequency, given):
-        if rate is not None and not 0 < rate < np.inf:
-            raise InputError(f"{path}: frequency is {rate:g}, but samples a second, above 0, are needed")
+        if rate is not None:
+            checks.rate(path, rate)
     if frequency is not None and given not in (None, frequency):
         raise InputError(f"{path} was recorded at {frequency:g} Hz, not at {given:g} Hz: to have it at another rate, "
                          "resample it (window.rate_hz)")

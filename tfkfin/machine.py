@@ -7,6 +7,8 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
+from tfkfin.console import InputError
+
 CGROUPS, GROUPS_OF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
 UNKNOWN_MEMORY = 2**32
@@ -83,3 +85,13 @@ def memory() -> int:
             if most is not None and now is not None:
                 free.append(max(0, most - now + (_entry(group / "memory.stat", reclaimable) or 0)))
     return min(free)
+
+
+def afford(needed: float, what: str, remedy: str) -> None:
+    """Makes sure, before work starts, that `needed` bytes can be had.
+
+    Raises:
+        InputError: they cannot; the message says `what` takes them and ends with `remedy`.
+    """
+    if needed > (free := memory()):
+        raise InputError(f"{what} takes {needed / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free: {remedy}")
