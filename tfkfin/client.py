@@ -90,7 +90,7 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
         sent = time.perf_counter()
         answer = client.predict(emg[None, first : first + length])
         latency = time.perf_counter() - sent
-        if "label" not in answer:
+        if not {"label", "probabilities"} <= answer.keys():
             raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
         true = int(inside[0]) if inside[0] >= 0 and (inside == inside[0]).all() else None
         label, probability = decide(answer)
@@ -125,6 +125,9 @@ def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, flo
     stretch = Decision(int(about["vote"]), float(about["reject"])).start(about["movements"])
 
     def decide(answer: dict) -> tuple[int, float]:
+        if answer["probabilities"].shape[-1] != len(about["movements"]):
+            raise ServingError("INTERNAL", f"{client.target.described}: {answer['probabilities'].shape[-1]} "
+                                           f"probabilities for {len(about['movements'])} movements")
         labels, voted = stretch(answer["probabilities"])
         return int(labels[0]), float(voted[0].max())
 

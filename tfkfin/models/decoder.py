@@ -5,7 +5,6 @@
 What is trained, scored, saved, exported, served and streamed is this one model. It knows no run and no recording.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -227,8 +226,10 @@ class Decoder:
                              "trained or exported anew")
         from tfkfin.models import saving
 
+        presets.verify(folder)
         try:
-            return cls(json.loads((folder / CARD).read_text(encoding="utf-8")),
-                       saving.load(found[0]))
+            return cls(presets.card(folder), saving.load(found[0]))
+        except InputError:
+            raise
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise InputError(f"{found[0]} cannot be loaded: {' '.join(str(error).split())[:200]}") from None

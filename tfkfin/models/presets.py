@@ -6,6 +6,8 @@ go to ./savedmodels unless told otherwise.
 """
 
 import hashlib
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from tfkfin.recipe import Fin, Recipe
 
 SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
+_NAME = re.compile(r"\w[\w .+=@~-]{0,199}")
+DIGEST = "card_sha256"  # key of a card
 CARD, README = "model_card.json", "README.md"
 FINS_FILE = Path("assets.extra", "fins.keras")  # servers pass assets.extra by
 
@@ -60,6 +64,18 @@ def find(name: str | Path) -> Path:
                      f"one of {known}")
 
 
+def checked_name(name: str) -> str:
+    """A model's name as servers and their lists of models can hold it.
+
+    Raises:
+        InputError: it has what would mean something else there, such as quotes, slashes or new lines.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name[:80]!r} is no name of a model: take letters, digits, space and . _ + = @ ~ -, "
+                         "beginning with a letter or a digit")
+    return name
+
+
 def card(version: Path) -> dict:
     """What is said of a model in its model_card.json.
 
@@ -81,15 +97,47 @@ def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
 
 
 def checksums(version: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version but its card and README: relative path -> hex digest."""
-    files = sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, README, ".gitattributes"))
-    return {p.relative_to(version).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    """SHA-256 of every file of a version but its card: relative path -> hex digest."""
+    found = {}
+    for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
+        with open(path, "rb") as file:
+            found[path.relative_to(version).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def digest(card: dict) -> str:
+    """SHA-256 of all that a card says but this."""
+    said = json.dumps({key: value for key, value in card.items() if key != DIGEST}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def changed(version: Path) -> list[str]:
-    """Files that are missing, new or not as they were written."""
-    was, now = card(version).get("sha256", {}), checksums(version)
-    return sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    """Files that are missing, new or not as they were written.
+
+    An older tfkfin noted no digest of README and card themselves: these two are then taken as they are.
+    """
+    said = card(version)
+    was, now = said.get("sha256", {}), checksums(version)
+    if not isinstance(was, dict):
+        return [CARD]
+    if DIGEST not in said:
+        now.pop(README, None)
+    own = [CARD] if DIGEST in said and said[DIGEST] != digest(said) else []
+    return sorted([*own, *(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))])
+
+
+def verify(version: Path) -> None:
+    """Makes sure, before a version is loaded, that what is there of it is as it was written.
+
+    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime. Against damage, not against its maker: whoever changes a model can change its digests too (see SECURITY.md).
+
+    Raises:
+        InputError: it is not.
+    """
+    said = card(version).get("sha256", ())
+    if altered := [name for name in changed(version) if name == CARD or name in said and (version / name).is_file()]:
+        raise InputError(f"{version} is not as it was exported: {', '.join(altered[:5])}: export it anew, or fetch it "
+                         "again")
 
 
 def load(name: str | Path) -> "keras.Model":
@@ -104,7 +152,11 @@ def load(name: str | Path) -> "keras.Model":
         raise InputError(f"{path.parents[1]} holds no FINs to start from ({FINS_FILE} is missing)")
     from tfkfin.models import saving
 
-    return saving.load(path)
+    verify(path.parents[1])
+    try:
+        return saving.load(path)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
 def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":

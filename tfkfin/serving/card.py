@@ -3,11 +3,12 @@
 Reference: Mitchell et al. 2019, "Model cards for model reporting", doi:10.1145/3287560.3287596
 """
 
+import json
 import time
 from pathlib import Path
 
 from tfkfin import __version__
-from tfkfin.files import write_json
+from tfkfin.files import write_json, write_text
 from tfkfin.models import presets
 
 LICENCE = "Apache-2.0"
@@ -147,8 +148,9 @@ def _decided(decision: dict) -> str:
 
 def write(version: Path, card: dict) -> None:
     """Writes model_card.json and README.md into a version folder whose other files are complete."""
-    write_json(version / presets.CARD, card | {"sha256": presets.checksums(version)})
-    (version / presets.README).write_text(readme(card), encoding="utf-8")
+    write_text(version / presets.README, readme(card))
+    card = json.loads(json.dumps(card | {"sha256": presets.checksums(version)}))
+    write_json(version / presets.CARD, card | {presets.DIGEST: presets.digest(card)})
 
 
 def readme(card: dict) -> str:

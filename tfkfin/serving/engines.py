@@ -51,6 +51,7 @@ class Exported(Decoder):
         if card.get("kind") != "decoder":
             raise InputError(f"{self.version} holds {card.get('kind', 'something else')}, no decoder: "
                              "export a run of the stage finetune")
+        presets.verify(self.version)
         super().__init__(card)
         self.milliseconds: dict[str, float] = {}
         if engine == "auto":

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tfkfin.console import InputError, log
 from tfkfin.files import write_text
 from tfkfin.models import presets
@@ -18,9 +20,12 @@ LAST = ".last_version"  # the highest number ever given, so that a deleted versi
 def next_version(model: Path) -> int:
     """A number above every version that is, is being written, or ever was under `model`."""
     numbers = [int(v.name) for v in presets.versions(model)]
-    numbers += [int(p.name.removeprefix(PARTIAL)) for p in model.glob(PARTIAL + "*")]
+    numbers += [int(number) for p in model.glob(PARTIAL + "*") if (number := p.name.removeprefix(PARTIAL)).isdecimal()]
     if (model / LAST).is_file():
-        numbers.append(int((model / LAST).read_text(encoding="utf-8")))
+        last = (model / LAST).read_bytes()[:20].strip()
+        if not last.isdigit():
+            raise InputError(f"{model / LAST} is damaged: write the highest version's number into it")
+        numbers.append(int(last))
     return max(numbers, default=0) + 1
 
 
@@ -31,11 +36,13 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     A server that polls `model` sees nothing or the whole version. If the block fails, nothing is left behind.
 
     Raises:
-        InputError: `model` is a file or cannot be written.
+        InputError: `model` is a file, cannot be written, or has no name that a model can have.
     """
+    presets.checked_name(model.absolute().name)
     try:
         model.mkdir(parents=True, exist_ok=True)
-        partial, number = _reserve(model)
+        _sweep(model)
+        partial, number, lock = _reserve(model)
     except OSError as error:
         raise InputError(f"cannot write to {model}: {error.strerror}") from None
     try:
@@ -45,14 +52,34 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        _let_go(lock)
 
 
-def _reserve(model: Path) -> tuple[Path, int]:
+def _reserve(model: Path) -> tuple[Path, int, FileLock]:
+    """A folder of its own, its number, and a lock that tells others that somebody still writes there."""
     while True:  # making the folder is what claims the number: two exports at a time get two numbers
         number = next_version(model)
-        with suppress(FileExistsError):
+        lock = FileLock(model / f"{PARTIAL}{number}.lock")
+        with suppress(FileExistsError, Timeout):
+            lock.acquire(timeout=0)
             (model / f"{PARTIAL}{number}").mkdir()
-            return model / f"{PARTIAL}{number}", number
+            return model / f"{PARTIAL}{number}", number, lock
+
+
+def _sweep(model: Path) -> None:
+    """Removes what killed exports have left."""
+    for partial in [p for p in model.glob(PARTIAL + "*") if p.is_dir()]:
+        lock = FileLock(f"{partial}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            shutil.rmtree(partial, ignore_errors=True)
+            _let_go(lock)
+
+
+def _let_go(lock: FileLock) -> None:
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def add_to_config(model: Path) -> None:
@@ -60,7 +87,13 @@ def add_to_config(model: Path) -> None:
 
     A server started with --model_config_file_poll_wait_seconds picks it up without a restart.
     """
+    presets.checked_name(model.name)
     path = model.parent / "models.config"
+    with FileLock(model.parent / ".models.config.lock"):
+        _add_to_config(model, path)
+
+
+def _add_to_config(model: Path, path: Path) -> None:
     text = path.read_text(encoding="utf-8") if path.is_file() else "model_config_list {\n}\n"
     if re.search(rf'\bname:\s*["\']{re.escape(model.name)}["\']', text):
         return

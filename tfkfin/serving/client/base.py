@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tfkfin.console import InputError
+from tfkfin.models import presets
+
+LEAST, RATIO = 16 << 20, 16  # bytes an answer may have in any case, and more for each byte that was sent
+_SECTIONS = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1)}
 
 
 class ServingError(InputError):
@@ -49,7 +53,11 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
     Raises:
         InputError: no such scheme, no model named, or both a version and a label.
     """
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        parts.port  # noqa: B018  a ValueError where it is none
+    except ValueError as error:
+        raise InputError(f"{url!r} is no address of a server: {error}") from None
     if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
         raise InputError(f"a server is http://host:8501, https://host or grpc://host:8500. Received: {url!r}")
     found = re.fullmatch(r"(.*?)/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(?::predict)?/?", parts.path)
@@ -61,6 +69,9 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
         raise InputError(f"name the model: {url.rstrip('/')}/v1/models/NAME, or --model NAME")
     if version is not None and label is not None:
         raise InputError(f"give a version or a label, not both. Received: version={version}, label={label!r}")
+    for name in (model, label):
+        if name is not None:
+            presets.checked_name(name)
     return Target(parts.scheme, parts.netloc + before, model, version, label)
 
 
@@ -116,7 +127,7 @@ class Client(abc.ABC):
             raise ValueError(f"`emg` must be windows (B, L, C), at least one. Received: emg.shape={emg.shape}")
         if not np.isfinite(emg).all():
             raise ValueError("`emg` must be finite. Received: NaN or Inf")
-        return self._retrying(lambda seconds: self._predict(emg, signature, seconds))
+        return self._retrying(lambda seconds: _answers(self._predict(emg, signature, seconds), len(emg)))
 
     def about(self) -> dict[str, np.ndarray] | None:
         """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`, and
@@ -131,7 +142,9 @@ class Client(abc.ABC):
     @cached_property
     def _about(self) -> dict[str, np.ndarray] | None:
         nothing = np.zeros(1, np.float32)
-        return self._retrying(lambda s: self._predict(nothing, "about", s)) if "about" in self._signatures else None
+        if "about" not in self._signatures:
+            return None
+        return self._retrying(lambda s: _said(self._predict(nothing, "about", s)))
 
     @cached_property
     def _signatures(self) -> dict:
@@ -139,19 +152,27 @@ class Client(abc.ABC):
 
     def metadata(self) -> dict[str, dict[str, dict[str, tuple]]]:
         """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an open axis is -1."""
-        found = self._retrying(self._metadata)
-        return {name: {kind: {key: _tensor(info) for key, info in sorted(signature.get(kind, {}).items())}
-                       for kind in ("inputs", "outputs")}
-                for name, signature in found.items() if not name.startswith("__")}
+        def parsed(found: dict) -> dict:
+            return {name: {kind: {key: _tensor(info) for key, info in sorted(signature.get(kind, {}).items())}
+                           for kind in ("inputs", "outputs")}
+                    for name, signature in found.items() if not name.startswith("__")}
+
+        return self._retrying(lambda seconds: parsed(self._metadata(seconds)))
 
     def window_length(self) -> int:
         """Samples a window L, from the model's metadata."""
-        return self._signatures["serving_default"]["inputs"]["emg"][1][1]
+        shape = self._signatures.get("serving_default", {}).get("inputs", {}).get("emg", ("", None))[1]
+        if shape is None or len(shape) != 3 or not 1 <= shape[1] <= _SECTIONS["length"][1]:
+            raise InputError(f"{self.target.described} takes no windows (B, L, C): it is no decoder")
+        return shape[1]
 
     def status(self) -> list[dict[str, Any]]:
         """[{"version": 1, "state": "AVAILABLE", "error": ""}], of every version the server knows or the chosen one."""
-        return [{"version": int(s.get("version", 0)), "state": s.get("state", "UNKNOWN"),
-                 "error": s.get("status", {}).get("error_message", "")} for s in self._retrying(self._status)]
+        def parsed(found: list) -> list:
+            return [{"version": int(s.get("version", 0)), "state": str(s.get("state", "UNKNOWN")),
+                     "error": str(s.get("status", {}).get("error_message", ""))[:500]} for s in found]
+
+        return self._retrying(lambda seconds: parsed(self._status(seconds)))
 
     def _retrying(self, attempt: Callable[[float], Any]) -> Any:
         end = time.monotonic() + self.timeout_s
@@ -163,7 +184,45 @@ class Client(abc.ABC):
                 last = number == self.retries or time.monotonic() + pause >= end
                 if error.code != "UNAVAILABLE" or last:  # only that says that the request was not carried out
                     raise
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+                    MemoryError) as error:  # whatever parsing an answer runs into
+                raise ServingError("INTERNAL", f"{self.target.described}: the answer is malformed: "
+                                               f"{type(error).__name__} {str(error)[:200]}") from error
             time.sleep(pause)
+
+
+def _answers(found: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Answers to `count` windows or stretches.
+
+    Raises:
+        ValueError: they are none: another count, probabilities that are no probabilities, labels that are no integers.
+    """
+    for name, values in found.items():
+        if values.ndim < 1 or len(values) != count:
+            raise ValueError(f"{name} has the shape {values.shape} for {count} windows")
+    probabilities, label = found.get("probabilities"), found.get("label")
+    if probabilities is not None and (probabilities.dtype.kind != "f" or probabilities.ndim not in (2, 3)
+                                      or not ((probabilities >= -1e-3) & (probabilities <= 1.001)).all()):
+        raise ValueError("probabilities are not numbers from 0 to 1")
+    if label is not None and (label.dtype.kind not in "iu"
+                              or probabilities is not None and label.shape != probabilities.shape[:-1]):
+        raise ValueError(f"label has the shape {label.shape} and the type {label.dtype}")
+    return found
+
+
+def _said(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model says of itself.
+
+    Raises:
+        ValueError, KeyError, TypeError: it does not, or what cannot be.
+    """
+    for name, (low, high) in _SECTIONS.items():
+        if not low <= float(found[name]) <= high:
+            raise ValueError(f"{name} is {float(found[name]):g}")
+    movements = found["movements"]
+    if movements.dtype.kind not in "iu" or movements.ndim != 1 or not 1 <= len(movements) == len(np.unique(movements)):
+        raise ValueError("movements are no list of different numbers")
+    return found
 
 
 def _tensor(info: dict) -> tuple[str, tuple[int, ...] | None]:

@@ -1,13 +1,16 @@
 """TF Serving's REST interface. Reference: https://www.tensorflow.org/tfx/serving/api_rest"""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from tfkfin.serving.client.base import Client, ServingError
+from tfkfin.bounded import TooMuch, body, within
+from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED", 412: "FAILED_PRECONDITION",
          413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
@@ -30,12 +33,12 @@ class RestClient(Client):
         self._session.close()
 
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
-        body = json.dumps({"signature_name": signature, "inputs": {"emg": emg.tolist()}})
-        outputs = self._call("POST", ":predict", seconds, body)["outputs"]
+        sent = json.dumps({"signature_name": signature, "inputs": {"emg": emg.tolist()}})
+        outputs = self._call("POST", ":predict", seconds, sent)["outputs"]
         kinds = self._signatures[signature]["outputs"]
         if not isinstance(outputs, dict):  # of a single output the server leaves the name out
             outputs = {next(iter(kinds)): outputs}
-        return {name: np.asarray(values, DTYPES[kinds[name][0]]) for name, values in outputs.items()}
+        return {name: _array(values, DTYPES[kinds[name][0]]) for name, values in outputs.items()}
 
     def _metadata(self, seconds: float) -> dict:
         return self._call("GET", "/metadata", seconds)["metadata"]["signature_def"]["signature_def"]
@@ -43,23 +46,52 @@ class RestClient(Client):
     def _status(self, seconds: float) -> list[dict[str, Any]]:
         return self._call("GET", "", seconds)["model_version_status"]
 
-    def _call(self, method: str, path: str, seconds: float, body: str | None = None) -> dict:
+    def _call(self, method: str, path: str, seconds: float, sent: str | None = None) -> dict:
         where = f"{self.target.described}: "
         try:
-            answer = self._session.request(method, self._url + path, data=body, timeout=seconds,
-                                           headers={"Content-Type": "application/json"})
-        except requests.Timeout:
+            status, reason, text = within(seconds, lambda: self._fetched(method, path, seconds, sent))
+        except (requests.Timeout, TimeoutError, ReadTimeoutError):
             raise ServingError("DEADLINE_EXCEEDED", f"{where}no answer within {self.timeout_s:g} s") from None
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             raise ServingError("UNAVAILABLE", f"{where}no connection ({_cause(error)})") from None
+        except TooMuch as error:
+            raise ServingError("RESOURCE_EXHAUSTED", f"{where}the answer is not taken: {error}") from None
+        if 300 <= status < 400:
+            there = text[:200].decode("latin-1")
+            raise ServingError("FAILED_PRECONDITION", f"{where}it sends us to {there!r}: recordings go to no other place "
+                                                      "than the one named: name that one if you trust it")
         try:
-            content = answer.json()
-        except ValueError:
-            content = {"error": f"{answer.reason}, and the answer is no JSON: {answer.text[:80]!r}"}
-        if not answer.ok or "error" in content:
-            code = CODES.get(answer.status_code, "INTERNAL")
-            raise ServingError(code, where + str(content.get("error", answer.reason)))
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = {"error": f"{reason}, and the answer is no JSON: {text[:80].decode('utf-8', 'replace')!r}"}
+        if not isinstance(content, dict):
+            content = {"error": "the answer is no table"}
+        if not 200 <= status < 300 or "error" in content:
+            raise ServingError(CODES.get(status, "INTERNAL"), where + str(content.get("error", reason))[:500])
         return content
+
+    def _fetched(self, method: str, path: str, seconds: float, sent: str | None) -> tuple[int, str, bytes]:
+        """Status, reason and body of an answer; of one that sends us elsewhere the address."""
+        end, most = time.monotonic() + seconds, LEAST + RATIO * len(sent or "")
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        with self._session.request(method, self._url + path, data=sent, timeout=seconds, headers=headers, stream=True,
+                                   allow_redirects=False) as answer:
+            if 300 <= answer.status_code < 400:
+                return answer.status_code, answer.reason, answer.headers.get("Location", "").encode()
+            return answer.status_code, answer.reason, body(answer, most, end)
+
+
+def _array(values: Any, kind: type) -> np.ndarray:
+    """Numbers of JSON as an array of the type that the signature says.
+
+    Raises:
+        ValueError: no numbers, or not whole where they have to be.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind not in "if" or found.dtype.kind == "f" and np.dtype(kind).kind == "i":
+        raise ValueError(f"{str(values)[:40]} where {np.dtype(kind).name} is expected")
+    with np.errstate(over="ignore"):  # to infinity, which whoever asks for probabilities refuses
+        return found.astype(kind)
 
 
 def _cause(error: BaseException) -> str:

@@ -3,15 +3,16 @@
 import functools
 import threading
 from dataclasses import dataclass
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from tfkfin.console import InputError, quiet_start
-from tfkfin.serving.client.base import Client, ServingError
+from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
-OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
+OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 
@@ -74,6 +75,10 @@ class GrpcClient(Client):
         answer = self._call(self._prediction.Predict, request, seconds)
         import tensorflow as tf  # the stubs have loaded it
 
+        most = LEAST + RATIO * emg.size
+        for name, value in answer.outputs.items():  # one number may stand for many, which make_ndarray would spell out
+            if not 0 <= prod(dim.size for dim in value.tensor_shape.dim) <= most:
+                raise ValueError(f"{name[:40]} is longer than {most} numbers")
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
     def _metadata(self, seconds: float) -> dict:
