@@ -129,7 +129,8 @@ def changed(version: Path) -> list[str]:
 def verify(version: Path) -> None:
     """Makes sure, before a version is loaded, that what is there of it is as it was written.
 
-    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime. Against damage, not against its maker: whoever changes a model can change its digests too (see SECURITY.md).
+    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime. Against damage, not against its maker:
+    whoever changes a model can change its digests too (see SECURITY.md).
 
     Raises:
         InputError: it is not.

@@ -58,8 +58,8 @@ class RestClient(Client):
             raise ServingError("RESOURCE_EXHAUSTED", f"{where}the answer is not taken: {error}") from None
         if 300 <= status < 400:
             there = text[:200].decode("latin-1")
-            raise ServingError("FAILED_PRECONDITION", f"{where}it sends us to {there!r}: recordings go to no other place "
-                                                      "than the one named: name that one if you trust it")
+            raise ServingError("FAILED_PRECONDITION", f"{where}it sends us to {there!r}: recordings go to no other "
+                                                      "place than the one named: name that one if you trust it")
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
