@@ -1,10 +1,9 @@
 """`python -m tfkfin.models`: what models there are, and what is said of each."""
 
 import argparse
-import re
 from pathlib import Path
 
-from tfkfin.console import InputError, log, quiet_start, run, terminal
+from tfkfin.console import InputError, log, quiet_start, run, shown, terminal
 from tfkfin.files import shipped, write_json
 from tfkfin.models import presets
 
@@ -68,7 +67,8 @@ def show_card(name: str) -> None:
     version, console = presets.find(name), terminal()
     altered, readme = presets.changed(version), version / presets.README
     if readme.is_file():
-        console.print(Markdown(re.sub(r"\A---\n.*?\n---\n", "", readme.read_text("utf-8"), flags=re.DOTALL)))
+        text = presets.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
+        console.print(Markdown(shown(text)))
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
     console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)

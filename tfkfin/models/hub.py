@@ -64,7 +64,7 @@ def push(version: Path, name: str, private: bool = False) -> str:
         raise InputError(f"{version} is not as it was exported: {', '.join(altered)}")
     files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
     told: dict[str, Any] = {presets.README: (front_matter(card) + files[presets.README].read_text("utf-8")).encode(),
-                            presets.CARD: json.dumps(without_paths(card), indent=2).encode()}
+                            presets.CARD: json.dumps(presets.sealed(without_paths(card)), indent=2).encode()}
     with _told(name) as hub:
         api = hub.HfApi(endpoint=_endpoint())
         api.create_repo(repo, private=private, exist_ok=True)

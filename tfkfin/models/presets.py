@@ -97,18 +97,31 @@ def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
 
 
 def checksums(version: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version but its card: relative path -> hex digest."""
+    """SHA-256 of every file of a version but its card, of a README without front matter: relative path -> hex digest."""
     found = {}
     for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
         with open(path, "rb") as file:
-            found[path.relative_to(version).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256(without_front_matter(file.read())) if path.name == README else \
+                hashlib.file_digest(file, "sha256")
+        found[path.relative_to(version).as_posix()] = digest.hexdigest()
     return found
+
+
+def without_front_matter(readme: bytes) -> bytes:
+    """A README without what sites for sharing models put at its top."""
+    return re.sub(rb"\A---\n.*?\n---\n+", b"", readme, flags=re.DOTALL)
 
 
 def digest(card: dict) -> str:
     """SHA-256 of all that a card says but this."""
     said = json.dumps({key: value for key, value in card.items() if key != DIGEST}, sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
+
+
+def sealed(card: dict) -> dict:
+    """A card with its digest."""
+    card = json.loads(json.dumps(card))
+    return card | {DIGEST: digest(card)}
 
 
 def changed(version: Path) -> list[str]:
@@ -129,8 +142,8 @@ def changed(version: Path) -> list[str]:
 def verify(version: Path) -> None:
     """Makes sure, before a version is loaded, that what is there of it is as it was written.
 
-    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime. Against damage, not against its maker:
-    whoever changes a model can change its digests too (see SECURITY.md).
+    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime.
+    Against damage, not against its maker: whoever changes a model can change its digests too (see SECURITY.md).
 
     Raises:
         InputError: it is not.

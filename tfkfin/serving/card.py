@@ -3,7 +3,6 @@
 Reference: Mitchell et al. 2019, "Model cards for model reporting", doi:10.1145/3287560.3287596
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -149,8 +148,7 @@ def _decided(decision: dict) -> str:
 def write(version: Path, card: dict) -> None:
     """Writes model_card.json and README.md into a version folder whose other files are complete."""
     write_text(version / presets.README, readme(card))
-    card = json.loads(json.dumps(card | {"sha256": presets.checksums(version)}))
-    write_json(version / presets.CARD, card | {presets.DIGEST: presets.digest(card)})
+    write_json(version / presets.CARD, presets.sealed(card | {"sha256": presets.checksums(version)}))
 
 
 def readme(card: dict) -> str:
