@@ -214,7 +214,7 @@ def test_rate_of_the_file_and_of_the_caller(tmp_path):
         ninapro.read(file, None, 500)
     untold = write(tmp_path / "untold", channels=10)
     assert ninapro.read(untold, rate_hz=500).rate_hz == 500
-    with pytest.raises(InputError, match="above 0"):
+    with pytest.raises(InputError, match="10 to 1e"):
         ninapro.read(untold, rate_hz=-1)
 
 

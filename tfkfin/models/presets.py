@@ -97,7 +97,7 @@ def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
 
 
 def checksums(version: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version but its card, of a README without front matter: relative path -> hex digest."""
+    """SHA-256 of every file but the card, of a README without front matter: relative path -> hex digest."""
     found = {}
     for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
         with open(path, "rb") as file:
