@@ -142,7 +142,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", type=numeric(int, 0, 2**63 - 1), metavar="N", help="default: the newest")
     p.add_argument("--label", metavar="NAME", help="a version label, such as canary")
     p.add_argument("--data", type=Path, metavar="FILE", help="a recording to replay, such as S1_E1_A1.mat")
-    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), default=100.0, help="between decisions (default: 100)")
+    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), default=100.0,
+                   help="between decisions (default: 100)")
     p.add_argument("--seconds", type=numeric(float, 0, 1e7), help="replay only the first so many")
     p.add_argument("--realtime", action="store_true", help="at the speed of the recording; default: as fast as it goes")
     p.add_argument("--repetitions", metavar="2,5", help="score these only (default: all, so also those that the model "

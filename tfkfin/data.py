@@ -7,7 +7,7 @@ from tfkfin.console import (
     InputError,
     format_numbers,
     log,
-    number,
+    numeric,
     parse_numbers,
     run,
     terminal,

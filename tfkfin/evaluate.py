@@ -14,7 +14,7 @@ from tfkfin.console import (
     InputError,
     format_numbers,
     log,
-    number,
+    numeric,
     parse_numbers,
     quiet_start,
     run,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfkfin import calibrate, evaluate
-from tfkfin.console import InputError
+from tfkfin.console import InputError, terminal
 from tfkfin.models import presets
 from tfkfin.recipe import Recipe
 
@@ -206,13 +206,12 @@ def show(name: str, figures: list[Figure]) -> None:
     Raises:
         InputError: a figure is not as the card says.
     """
-    from rich.console import Console
     from rich.table import Table
 
     def text(value: Any) -> str:
         return f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)
 
-    console, table = Console(), Table("figure", "card", "found", "", box=None)
+    console, table = terminal(), Table("figure", "card", "found", "", box=None)
     for one in figures:
         table.add_row(one.key, text(one.said), text(one.found), {True: "as it says", False: "NOT as it says",
                                                                  None: one.why}[one.right])

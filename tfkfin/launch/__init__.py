@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tfkfin import registry
-from tfkfin.console import InputError, log
+from tfkfin.console import InputError, log, terminal
 from tfkfin.recipe import Launch
 
 
@@ -107,7 +107,6 @@ def launch(tasks: Sequence[Task], done: Callable[[Task], bool], launcher: str, o
 
 def tell_failures(failed: dict[str, str], tasks: Iterable[Task], folder: Path) -> None:
     """Prints a table of the tasks that failed, with the last line of each one's log."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from tfkfin.launch._task import last_line
@@ -118,7 +117,7 @@ def tell_failures(failed: dict[str, str], tasks: Iterable[Task], folder: Path) -
     for key in sorted(failed):
         path = Desk(Launch(), folder).log_of(by_key[key])
         table.add_row(key, failed[key], last_line(path))
-    Console().print(table)
+    terminal().print(table)
 
 
 def missing_extra(name: str, error: ImportError) -> InputError:

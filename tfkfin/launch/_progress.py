@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from tfkfin.console import log
+from tfkfin.console import log, terminal
 from tfkfin.launch import Desk, Event, Task
 
 
@@ -11,13 +11,12 @@ class Progress:
     """Counts events and shows them. `tell(None)` says that nothing is new."""
 
     def __init__(self, title: str, launcher: str, every: int, left: Sequence[Task], desk: Desk):
-        from rich.console import Console
         from rich.live import Live
 
         self.title, self.launcher, self.desk, self.every, self.left = title, launcher, desk, every, len(left)
         self.names = {task.name for task in left}
         self.counts, self.began, self.said = {"done": 0, "failed": 0, "lost": 0}, time.monotonic(), time.monotonic()
-        console = Console(stderr=True)
+        console = terminal(stderr=True)
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "Progress":

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from tfkfin import registry
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
 from tfkfin.files import write_json
 
 EXAMPLES = """examples:
@@ -31,10 +31,12 @@ def parser() -> argparse.ArgumentParser:
     kinds = registry.names("live/sources")
     p.add_argument("--model", metavar="NAME", required=True, help="a model in ./savedmodels, or its folder")
     p.add_argument("--source", choices=kinds, required=True, help="where the signal comes from")
-    p.add_argument("--stride-ms", type=float, metavar="MS", help="between decisions (default: the model's own)")
+    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), metavar="MS",
+                   help="between decisions (default: the model's own)")
     p.add_argument("--engine", default="auto", help="live (FINs that stream), native, xla, onnx, savedmodel (default: "
                    "the fastest)")
-    p.add_argument("--seconds", type=float, default=0.0, help="of signal, then stop (default: until it ends)")
+    p.add_argument("--seconds", type=numeric(float, 0, 1e9), default=0.0,
+                   help="of signal, then stop (default: until it ends)")
     group = p.add_argument_group("sources")
     for kind in kinds:
         sources.kind(kind).options(group)
@@ -110,10 +112,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def show(summary: dict) -> None:
     """The summary for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console, timing = Console(highlight=False), summary["timing"]
+    console, timing = terminal(highlight=False), summary["timing"]
     table = Table(title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
     for name in ("ms", "p50", "p95", "p99", "most"):
         table.add_column(name, justify="left" if name == "ms" else "right")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
-from tfkfin.console import InputError
+from tfkfin.console import InputError, terminal
 from tfkfin.files import write_json
 from tfkfin.fit.scores import spread
 from tfkfin.live.loop import Loop
@@ -92,7 +92,6 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
 
 
 def _show(found: dict[int, dict]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Whole recordings, as live")
@@ -106,4 +105,4 @@ def _show(found: dict[int, dict]) -> None:
                   one["false_per_minute"], moved["p50_ms"])
         table.add_row(str(subject), str(one["windows"]), *("-" if v is None else f"{v:.1f}" for v in values),
                       f"{moved['followed']}/{moved['count']}")
-    Console().print(table)
+    terminal().print(table)
