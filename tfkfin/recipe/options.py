@@ -20,6 +20,7 @@ from pydantic import (
 
 from tfkfin import registry
 from tfkfin.console import parse_numbers
+from tfkfin.recipe.bounds import Count, Few, Milliseconds, Positive, Rate, Seed, Width
 
 
 def _numbers(text: Any) -> Any:
@@ -49,13 +50,6 @@ def _each(check: AfterValidator) -> AfterValidator:
 
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Width = Annotated[int, Field(ge=1, le=4096)]  # units, filters
-Few = Annotated[int, Field(ge=1, le=1000)]
-Rate = Annotated[float, Field(ge=0, le=1e6)]  # samples a second
-Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and Keras take
 
 
 class Section(BaseModel):
