@@ -173,18 +173,26 @@ def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     source, about, model = place(arguments)
     new, said = calibrated(arguments, source, about)
-    from tfkfin.serving import card, layout, version
+    from tfkfin.serving import card
 
     about = card.of_calibrated(about, said) | {"format": arguments.format or about.get("format", "savedmodel")}
+    written = write(new, about, model)
+    _tell(said)
+    log.info("%s", written)
+    if arguments.json:
+        write_json(arguments.json, said | {"model": str(written)})
+
+
+def write(new: "Decoder", about: dict, model: Path) -> Path:
+    """Writes a calibrated decoder, with its card without name and version, as a new version of a model folder."""
+    from tfkfin.serving import layout, version
+
     with layout.new_version(model) as (folder, number):
         new.card = about | {"name": model.name, "version": number}
         version.write_decoder(folder, new, new.card)
     if about["format"] != "onnx":
         layout.add_to_config(model)
-    _tell(said)
-    log.info("%s", model / str(number))
-    if arguments.json:
-        write_json(arguments.json, said | {"model": str(model / str(number))})
+    return model / str(number)
 
 
 def _tell(said: dict) -> None:

@@ -4,10 +4,15 @@ import argparse
 import gc
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfkfin import registry
 from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
 from tfkfin.files import write_json
+
+if TYPE_CHECKING:
+    from tfkfin.live.calibration import Calibration
+    from tfkfin.live.loop import Loop
 
 EXAMPLES = """examples:
   python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat
@@ -20,6 +25,8 @@ EXAMPLES = """examples:
       any stream of the lab streaming layer; decisions go back as one
   python -m tfkfin.live --model mine --source brainflow --board cyton --board-param serial_port=/dev/ttyUSB0
       any board of BrainFlow
+  python -m tfkfin.live --model mine --source lsl --page --calibrate SESSIONS --cued 2
+      asks for every movement twice, solves a new decoder while the old one decides, and goes on with it
 """
 
 
@@ -46,15 +53,27 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--udp-json", action="store_true", help="datagrams hold the line of JSON instead")
     out.add_argument("--lsl-out", metavar="NAME", help="LSL streams NAME, of markers, and NAME-decisions, of numbers")
     out.add_argument("--json", type=Path, metavar="FILE", help="the summary, to a file")
+    out.add_argument("--page", type=int, nargs="?", const=0, metavar="PORT", help="a page in the browser: signals, "
+                     "features, decisions, times (default port: any that is free)")
+    out.add_argument("--record", type=Path, metavar="DIR", help="a folder of recordings that the page's button adds "
+                     "sessions to")
     out.add_argument("--quiet", action="store_true", help="the summary alone")
+    new = p.add_argument_group("calibration")
+    new.add_argument("--calibrate", type=Path, metavar="DIR", help="ask for every movement, record that as a new "
+                     "session in DIR, solve a new decoder and go on with it")
+    new.add_argument("--cued", type=int, default=1, metavar="N", help="how often each movement (default: 1)")
+    new.add_argument("--hold-s", type=float, default=3.0, help="a movement is held so long (default: 3)")
+    new.add_argument("--rest-s", type=float, default=2.0, help="rest before each (default: 2)")
+    new.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets the new version (default: the "
+                     "model's own)")
     return p
 
 
-def outputs(arguments: argparse.Namespace, movements: list[int], rate_hz: float) -> list:
+def outputs(arguments: argparse.Namespace, movements: list[int], rate_hz: float, names: dict[int, str]) -> list:
     """What the command line asks for; `rate_hz`: decisions a second."""
     from tfkfin.live import outputs as there
 
-    made = [] if arguments.quiet else [there.Terminal()]
+    made = [] if arguments.quiet else [there.Terminal(names)]
     if arguments.udp:
         made.append(there.Udp(arguments.udp, arguments.udp_json))
     if arguments.lsl_out:
@@ -71,9 +90,9 @@ def main(argv: list[str]) -> None:
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin.live import sources
+    from tfkfin.live import calibration, recorder, sources
     from tfkfin.live.loop import Loop
-    from tfkfin.live.stream import Stream, load
+    from tfkfin.live.stream import Stream, load, whole
     from tfkfin.pipeline.windows import samples
 
     decoder, engine = load(arguments.model, arguments.engine)
@@ -85,7 +104,15 @@ def main(argv: list[str]) -> None:
     log.info("%s", source.described)
     log.info("engine %s, a decision every %g ms%s", engine, 1e3 * stride / stream.rate_hz,
              "" if stream.source_hz == stream.rate_hz else f", resampled to {stream.rate_hz:g} Hz")
-    loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride))
+    names = calibration.names(decoder.card)
+    if arguments.calibrate:
+        recorder.fits(arguments.calibrate, source.rate_hz, names)
+        asked = calibration.cues(decoder.movements.tolist(), arguments.cued, arguments.hold_s, arguments.rest_s)
+        source = calibration.Cued(source, asked)
+    loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride, names))
+    calibrating = calibration.Calibration(loop, whole(decoder, arguments.model), arguments.calibrate,
+                                          arguments.subject or 1) if arguments.calibrate else None
+    _paged(arguments, loop, calibrating)
     signal.signal(signal.SIGINT, lambda *_: loop.stop())
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
     gc.collect()
@@ -93,8 +120,52 @@ def main(argv: list[str]) -> None:
     loop.run(arguments.seconds)
     summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
     show(summary)
+    if calibrating:
+        summary |= {"calibration": _kept(calibrating, arguments)}
     if arguments.json:
         write_json(arguments.json, summary)
+
+
+def _paged(arguments: argparse.Namespace, loop: "Loop", calibrating: "Calibration | None") -> None:
+    """Gives a loop what is done between decisions: calibration, the page and its buttons."""
+    from tfkfin.live.calibration import names
+    from tfkfin.live.recorder import Recorder
+
+    doing = [calibrating.between] if calibrating else []
+    if arguments.page is not None:
+        from tfkfin.live.feed import Feed
+        from tfkfin.live.outputs import needed
+
+        needed("bokeh")
+        about = loop.stream.decoder.card
+        told = {name: about[name] for name in ("rate_hz", "length", "channels", "features", "movements", "mean_v",
+                                               "sd_v")}
+        known = {0: "rest"} | names(about)
+        called = {str(m): known.get(m, str(m)) for m in about["movements"]}
+        folder, rate_hz = arguments.record or Path("recordings"), loop.source.rate_hz
+        kept = Recorder(folder, arguments.subject or 1, rate_hz, names(about))
+        feed = Feed(told | {"source_hz": rate_hz, "filter": about.get("filter"), "names": called},
+                    arguments.page)
+        loop.outputs += [kept, feed]
+        log.info("%s", feed.url)
+        does = {"pause": lambda: loop.pause(True), "go on": lambda: loop.pause(False),
+                "record": lambda: kept.switch(True), "stop recording": lambda: kept.switch(False)}
+        doing.append(lambda: [does[command]() for command in feed.commands() if command in does])
+    loop.between = lambda: [do() for do in doing]
+
+
+def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
+    """Writes the new decoder as a new version; what there is to say of it."""
+    from tfkfin import calibrate
+    from tfkfin.models import presets
+
+    if calibrating.made is None:
+        raise InputError(f"no new decoder was made: {calibrating.failed or 'the session ended before'}")
+    model = arguments.to or presets.find(arguments.model).parent
+    about = calibrating.made.card
+    written = calibrate.write(calibrating.made, about | {"format": about.get("format", "savedmodel")}, model)
+    log.info("%s", written)
+    return calibrating.said | {"model": str(written)}
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -172,7 +172,7 @@ class Loop:
             if backlog > 1 and backlog * cost > LATE * self.timing.stride_s:
                 newest = 1
                 if not self.timing.dropped:
-                    self.note(f"a decision takes {1e3 * cost:.1f} ms, more than the stride: whole strides are dropped")
+                    self.note(f"{backlog:.0f} strides wait, at {1e3 * cost:.1f} ms each: whole strides are dropped")
         if newest is None:
             for chunk in chunks:
                 self._taken_in(chunk, None)
@@ -193,7 +193,10 @@ class Loop:
         bad = ~np.isfinite(chunk.samples).all(axis=1)
         self.signal.filled += int(bad.sum())
         self._bad.add(bad.astype(np.int64))
-        self._truly(chunk.labels if chunk.labels is not None else np.full(len(chunk.samples), UNKNOWN))
+        labels = chunk.labels if chunk.labels is not None else np.full(len(chunk.samples), UNKNOWN)
+        self._truly(labels)
+        for output in self.outputs:
+            output.samples(chunk.samples, labels)
         self._seen += len(chunk.samples)
         if self.paused:
             return

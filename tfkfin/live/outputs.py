@@ -3,10 +3,10 @@
 import json
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -50,6 +50,12 @@ class Output:
     def timed(self, made: Made, times: Times) -> None:
         """The same decision once it has been sent, and where its time went."""
 
+    def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
+        """What came: (n, C) volts, and what is truly done (n,)."""
+
+    def cue(self, cue: Any) -> None:
+        """What is asked for from now on, as of `tfkfin.live.calibration.Cue`."""
+
     def note(self, text: str) -> None:
         """What happened to the signal."""
 
@@ -60,15 +66,20 @@ class Output:
 class Terminal(Output):
     """A line whenever the decision changes."""
 
-    def __init__(self, to: TextIO | None = None):
-        self._to, self._label = to or sys.stdout, None
+    def __init__(self, names: Mapping[int, str] | None = None, to: TextIO | None = None):
+        self._to, self._label, self._names = to or sys.stdout, None, names or {}
 
     def timed(self, made: Made, times: Times) -> None:
         if made.label != self._label:
             self._label = made.label
+            name = self._names.get(made.label, "")
             true = "" if made.true is None else f"   true {made.true:>3}"
-            self._to.write(f"{made.time_s:9.3f} s   decided {made.label:>3} ({made.probability:.2f})   speed "
+            self._to.write(f"{made.time_s:9.3f} s   decided {made.label:>3} ({made.probability:.2f}) {name}   speed "
                            f"{made.speed:.2f}{true}   {1e3 * (times.preparation + times.inference):7.2f} ms\n")
+
+    def cue(self, cue: Any) -> None:
+        name = self._names.get(cue.movement, cue.movement) if cue.movement else "rest"
+        self._to.write(f"{cue.start_s:9.3f} s   please: {name}, until {cue.stop_s:.1f} s\n")
 
     def note(self, text: str) -> None:
         log.warning("%s", text)

@@ -212,3 +212,12 @@ def load(model: str | Path, engine: str = "auto") -> tuple[Decoder, str]:
         return Decoder.load(version), STREAMED if can else "keras"
     exported = Exported(version, engine)
     return exported, exported.engine
+
+
+def whole(decoder: Decoder, model: str | Path) -> Decoder:
+    """A decoder that `load` gave, with its network.
+
+    Raises:
+        InputError: there is none in its folder.
+    """
+    return decoder if decoder.model is not None else Decoder.load(presets.find(model))

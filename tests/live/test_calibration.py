@@ -1,0 +1,112 @@
+"""A session that asks for movements, records them, solves a new decoder while the old one decides, and goes on."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from live_cases import Kept
+
+from tfkfin import read
+from tfkfin.console import InputError
+from tfkfin.live import __main__ as live
+from tfkfin.live import recorder
+from tfkfin.live.calibration import Calibration, Cued, cues
+from tfkfin.live.loop import Loop
+from tfkfin.live.sources import Chunk, Source
+from tfkfin.live.sources.replay import Replay
+from tfkfin.live.sources.synthetic import person
+from tfkfin.live.stream import Stream
+
+
+def test_every_movement_is_asked_for():
+    asked = cues([0, 2, 5], repetitions=2, hold_s=3, rest_s=1)
+    assert [(c.movement, c.repetition) for c in asked if c.movement] == [(2, 1), (5, 1), (2, 2), (5, 2)]
+    assert [c.start_s for c in asked[1:]] == [c.stop_s for c in asked[:-1]] and asked[-1].stop_s == 17
+    assert [c.following for c in asked[:3]] == [2, 0, 5] and asked[-1].following is None
+
+
+class Silent(Source):
+    """A device that knows nothing of what is done: blocks of numbered samples, some of them lost."""
+
+    rate_hz, channels, speed = 100.0, 1, 0
+
+    def __iter__(self):
+        for i in range(0, 1000, 10):
+            yield Chunk(np.arange(i, i + 10, dtype=np.float32)[:, None], time.perf_counter(), lost=0)
+
+
+def test_samples_are_labelled_by_what_was_asked_for_then():
+    cued = Cued(Silent(), cues([1, 2], hold_s=1, rest_s=0.5))
+    chunks = list(cued)
+    emg, labels, repetitions = cued.recorded()
+    at = emg[:, 0] / 100
+    assert (labels[(at >= 0.5) & (at < 1.5)] == 1).all() and (labels[(at >= 2.0) & (at < 3.0)] == 2).all()
+    assert (labels == 0).sum() == 150 and len(labels) == 350 and cued.done and set(repetitions) == {1}
+    assert chunks[-1].labels is None  # what comes later is not known
+
+
+def test_another_person_is_calibrated_while_the_old_decoder_decides(streaming, tmp_path):
+    """A synthetic person who is not the one that was learnt from; held movements as the recording has them."""
+    source = Cued(Replay(person(2, 3, 4, 2000.0), 1.0, endless=True), cues([1, 2, 3]))
+    kept = Kept()
+    loop = Loop(Stream(streaming, 100), source, [kept])
+    calibration, during = Calibration(loop, streaming, tmp_path / "sessions", 2), []
+
+    def between():
+        calibration.between()
+        if calibration._thread is not None and calibration.made is None:
+            during.append(len(kept.made))
+        if calibration.failed or calibration.made is not None and len(kept.made) > during[-1] + 20:
+            loop.stop()
+
+    loop.between = between
+    loop.run(60.0)
+    assert calibration.failed is None and during[-1] > during[0]  # the old one went on
+    assert calibration.said["seconds"] < 1 and loop.stream.decoder is calibration.made
+    there, = read(tmp_path / "sessions")
+    assert (there.subject, there.rate_hz, there.num_channels) == (2, 2000.0, 4)
+    assert set(np.unique(there.labels)) == {0, 1, 2, 3} and set(np.unique(there.repetitions[there.labels > 0])) == {1}
+    own = person(2, 3, 4, 2000.0)
+    np.testing.assert_array_equal(there.emg, own.emg[: len(there.emg)])
+    before, after = (np.mean((decoder.stream(own.emg)["label"] == _true(own, decoder))[_true(own, decoder) > 0])
+                     for decoder in (streaming, calibration.made))
+    assert after > before + 0.1
+
+
+def _true(recording, decoder):
+    starts = np.arange(0, len(recording.emg) - decoder.length + 1, decoder.stride)
+    inside = recording.labels[starts[:, None] + np.arange(decoder.length)]
+    return np.where((inside == inside[:, :1]).all(axis=1), inside[:, 0], -1)
+
+
+def test_a_board_is_calibrated_from_the_command_line(exported, tmp_path):
+    """BrainFlow's synthetic board moves nothing when asked: that it goes through is all there is to see."""
+    words = ["--model", exported, "--source", "brainflow", "--board", "synthetic", "--channels", "1-4", "--seconds", 30,
+             "--calibrate", tmp_path / "sessions", "--hold-s", 0.8, "--rest-s", 0.4, "--to", tmp_path / "new", "--json",
+             tmp_path / "said.json", "--stride-ms", 20, "--quiet"]
+    live.main([str(word) for word in words])
+    said = json.loads((tmp_path / "said.json").read_text())["calibration"]
+    assert said["session"] == 1 and (tmp_path / "new" / "1" / "saved_model.pb").is_file()
+    card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
+    assert card["calibration"]["windows"] == said["windows"] > 50
+    with pytest.raises(InputError, match="is of other recordings"):
+        recorder.fits(tmp_path / "sessions", 2000.0, {})
+    recorder.fits(tmp_path / "sessions", 250.0, {})  # of the same kind: the next day's session goes there too
+
+
+def test_a_recording_button_keeps_what_came(recording, tmp_path):
+    kept = recorder.Recorder(tmp_path / "kept", 3, 2000.0, {1: "fist"})
+    kept.samples(recording.emg[:100], recording.labels[:100])  # before it was pressed
+    kept.switch(True)
+    kept.samples(recording.emg[100:6000], recording.labels[100:6000])
+    kept.samples(recording.emg[6000:9000], np.full(3000, -1))
+    kept.close()
+    there, = read(tmp_path / "kept")
+    np.testing.assert_array_equal(there.emg, recording.emg[100:9000])
+    np.testing.assert_array_equal(there.labels, np.concatenate([recording.labels[100:6000], np.zeros(3000)]))
+    assert there.names == {1: "fist"} and there.subject == 3
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else"):
+        recorder.fits(tmp_path / "other", 2000.0, {})

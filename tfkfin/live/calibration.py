@@ -1,0 +1,183 @@
+"""Calibration while a session goes on: cues, a recording in the project's own format, a new decoder in its place.
+
+The old decoder goes on deciding while the new one is solved and compiled, in a thread of its own.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkfin import calibrate
+from tfkfin import recipe as recipes
+from tfkfin.live import recorder
+from tfkfin.live.loop import Loop
+from tfkfin.live.sources import Chunk, Source
+from tfkfin.models.decoder import Decoder
+from tfkfin.pipeline import dataset
+from tfkfin.recordings import readers
+from tfkfin.serving import card
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is asked for: a movement (0: rest) until `stop_s` of the session; `following` comes next, None: nothing."""
+
+    movement: int
+    repetition: int
+    start_s: float
+    stop_s: float
+    following: int | None
+
+
+def cues(movements: Sequence[int], repetitions: int = 1, hold_s: float = 3.0, rest_s: float = 2.0) -> list[Cue]:
+    """Every movement, rest before each: a repetition of all of them after another."""
+    made, now = [], 0.0
+    asked = [(movement, r) for r in range(1, repetitions + 1) for movement in movements if movement]
+    for movement, repetition in asked:
+        made.append(Cue(0, repetition, now, now + rest_s, movement))
+        made.append(Cue(movement, repetition, now + rest_s, now + rest_s + hold_s, 0))
+        now += rest_s + hold_s
+    return [*made, Cue(0, repetitions, now, now + rest_s, None)]
+
+
+class Cued(Source):
+    """A source whose samples are labelled with what is asked for, and kept; where it has labels, these are kept.
+
+    Args:
+        source: of the signal.
+        cues: in order of time.
+    """
+
+    def __init__(self, source: Source, cues: Sequence[Cue]):
+        self.source, self.cues, self._taken = source, list(cues), 0
+        self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
+        self.described, self.labelled, self._parts, self._counts = source.described, False, [], {}
+        self._wanted = {(cue.movement, cue.repetition) for cue in self.cues if cue.movement}
+        self._last, self._done = 0, False
+
+    @property
+    def cue(self) -> Cue | None:
+        """What is asked for now; None when all is done, or where the signal says itself what it is."""
+        now = self._taken / self.rate_hz
+        return None if self._done or self.labelled else next((c for c in self.cues if now < c.stop_s), None)
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def __iter__(self) -> Iterator[Chunk | None]:
+        for chunk in self.source:
+            yield chunk if chunk is None or self._done else self._kept(chunk)
+
+    def close(self) -> None:
+        self.source.close()
+
+    def recorded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What was kept: (T, C) volts, labels (T,) and repetitions (T,) int16."""
+        return tuple(np.concatenate(part) for part in zip(*self._parts, strict=True))
+
+    def _kept(self, chunk: Chunk) -> Chunk:
+        count = len(chunk.samples)
+        if chunk.labels is not None:
+            self.labelled, labels = True, np.maximum(chunk.labels, 0)
+            repetitions = self._counted(labels)
+        else:
+            times = (self._taken + chunk.lost + np.arange(count)) / self.rate_hz
+            which = np.searchsorted([c.stop_s for c in self.cues], times, "right")
+            table = np.array([(c.movement, c.repetition) for c in self.cues] + [(0, self.cues[-1].repetition)])
+            labels, repetitions = table[which].T
+        self._taken += chunk.lost + count
+        self._parts.append((np.array(chunk.samples, np.float32), labels, repetitions))
+        ended = self._taken / self.rate_hz >= self.cues[-1].stop_s
+        self._done = self._wanted <= self._held() if self.labelled else ended
+        return Chunk(chunk.samples, chunk.received, chunk.late_s, chunk.lost, np.asarray(labels), chunk.begins,
+                     chunk.note)
+
+    def _counted(self, labels: np.ndarray) -> np.ndarray:
+        """Which execution of its movement each sample belongs to."""
+        found = np.zeros(len(labels), np.int64)
+        edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
+        for start, stop in zip(edges, edges[1:], strict=False):
+            movement = int(labels[start]) if stop > start else self._last
+            if movement and movement != self._last:
+                self._counts[movement] = self._counts.get(movement, 0) + 1
+            found[start:stop], self._last = self._counts.get(movement, 0), movement
+        return found
+
+    def _held(self) -> set:
+        """Executions that are over."""
+        return {(m, r) for m, n in self._counts.items() for r in range(1, n + 1 - (m == self._last))}
+
+
+class Calibration:
+    """A session's calibration: records while cues are followed, then solves, then puts the new decoder in place.
+
+    Args:
+        loop: whose source is a `Cued`, and which calls `between`.
+        whole: the decoder with its network.
+        folder: of recordings, which gets a new session.
+
+    Attributes:
+        made: the new decoder, with its card, once it decides.
+        said: what `tfkfin.calibrate` says of it, with `ready_s`, seconds from the last cue to its first decision.
+    """
+
+    def __init__(self, loop: Loop, whole: Decoder, folder: Path, subject: int):
+        self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
+        self.made, self.said, self._thread, self._ready, self._shown = None, {}, None, None, None
+        self.failed: str | None = None
+
+    def between(self) -> None:
+        """Between decisions: shows cues, begins to solve, and swaps decoders."""
+        cued: Cued = self.loop.source
+        if (cue := cued.cue) is not None and cue != self._shown:
+            self._shown = cue
+            for output in self.loop.outputs:
+                output.cue(cue)
+        if cued.done and self._thread is None:
+            self._began = time.monotonic()
+            self._thread = threading.Thread(target=self._solve, daemon=True, name="calibration")
+            self._thread.start()
+        if self._ready is None or self.made is not None:
+            return
+        if isinstance(self._ready, Exception):
+            if self.failed is None:
+                self.failed = str(self._ready)
+                self.loop.note(f"calibration failed, the decoder before goes on: {self.failed}")
+            return
+        self.made, network = self._ready
+        self.loop.stream.use(self.made, network)
+        self.said["ready_s"] = time.monotonic() - self._began
+        self.loop.note(f"calibrated on {self.said['windows']} windows, solved in {self.said['seconds']:.2f} s; the new "
+                       f"decoder decides {self.said['ready_s']:.1f} s after the last cue")
+
+    def _solve(self) -> None:
+        try:
+            self._ready = self._solved()
+        except Exception as error:  # it is said where the session is, which goes on
+            self._ready = error
+
+    def _solved(self) -> tuple[Decoder, Any]:
+        about = self.whole.card
+        cued: Cued = self.loop.source
+        path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())
+        files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
+        window = recipes.Window(length_ms=1000 * about["length"] / about["rate_hz"], stride_ms=about["stride_ms"],
+                                rate_hz=about["rate_hz"], rest=0 in about["movements"])
+        subject, _ = dataset.whole(files, window, self.whole.decision.memory, about.get("filter"))
+        repetitions = tuple(np.unique(subject.windows.repetitions).tolist())
+        calibrate.fitting(subject, about, repetitions, str(path))
+        new, said = calibrate.carried_on(self.whole, subject, repetitions, True, session)
+        self.said = said | {"recording": str(path)}
+        made = Decoder(card.of_calibrated(about, said), new.model)
+        return made, self.loop.stream.prepared(made)
+
+
+def names(about: dict) -> dict[int, str]:
+    """What a card calls its movements."""
+    return {int(m): name for m, name in (about.get("names") or {}).items() if int(m)}

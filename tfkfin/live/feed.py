@@ -1,0 +1,88 @@
+"""From a session to its page, a process of its own: datagrams on this machine, dropped if nobody takes them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from tfkfin.live.outputs import Made, Output, line
+from tfkfin.live.timing import Times
+
+FRAME_S = 1 / 30  # between datagrams
+LARGEST = 60_000  # bytes of a datagram
+
+
+class Feed(Output):
+    """Samples, the newest decision and its times, thirty times a second; takes commands of the page's buttons.
+
+    Args:
+        about: what the page has to know beforehand, as JSON.
+        port: of the page; 0: any that is free.
+    """
+
+    def __init__(self, about: dict, port: int = 0):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        about = about | {"feed": self._socket.getsockname()[1], "port": port}
+        self._process = subprocess.Popen([sys.executable, "-m", "tfkfin.live.page"], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self._process.stdin.write(json.dumps(about) + "\n")
+        self._process.stdin.flush()
+        told = json.loads(self._process.stdout.readline() or "{}")
+        if not told:
+            raise OSError("the page did not start")
+        self.url, self._to = told["url"], ("127.0.0.1", told["feed"])
+        self.pid = self._process.pid
+        self._samples, self._times, self._made, self._cue, self._due = [], [], None, None, 0.0
+        self._notes: list[str] = []
+
+    def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
+        self._samples.append(volts)
+
+    def timed(self, made: Made, times: Times) -> None:
+        self._made = made
+        self._times.append(1e3 * times.total if np.isfinite(times.total) else 1e3 * times.inference)
+        if (now := time.perf_counter()) >= self._due:
+            self._due = now + FRAME_S
+            self._send()
+
+    def cue(self, cue) -> None:
+        self._cue = [cue.movement, cue.stop_s, cue.following]
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def commands(self) -> list[str]:
+        """What buttons were pressed since."""
+        found = []
+        while True:
+            try:
+                found.append(self._socket.recv(100).decode())
+            except OSError:
+                return found
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.stdin.close()  # it ends with us
+        self._process.stdout.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _send(self) -> None:
+        made, volts = self._made, np.concatenate(self._samples or [np.empty((0, 1), np.float32)]).astype(np.float32)
+        self._samples = []
+        volts = volts[-(LARGEST // (4 * volts.shape[1])) :]
+        head = line(made) | {"features": np.round(made.features, 5).tolist(), "cue": self._cue, "notes": self._notes,
+                             "ms": np.round(self._times, 3).tolist(), "shape": volts.shape}
+        self._times, self._notes = [], []
+        try:
+            self._socket.sendto(json.dumps(head).encode() + b"\n" + volts.tobytes(), self._to)
+        except OSError:  # the page is slow, or gone: decisions go on
+            pass

@@ -1,0 +1,99 @@
+"""What the page knows of a session: the newest samples and decisions, and what follows from them. No Bokeh here."""
+
+import json
+import threading
+from collections import deque
+
+import numpy as np
+
+from tfkfin.features import catalogue
+from tfkfin.filtering import Causal, sections
+from tfkfin.recordings.health import MAINS_HZ, is_clipped, mains_share
+from tfkfin.recordings.resampling import Resampler
+
+SECONDS = 3.0  # of signal that is shown
+COLUMNS = 100  # pairs of extremes a second
+HUM = 0.2  # of an electrode's power within 1 Hz of the mains: more is said to be hum
+BINS = np.arange(0, 20.5, 0.5)  # ms
+
+
+class State:
+    """Fed by datagrams of `tfkfin.live.feed`; read by every browser's view.
+
+    Args:
+        about: `rate_hz` of the decoder and `source_hz` of the signal, `length`, `channels`, `features`, `movements`,
+            `names`, `mean_v`, `sd_v`, maybe `filter`.
+    """
+
+    def __init__(self, about: dict):
+        self.about, self.lock = about, threading.Lock()
+        self._block = max(1, round(about["source_hz"] / COLUMNS))
+        channels = about["channels"]
+        self.raw = np.zeros((round(SECONDS * about["source_hz"]), channels), np.float32)
+        self.extremes: deque = deque(maxlen=int(2 * SECONDS * COLUMNS))  # (seconds, (C,) volts)
+        self._waiting, self._seen = np.empty((0, channels), np.float32), 0
+        same = about["source_hz"] == about["rate_hz"]
+        self._resample = None if same else Resampler(about["source_hz"], about["rate_hz"])
+        self._filter = Causal(sections(about.get("filter"), about["rate_hz"]))
+        self._window = np.zeros((about["length"], channels), np.float32)
+        self.last: dict | None = None
+        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, what is or should be done)
+        self.counts, self.frames, self.notes = np.zeros(len(BINS), np.int64), 0, deque(maxlen=5)
+
+    def take(self, datagram: bytes) -> None:
+        """One datagram."""
+        head, _, rest = datagram.partition(b"\n")
+        made = json.loads(head)
+        volts = np.frombuffer(rest, np.float32).reshape(made["shape"])
+        with self.lock:
+            if len(volts):
+                self._add(volts)
+            self.last, self.frames = made, self.frames + 1
+            cued = made["cue"][0] if made["cue"] else None
+            self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued))
+            np.add.at(self.counts, np.clip(np.searchsorted(BINS, made["ms"]) - 1, 0, len(BINS) - 1), 1)
+            self.notes.extend(made["notes"])
+
+    def _add(self, volts: np.ndarray) -> None:
+        self.raw = np.concatenate([self.raw, volts])[-len(self.raw) :]
+        known, size = np.concatenate([self._waiting, volts]), self._block
+        for start in range(0, len(known) - size + 1, size):
+            block, now = known[start : start + size], (self._seen + start) / self.about["source_hz"]
+            self.extremes += [(now, block.min(axis=0)), (now + 0.5 * size / self.about["source_hz"], block.max(axis=0))]
+        self._seen += len(known) // size * size
+        self._waiting = known[len(known) // size * size :]
+        volts = self._filter(self._resample(volts) if self._resample else volts)
+        self._window = np.concatenate([self._window, volts])[-len(self._window) :]
+
+    def true_features(self) -> np.ndarray:
+        """Closed-form features (C, F) of the newest window: what FINs imitate."""
+        with self.lock:
+            x = (self._window - self.about["mean_v"]) / self.about["sd_v"]
+        return catalogue.direct(x[None].astype(np.float32), tuple(self.about["features"]), self.about["rate_hz"])[0]
+
+    def quality(self) -> list[str]:
+        """Of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
+        with self.lock:
+            raw, rate = self.raw[-min(self._seen or 1, len(self.raw)) :], self.about["source_hz"]
+        found = []
+        for c in range(raw.shape[1]):
+            one = raw[:, c]
+            share = mains_share(one[:, None], rate) if len(one) >= 2 * rate else (0.0, 0.0)
+            loud = [f"hum {hertz:g} Hz" for hertz, part in zip(MAINS_HZ, share, strict=True) if part > HUM]
+            found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (loud or ["good"])[0])
+        return found
+
+
+FINGERS = ("thumb", "index", "middle", "ring", "little")
+_CURLED = {"rest": (0.3,) * 5, "open": (0,) * 5, "close": (1,) * 5, "fist": (1,) * 5, "grip": (1,) * 5,
+           "point": (1, 0, 1, 1, 1), "pinch": (0.6, 0.6, 0, 0, 0), "fine": (0.6, 0.6, 0, 0, 0),
+           "thumb": (0, 1, 1, 1, 1), "agree": (0, 1, 1, 1, 1), "tripod": (0.6, 0.6, 0.6, 1, 1)}
+
+
+def posture(label: int, name: str, speed: float) -> tuple[float, ...]:
+    """How far each finger is curled, 0 to 1: as the movement's name says, or else as its number does, in binary."""
+    if label <= 0:
+        return _CURLED["rest"]
+    known = next((how for word, how in _CURLED.items() if word in name.lower()), None)
+    full = known or tuple(float(label >> i & 1) for i in range(5))
+    return tuple(0.3 + (how - 0.3) * (0.4 + 0.6 * speed) for how in full)
