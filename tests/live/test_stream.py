@@ -112,3 +112,16 @@ def test_what_does_not_fit_is_refused(streaming):
         Stream(streaming, 201)
     with pytest.raises(InputError, match="must be"):
         Stream(streaming)(np.zeros((10, 3)))
+
+
+def test_no_window_lies_across_a_seam(streaming, recording):
+    """Trials that were files of their own, joined: each is decided as if it were alone."""
+    joined = replace(recording, emg=recording.emg[:5000], labels=recording.labels[:5000], seams=(2101, 3500))
+    stream = Stream(streaming, 40)
+    kept, parts = played(stream, joined), []
+    for start, stop in ((0, 2101), (2101, 3500), (3500, 5000)):
+        stream.restart(0, 0)
+        parts.append(stream(recording.emg[start:stop]))
+    np.testing.assert_array_equal(kept.labels, np.concatenate([part.labels for part in parts]))
+    ends = np.concatenate([start + 200 + 40 * part.numbers for start, part in zip((0, 2101, 3500), parts, strict=True)])
+    np.testing.assert_allclose([made.time_s for made in kept.made], ends / 2000)

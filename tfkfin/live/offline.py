@@ -94,9 +94,8 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
 def _show(found: dict[int, dict]) -> None:
     from rich.table import Table
 
-    table = Table(title="Whole recordings, as live")
-    columns = ("subject", "windows", "accuracy % a window", "an execution", "false a minute", "transition ms, p50",
-               "followed")
+    table = Table(title="Whole recordings, as live: windows inside one label, and between")
+    columns = ("subject", "windows", "% right", "% of executions", "false/min", "delay ms", "transitions")
     for name in columns:
         table.add_column(name, justify="right")
     for subject, one in found.items():

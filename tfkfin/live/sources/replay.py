@@ -21,7 +21,7 @@ class Replay(Source):
 
     Args:
         speed: seconds of the recording in a second; 0: as fast as it is taken.
-        endless: begins again at its end.
+        endless: goes on with its beginning at its end.
         packet_s: seconds of signal that are received together.
     """
 
@@ -33,7 +33,7 @@ class Replay(Source):
 
     def __iter__(self) -> Iterator[Chunk | None]:
         began, sent, edges = time.perf_counter(), 0, [0, *self.recording.seams, len(self.recording.emg)]
-        packets = [(slice(first, min(first + self._packet, end)), first == start) for start, end in pairwise(edges)
+        packets = [(slice(first, min(first + self._packet, end)), first == start > 0) for start, end in pairwise(edges)
                    for first in range(start, end, self._packet)]
         while True:
             for part, begins in packets:
@@ -44,7 +44,7 @@ class Replay(Source):
                     due = began + sent / (self.rate_hz * self.speed)
                     time.sleep(max(0.0, due - time.perf_counter()))
                     late = time.perf_counter() - due
-                yield Chunk(samples, time.perf_counter(), late, labels=labels, begins=begins and sent > len(samples))
+                yield Chunk(samples, time.perf_counter(), late, labels=labels, begins=begins)
             if not self.endless:
                 return
 
