@@ -16,6 +16,7 @@ from tfkfin import calibrate
 from tfkfin.console import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
+from tfkfin.serving.engines import Exported
 
 
 def test_importing_it_loads_next_to_nothing():
@@ -66,11 +67,21 @@ def test_a_fitted_decoder_knows_what_it_was_not_shown(fitted, people):
 
 def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):
     stretch = people[0].emg[:4000]
-    fitted.save(tmp_path / "saved")
+    fitted.save(str(tmp_path / "saved"))
     version = fitted.export(tmp_path / "model")
     assert version == tmp_path / "model" / "1" and "not scored" in (version / "README.md").read_text()
     for name in (tmp_path / "saved", tmp_path / "model", version):
         np.testing.assert_array_equal(tfkfin.Decoder.from_preset(name).predict(stretch), fitted.predict(stretch))
+
+
+@pytest.mark.slow
+def test_eigenvalues_go_to_onnx(people, tmp_path):
+    """Of log-covariances, which ONNX has no operation for; two channels, as each pair is a rotation to convert."""
+    emg = people[0].emg[:, :2]
+    fitted = tfkfin.Decoder.from_preset("best").fit(emg, people[0].labels, people[0].repetitions, 2000.0)
+    windows = np.stack([emg[:600], emg[3000:3600]])
+    answers = Exported(fitted.export(tmp_path / "model", "both"), "onnx")(windows)
+    np.testing.assert_allclose(answers["probabilities"], fitted(windows)["probabilities"], atol=1e-5)
 
 
 def test_calibrated_it_is_another_and_the_old_one_stays(fitted, people):

@@ -156,10 +156,15 @@ def test_tensorboard_shows_scalars_images_and_hparams(finished):
                 pass
             assert time.monotonic() < deadline, "TensorBoard did not show the run"
             time.sleep(0.5)
-        assert {"r2/RMS", "loss/validation"} <= set(tags["tensorboard/imitate"])
-        points = get("scalars/scalars?tag=loss%2Ftrain&run=tensorboard%2Fimitate")
-        assert len(points) == 2 and all(np.isfinite(value) for *_, value in points)
-        assert "confusion matrix" in images["tensorboard/finetune"]
+        assert "r2/RMS" in tags["tensorboard/imitate"]
+        assert {"test/accuracy", "test/macro F1"} <= set(tags["tensorboard/finetune/S1"])
+        for stage, side in (("imitate", "validation"), ("classify/S1", "test"), ("finetune/S1", "test")):
+            for run in (f"tensorboard/{stage}/train", f"tensorboard/{stage}/{side}"):  # the same tags: they overlay
+                assert set(tags[run]) >= ({"loss"} if stage == "imitate" else {"loss", "accuracy"})
+                points = get(f"scalars/scalars?tag=loss&run={urllib.parse.quote(run, safe='')}")
+                assert len(points) >= 2 and all(np.isfinite(value) for *_, value in points)
+        assert "confusion matrix" in images["tensorboard/finetune"] and "confusion matrix" in images[
+            "tensorboard/finetune/S1"]
         assert "imitated against true" in images["tensorboard/imitate"]
         assert "finetune.head_learning_rate" in session["sessionGroups"][0]["hparams"]
         about = get("hparams/experiment", json.dumps({"experimentName": "", "hparamsLimit": 0}).encode())

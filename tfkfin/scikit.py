@@ -115,7 +115,10 @@ class FINFeatures(TransformerMixin, _OfWindows):
         family: "conv", "dense" or "bilstm".
 
     Attributes:
-        mean_, sd_: (C,) of the windows fitted to. shape_: (C, L). n_features_in_: C.
+        mean_: of the windows fitted to (C,).
+        sd_: of the same (C,), 1 for a channel that is flat.
+        shape_: (C, L).
+        n_features_in_: C.
 
     Example: `make_pipeline(FINFeatures(), StandardScaler(), LinearDiscriminantAnalysis())`.
     """
@@ -149,8 +152,9 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         describe: what the head sees beside features: "correlations", "log_covariance".
 
     Attributes:
-        classes_: (G,). model_: the network, windows (B, L, C) -> {"probabilities", "features"}. mean_, sd_, shape_,
-        n_features_in_: as of `FINFeatures`.
+        classes_: labels (G,).
+        model_: the network, windows (B, L, C) -> {"probabilities", "features"}.
+        mean_: as of `FINFeatures`, like `sd_`, `shape_` and `n_features_in_`.
 
     Example: `cross_val_score(FINClassifier(), X, y, groups=repetition, cv=LeaveOneGroupOut())`.
     """

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, r2_score
+from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
 from tfkfin.fit import metrics
 
@@ -13,6 +13,13 @@ def test_r2_is_scikit_learns():
     true, predicted = rng.normal(size=(2, 200, 3))
     assert metrics.r2(true, predicted) == pytest.approx(r2_score(true.ravel(), predicted.ravel()))
     assert np.isnan(metrics.r2(np.ones(4), np.zeros(4)))
+
+
+def test_macro_f1_is_scikit_learns():
+    true, decided = rng.integers(0, 4, (2, 300))
+    counts = confusion_matrix(true, decided)
+    assert metrics.macro_f1(counts) == pytest.approx(f1_score(true, decided, average="macro"))
+    assert metrics.macro_f1(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])) == pytest.approx((6 / 7 + 8 / 9) / 2)
 
 
 def test_nrmse_of_a_known_case():

@@ -163,6 +163,11 @@ class Evaluation:
         """The data, and how they were used, for the captions of plots."""
         return self.data_name + (", optimistic protocol" if self.optimistic else "")
 
+    def called(self, title: str) -> str:
+        """A model's title with the family of FINs that it has here; the paper's are LSTMs."""
+        family = self.recipe.fin.family
+        return title if family == "bilstm" else title.replace("LSTM", family)
+
     def titled(self, title: str) -> str:
         """A table's title with the data of both its columns."""
         return f"{title} ({paper.COLUMN}; ours: {self.on})"

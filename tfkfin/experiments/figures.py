@@ -12,6 +12,8 @@ from tfkfin.experiments.report import DPI, Plot
 from tfkfin.files import replacing
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
+APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito 2008
+MARKERS = "osD^vP*X<>ph"  # lines are told apart without colour too
 
 
 def save(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
@@ -130,11 +132,12 @@ def pairs(first: Mapping, second: Mapping, names: tuple[str, str]) -> Figure:
 def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[dict]]]]) -> Figure:
     """Accuracy in % along something: panels of (x label, x, {curve: [{"mean", "std"}, ...]})."""
     figure, axes = new(4.3 * len(panels) + 0.4, 3.4, 1, len(panels), sharey=True)
-    colours = (OURS, "#c0504d", "#4f8f4f", "0.45")
     for ax, (label, x, lines) in zip(axes[0], panels, strict=True):
-        for colour, (name, scores) in zip(colours, lines.items(), strict=False):
+        for i, (name, scores) in enumerate(lines.items()):
+            colour = APART[i % len(APART)]
             mean, sd = (100 * np.array([s[key] for s in scores]) for key in ("mean", "std"))
-            ax.plot(x, mean, "o-", color=colour, label=name, markersize=4)
+            ax.plot(x, mean, "-" if i < len(APART) else "--", marker=MARKERS[i % len(MARKERS)], markersize=5,
+                    color=colour, label=name)
             ax.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.12, linewidth=0)
         ax.set(xlabel=label, ylim=(0, 100), xticks=list(x))
         ax.grid(axis="y", color="0.92")
@@ -146,10 +149,9 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
 def ladder(lines: Mapping[str, Sequence[float]], rungs: Sequence[str], data: str) -> Figure:
     """Accuracy % by rung (R), a line of its own marker a model; colours that colour-blind people tell apart."""
     figure, ((ax,),) = new(max(6.0, 1.0 * len(rungs) + 3.5), 4.4)
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe, Ito
     for i, (name, values) in enumerate(lines.items()):
-        ax.plot(range(len(rungs)), values, "-" if i < 8 else "--", marker="osD^vP*X<>ph"[i % 12], color=colours[i % 8],
-                linewidth=1.2, label=name)
+        ax.plot(range(len(rungs)), values, "-" if i < len(APART) else "--", marker=MARKERS[i % len(MARKERS)],
+                color=APART[i % len(APART)], linewidth=1.2, label=name)
     ax.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right")
     ax.set_ylabel("accuracy a window, %")
     ax.set_title(data, fontsize=10)

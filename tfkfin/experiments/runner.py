@@ -74,9 +74,14 @@ class Runner:
 def _intro(evaluation: Evaluation) -> list[str]:
     seeds, cap, machine = len(evaluation.seeds), evaluation.max_test_windows, environment()
     capped = f"; models of raw signals are tested on at most {cap} windows a subject, evenly spread" if cap else ""
+    fin = evaluation.recipe.fin
+    started = "from random weights" if not fin.pretrained else \
+        f"from the shipped ones ({fin.family})" if fin.pretrained == "auto" else f"from {fin.pretrained}"
     return [f"Paper: {SOURCE}. Its figures stand in the columns \"paper\" and were made on Ninapro DB2. Ours were made "
             f"on {evaluation.data_name}: {evaluation.described()}. Protocol {evaluation.recipe.protocol}, {seeds} "
-            f"seed{'s' * (seeds > 1)}{capped}. Unless said otherwise ± is the standard deviation over subjects.",
+            f"seed{'s' * (seeds > 1)}{capped}. FINs are of the family {fin.family} and start {started}; the "
+            "paper's are LSTMs. "
+            "Unless said otherwise ± is the standard deviation over subjects.",
             "The paper's own figures come from its code's protocol: the best test accuracy over the epochs, test "
             "windows scaled by their own statistics, BatchNorm and dropout as in training, the last incomplete batch "
             "dropped. They flatter; --protocol paper judges ours the same way, for comparison only.",

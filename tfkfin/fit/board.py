@@ -41,15 +41,51 @@ class Board:
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
     def hparams(self, recipe: Recipe, metrics: dict[str, float]) -> None:
-        """The recipe as hyperparameters with the scores it gave."""
+        """The recipe as hyperparameters with the scores it gave.
+
+        TensorBoard's table begins with what this recipe sets otherwise than the default: whatever tells two runs from
+        each other is among that.
+        """
         from tensorboard.plugins.hparams import api
 
         with self._writer.as_default(0):
             values = _flat(recipe)
-            api.hparams_config(hparams=[api.HParam(key) for key in values], metrics=[api.Metric(m) for m in metrics])
+            usual = _flat(Recipe())
+            set_ = [key for key in values if values[key] != usual[key]] or list(values)
+            api.hparams_config(hparams=[api.HParam(key) for key in set_], metrics=[api.Metric(m) for m in metrics])
             api.hparams(values, trial_id=recipe.digest)
             for tag, value in metrics.items():
                 self._tf.summary.scalar(tag, float(value))
+
+
+class Curves:
+    """Loss, accuracy and the like by epoch, under the same tags for every stage and subject, so that they overlay.
+
+    TensorBoard draws one run a side: `folder`/train, `folder`/validation, which decides when FINs stop to learn, and
+    `folder`/test for some test windows, which steer nothing.
+    """
+
+    def __init__(self, folder: str):
+        self.folder, self._boards = folder, {}
+
+    def __enter__(self) -> "Curves":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for board in self._boards.values():
+            board.__exit__()
+
+    def add(self, side: str, values: dict[str, float], epoch: int) -> None:
+        if side not in self._boards:
+            self._boards[side] = Board(f"{self.folder}/{side}")
+        self._boards[side].scalars(values, epoch)
+
+
+def told(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Cross-entropy and accuracy of probabilities (N, G) for class indices (N,), as Keras's own in training."""
+    own = np.take_along_axis(probabilities, labels[:, None].astype(int), axis=1)
+    return {"loss": float(-np.mean(np.log(np.clip(own, 1e-7, 1)))),
+            "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels))}
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def paper_r2(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def paper_map(true: np.ndarray, predicted: np.ndarray) -> float:
-    """The authors' "MAP" in %: mean over elements of 100·max(0, 1 - |ŷ-y|/|y|), on z-scored values."""
+    """The authors' "MAP" in %: mean over elements of 100·max(0, 1 - abs((ŷ-y)/y)), on z-scored values."""
     true, predicted = _z_scored(true, predicted)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.abs(predicted - true) / np.abs(true)
@@ -52,6 +52,13 @@ def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.
     matrix = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(matrix, (np.searchsorted(labels, true), np.searchsorted(labels, predicted)), 1)
     return matrix
+
+
+def macro_f1(counts: np.ndarray) -> float:
+    """Mean over the movements that there are of F1 = 2 TP / (2 TP + FP + FN), from a confusion matrix (G, G)."""
+    right, there = np.diag(counts), counts.sum(axis=1) > 0
+    both = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean(2 * right[there] / both[there])) if there.any() else float("nan")
 
 
 def window_accuracy(true: np.ndarray, decided: np.ndarray) -> float:

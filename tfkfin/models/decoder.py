@@ -207,8 +207,9 @@ class Decoder:
         classifier = self.model.get_layer("head").get_layer("classifier")
         return np.asarray(classifier([part.astype(np.float32) for part in seen] if len(seen) > 1 else seen[0]))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes the whole decoder, network and card, into a folder."""
+        folder = Path(folder)
         with files.replacing(folder / FILE) as partial:
             self.model.save(partial)
         files.write_json(folder / CARD, self.card)

@@ -24,7 +24,7 @@ BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 class Signatures:
     """The signatures of a decoder with its network. Each part is in the graph once, for all of them.
 
-    `engine_name`: how a Bi-LSTM is computed; ONNX has operations for Keras's loop over samples ("keras") alone.
+    `engine_name`: how a Bi-LSTM is computed, and eigenvalues; ONNX has operations for "keras" alone.
     """
 
     def __init__(self, decoder: Decoder, engine_name: str = "block"):
@@ -39,7 +39,7 @@ class Signatures:
         stock(bank)
         self.filtered = filtered(sections(decoder.card.get("filter"), decoder.card["rate_hz"]))
         self.standardise, self.fins = self.model.get_layer("standardise"), once(bank, self.window, engine_name)
-        self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window])
+        self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window], engine_name)
 
     def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""

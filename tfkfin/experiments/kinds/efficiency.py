@@ -33,13 +33,15 @@ def result(evaluation: Evaluation, folder) -> Result:
         tables.append(_table(evaluation, kind, data[kind]))
         last = list(data[kind].values())[-1]
         panels.append((VARIED[kind][0] + " learnt from", [getattr(setting, kind) for setting in varied],
-                       {title: [one[model] for one in last.values()] for model, title in MODELS.items()}))
+                       {evaluation.called(title): [one[model] for one in last.values()] for model, title in
+                        MODELS.items()}))
     plot = figures.save(figures.curves(panels), folder, "efficiency", "Accuracy against the amount of data, mean "
                         f"± sd over subjects. Data: {evaluation.on}. Left: every held movement cut short. Right: "
                         "repetitions at equal numbers of windows.")
     tests = {"100 % - 20 %": ends(evaluation, "fraction"), "all repetitions - one": ends(evaluation, "repetitions")}
-    return Result("efficiency", "4. Data efficiency (paper's experiment 4)", [_finding(*tests.values())],
-                  [*tables, plot], _trust(evaluation), data | {"tests": tests})
+    found = evaluation.called(_finding(*tests.values()))
+    return Result("efficiency", "4. Data efficiency (paper's experiment 4)", [found], [*tables, plot],
+                  _trust(evaluation), data | {"tests": tests})
 
 
 def ends(evaluation: Evaluation, kind: str) -> dict:
@@ -57,8 +59,8 @@ def _table(evaluation: Evaluation, kind: str, data: dict) -> Table:
             if kind == "fraction" and value == "100":
                 printed = f"{paper.accuracy('fin', group)} (Table 2)"
             rows.append([value, evaluation.groups[group][0], printed, *(percent(one[m]) for m in MODELS)])
-    return Table(evaluation.titled(title),
-                 [column, "subjects", "paper: accuracy %", *(f"ours: {name}" for name in MODELS.values())], rows,
+    ours = [f"ours: {evaluation.called(name)}" for name in MODELS.values()]
+    return Table(evaluation.titled(title), [column, "subjects", "paper: accuracy %", *ours], rows,
                  "Mean ± sd over subjects, seeds averaged first.")
 
 

@@ -22,8 +22,9 @@ COMPARED = (("fin", "random"), ("fin", "scratch"), ("fin_frozen", "random_frozen
 
 def result(evaluation: Evaluation, folder) -> Result:
     data = evaluation.by_group(TITLES)
-    rows = [[TITLES[model], evaluation.groups[group][0], paper.accuracy(model, group), percent(scores["accuracy"]),
-             percent(scores["macro_f1"])] for group, models in data.items() for model, scores in models.items()]
+    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], paper.accuracy(model, group),
+             percent(scores["accuracy"]), percent(scores["macro_f1"])]
+            for group, models in data.items() for model, scores in models.items()]
     table = Table(evaluation.titled("Accuracy % of decoders of raw signals"),
                   ["model", "subjects", "paper: accuracy %", "ours: accuracy %", "ours: macro-F1 %"], rows,
                   "Mean ± sd over subjects, seeds averaged first. The last two are references on true features.")
@@ -61,7 +62,7 @@ def _tests(evaluation: Evaluation, data: dict) -> Table:
             test, printed = scores["tests"][f"{a} - {b}"], paper.ABSENT
             if {a, b} <= paper.TABLE_2.keys():
                 printed = f"{paper.TABLE_2[a][group][0] - paper.TABLE_2[b][group][0]:+.2f}, no test"
-            rows.append([f"{TITLES[a]} against {TITLES[b]}", evaluation.groups[group][0], printed,
+            rows.append([evaluation.called(f"{TITLES[a]} against {TITLES[b]}"), evaluation.groups[group][0], printed,
                          f"{100 * test['mean']:+.1f}", f"{100 * test['median']:+.1f}",
                          f"{test['wins']} of {test['pairs']}", p_value(test["p"]), p_value(test["by_subject"]["p"])])
     count = len(evaluation.subjects)
@@ -74,8 +75,9 @@ def _tests(evaluation: Evaluation, data: dict) -> Table:
 
 
 def _plots(evaluation: Evaluation, folder, data: dict) -> list[Plot]:
-    points = figures.pairs(evaluation.values("fin"), evaluation.values("random"), (TITLES["fin"], TITLES["random"]))
-    return [figures.save(figures.models(TITLES, data, evaluation, "Raw signals"), folder, "finetune",
+    titles = {model: evaluation.called(title) for model, title in TITLES.items()}
+    points = figures.pairs(evaluation.values("fin"), evaluation.values("random"), (titles["fin"], titles["random"]))
+    return [figures.save(figures.models(titles, data, evaluation, "Raw signals"), folder, "finetune",
                          f"Accuracy by model. Data: {evaluation.on}."),
             figures.save(points, folder, "finetune_pairs", "The same subject and seed with pre-trained and with random "
                          "FINs, each with a trained classifier; above the line pre-training is better. Data: "
@@ -105,14 +107,15 @@ def _cost_table(evaluation: Evaluation, cost: dict) -> Table:
     for model, one in cost.items():
         printed = "{} / {:g}".format(*paper.TABLE_3[model]) if model in paper.TABLE_3 else paper.ABSENT
         seconds = f"{one['seconds_an_epoch']:.2f}" if one["epochs"] else "none: shipped FINs"
-        rows.append([TRAINED[model], printed, f"{one['epochs']:.1f}".removesuffix(".0"), seconds])
+        rows.append([evaluation.called(TRAINED[model]), printed, f"{one['epochs']:.1f}".removesuffix(".0"), seconds])
     about = "the epoch of the best test accuracy" if evaluation.optimistic else \
         "all that the recipe runs: nothing is selected"
     windows = evaluation.recipe.finetune.windows_per_epoch or "all"
     return Table(evaluation.titled("Cost of training"),
                  ["model", "paper: epochs / seconds an epoch (GPU)", "ours: epochs", "ours: seconds an epoch"], rows,
                  f"Ours: epochs are {about}; seconds on this machine, median epoch without the first; an epoch of raw "
-                 f"signals is {windows} windows. LSTM-FIN: the whole stage over its epochs. Seconds are of different "
+                 f"signals is {windows} windows. {evaluation.called('LSTM-FIN')}: the whole stage "
+                 "over its epochs. Seconds are of different "
                  "machines and amounts of data: compare rows, not columns.")
 
 

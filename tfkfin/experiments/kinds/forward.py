@@ -53,23 +53,23 @@ def result(evaluation: Evaluation, folder) -> Result:
                 model: {key: over_subjects({of: one[key] for of, one in values.items()}, subjects)
                         for key in next(iter(values.values()))} for model, values in found.items()}
     last = list(data.values())[-1]
-    plot = figures.save(figures.curves(_panels(last)), folder, "forward",
+    plot = figures.save(figures.curves(_panels(evaluation, last)), folder, "forward",
                         f"Accuracy by horizon, mean and ± sd over subjects. Data: {evaluation.on}.")
     return Result("forward", "5. Forward in time (paper's experiment 5)", [_finding(last)],
                   [_table(evaluation, data), plot], _trust(evaluation, last), {"groups": data})
 
 
-def _panels(scores: dict) -> list[tuple]:
+def _panels(evaluation: Evaluation, scores: dict) -> list[tuple]:
     """Curves of all windows and, where there are some at every horizon, of those whose label changes."""
     def curve(key: str, model: str = "fin") -> list[dict]:
         return [one[model][key] for one in scores.values()]
 
-    x = list(map(int, scores))
-    panels = [("ms ahead, all windows", x, {**{title: curve("accuracy", model) for model, title in MODELS.items()},
+    x, titles = list(map(int, scores)), {model: evaluation.called(title) for model, title in MODELS.items()}
+    panels = [("ms ahead, all windows", x, {**{title: curve("accuracy", model) for model, title in titles.items()},
                                             "decoder of now, unshifted": curve("persistence")})]
     if all(np.isfinite(one["mean"]) for one in curve("changed")[1:]):
         panels.append(("ms ahead, windows whose label changes", x[1:],
-                       {title: curve("changed", model)[1:] for model, title in MODELS.items()}))
+                       {title: curve("changed", model)[1:] for model, title in titles.items()}))
     return panels
 
 
@@ -86,7 +86,8 @@ def _table(evaluation: Evaluation, data: dict) -> Table:
                  ["ms ahead", "subjects", "paper: accuracy %", "ours: all windows", "ours: macro-F1 %",
                   "ours: % of windows that change", "ours: those that change", "ours: decoder of now, unshifted",
                   "ours: CNN-II, all", "ours: CNN-II, changing"], rows,
-                 "LSTM-FIN+CNN-II but for the last two columns. Mean ± sd over subjects, seeds averaged first. The "
+                 f"{evaluation.called(MODELS['fin'])} but for the last two columns. Mean ± sd over subjects, seeds "
+                 "averaged first. The "
                  "decoder of now answers for the present; its answer is counted as the forecast.")
 
 

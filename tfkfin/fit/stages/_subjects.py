@@ -8,6 +8,7 @@ import numpy as np
 
 from tfkfin.console import log
 from tfkfin.fit import board
+from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import mean_imitation, score, spread, three_numbers
 from tfkfin.models.decision import Decision
@@ -64,6 +65,11 @@ def unfinished(run: Run, stages: tuple[str, ...]) -> Iterator[Views]:
         yield Views(run, subject)
 
 
+def watched(windows: int, most: int = 256) -> np.ndarray:
+    """Indices of the test windows, evenly spread, that are looked at after each epoch and steer nothing."""
+    return np.unique(np.linspace(0, windows - 1, min(windows, most)).astype(int))
+
+
 def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:
     """A subject's scores from the labels (N,) that its test windows were given."""
     data = run.dataset
@@ -73,6 +79,13 @@ def scores(run: Run, test: Subject, labels: np.ndarray) -> dict:
 def finish(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
     """Keeps a subject's scores: the stage is done with it."""
     log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
+    with board.Board(run.board(f"{stage}/S{subject}")) as shown:
+        figure = board.confusion_figure(np.asarray(scores["confusion"]), list(run.dataset.movements),
+                                        f"{stage}, subject {subject}, test windows", run.dataset.names)
+        shown.figure("confusion matrix", figure, 0)
+        known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {
+            "macro F1": macro_f1(np.asarray(scores["confusion"]))}
+        shown.scalars({f"test/{name}": value for name, value in known.items() if value is not None}, 0)
     run.finish(stage, scores | {"seconds": time.monotonic() - began}, f"S{subject}")
 
 

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import keras
+
 from tfkfin.fit import baselines, board
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
@@ -20,9 +22,8 @@ def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: _sub
     train = subject.features("train"), subject.labels("train")
     if isinstance(trainer, SolvedHead):
         trainer.fit(subject.part("train"), *train, subject.described("train", trainer.described))
-        history = {"loss": [], "accuracy": []}
     else:
-        history = trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}")
+        _trained(run, trainer, subject, train)
 
     def probabilities(part):
         own = part is test
@@ -35,10 +36,21 @@ def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: _sub
     labels, _ = decided(test, probabilities, _subjects.decision(run), dataset.movements, dataset.stride)
     svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
     saving.save_weights(trainer.head, run.stage_folder("classify") / f"S{subject.number}.weights.h5")
-    with board.Board(run.board(f"classify/S{subject.number}")) as shown:
-        for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"], strict=True)):
-            shown.scalars({"loss/train": loss, "accuracy/train": accuracy}, epoch)
     return _subjects.scores(run, test, labels) | {"svm": svm}
+
+
+def _trained(run: Run, trainer: HeadTrainer, subject: _subjects.Views, train: tuple) -> None:
+    """Trains the head, and shows its curves."""
+    chosen = _subjects.watched(len(subject.labels("test")))
+    features, labels = subject.features("test")[chosen], subject.labels("test")[chosen]
+    with board.Curves(run.board(f"classify/S{subject.number}")) as curves:
+
+        def after(epoch: int, logs: dict) -> None:
+            curves.add("train", {name: logs[name] for name in ("loss", "accuracy")}, epoch)
+            curves.add("test", board.told(trainer.predict(features, 4096), labels), epoch)
+
+        trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}",
+                    callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after)])
 
 
 STAGE = Stage("classify", (), each=classify)

@@ -1,5 +1,6 @@
 """The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
 
+from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -11,7 +12,7 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import JointTrainer
-from tfkfin.models import heads, saving
+from tfkfin.models import heads, saving, streaming
 from tfkfin.models.decoder import Decoder, about
 from tfkfin.pipeline.subject import Subject
 
@@ -37,12 +38,9 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
         seen = trainer.seen(part, subject.described("finetune", trainer.described))
         kind.solve(trainer.head.get_layer("classifier"), seen, labels, part.groups)
 
-    with board.Board(run.board(f"finetune/S{subject.number}")) as shown:
-
-        def after(epoch: int, values: dict) -> None:
-            shown.scalars({f"{name}/train": value for name, value in values.items()}, epoch)
-
+    with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
+        after = _after(trainer, curves, subject)
         if kind.solve:
             solve()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
@@ -59,6 +57,19 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
     card = _card(run, subject.subject) | {"parameters": trainer.network.count_params(), "scores": known}
     Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
     return scores
+
+
+def _after(trainer: JointTrainer, curves: board.Curves, subject: _subjects.Views) -> Callable[[int, dict], None]:
+    """What is shown after each epoch: Keras's own of training, and how some test windows are decided."""
+    streams = streaming.streams(trainer.fins)
+    chosen = _subjects.watched(len(subject.labels("test")), 256 if streams else 48)  # Bi-LSTMs take their time
+    windows, labels = subject.part("test").volts(trainer.run.length, chosen), subject.labels("test")[chosen]
+
+    def after(epoch: int, values: dict) -> None:
+        curves.add("train", {name.removeprefix("probabilities_"): value for name, value in values.items()}, epoch)
+        curves.add("test", board.told(trainer.predict(windows)["probabilities"], labels), epoch)
+
+    return after
 
 
 def _card(run: Run, subject: Subject) -> dict:

@@ -42,7 +42,8 @@ def imitate(run: Run) -> dict:
     elif not _restored(checkpoints):
         _improve(bank, predict, loss, kept, state, best)
     steps = source.steps_per_epoch(options.batch_size)
-    with board.Board(run.board("imitate")) as shown, training.progress("imitate", options.epochs * steps) as bar:
+    with board.Board(run.board("imitate")) as shown, board.Curves(shown.folder) as curves, \
+            training.progress("imitate", options.epochs * steps) as bar:
         for epoch in range(int(state["epoch"]), options.epochs):
             if int(state["stale"]) >= options.patience:
                 log.info("imitate: no better for %d epochs, stopped", options.patience)
@@ -53,7 +54,8 @@ def imitate(run: Run) -> dict:
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
             history = bank.fit(source.epoch(epoch), verbose=0, shuffle=False, callbacks=calls)
             value = _improve(bank, predict, loss, kept, state, best)
-            shown.scalars({"loss/train": history.history["loss"][0], "loss/validation": value}, epoch)
+            curves.add("train", {"loss": history.history["loss"][0]}, epoch)
+            curves.add("validation", {"loss": value}, epoch)
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs,
                      history.history["loss"][0], value)
             state["epoch"].assign(epoch + 1)

@@ -1,0 +1,201 @@
+"""The site's pictures, drawn by the code that they are about. Nobody was recorded for any of them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+NAMES = ("ENT", "RMS", "VAR", "SSI")
+BLUE, ORANGE, FAINT = "#0072b2", "#d55e00", "0.6"  # told apart by colour-blind people (Okabe, Ito)
+
+
+def draw(folder: Path) -> None:
+    """Every picture that is not there yet, or is older than this file and the plots it shows."""
+    from tfkfin.experiments import figures
+
+    sources = max(os.path.getmtime(file) for file in (__file__, figures.__file__))
+    for name, make in {"window": window, "imitated": imitated, "network": network, "seen": seen, "gallery_channels":
+                       gallery_channels, "gallery_models": gallery_models, "gallery_curves": gallery_curves,
+                       "gallery_ladder": gallery_ladder, "gallery_confusion": gallery_confusion,
+                       "gallery_imitation": gallery_imitation}.items():
+        path = folder / f"{name}.png"
+        if not path.is_file() or path.stat().st_mtime < sources:
+            folder.mkdir(parents=True, exist_ok=True)
+            make().savefig(path, dpi=110, bbox_inches="tight")
+
+
+_kept: dict = {}
+
+
+def recording():
+    """Three movements of a synthetic forearm, 4 channels, 2 kHz, standardised (T, C), and its labels."""
+    if "recording" not in _kept:
+        import tempfile
+
+        import tfkfin
+        from tfkfin.recordings import synthetic
+
+        with tempfile.TemporaryDirectory() as folder:
+            synthetic.synthesize(Path(folder), (1,), movements=3, repetitions=2, channels=4, hold_s=1.0, rest_s=0.6)
+            one = tfkfin.read(folder)[0]
+        x = ((one.emg - one.emg.mean(0)) / one.emg.std(0)).astype(np.float32)
+        _kept["recording"] = x, one.labels, one.rate_hz
+    return _kept["recording"]
+
+
+def features():
+    """Starts of windows (N,), their true and imitated features (N, C, 4)."""
+    if "features" not in _kept:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from tfkfin.features import catalogue
+        from tfkfin.models import fins, presets
+
+        x, _, rate = recording()
+        starts = np.arange(0, len(x) - 600, 100)
+        bank = fins.bank(fins.fins_of(presets.load("conv")), x.shape[1])
+        cut = x[starts[:, None] + np.arange(600)]
+        parts = [np.asarray(bank(cut[i : i + 64], training=False)) for i in range(0, len(cut), 64)]
+        _kept["features"] = starts, catalogue.extract(x, starts, 600, NAMES, rate), np.concatenate(parts)
+    return _kept["features"]
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    from tfkfin.experiments import figures
+
+    return figures.new(width, height, rows, columns, **options)
+
+
+def window():
+    """One channel, a window in it, and the four numbers that the closed forms make of it."""
+    x, labels, rate = recording()
+    starts, true, _ = features()
+    at = int(np.flatnonzero(labels[starts + 300] > 0)[6])
+    begin, stop = max(0, starts[at] - 1400), starts[at] + 2000
+    figure, ((ax,),) = _figure(8.0, 2.6)
+    time = np.arange(begin, stop) / rate
+    ax.plot(time, x[begin:stop, 0], color=FAINT, linewidth=0.5)
+    inside = slice(starts[at], starts[at] + 600)
+    ax.plot(np.arange(inside.start, inside.stop) / rate, x[inside, 0], color=BLUE, linewidth=0.6)
+    ax.axvspan(inside.start / rate, inside.stop / rate, color=BLUE, alpha=0.08)
+    said = "   ".join(f"{name} {value:.3g}" for name, value in zip(NAMES, true[at, 0], strict=True))
+    ax.set(xlabel="s", ylabel="sd", title=f"one window of 300 ms, 600 samples:   {said}")
+    ax.title.set_fontsize(10)
+    return figure
+
+
+def imitated():
+    """What FINs say against what the closed forms say, window by window."""
+    from tfkfin.fit import metrics
+
+    _, true, said = features()
+    figure, axes = _figure(10.4, 2.9, 1, 4)
+    for i, (name, ax) in enumerate(zip(NAMES, axes[0], strict=True)):
+        a, b = true[..., i].ravel(), said[..., i].ravel()
+        ends = [a.min(), a.max()]
+        ax.plot(ends, ends, color=FAINT, linewidth=1)
+        ax.plot(a, b, ".", markersize=3, alpha=0.35, color=BLUE)
+        ax.set(title=f"{name}   R² {metrics.r2(a, b):.3f}", xlabel="closed form")
+        ax.title.set_fontsize(10)
+    axes[0, 0].set_ylabel("FIN")
+    return figure
+
+
+def seen():
+    """Features along the recording, as the closed form and a FIN have them."""
+    x, labels, rate = recording()
+    starts, true, said = features()
+    figure, axes = _figure(8.0, 4.2, 3, 1, sharex=True)
+    axes[0, 0].plot(np.arange(len(x)) / rate, x[:, 0], color=FAINT, linewidth=0.3)
+    axes[0, 0].set_ylabel("channel 1, sd")
+    for i, ax in ((1, axes[1, 0]), (0, axes[2, 0])):
+        ends = (starts + 600) / rate
+        ax.plot(ends, true[:, 0, i], color=BLUE, linewidth=2.2, alpha=0.6, label="closed form")
+        ax.plot(ends, said[:, 0, i], "--", color=ORANGE, linewidth=1, label="FIN")
+        ax.set_ylabel(NAMES[i])
+    axes[1, 0].legend(frameon=False, fontsize=8, ncols=2)
+    axes[2, 0].set_xlabel("s, at the end of each window")
+    return figure
+
+
+def network():
+    """The way of a window through the decoder, with shapes."""
+    figure, ((ax,),) = _figure(8.4, 1.5)
+    ax.axis("off")
+    boxes = (("volts", "(B, 600, 12)"), ("standardise", "training\nmean and sd"), ("FINs", "one a\nfeature"),
+             ("features", "(B, 12, 4)"), ("head", "movements"), ("probabilities", "(B, 17)"))
+    for i, (name, below) in enumerate(boxes):
+        learnt = name in ("FINs", "head")
+        ax.text(i, 0.62, name, ha="center", va="center", fontsize=11, color="white" if learnt else "black",
+                bbox={"boxstyle": "round,pad=0.5", "facecolor": BLUE if learnt else "0.93", "edgecolor": "none"})
+        ax.text(i, 0.12, below, ha="center", va="center", fontsize=8.5, color="0.3")
+        if i:
+            ax.annotate("", (i - 0.43, 0.62), (i - 0.57, 0.62), arrowprops={"arrowstyle": "->", "color": "0.3"})
+    ax.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(0, 1))
+    return figure
+
+
+# === The gallery: real plots of numbers made up to show how they are read ===
+
+def gallery_imitation():
+    from tfkfin.experiments import figures
+
+    rng = np.random.default_rng(0)
+    true = np.exp(rng.normal(0, 0.8, (1500, 2)))
+    good = true[:, 0] * np.exp(rng.normal(0, 0.04, 1500))
+    poor = 0.35 + 0.55 * true[:, 1] * np.exp(rng.normal(0, 0.2, 1500))
+    return figures.imitation(true, np.stack([good, poor], 1), ("RMS", "ENT"), ("a good imitation", "a poor one"),
+                             (False, False))
+
+
+def gallery_channels():
+    from tfkfin.experiments import figures
+
+    rng = np.random.default_rng(1)
+    values = {name: np.clip(base - 0.03 * rng.exponential(1, (4, 8)), 0, 1)
+              for name, base in (("RMS", 1.0), ("ENT", 0.97))}
+    values["ENT"][2, 5] = 0.55
+    return figures.channels(values, (1, 2, 3, 4))
+
+
+def gallery_models():
+    from types import SimpleNamespace
+
+    from tfkfin.experiments import figures
+
+    rng = np.random.default_rng(2)
+    titles = {"fin": "pre-trained FINs, fine-tuned", "random": "random FINs, fine-tuned", "lda": "LDA on true features"}
+    scores = {}
+    for name, mean in (("fin", 0.88), ("random", 0.76), ("lda", 0.92)):
+        people = {str(s): float(np.clip(rng.normal(mean, 0.06), 0, 1)) for s in range(1, 9)}
+        found = list(people.values())
+        scores[name] = {"accuracy": {"mean": np.mean(found), "std": np.std(found), "per_subject": people}}
+    return figures.models(titles, {"all": scores}, SimpleNamespace(on="made up", groups={}), "accuracy by model")
+
+
+def gallery_curves():
+    from tfkfin.experiments import figures
+
+    def of(values):
+        return [{"mean": v, "std": 0.05} for v in values]
+
+    lines = {"pre-trained FINs": of((0.62, 0.74, 0.82, 0.86, 0.88)), "random FINs": of((0.35, 0.52, 0.64, 0.71, 0.76))}
+    return figures.curves([("share of training windows, %", (20, 40, 60, 80, 100), lines)])
+
+
+def gallery_ladder():
+    from tfkfin.experiments import figures
+
+    lines = {"one model": (81, 89, 46, 46, 76), "another": (92, 97, 81, 83, 86), "a third": (90, 94, 74, 77, 83)}
+    return figures.ladder(lines, ("repetition-1", "repetition-2", "session-0", "session-0u", "session-1"), "made up")
+
+
+def gallery_confusion():
+    from tfkfin.fit import board
+
+    counts = np.array([[94, 4, 2, 0], [9, 85, 4, 2], [1, 2, 71, 26], [0, 1, 22, 77]])
+    names = {1: "index", 2: "middle", 3: "fist", 4: "grasp"}
+    return board.confusion_figure(counts, [1, 2, 3, 4], "made up, all test windows", names)
+
+
+if __name__ == "__main__":
+    draw(Path(__file__).parent / "made")
