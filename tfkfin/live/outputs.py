@@ -182,6 +182,9 @@ def needed(package: str):
     import importlib
 
     try:
-        return importlib.import_module(package)
+        found = importlib.import_module(package)
+        if package == "pylsl" and hasattr(found, "set_config_content"):  # its library tells of its own start
+            found.set_config_content("[log]\nlevel = -2\n")
+        return found
     except (ImportError, RuntimeError) as error:  # pylsl: its library is not there
         raise InputError(f"this needs {package} ({error}): pip install 'tfkfin[live]'") from None
