@@ -1,4 +1,4 @@
-"""float16 and int8 ONNX files of conv FINs and head beside float32: size, latency, accuracy by person.
+"""float16, int8 ONNX and LiteRT files of conv FINs and head beside float32: size, latency, accuracy by person.
 
     python benchmarks/smaller.py RUN [--json FILE] [--quick]
 
@@ -18,10 +18,12 @@ import numpy as np  # noqa: E402
 from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
-from tfkfin.export import PRECISIONS, export, fine_tuned  # noqa: E402
+from tfkfin.export import export, fine_tuned  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.models import presets  # noqa: E402
 from tfkfin.serving.engines import Exported  # noqa: E402
+
+EXACT, *_ = WAYS = ("onnx float32", "onnx float16", "onnx int8", "litert float32")
 
 
 def accuracy(decode: Exported, part, length: int) -> float:
@@ -37,28 +39,28 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     run = Run(args.run, recipe.load(args.run / "recipe.toml", {}))
     report = Report(f"Smaller files: {args.run.name}", ("onnx", "onnxruntime", "numpy"), args.json)
-    lost = {precision: [] for precision in PRECISIONS}
+    lost = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as made:
         for subject in fine_tuned(args.run)[: 1 if args.quick else None]:
             part = run.dataset.load(subject, run.dataset.part("test"))
             ways = {}
-            for precision in PRECISIONS:
-                version = export(args.run, subject, Path(made, f"{subject}_{precision}"), "onnx", precision)
-                ways[precision] = Exported(version, "onnx")
-                if not lost["float32"]:
-                    size = (version / presets.ONNX).stat().st_size / 1000
-                    report.measured(f"{precision}: model.onnx", size, "kB")
-            scores = {precision: accuracy(decode, part, run.length) for precision, decode in ways.items()}
-            report.measured(f"S{subject}: float32", scores["float32"], "%")
-            for precision, score in scores.items():
-                lost[precision].append(scores["float32"] - score)
-                if precision != "float32":
-                    report.measured(f"S{subject}: lost in {precision}", lost[precision][-1], "points", 2.0)
+            for way in WAYS:
+                version = export(args.run, subject, Path(made, f"{subject} {way}"), *way.split())
+                ways[way] = Exported(version, way.split()[0])
+                if not lost[EXACT]:
+                    file = version / {"onnx": presets.ONNX, "litert": presets.LITERT}[way.split()[0]]
+                    report.measured(f"{way}: size", file.stat().st_size / 1000, "kB")
+            scores = {way: accuracy(decode, part, run.length) for way, decode in ways.items()}
+            report.measured(f"S{subject}: {EXACT}", scores[EXACT], "%")
+            for way, score in scores.items():
+                lost[way].append(scores[EXACT] - score)
+                if way != EXACT:
+                    report.measured(f"S{subject}: lost in {way}", lost[way][-1], "points", 2.0)
     window = part.volts(run.length, slice(0, 1))
-    for precision in PRECISIONS[1:]:
-        report.measured(f"lost in {precision}, mean", float(np.mean(lost[precision])), "points", 0.5)
-        pair = (lambda decode=ways[one]: [decode(window) for _ in range(200)] for one in (precision, "float32"))
-        report.compare(f"one window, {precision} against float32", *pair, "windows/s",
+    for way in WAYS[1:]:
+        report.measured(f"lost in {way}, mean", float(np.mean(lost[way])), "points", 0.5)
+        pair = (lambda decode=ways[one]: [decode(window) for _ in range(200)] for one in (way, EXACT))
+        report.compare(f"one window, {way} against {EXACT}", *pair, "windows/s",
                        repeats=3 if args.quick else 9, work=(200, 200))
     report.show()
 

@@ -1,4 +1,4 @@
-"""`python -m tfkfin.export`: a finished run becomes a SavedModel for any TF Serving, an ONNX file, or both."""
+"""`python -m tfkfin.export`: a finished run becomes a SavedModel for any TF Serving, an ONNX or a LiteRT file."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 PRECISIONS = ("float32", "float16", "int8")
-FORMATS = ("savedmodel", "onnx", "both")
+ALONE = {"onnx": "ONNX", "litert": "LiteRT"}  # formats that no server loads
+FORMATS = ("savedmodel", "onnx", "both", "litert")
 EXAMPLES = """examples:
   python -m tfkfin.export runs/demo-1a2b3c
       the first subject's decoder, to savedmodels/demo-1a2b3c_s1/1
@@ -20,6 +21,8 @@ EXAMPLES = """examples:
       with model.onnx and stream.onnx in the version folder, for onnxruntime
   python -m tfkfin.export runs/best-1a2b3c --format onnx --precision int8
       a smaller model.onnx; its ranges are measured on windows of the run's training repetitions
+  python -m tfkfin.export runs/own-1a2b3c --format litert
+      model.tflite, for small machines: FINs without recurrence, no log-covariances
   python -m tfkfin.export runs/fin_bilstm --to savedmodels/fin_bilstm
       a run of the stage imitate alone: its FINs
 """
@@ -47,7 +50,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
         run_folder: as `tfkfin.train` made it. Its recordings are not needed.
         subject: whose decoder; None is the run's first subject.
         to: model folder; None is savedmodels/<run>_s<N> (FINs: savedmodels/<run>) below the current folder.
-        format: "savedmodel", "onnx" (a folder of its own, as servers cannot load it) or "both".
+        format: "savedmodel", "onnx" (a folder of its own, as servers cannot load it) or "both"; or "litert", as "onnx".
         precision: of a decoder in format "onnx": "float32", "float16" or "int8", for which the run's recordings are
             needed.
 
@@ -73,12 +76,12 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
                  "--subject)" if own["kind"] == "decoder" else
                  f"{run_folder} has fine-tuned nobody: its FINs alone are exported")
     said, tail = (card.of_decoder, f"_s{own['subject']}") if own["kind"] == "decoder" else (card.of_fins, "")
-    if precision != "float32" and own["kind"] != "decoder":
-        raise InputError(f"--precision {precision} is for decoders, and {run_folder} holds FINs alone")
+    if (precision != "float32" or format == "litert") and own["kind"] != "decoder":
+        raise InputError(f"--format {format} --precision {precision} is for decoders: {run_folder} holds FINs alone")
     name, smaller = run_folder.resolve().name, f"_{precision}" * (precision != "float32")
-    model = Path(to or Path("savedmodels", name + tail + "_onnx" * (format == "onnx") + smaller))
-    if format == "onnx" and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
-        raise InputError(f"{model} holds SavedModels, and a server cannot load a version of ONNX alone: "
+    model = Path(to or Path("savedmodels", name + tail + f"_{format}" * (format in ALONE) + smaller))
+    if format in ALONE and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
+        raise InputError(f"{model} holds SavedModels, and a server cannot load a version of {ALONE[format]} alone: "
                          "take --format both or another folder")
     with layout.new_version(model) as (folder, number):
         about = {"name": model.name, "version": number, "format": format, "run": name} | said(own, results)
@@ -88,7 +91,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
             version.write_decoder(folder, Decoder.load(source), about, windows)
         else:
             version.write_fins(folder, saving.load(source / presets.FINS_FILE.name), about)
-    if format != "onnx":
+    if format not in ALONE:
         layout.add_to_config(model)
     return model / str(number)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from tfkfin.models.decision import Decision
 from tfkfin.models.decoder import BATCH, Decoder
 from tfkfin.pipeline import dataset
 from tfkfin.recordings import readers
-from tfkfin.serving import card, layout, version
+from tfkfin.serving import card, layout, litert_file, signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
 
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
@@ -59,6 +60,9 @@ def model(request, tiny_db2, tmp_path_factory):
     with layout.new_version(folder) as (partial, number):
         about |= {"name": request.param, "version": number, "format": "both"}
         version.write_decoder(partial, Decoder(about, network), about)
+        made = signatures.Signatures(Decoder(about, network), "keras")
+        with nullcontext() if family != "bilstm" else pytest.raises(InputError, match="without recurrence"):
+            litert_file.save(made.answer, made.window, partial / presets.LITERT)
     return folder / "1"
 
 
@@ -69,8 +73,8 @@ def volts(model, count: int) -> np.ndarray:
 
 
 def there(model) -> list[str]:
-    recurrent = presets.card(model)["family"] == "bilstm"
-    return [e for e in ENGINES if e != "xla" or not recurrent]
+    lacking = ("xla", "litert") if presets.card(model)["family"] == "bilstm" else ()
+    return [e for e in ENGINES if e not in lacking]
 
 
 @pytest.fixture(scope="module")

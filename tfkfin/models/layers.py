@@ -238,11 +238,13 @@ class Correlations(layers.Layer):
         parts = [ops.reshape(part, (-1, part.shape[1] * part.shape[2])) for part in parts]
         if power.shape[1] > 1:
             parts += [self._between(sums) for sums in products]
-        return ops.arctanh(ops.clip(ops.concatenate(parts, axis=1), -LIMIT, LIMIT))
+        r = ops.clip(ops.concatenate(parts, axis=1), -LIMIT, LIMIT)
+        return 0.5 * ops.log((1 + r) / (1 - r))  # Fisher's z, arctanh, which LiteRT lacks
 
     def _between(self, products):
         channels = products.shape[1]
-        sd = ops.sqrt(ops.diagonal(products, axis1=1, axis2=2) + 1e-12)
+        flat = ops.reshape(products, (-1, channels * channels))
+        sd = ops.sqrt(ops.take(flat, [i * (channels + 1) for i in range(channels)], axis=1) + 1e-12)
         r = products / (sd[:, :, None] * sd[:, None, :])
         upper = [i * channels + j for i in range(channels) for j in range(i + 1, channels)]
         return ops.take(ops.reshape(r, (-1, channels * channels)), upper, axis=1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfkfin.recipe import Fin, Recipe
 
 SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
+LITERT = "model.tflite"
 _NAME = re.compile(r"\w[\w .+=@~-]{0,199}")
 DIGEST = "card_sha256"  # key of a card
 CARD, README = "model_card.json", "README.md"
@@ -33,8 +34,8 @@ def versions(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest version of a model folder that holds a SavedModel or ONNX; a version folder is that itself."""
-    held = [v for v in (*versions(folder), folder) if (v / SAVED_MODEL).is_file() or (v / ONNX).is_file()]
+    """The newest version of a model folder that holds a network in some format; a version folder is that itself."""
+    held = [v for v in (*versions(folder), folder) if any((v / f).is_file() for f in (SAVED_MODEL, ONNX, LITERT))]
     return held[-1] if held else None
 
 

@@ -199,6 +199,9 @@ def _signatures(card: dict) -> list[str]:
 def _onnx(card: dict) -> list[str]:
     if card["format"] == "savedmodel":
         return []
+    if card["format"] == "litert":
+        return [f"- `{presets.LITERT}` answers as `serving_default`, one window a call; it takes what it is given "
+                "unchecked"]
     if (precision := card.get("precision", "float32")) != "float32":
         return [f"- `{presets.ONNX}`, in {precision}, answers nearly as `serving_default`; it takes what it is given "
                 "unchecked and at once"]
@@ -207,6 +210,10 @@ def _onnx(card: dict) -> list[str]:
 
 
 def _usage(card: dict) -> list[str]:
+    if card["format"] == "litert":
+        return ["from ai_edge_litert.interpreter import Interpreter",
+                f'run = Interpreter(model_path="{presets.LITERT}").get_signature_runner("serving_default")',
+                "answer = run(emg=emg[:1])"]
     if card["format"] == "onnx":
         return ["import onnxruntime", f'session = onnxruntime.InferenceSession("{presets.ONNX}")',
                 'answer = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"emg": emg})))']

@@ -7,6 +7,7 @@ savedmodel   the exported graph, as TF Serving runs it
 native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.models.bilstm.native`)
 xla          the same in one XLA computation; FINs without recurrence only (see `_xla`)
 onnx         model.onnx in ONNX Runtime, and stream.onnx for stretches
+litert       model.tflite in LiteRT, one window after the other
 
 All answer the same to 1e-5. Which is the fastest depends on the machine and on the FINs' family, so "auto" measures it.
 """
@@ -22,7 +23,7 @@ from tfkfin.console import InputError, log
 from tfkfin.models import presets
 from tfkfin.models.decoder import BATCH, Answers, Decoder
 
-ENGINES = ("native", "xla", "onnx", "savedmodel")
+ENGINES = ("native", "xla", "onnx", "litert", "savedmodel")
 AGREE = 1e-4  # probabilities of two engines that differ by more are not of one model
 TRIALS = 9  # timed calls an engine, one window each
 
@@ -107,7 +108,7 @@ def noise(decoder: Decoder, count: int) -> np.ndarray:
 def _agreeing(there: dict[str, Callable], windows: np.ndarray) -> dict[str, Callable]:
     """The engines that answer as the exported file does; each has then been called, so that none is timed cold."""
     answers = {name: answer(windows)["probabilities"] for name, answer in there.items()}
-    file = "savedmodel" if "savedmodel" in answers else "onnx"
+    file = next(name for name in ("savedmodel", "onnx", "litert", *answers) if name in answers)
     apart = {name: np.abs(answer - answers[file]).max() for name, answer in answers.items()}
     for name, difference in apart.items():
         if not difference <= AGREE:
@@ -127,6 +128,14 @@ def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     if not (version / presets.ONNX).is_file():
         raise InputError(f"{version} has no {presets.ONNX}: python -m tfkfin.export --format both writes it")
     return _session(version / presets.ONNX)
+
+
+def _litert(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
+    if not (version / presets.LITERT).is_file():
+        raise InputError(f"{version} has no {presets.LITERT}: python -m tfkfin.export --format litert writes it")
+    from tfkfin.serving import litert_file
+
+    return litert_file.session(version / presets.LITERT)
 
 
 def _session(path: Path) -> Callable[[np.ndarray], Answers]:
@@ -188,7 +197,9 @@ def _arrays(tensors: dict) -> Answers:
 
 def _needs_savedmodel(version: Path) -> None:
     if not (version / presets.SAVED_MODEL).is_file():
-        raise InputError(f"{version} holds ONNX alone: python -m tfkfin.export --format both adds the SavedModel")
+        held = "ONNX" if (version / presets.ONNX).is_file() else "LiteRT"
+        raise InputError(f"{version} holds {held} alone: python -m tfkfin.export --format both adds the SavedModel")
 
 
-_LOADERS = {"native": _native, "xla": _xla, "onnx": _onnx, "savedmodel": _savedmodel}
+_LOADERS = {"native": _native, "xla": _xla, "onnx": _onnx, "litert": _litert,
+            "savedmodel": _savedmodel}

@@ -1,4 +1,4 @@
-"""Everything of one version folder: SavedModel or ONNX or both, the Keras model to start from, requests, the card."""
+"""Everything of one version folder: SavedModel, ONNX or LiteRT, the Keras model to start from, requests, the card."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfkfin.models import fins, presets
 from tfkfin.models.decoder import FILE, Decoder
-from tfkfin.serving import card, onnx_file, signatures, smaller, warmup
+from tfkfin.serving import card, litert_file, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
 
 
@@ -17,14 +17,18 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarr
 
     Args:
         folder: empty.
-        about: the version's card, with its `name`, `format` ("savedmodel", "onnx" or "both") and maybe `precision`.
+        about: the version's card, with its `name`, `format` ("savedmodel", "onnx", "both" or, for decoders, "litert")
+            and maybe `precision`.
         windows: (N, L, C) volts that int8 measures its ranges on.
     """
-    if about["format"] != "onnx":
+    if about["format"] in ("savedmodel", "both"):
         signatures.save_decoder(signatures.Signatures(decoder), folder)
         _add(folder, decoder.model, Path("assets.extra", FILE), about["name"], noise(decoder, 1),
              ("serving_default", "features", "stream"))
-    if about["format"] != "savedmodel":
+    if about["format"] == "litert":
+        made = signatures.Signatures(decoder, "keras")
+        litert_file.save(made.answer, made.window, folder / presets.LITERT)
+    if about["format"] in ("onnx", "both"):
         made = signatures.Signatures(decoder, "keras")
         onnx_file.save(made.answer, made.window, folder / presets.ONNX)
         precision = about.get("precision", "float32")
