@@ -51,11 +51,11 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
         os.rename(partial, model / str(number))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):  # another's versions are in it
-            model.rmdir()
         raise
     finally:
         _let_go(lock)
+        with suppress(OSError):  # there is a version in it, or another's
+            model.rmdir()
 
 
 def _reserve(model: Path) -> tuple[Path, int, FileLock]:
