@@ -80,6 +80,7 @@ def _true(recording, decoder):
     return np.where((inside == inside[:, :1]).all(axis=1), inside[:, 0], -1)
 
 
+@pytest.mark.slow
 def test_a_board_is_calibrated_from_the_command_line(exported, tmp_path):
     """BrainFlow's synthetic board moves nothing when asked: that it goes through is all there is to see."""
     words = ["--model", exported, "--source", "brainflow", "--board", "synthetic", "--channels", "1-4", "--seconds", 30,
@@ -108,5 +109,10 @@ def test_a_recording_button_keeps_what_came(recording, tmp_path):
     assert there.names == {1: "fist"} and there.subject == 3
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
+    refused = recorder.Recorder(tmp_path / "other", 3, 2000.0, {})
+    refused.switch(True)
+    refused.samples(recording.emg[:100], recording.labels[:100])
+    refused.close()
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
     with pytest.raises(InputError, match="holds something else"):
         recorder.fits(tmp_path / "other", 2000.0, {})

@@ -10,6 +10,7 @@ import requests
 from bokeh.document import Document
 from live_cases import Kept
 
+from tfkfin.console import InputError
 from tfkfin.features import catalogue
 from tfkfin.filtering import filtered as through
 from tfkfin.filtering import sections
@@ -108,6 +109,8 @@ def test_the_page_is_a_process_that_ends_with_the_session(about):
     feed = Feed(about)
     assert "tfkfin live" in requests.get(feed.url, timeout=30).text and feed.commands() == []
     pid = feed.pid
+    with pytest.raises(InputError, match="is port .* free"):
+        Feed(about | {"names": {}}, int(feed.url.rpartition(":")[2].strip("/")))
     feed.close()
     end = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:

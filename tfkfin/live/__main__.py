@@ -53,17 +53,19 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--udp-json", action="store_true", help="datagrams hold the line of JSON instead")
     out.add_argument("--lsl-out", metavar="NAME", help="LSL streams NAME, of markers, and NAME-decisions, of numbers")
     out.add_argument("--json", type=Path, metavar="FILE", help="the summary, to a file")
-    out.add_argument("--page", type=int, nargs="?", const=0, metavar="PORT", help="a page in the browser: signals, "
-                     "features, decisions, times (default port: any that is free)")
+    out.add_argument("--page", type=numeric(int, 0, 65535), nargs="?", const=0, metavar="PORT", help="a page in the "
+                     "browser: signals, features, decisions, times (default port: any that is free)")
     out.add_argument("--record", type=Path, metavar="DIR", help="a folder of recordings that the page's button adds "
                      "sessions to")
     out.add_argument("--quiet", action="store_true", help="the summary alone")
     new = p.add_argument_group("calibration")
     new.add_argument("--calibrate", type=Path, metavar="DIR", help="ask for every movement, record that as a new "
                      "session in DIR, solve a new decoder and go on with it")
-    new.add_argument("--cued", type=int, default=1, metavar="N", help="how often each movement (default: 1)")
-    new.add_argument("--hold-s", type=float, default=3.0, help="a movement is held so long (default: 3)")
-    new.add_argument("--rest-s", type=float, default=2.0, help="rest before each (default: 2)")
+    new.add_argument("--cued", type=numeric(int, 1, 1000), default=1, metavar="N", help="how often each movement "
+                     "(default: 1)")
+    new.add_argument("--hold-s", type=numeric(float, 0.1, 3600), default=3.0, help="a movement is held so long "
+                     "(default: 3)")
+    new.add_argument("--rest-s", type=numeric(float, 0.1, 3600), default=2.0, help="rest before each (default: 2)")
     new.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets the new version (default: the "
                      "model's own)")
     return p
@@ -172,9 +174,6 @@ def _check(arguments: argparse.Namespace) -> None:
     """What is unfit is said before TensorFlow loads."""
     from tfkfin.models import decoder, presets
 
-    for name in ("stride_ms", "seconds", "speed"):
-        if (getattr(arguments, name) or 0) < 0:
-            raise InputError(f"--{name.replace('_', '-')} must not be below 0")
     if not (Path(arguments.model) / decoder.FILE).is_file():
         presets.find(arguments.model)
     if arguments.jsonl and arguments.jsonl.exists():

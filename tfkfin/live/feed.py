@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from tfkfin.console import InputError
 from tfkfin.live.outputs import Made, Output, line
 from tfkfin.live.timing import Times
 
@@ -22,6 +23,9 @@ class Feed(Output):
     Args:
         about: what the page has to know beforehand, as JSON.
         port: of the page; 0: any that is free.
+
+    Raises:
+        InputError: the page does not start.
     """
 
     def __init__(self, about: dict, port: int = 0):
@@ -29,13 +33,15 @@ class Feed(Output):
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
         about = about | {"feed": self._socket.getsockname()[1], "port": port}
-        self._process = subprocess.Popen([sys.executable, "-m", "tfkfin.live.page"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tfkfin.live.page"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         self._process.stdin.write(json.dumps(about) + "\n")
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline() or "{}")
         if not told:
-            raise OSError("the page did not start")
+            self.close()
+            raise InputError(f"the page did not start{f': is port {port} free?' if port else ''}")
         self.url, self._to = told["url"], ("127.0.0.1", told["feed"])
         self.pid = self._process.pid
         self._samples, self._times, self._made, self._cue, self._due = [], [], None, None, 0.0

@@ -62,10 +62,15 @@ class Recorder(Output):
     def __init__(self, folder: Path, subject: int, rate_hz: float, names: dict[int, str]):
         self._to = folder, subject, rate_hz, names
         self._parts: list | None = None
-        fits(folder, rate_hz, names)
 
     def switch(self, on: bool) -> None:
-        """Begins a recording, or ends and writes it."""
+        """Begins a recording, or ends and writes it; says so where its folder holds something else."""
+        if on:
+            try:
+                fits(self._to[0], *self._to[2:])
+            except InputError as error:
+                log.warning("not recorded: %s", error)
+                return
         parts, self._parts = self._parts, [] if on else None
         if parts and not on:
             emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))

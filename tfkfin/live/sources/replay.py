@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tfkfin.console import InputError, format_numbers, parse_numbers
+from tfkfin.console import InputError, format_numbers, numeric, parse_numbers
 from tfkfin.live.scoring import masked
 from tfkfin.live.sources import Chunk, Kind, Source
 from tfkfin.pipeline.splits import Part
@@ -90,8 +90,8 @@ def _options(group: argparse._ArgumentGroup) -> None:
                        "that the model was trained on)")
     group.add_argument("--exercise", metavar="K", default="1", help="replay: the k of S{n}_E{k}_A1.mat, or several "
                        "(default: 1)")
-    group.add_argument("--speed", type=float, default=1.0, metavar="N", help="replay, synthetic: seconds of signal in "
-                       "a second; 0: as fast as it goes, every window decided (default: 1)")
+    group.add_argument("--speed", type=numeric(float, 0, 1e4), default=1.0, metavar="N", help="replay, synthetic: "
+                       "seconds of signal in a second; 0: as fast as it goes, every window decided (default: 1)")
 
 
 SOURCE = Kind(_open, _options)
