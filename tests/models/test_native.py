@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,87 @@ def test_a_compiler_that_cannot_tune_still_builds(fresh, monkeypatch):
     monkeypatch.setattr(build, "tunings", lambda: (("-mcpu=no-such-processor", "-march=neither"), ()))
     assert native.load().lanes >= 4
     assert [path.suffix for path in sorted(fresh.iterdir())] == [".sha256", build.SUFFIX]
+
+
+def fake_compiler(folder: Path, text: str) -> list[list[str]]:
+    """A compiler that is a script; `$OUT` is where the library is to be."""
+    path = folder.parent / f"{folder.name}-cc"
+    path.write_text("#!/bin/sh\nwhile [ \"$1\" != -o ]; do shift; done; OUT=$2\n" + text)
+    path.chmod(0o755)
+    return [[str(path)]]
+
+
+@pytest.mark.parametrize("made", ["echo rubbish > $OUT", ": > $OUT", "cp /bin/sh $OUT",
+                                  "echo 'long bilstm_lanes(void) { return 8; }' | cc -shared -xc -o $OUT -",
+                                  "sed 's/expf/fabsf/' $3 | cc -O1 -shared -fPIC -xc -o $OUT -"])
+def test_what_a_compiler_makes_is_tried_before_it_is_kept(fresh, monkeypatch, made):
+    monkeypatch.setattr(build, "compilers", lambda: fake_compiler(fresh, made))
+    with pytest.raises(native.NativeUnavailable, match="compiler failed"):
+        native.load()
+    assert not list(fresh.iterdir())
+
+
+def test_a_compiler_that_hangs_is_killed_with_its_children(fresh, monkeypatch):
+    monkeypatch.setattr(build, "LONGEST_S", 0.5)
+    slow = f"sleep 97 & echo $! > {fresh.parent}/pid; wait"
+    monkeypatch.setattr(build, "compilers", lambda: fake_compiler(fresh, slow))
+    began = time.monotonic()
+    with pytest.raises(native.NativeUnavailable, match="takes longer than 0.5 s"):
+        native.load()
+    assert time.monotonic() - began < 10
+    pid = int((fresh.parent / "pid").read_text())
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize("mode, owner", [(0o777, None), (0o1777, None), (0o755, 12345), (0o700, 12345)])
+def test_a_folder_that_others_can_write_is_not_used(tmp_path, monkeypatch, mode, owner):
+    if os.geteuid() and owner:
+        pytest.skip("only root can give files away")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    cache = shared / "cache" if owner is None and mode == 0o777 else shared
+    cache.mkdir(exist_ok=True)
+    os.chmod(shared, mode)
+    if owner:
+        os.chown(shared, owner, owner)
+    monkeypatch.setenv("TFKFIN_CACHE", str(cache))
+    monkeypatch.setattr(build, "_compile", lambda to: to.write_bytes(b"library"))
+    if (mode, owner) == (0o1777, None):  # ours: it is taken from the others
+        assert build.library().read_bytes() == b"library" and not shared.stat().st_mode & 0o022
+        return
+    with pytest.raises(native.NativeUnavailable, match="other users.*TFKFIN_CACHE"):
+        build.library()
+
+
+@pytest.mark.parametrize("plant", ["owner", "mode", "link"])
+def test_a_library_that_somebody_else_put_there_is_built_anew(fresh, monkeypatch, plant):
+    monkeypatch.setattr(build, "_compile", lambda to: to.write_bytes(b"ours"))
+    path = build.library_path()
+    target = fresh / "theirs" if plant == "link" else path
+    target.write_bytes(b"theirs")
+    path.with_suffix(".sha256").write_text(__import__("hashlib").sha256(b"theirs").hexdigest())
+    if plant == "link":
+        path.symlink_to(target)
+    elif plant == "mode":
+        path.chmod(0o666)
+    elif os.geteuid():
+        pytest.skip("only root can give files away")
+    else:
+        os.chown(path, 12345, 12345)
+    assert build.library().read_bytes() == b"ours" and not path.is_symlink()
+    assert plant != "link" or target.read_bytes() == b"theirs"
+
+
+def test_a_user_without_a_home_gets_the_stock_operation(monkeypatch):
+    monkeypatch.delenv("TFKFIN_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no home")))
+    native.reset()
+    try:
+        with pytest.raises(native.NativeUnavailable, match="no home folder"):
+            native.load()
+    finally:
+        native.reset()
 
 
 @pytest.mark.kernel

@@ -500,3 +500,86 @@ def test_ended_at_any_moment_it_resumes(server, tmp_path, recordings, how):
     assert fetch(server, tmp_path)[0][0].failure == ""
     assert 0 < int(server.gets(ZIP1)[-1]["Range"][6:-1]) <= 9000
     assert_there(tmp_path, recordings)
+
+
+def trickled_head(handler, body):
+    """The head of an answer that comes to no end."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while not handler.server.state.closing.wait(0.1):
+        handler.wfile.write(b"x")
+
+
+def heads(**headers):
+    def fault(handler, body):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        for name, value in headers.items():
+            handler.wfile.write(f"{name.replace('_', '-')}: {value}\r\n".encode())
+        handler.wfile.write(b"\r\n" + body)
+        handler.close_connection = True
+    return fault
+
+
+def unending(handler, body):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n" + body[:16] + b"\r\n")
+    while True:
+        handler.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+
+
+@pytest.mark.parametrize("fault, reason", [
+    (stall(10, 0.05), "slower than|no byte"), (trickled_head, "no answer within"), (unending, "more bytes came than")])
+def test_a_server_that_trickles_or_never_ends_is_left(server, tmp_path, monkeypatch, fault, reason):
+    monkeypatch.setattr(transfer, "_LARGEST", 1 << 20)
+    server.faults = {ZIP1: [fault] * 50}
+    began = time.monotonic()
+    (outcome,), _ = fetch(server, tmp_path)
+    assert outcome.state == "failed" and re.search(reason, outcome.failure), outcome
+    assert time.monotonic() - began < 15 and len(server.gets(ZIP1)) <= 4
+    assert sum(len(content) for content in tree(tmp_path).values()) < 2 << 20
+
+
+@pytest.mark.parametrize("headers", [
+    {"Content_Length": "\u00b2"}, {"Content_Length": "1" * 5000}, {"Content_Length": "-5"}, {"Content_Length": "0x10"},
+    {"ETag": "\x80\xff"}, {"Content_Encoding": "gzip, gzip, gzip"}, {"Transfer_Encoding": "odd"},
+    {"Content_Range": "bytes */*"}, {"X" * 300: "y" * 60_000}, {"Set_Cookie": "a=" + "b" * 50_000}])
+def test_odd_heads_are_borne(server, tmp_path, headers):
+    server.faults = {ZIP1: [heads(**headers)] * 9}
+    (outcome,), _ = fetch(server, tmp_path)
+    assert outcome.state in ("failed", "fetched") and "Traceback" not in outcome.failure
+
+
+@pytest.mark.parametrize("where", ["http://[::1", "http://\x80\xff/",
+                                    "file:///etc/passwd", "http://h:99999999/", ""])
+def test_odd_directions_are_not_followed(server, tmp_path, where):
+    server.faults = {ZIP1: [status(302, Location=where)] * 9}
+    (outcome,), _ = fetch(server, tmp_path)
+    assert outcome.state == "failed" and outcome.failure
+
+
+def test_a_safe_connection_leads_to_safe_ones_only():
+    import requests
+
+    answer = requests.Response()
+    answer.status_code, answer.url, answer.raw = 302, "https://ninapro.example/a.zip", io.BytesIO()
+    for target, safe in (("http://ninapro.example/a.zip", False), ("https://other.example/", True), ("/b.zip", True),
+                         ("//other.example/a", True), ("ftp://x/", False)):
+        answer.headers["location"] = target
+        if safe:
+            assert transfer.session().get_redirect_target(answer) == target
+        else:
+            with pytest.raises(requests.exceptions.InvalidURL, match="not safe"):
+                transfer.session().get_redirect_target(answer)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_planted_link_is_not_written_through(server, tmp_path, recordings, known):
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine")
+    (tmp_path / "data").mkdir()
+    part = tmp_path / "data" / "DB2_s1.zip.tfkfin.part"
+    part.symlink_to(mine)
+    if known:
+        part.with_name(part.name + ".json").write_text(json.dumps({"url": server.url + ZIP1, "length": None,
+                                                                   "version": None}))
+    fetch(server, tmp_path / "data")
+    assert mine.read_bytes() == b"mine"
+    assert_there(tmp_path / "data", recordings)

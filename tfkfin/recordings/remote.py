@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -122,6 +123,9 @@ def _make_room(needed: int, kept: set[Path]) -> None:
         raise InputError(f"TFKFIN_CACHE_GB must be a number. Received: {os.environ['TFKFIN_CACHE_GB']!r}") from None
     folder = cache("remote")
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.rglob(".*.partial.*"):  # of processes that were killed
+        if time.time() - left.stat().st_mtime > 86_400:
+            left.unlink(missing_ok=True)
     there = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in folder.rglob("*")
                    if p.is_file() and not p.name.startswith("."))
     excess = needed + sum(size for _, size, _ in there) - limit * 1e9

@@ -4,18 +4,22 @@
 knows no ranges (Python's own, for one) would give a file of the right length and wrong bytes.
 """
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from tfkfin.bounded import body, within
 from tfkfin.console import InputError, log
-from tfkfin.recordings.transfer import HEADERS, Part, Transfer, short
+from tfkfin.recordings.transfer import HEADERS, Part, Transfer, length_of, session, short
 
 _DEEPEST = 4  # folders below the root
 _PAGES = 1000  # folders in all
 _TIMEOUT_S = 30  # s without an answer
+_LONGEST = 16 << 20  # bytes of a list of files
 
 
 class _Links(HTMLParser):
@@ -59,9 +63,9 @@ def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
 def stamp(address: str) -> tuple[int, str]:
     """Length of a file in bytes, and its ETag or date."""
     headers = _ask("HEAD", address).headers
-    if not headers.get("Content-Length", "").isdigit():
+    if (length := length_of(headers)) is None:
         raise InputError(f"{address}: the server does not say how long it is")
-    return int(headers["Content-Length"]), headers.get("ETag") or headers.get("Last-Modified") or ""
+    return length, headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
 def _linked(url: str) -> list[str]:
@@ -91,14 +95,22 @@ def _address(url: str, name: str) -> str:
     return f"{url}/{quote(name)}"
 
 
-def _ask(method: str, address: str, missing: bool = False, stream: bool = False):
+def _ask(method: str, address: str, missing: bool = False):
     """The server's answer; with `missing`, None where there is no such file."""
     import requests
+    from urllib3.exceptions import HTTPError
+
+    def asked():
+        with session() as own, own.request(method, address, timeout=_TIMEOUT_S, stream=True, allow_redirects=True,
+                                           headers=HEADERS) as answer:
+            answer._content = body(answer, _LONGEST, time.monotonic() + 2 * _TIMEOUT_S)
+        return answer
 
     try:
-        answer = requests.request(method, address, timeout=_TIMEOUT_S, stream=stream, allow_redirects=True,
-                                  headers=HEADERS)
-    except requests.RequestException as error:
+        answer = within(3 * _TIMEOUT_S, asked)
+    except TimeoutError:
+        raise InputError(f"{address} takes longer than {2 * _TIMEOUT_S} s to answer") from None
+    except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:  # odd heads, too long
         raise InputError(f"{address} cannot be reached: {short(error)}") from error
     if missing and answer.status_code in (403, 404):
         return None
