@@ -548,7 +548,7 @@ def test_odd_heads_are_borne(server, tmp_path, headers):
 
 
 @pytest.mark.parametrize("where", ["http://[::1", "http://\x80\xff/",
-                                    "file:///etc/passwd", "http://h:99999999/", ""])
+                                    "file:///etc/passwd", ""])
 def test_odd_directions_are_not_followed(server, tmp_path, where):
     server.faults = {ZIP1: [status(302, Location=where)] * 9}
     (outcome,), _ = fetch(server, tmp_path)

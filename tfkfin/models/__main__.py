@@ -56,8 +56,9 @@ def show_list(folders: list[Path]) -> None:
         found.setdefault(presets.newest(model).resolve(), model)
     for version, model in found.items():
         card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
-        table.add_row(model.name, version.name, *(card.get(key, "") for key in ("summary", "input")),
-                      f"{card['parameters']:,}" if "parameters" in card else "", card.get("score", ""))
+        table.add_row(model.name, version.name, *(str(card.get(key, ""))[:200] for key in ("summary", "input")),
+                      f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "",
+                      str(card.get("score", ""))[:200])
     terminal().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
 
 

@@ -5,6 +5,7 @@
 What is trained, scored, saved, exported, served and streamed is this one model. It knows no run and no recording.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tfkfin.recipe import Recipe
 
+_COUNTS = ("length", "channels", "stride")
 FILE, CARD = "decoder.keras", "model_card.json"
 BATCH = 64  # windows in the network at a time
 
@@ -88,9 +90,14 @@ class Decoder:
         """`answer`: volts (B, L, C) -> {"probabilities", "features"}, another engine for the same network."""
         self.card = card
         self.model: Any = model
-        self.length, self.channels, self.stride = card["length"], card["channels"], card["stride"]
-        self.movements = np.asarray(card["movements"], np.int64)
-        self.decision = Decision(**card.get("decision", {}))
+        try:
+            self.length, self.channels, self.stride = (operator.index(card[key]) for key in _COUNTS)
+            self.movements = np.array([operator.index(movement) for movement in card["movements"]], np.int64)
+            self.decision = Decision(**card.get("decision", {}))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"the card of the decoder is unfit: {type(error).__name__} {str(error)[:100]}") from None
+        if min(self.length, self.channels, self.stride) < 1 or len(set(self.movements.tolist())) < len(self.movements):
+            raise InputError(f"the card of the decoder is unfit: {', '.join(_COUNTS)} count, movements all differ")
         self._answer = answer or self._keras
 
     def __call__(self, emg: np.ndarray) -> Answers:
