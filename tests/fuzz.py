@@ -35,7 +35,8 @@ class Hang(BaseException):
 
 def numbers(rng: random.Random):
     return rng.choice([0, 1, -1, 2, 3, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 10**30, -2**31, 0.5,
-                       1e-300, 1e300, float("nan"), float("inf"), -float("inf"), True, False, None, "", "a", "\x00", "\x1b[2J", "1",
+                       1e-300, 1e300, float("nan"), float("inf"), -float("inf"),
+                       True, False, None, "", "a", "\x00", "\x1b[2J", "1",
                        "../..", "x" * 5000, [], {}, [[]], [1, 2], {"a": 1}])
 
 
@@ -424,13 +425,14 @@ def main() -> int:
         whole = found.pop("whole", 0)
         bad = {said: n for said, n in found.items() if said not in ("answered", "refused")}
         wrong, every = wrong + sum(bad.values()), every + Counter(inputs=sum(found.values()), whole=whole)
-        sys.stdout.write(f"{kind:9} {sum(found.values()):7} inputs, {whole} of them whole containers: {found['answered']} "
+        sys.stdout.write(f"{kind:9} {sum(found.values()):7} inputs, {whole} of them whole: {found['answered']} "
                          f"answered, {found['refused']} refused, {sum(bad.values())} wrong, "
                          f"{time.monotonic() - since:.0f} s\n")
         for said, count in sorted(bad.items(), key=lambda one: -one[1])[:12]:
             sys.stdout.write(f"    {count:5}  {said}\n")
         sys.stdout.flush()
-    sys.stdout.write(f"{every['inputs']} inputs, {every['whole']} of them whole: {wrong} wrong in {time.monotonic() - began:.0f} s\n")
+    sys.stdout.write(f"{every['inputs']} inputs, {every['whole']} of them whole: "
+                     f"{wrong} wrong in {time.monotonic() - began:.0f} s\n")
     return 1 if wrong else 0
 
 
