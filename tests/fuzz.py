@@ -100,11 +100,11 @@ def arrays(rng: random.Random) -> dict:
             good[name] = array.T
         elif kind == 2:
             good[name] = array[: rng.randrange(len(array) + 1)]
-        elif kind == 3:
+        elif kind == 3 and array.dtype.kind != "U":
             good[name] = array.astype(rng.choice(["f8", "i8", "u4", "i2", "c16", "?"]))
         elif kind == 4:
             good[name] = np.array([["text"]])
-        elif kind == 5:
+        elif kind == 5 and array.ndim == 2:
             good[name] = array[..., None][:, :, [0] * rng.randrange(3)]
         elif kind == 6:
             good[rng.choice(["subject", "exercise", "synthetic", "stimulus"])] = good.pop(name)

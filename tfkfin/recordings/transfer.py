@@ -231,6 +231,13 @@ def session():
     import requests
 
     class Safe(requests.Session):
+        def resolve_redirects(self, resp, *more, **others):
+            try:
+                yield from super().resolve_redirects(resp, *more, **others)
+            except Exception:  # a direction that cannot be followed
+                resp.close()
+                raise
+
         def get_redirect_target(self, resp):
             target = super().get_redirect_target(resp)
             if not target:
@@ -241,7 +248,6 @@ def session():
             except ValueError:
                 there = ""
             if not there.startswith(kinds):
-                resp.close()
                 raise requests.exceptions.InvalidURL(f"{resp.url} leads to {target[:200]!r}, which is not safe: it "
                                                      f"is not {' or '.join(kinds)}//")
             return target
