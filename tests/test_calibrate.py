@@ -54,6 +54,21 @@ def test_another_person_is_decoded_after_one_repetition(trained, tiny_db2, tmp_p
     assert any(not np.array_equal(a, b) for a, b in zip(first, weights(model / "2"), strict=True))
 
 
+@pytest.mark.slow
+def test_several_people_are_done_as_one_after_another(trained, tiny_db2, tmp_path):
+    command(trained, "--data", tiny_db2, "--subjects", "1,2", "--to", tmp_path / "all", "--set", "launch.memory_gb=1")
+    for person in (1, 2):
+        command(trained, "--data", tiny_db2, "--subject", person, "--to", tmp_path / f"s{person}", "--json",
+                tmp_path / f"s{person}.json")
+        one, many = (json.loads((folder / f"s{person}.json").read_text()) for folder in (tmp_path, tmp_path / "all"))
+        assert one["after"]["accuracy"] == many["after"]["accuracy"] and one["subject"] == many["subject"] == person
+    before = (tmp_path / "all" / "s1.json").stat().st_mtime_ns
+    command(trained, "--data", tiny_db2, "--subjects", "1,2", "--to", tmp_path / "all")
+    assert (tmp_path / "all" / "s1.json").stat().st_mtime_ns == before and not (tmp_path / "all" / "s1" / "2").exists()
+    with pytest.raises(InputError, match="--subjects wants --to DIR"):
+        command(trained, "--data", tiny_db2, "--subjects", "1,2")
+
+
 def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
     """Noise in place of every repetition but the first: the same weights, and scores at chance."""
     folder = tmp_path / "noise"

@@ -1,6 +1,7 @@
 """`python -m tfkfin.calibrate`: a decoder goes on to a new session or person, from one repetition, as a new version."""
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkfin import launch
+from tfkfin import recipe as recipes
 from tfkfin.console import (
     InputError,
     format_numbers,
@@ -31,6 +34,9 @@ EXAMPLES = """examples:
   python -m tfkfin.calibrate runs/mine-1a2b3c --from-subject 2 --data WEEK --session 3 --to savedmodels/mine
       subject 2's decoder of a run; of the recordings only session 3
 
+  python -m tfkfin.calibrate runs/mine-1a2b3c --subjects 1-40 --data TODAY --to savedmodels/today --launcher slurm
+      everybody's own decoder, by jobs
+
 The decoder must remember sessions: train it with --pipeline best, or --set classifier.kind=gaussian. What the new
 version scores is told on the other repetitions of the recordings, before and after; they do not steer anything.
 """
@@ -44,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repetitions", metavar="LIST", default="1", help="learnt from, as in 1 or 1,2 (default: 1)")
     p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's, or the "
                    "decoder's own)")
+    p.add_argument("--subjects", metavar="1-25", help="several people, each from the run's decoder of their own if it "
+                   "has one; DIR of --to gets a model folder s<N> and a file s<N>.json for each")
+    p.add_argument("--launcher", choices=launch.names(), default="local", help="who does several people: processes "
+                   "here, a Ray cluster or Slurm jobs (default: local)")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+                   help="an option of the launcher, such as launch.workers=8; repeatable")
     p.add_argument("--from-subject", type=int, metavar="N", help="whose decoder of a run (default: its first one's)")
     p.add_argument("--session", type=int, metavar="N", help="of the recordings (default: all that there are)")
     p.add_argument("--unlabelled", action="store_true", help="use where movements are, not which they are")
@@ -84,7 +96,6 @@ def recorded(arguments: argparse.Namespace, card: dict) -> "Subject":
     Raises:
         InputError: recordings that do not fit the decoder, or none of the repetitions.
     """
-    from tfkfin import recipe as recipes
     from tfkfin.pipeline import dataset
     from tfkfin.recordings import readers
 
@@ -169,8 +180,41 @@ def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...],
                         for when, decoder in (("before", old), ("after", new))}
 
 
+def several(arguments: argparse.Namespace) -> None:
+    """Each person by a command of its own, whoever does it; those that have their file already are left as they are."""
+    if arguments.to is None or arguments.subject is not None or arguments.json:
+        raise InputError("--subjects wants --to DIR, which gets a model and a file for each; no --subject, no --json")
+    where = arguments.to.absolute()
+    tasks = [launch.Task(f"s{person}", "tfkfin.calibrate:main", {"argv": [
+        *_of_one(arguments, person), "--to", str(where / f"s{person}"), "--json", str(where / f"s{person}.json")]})
+        for person in parse_numbers(arguments.subjects)]
+    options = recipes.load(None, dict(map(recipes.parse_setting, arguments.settings))).launch
+    failed = launch.launch(tasks, lambda task: (where / f"{task.key}.json").is_file(), arguments.launcher, options,
+                           where, "people")
+    if failed:
+        launch.tell_failures(failed, tasks, where)
+        log.error("error: %d of %d people failed; the same command tries them again", len(failed), len(tasks))
+        sys.exit(1)
+
+
+def _of_one(arguments: argparse.Namespace, person: int) -> list[str]:
+    """The command line of one of several people, for a process whose current folder is another."""
+    from tfkfin.recordings.remote import url_of
+
+    model, data = arguments.model, url_of(arguments.data) or str(Path(arguments.data).absolute())
+    words = [str(model.absolute() if model.exists() else model), "--data", data, "--subject", str(person),
+             "--repetitions", arguments.repetitions, *(["--unlabelled"] if arguments.unlabelled else [])]
+    own = person if (model / "finetune" / f"S{person}").is_dir() else None
+    for option, value in (("--from-subject", own if arguments.from_subject is None else arguments.from_subject),
+                          ("--session", arguments.session), ("--format", arguments.format)):
+        words += [] if value is None else [option, str(value)]
+    return words
+
+
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
+    if arguments.subjects:
+        return several(arguments)
     source, about, model = place(arguments)
     new, said = calibrated(arguments, source, about)
     from tfkfin.serving import card

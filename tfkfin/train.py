@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from tfkfin import launch, registry
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log, run, terminal
+from tfkfin.fit import strategy
 from tfkfin.fit.device import set_up_device
 from tfkfin.recipe import Recipe
 
 if TYPE_CHECKING:
     from tfkfin.fit.run import Run
+    from tfkfin.fit.units import Plan
 
 EXAMPLES = """examples:
   python -m tfkfin.train --stage finetune
@@ -48,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
                    "(default: everybody in one process; with --folds or --seeds local)")
     p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
     p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
+    p.add_argument("--strategy", choices=strategy.NAMES, default="default", help="share the stage imitate among the "
+                   "GPUs here (mirrored) or among machines (multiworker, by TF_CONFIG)")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
@@ -75,6 +79,9 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
 def main(argv: list[str]) -> None:
     arguments = parser().parse_args(argv)
     recipe, folder = resolve(arguments)
+    if arguments.strategy != "default" and (arguments.stage != "imitate" or arguments.launcher):
+        raise InputError("--strategy shares the stage imitate: give --stage imitate; the others go person by person, "
+                         "--launcher does them many at once")
     if recipe.protocol != "honest":
         raise InputError("training scores are honest ones; the authors' way of scoring is in "
                          "python -m tfkfin.experiments --protocol paper")
@@ -85,8 +92,11 @@ def main(argv: list[str]) -> None:
     opened = open_run(recipe, folder, arguments.profile)
     if (folder / "fits").is_dir():
         raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
-    with opened.alone():
-        results = trained(opened, arguments)
+    if arguments.strategy != "default" and opened.done("imitate") is None:
+        results = together(opened, arguments)
+    else:
+        with opened.alone():
+            results = trained(opened, arguments)
     show(results, folder)
 
 
@@ -106,6 +116,20 @@ def trained(opened: "Run", arguments: argparse.Namespace) -> dict:
     return run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
 
 
+def together(opened: "Run", arguments: argparse.Namespace) -> dict:
+    """The stage imitate on several GPUs or machines; workers but the first end the process when all is trained."""
+    opened.strategy = arguments.strategy
+    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
+    from tfkfin.fit.stages import imitate, run_stage
+
+    if strategy.index(arguments.strategy):
+        strategy.watched(arguments.strategy, lambda: imitate.take_part(opened))
+        log.info("trained; worker 0 writes it down")
+        sys.exit(0)
+    with opened.alone():
+        return strategy.watched(arguments.strategy, lambda: run_stage(opened, "imitate"))
+
+
 def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     """Fits people, folds and seeds apart, by a launcher. Exit code 1 if some failed; what there is is written down."""
     from tfkfin.fit import units
@@ -117,20 +141,30 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     folds, seeds = (1 if count is None else count for count in (arguments.folds, arguments.seeds))
     plan = units.open_plan(recipe, folder, stage, folds, seeds)
     plan = replace(plan, device=arguments.device, mixed_precision=arguments.mixed_precision)
-    launcher = arguments.launcher or "local"
+    with plan.base.alone():
+        failed = launched(plan, arguments.launcher or "local")
+        results = plan.publish()
+    show(results, folder)
+    if failed:
+        log.error("error: %d of %d fits failed; the same command tries them again", failed, len(plan.units()))
+        sys.exit(1)
+
+
+def launched(plan: "Plan", launcher: str) -> int:
+    """Finishes the units of a plan; returns how many failed."""
+    from tfkfin.fit import units
+
+    folder, failed = plan.base.folder, {}
     for wave, title in ((plan.before(), "FINs"), (plan.units(), "fits")):
         tasks = [launch.Task(unit.key, units.WORK, plan.arguments(unit)) for unit in wave]
         by_key = {unit.key: unit for unit in wave}
         failed = launch.launch(tasks, lambda task, of=by_key: plan.row(of[task.key]) is not None, launcher,
-                               recipe.launch, folder, title) if tasks else {}
+                               plan.base.recipe.launch, folder, title) if tasks else {}
         if failed:
             launch.tell_failures(failed, tasks, folder)
             if title == "FINs":
                 raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, and no decoder goes without")
-    show(plan.publish(), folder)
-    if failed:
-        log.error("error: %d of %d fits failed; the same command tries them again", len(failed), len(wave))
-        sys.exit(1)
+    return len(failed)
 
 
 def show(results: dict, folder: Path) -> None:

@@ -8,12 +8,13 @@ import argparse
 import json
 import os
 import socket
+import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-from tfkfin import train
+from tfkfin import launch, train
 from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
@@ -30,6 +31,9 @@ EXAMPLES = """examples:
       the trials side by side, under HParams
   python -m tfkfin.train --stage finetune --pipeline runs/tune-.../best.toml
       the winner, trained on all its training repetitions and scored on the test repetitions
+
+  python -m tfkfin.tune --data MINE --pipeline tune_head --launcher local
+      trials by as many processes as pay
 
 one search on several processes or machines, which see the same folder at --run: one chief hands out the trials,
 workers run them. Each gets the same command line; KerasTuner's environment variables tell them apart.
@@ -62,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
                    help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
+    p.add_argument("--launcher", choices=launch.names(), help="run the trials of a grid or random search many at once, "
+                   "by processes here, on a Ray cluster or in Slurm jobs (default: one after another)")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
@@ -78,8 +84,8 @@ def role() -> str:
     return "chief" if "chief" in os.environ[VARIABLES[0]] else "worker"
 
 
-def new_tuner(search: Search, options: dict[str, Any]):
-    """KerasTuner's loop over the trials of a search.
+def new_tuner(search: Search, options: dict[str, Any], asked: list[dict[str, Any]] | None = None):
+    """KerasTuner's loop over the trials of a search; with `asked` it runs none, and notes their settings there.
 
     Nothing of it is reloaded when a search is resumed: the same seed proposes the same trials, and `Search` has kept
     those that were finished, whenever the process was killed.
@@ -93,6 +99,9 @@ def new_tuner(search: Search, options: dict[str, Any]):
 
         def run_trial(self, trial):
             settings = settings_of(trial)
+            if asked is not None:
+                asked.append(settings)
+                return {OBJECTIVE: 0.0}
             log.info("trial %d: %s", 1 + int(trial.trial_id), said(settings))
             try:
                 score = search.score(settings)
@@ -172,6 +181,30 @@ def explore(tuner, who: str) -> None:
         raise InputError(f"the chief cannot listen at {address}: {error}") from None
 
 
+def trials_by(arguments: argparse.Namespace, search: Search, options: dict[str, Any], folder: Path) -> None:
+    """Runs the trials by a launcher, ahead of KerasTuner, which then finds them finished. It knows what to try without
+    scores; those that do not fit the recordings are its own to tell. Exit code 1 if others failed.
+    """
+    asked: list[dict[str, Any]] = []
+    new_tuner(search, options, asked).search()
+    recipe, base = search.base.recipe, search.base.folder.absolute()
+    given = {"folder": str(base), "data": recipe.source.data, "stage": arguments.stage, "held_out": search.held_out,
+             "device": arguments.device}
+    trials = {search.trial(settings).folder.name: settings for settings in asked}
+    tasks = [launch.Task(f"trials/{name}", "tfkfin.fit.search:work", given | {"settings": settings})
+             for name, settings in trials.items()]
+
+    def done(task: launch.Task) -> bool:
+        return search.trial(task.arguments["settings"]).done(arguments.stage) is not None
+
+    failed = launch.launch(tasks, done, arguments.launcher, recipe.launch, folder, "trials")
+    failed = {key: why for key, why in failed.items() if search.base.ledger.get(f"{key}.failed") is None}
+    if failed:
+        launch.tell_failures(failed, tasks, folder)
+        log.error("error: %d of %d trials failed; the same command tries them again", len(failed), len(tasks))
+        sys.exit(1)
+
+
 def wait_for_chief(folder: Path, options: dict[str, Any]) -> bool:
     """Waits until the chief listens; False if the search is finished and no chief will."""
     address = os.environ[VARIABLES[1]], int(os.environ[VARIABLES[2]])
@@ -211,6 +244,9 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--max-trials takes a number from 1. Received: {arguments.max_trials}")
     folder = folder if arguments.run else folder.with_name(f"tune-{folder.name}")
     who, every = role(), combinations(recipe)
+    if arguments.launcher and (who != "alone" or arguments.search == "bayesian"):
+        raise InputError("--launcher goes with --search grid and random, and without KerasTuner's chief and workers: "
+                         "what a bayesian search tries next depends on what it has seen")
     most = arguments.max_trials or (every if arguments.search == "grid" else 20)
     options = {"stage": arguments.stage, "held_out": arguments.held_out, "search": arguments.search,
                "seed": recipe.seed if arguments.seed is None else arguments.seed, "max_trials": min(most, every)}
@@ -223,6 +259,8 @@ def main(argv: list[str]) -> None:
                  list(search.train), search.held_out)
         with quiet_start():
             import keras_tuner  # noqa: F401  brings TensorFlow
+        if arguments.launcher:
+            trials_by(arguments, search, options, folder)
         if who != "chief":
             train.set_up_device(arguments.device, mixed_precision=False)
         tuner = new_tuner(search, options)

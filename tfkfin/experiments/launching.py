@@ -9,7 +9,7 @@ from tfkfin.experiments import kinds
 from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit, finish
-from tfkfin.fit.device import set_up_device
+from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.run import open_run
 from tfkfin.launch import Task, launch
 
@@ -62,6 +62,6 @@ def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_wind
 @functools.cache
 def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str) -> Estimators:
     """Kept by a worker from task to task, and with it the compiled models."""
-    set_up_device(device)
+    set_up_worker(device)
     recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
     return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows))

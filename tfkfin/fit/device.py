@@ -1,10 +1,16 @@
 """Where TensorFlow computes: chosen before it starts there."""
 
+import functools
+
 from tfkfin.console import InputError, quiet_start
+from tfkfin.fit.strategy import started
 
 
-def set_up_device(device: str, mixed_precision: bool = False) -> None:
-    """Chooses "auto", "cpu" or "gpu" before TensorFlow starts on one. GPU memory grows as needed, not taken whole."""
+def set_up_device(device: str, mixed_precision: bool = False, strategy: str = "default") -> None:
+    """Chooses "auto", "cpu" or "gpu" before TensorFlow starts on one. GPU memory grows as needed, not taken whole.
+
+    `strategy`: one of `tfkfin.fit.strategy.NAMES`, which starts here too.
+    """
     with quiet_start():
         import keras
         import tensorflow as tf
@@ -22,4 +28,14 @@ def set_up_device(device: str, mixed_precision: bool = False) -> None:
     if mixed_precision:
         keras.mixed_precision.set_global_policy("mixed_float16")
     with quiet_start():
+        started(strategy)
         tf.zeros(1)  # starts the devices
+
+
+@functools.cache
+def set_up_worker(device: str, mixed_precision: bool = False) -> None:
+    """The same, once in a process that does one thing after another, each with graphs of its own."""
+    set_up_device(device, mixed_precision)
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # many graphs, each traced: no reason to warn

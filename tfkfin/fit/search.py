@@ -12,6 +12,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.files import write_text
+from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.recipe import Recipe
@@ -154,6 +155,17 @@ class Search:
             "complete": True, "options": options, "stage": self.stage, "held_out": self.held_out,
             "train_repetitions": list(self.train), "tune": recipe.tune, "recipe_digest": recipe.digest,
             "best": best, "trials": rows, "dataset": self.base.dataset.describe(), "environment": environment()})
+
+
+def work(folder: str, data: str, stage: str, held_out: int, device: str, settings: dict[str, Any]) -> None:
+    """Runs one trial of the search in a folder, in any process that sees it.
+
+    Raises:
+        InputError: the settings do not fit the recordings.
+    """
+    set_up_worker(device)
+    recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
+    open_search(recipe, Path(folder), stage, held_out).score(settings)
 
 
 def _keep(folder: Path, text: str) -> str:

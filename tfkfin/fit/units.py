@@ -21,6 +21,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.files import write_text
+from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.fit.scores import mean_imitation, spread
@@ -186,7 +187,7 @@ def work(folder: str, unit: str, row: str, settings: dict[str, Any], data: str, 
     Raises:
         InputError: recordings that do not fit the recipe.
     """
-    _ready(device, mixed_precision)
+    set_up_worker(device, mixed_precision)
     import keras
 
     from tfkfin.fit.stages import run_stage
@@ -207,13 +208,3 @@ def work(folder: str, unit: str, row: str, settings: dict[str, Any], data: str, 
 @functools.cache
 def _recipe(base: Path) -> Recipe:
     return recipes.load(base / "recipe.toml")
-
-
-@functools.cache
-def _ready(device: str, mixed_precision: bool) -> None:
-    from tfkfin.fit.device import set_up_device
-
-    set_up_device(device, mixed_precision)
-    import tensorflow as tf
-
-    tf.get_logger().setLevel("ERROR")  # a graph a unit, each traced: no reason to warn

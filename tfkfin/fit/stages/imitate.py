@@ -1,7 +1,10 @@
 """The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
 
 import shutil
+import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -11,6 +14,7 @@ import tensorflow as tf
 from tfkfin.console import InputError, log
 from tfkfin.files import replacing, write_json
 from tfkfin.fit import board, metrics, training
+from tfkfin.fit import strategy as strategies
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
 from tfkfin.models import presets, saving
@@ -19,31 +23,63 @@ from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
 from tfkfin.recipe import Recipe
 
+BEST = "fins.weights.h5"
+
 
 def imitate(run: Run) -> dict:
-    options, names = run.recipe.imitate, run.recipe.features.names
-    source = _Examples(run)
-    bank = presets.new_bank(run.recipe.fin, names, run.length, source.channels)
-    if options.epochs or not run.recipe.fin.pretrained:
-        kept = source.sample("validation", options.validation_windows)
-        training.fit_scales(bank, kept[1])
-    loss = training.imitation_loss(bank)
-    optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
-    bank.compile(optimizer, loss, jit_compile=False)
-    optimizer.build(bank.trainable_variables)
-    predict = training.Predictor(bank)
-    folder = run.stage_folder("imitate")
-    best = folder / "fins.weights.h5"
+    names, source, folder = run.recipe.features.names, _Examples(run), run.stage_folder("imitate")
+    with board.Board(run.board("imitate")) as shown:
+        with board.Curves(shown.folder) as curves:
+            bank, predict = _trained(run, source, folder / BEST, curves)
+        saving.load_weights(bank, folder / BEST, f"remove {folder}, and the same command makes it anew")
+        emg, true = source.sample("test", run.recipe.imitate.test_windows)
+        imitated = predict(emg)
+        scores = metrics.imitation(true, imitated, names)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.imitate.epochs)
+        figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
+        shown.figure("imitated against true", figure, run.recipe.imitate.epochs, run.folder / "plots" / "imitation.png")
+    with replacing(folder / presets.FINS_FILE.name) as path:
+        _on_one_channel(run, bank).save(path)
+    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
+                                                    "scores": {"fin": scores}})
+    return {"fin": scores}
+
+
+def take_part(run: Run) -> None:
+    """Trains as one of several workers that is not the first, which writes down what all of them find."""
+    keras.utils.set_random_seed(run.recipe.seed)  # as `run_stage` does for the first
+    with tempfile.TemporaryDirectory() as folder:
+        _trained(run, _Examples(run), Path(folder, BEST), None)
+
+
+def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | None):
+    """The bank after its last epoch, and its outputs; the best weights are at `best`. Without curves nothing else is
+    written.
+    """
+    options, shared = run.recipe.imitate, strategies.started(run.strategy)
+    with shared.scope() if shared else nullcontext():
+        bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
+        if options.epochs or not run.recipe.fin.pretrained:
+            kept = source.sample("validation", options.validation_windows)
+            training.fit_scales(bank, kept[1])
+        optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
+        optimizer.build(bank.trainable_variables)
+    loss, predict = training.imitation_loss(bank), training.Predictor(bank)
+    if shared:
+        replicas = strategies.Replicas(shared, bank, optimizer, loss)
+        one_epoch, agreed = replicas.epoch, replicas.agreed
+    else:
+        bank.compile(optimizer, loss, jit_compile=False)
+        one_epoch, agreed = partial(_one_epoch, bank), float
     state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
     checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
-                                             str(folder / "checkpoints"), max_to_keep=1)
+                                             str(run.stage_folder("imitate") / "checkpoints"), max_to_keep=1)
     if not options.epochs:
         saving.save_weights(bank, best)
     elif not _restored(checkpoints):
-        _improve(bank, predict, loss, kept, state, best)
+        _improve(bank, agreed(_error(loss, predict, kept)), state, best)
     steps = source.steps_per_epoch(options.batch_size)
-    with board.Board(run.board("imitate")) as shown, board.Curves(shown.folder) as curves, \
-            training.progress("imitate", options.epochs * steps) as bar:
+    with training.progress("imitate", options.epochs * steps) as bar:
         for epoch in range(int(state["epoch"]), options.epochs):
             if int(state["stale"]) >= options.patience:
                 log.info("imitate: no better for %d epochs, stopped", options.patience)
@@ -52,26 +88,24 @@ def imitate(run: Run) -> dict:
             if options.schedule == "cosine":
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
-            history = bank.fit(source.epoch(epoch), verbose=0, shuffle=False, callbacks=calls)
-            value = _improve(bank, predict, loss, kept, state, best)
-            curves.add("train", {"loss": history.history["loss"][0]}, epoch)
-            curves.add("validation", {"loss": value}, epoch)
-            log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs,
-                     history.history["loss"][0], value)
+            learnt = one_epoch(source.epoch(epoch), calls)
+            value = agreed(_error(loss, predict, kept))
+            _improve(bank, value, state, best)
+            log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
             state["epoch"].assign(epoch + 1)
-            checkpoints.save()
-        saving.load_weights(bank, best, f"remove {folder}, and the same command makes it anew")
-        emg, true = source.sample("test", options.test_windows)
-        imitated = predict(emg)
-        scores = metrics.imitation(true, imitated, names)
-        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, options.epochs)
-        figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
-        shown.figure("imitated against true", figure, options.epochs, run.folder / "plots" / "imitation.png")
-    with replacing(folder / presets.FINS_FILE.name) as partial:
-        _on_one_channel(run, bank).save(partial)
-    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
-                                                    "scores": {"fin": scores}})
-    return {"fin": scores}
+            if curves is not None:
+                curves.add("train", {"loss": learnt}, epoch)
+                curves.add("validation", {"loss": value}, epoch)
+                checkpoints.save()
+    return bank, predict
+
+
+def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
+    return bank.fit(data, verbose=0, shuffle=False, callbacks=calls).history["loss"][0]
+
+
+def _error(loss, predict, kept: tuple) -> float:
+    return float(np.mean(loss(kept[1], predict(kept[0]))))
 
 
 def _restored(checkpoints: tf.train.CheckpointManager) -> bool:
@@ -89,16 +123,14 @@ def _restored(checkpoints: tf.train.CheckpointManager) -> bool:
                          "imitate anew") from error
 
 
-def _improve(bank: keras.Model, predict, loss, kept: tuple, state: dict, best) -> float:
-    """Validation loss now; the weights are kept if it is the best so far."""
-    value = float(np.mean(loss(kept[1], predict(kept[0]))))
+def _improve(bank: keras.Model, value: float, state: dict, best: Path) -> None:
+    """The weights are kept if their validation loss is the best so far."""
     if value < float(state["best"]):
         saving.save_weights(bank, best)
         state["best"].assign(value)
         state["stale"].assign(0)
     else:
         state["stale"].assign_add(1)
-    return value
 
 
 def _on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
