@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tfkfin import machine
 from tfkfin.launch import Desk, Event, Task
-from tfkfin.models.bilstm import machine
 
 
 def workers(desk: Desk, tasks: int) -> int:
