@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # What the command lines of workers have in them, by launcher.
@@ -55,13 +56,14 @@ def end(command: list[str], launcher: str, folder: Path, kills: int, seed: int, 
         if sum(killed) < kills:
             time.sleep(chance.uniform(*apart))
             there = workers(launcher, driver.pid, folder)
-            if chance.random() < 0.3 or not there:
+            if chance.random() < 0.3 and killed[0]:
                 driver.kill()
                 driver.wait()
                 killed[1] += 1
-            else:
-                os.kill(chance.choice(there), signal.SIGKILL)
-                killed[0] += 1
+            elif there:  # on a busy machine they take long to start
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(chance.choice(there), signal.SIGKILL)
+                    killed[0] += 1
         elif driver.wait() == 0:
             log.close()
             return killed[0], killed[1]
