@@ -131,6 +131,8 @@ LIES = {
     "another file's text": (lambda p: v73(p, external), "other files"),
     "another file's array": (lambda p: v73(p, linked), "no variable emg"),
     "a virtual array": (lambda p: v73(p, virtual), "other files"),
+    "channels by the billion": (lambda p: v73(p, replaced(shape=(10**9, 1000), dtype="f4", chunks=(1, 1000))),
+                                "would unpack|emg has shape"),
     "nothing stored, 48 GB said": (lambda p: v73(p, replaced(shape=(12, 10**9), dtype="f4", chunks=(1, 4096))),
                                    "would unpack to 48 GB"),
     "chunks of 3 GB": (lambda p: v73(p, replaced(shape=(C, T), maxshape=(None, None), dtype="f4",
@@ -211,6 +213,19 @@ def test_a_sheet_may_be_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "recordings.toml")
     with pytest.raises(InputError, match="no file"):
         readers.find(tmp_path)
+
+
+def test_a_header_takes_no_memory_for_what_it_only_says(tmp_path):
+    import resource
+
+    file = v73(tmp_path / "S1_E1_A1.mat", replaced(shape=(10**9, 1000), dtype="f4", chunks=(1, 1000)))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, before[1]))
+    try:
+        with pytest.raises(InputError, match="emg has shape .1000, 1000000000."):
+            readers.header(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_memory_is_asked_for_first(tmp_path, monkeypatch):

@@ -11,14 +11,19 @@ SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # samples a second that somebody may have re
 LOUDEST = 1e10  # in whatever unit: squares of more, summed over a window, are more than float32 holds
 
 
+def shape(path: Path, there: tuple[int, ...]) -> None:
+    """Makes sure that a signal of this shape can be one."""
+    if len(there) != 2 or there[0] <= there[1] or not there[1]:
+        raise InputError(f"{path}: emg has shape {there}, but (samples, channels) is needed with more samples "
+                         "than channels")
+
+
 def signal(path: Path, emg: np.ndarray) -> np.ndarray:
     """`emg` as (T, C) float32 and finite, copied only when the file has another type."""
     if not isinstance(emg, np.ndarray) or emg.dtype.kind not in "iuf":
         raise InputError(f"{path}: emg is not numeric ({getattr(emg, 'dtype', type(emg).__name__)}), "
                          "but real numbers in volts are needed")
-    if emg.ndim != 2 or emg.shape[0] <= emg.shape[1] or not emg.shape[1]:
-        raise InputError(f"{path}: emg has shape {emg.shape}, but (samples, channels) is needed with more samples "
-                         "than channels")
+    shape(path, emg.shape)
     with np.errstate(over="ignore"):
         emg = emg.astype(np.float32, copy=False)
     with np.errstate(all="ignore"):

@@ -87,8 +87,10 @@ def _fits(path: Path, name: str, size: int, numeric: bool) -> None:
 def _guarded(path: Path, action):
     try:
         return action()
-    except (MemoryError, InputError):
+    except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{path} says that it takes more memory than there is: fetch it again") from None
     except Exception as error:  # scipy's parser lets anything escape on damaged bytes: zlib, struct, Type, Value...
         raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
 

@@ -106,7 +106,7 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
     """Labels, rate and notes from what was loaded."""
     path, (label, repetition) = Path(file.path), names
     if len(shape) != 2 or shape[0] <= shape[1]:
-        checks.signal(path, np.empty(shape, np.float32))  # says what is wrong with the shape
+        checks.shape(path, shape)
     notes = [] if label == _LABELS[0][0] else [f"no {_LABELS[0][0]} with {_LABELS[0][1]}: cue labels are used"]
     labels, repetitions = (checks.column(path, name, data[name]) for name in (label, repetition))
     lengths = shape[0], len(labels), len(repetitions)
