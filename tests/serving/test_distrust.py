@@ -141,7 +141,8 @@ def test_malformed_metadata_and_status_are_errors(metadata):
 
 
 @pytest.mark.parametrize("changed", [{"rate_hz": float("nan")}, {"rate_hz": 1e300}, {"vote": 0}, {"vote": 10**9},
-                                     {"reject": -1}, {"movements": []}, {"movements": [1, 1]}, {"movements": [[1, 2]]},
+                                     {"reject": -1}, {"reject": 1.0},
+                                     {"movements": []}, {"movements": [1, 1]}, {"movements": [[1, 2]]},
                                      {"movements": [1.5, 2]}, {"length": 0}, {"vote": [1, 2]},
                                      {"movements": [1, 2, 3]}])
 def test_what_a_model_says_of_itself_is_checked(changed):
