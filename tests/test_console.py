@@ -115,7 +115,9 @@ def test_a_signal_ends_it_tidily(number, code, said, tmp_path):
                "        sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(30)\n"
                "console.run(main)")
     process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "a.json"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+                               stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(number, signal.default_int_handler
+                                                                if number == signal.SIGINT else signal.SIG_DFL))
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     _, told = process.communicate(timeout=20)

@@ -216,7 +216,7 @@ def test_other_searches_stop_at_max_trials(tiny_db2, tmp_path):
 def test_the_embedded_recordings_are_made_once_and_fine_tuning_can_be_judged(tmp_path):
     small = {"subjects": 1, "movements": 2, "repetitions": 4, "channels": 2, "hold_s": 0.5, "rest_s": 0.3}
     tuned("--run", tmp_path / "run", *TINY, "--stage", "finetune", "--set", "fin.family=dense", "--set",
-          "tune.finetune.head_learning_rate=[1e-2,1e-4]",
+          "tune.finetune.head_learning_rate=[1e-2,1e-4]", "--set", "split.test_repetitions=2",
           *(part for key, value in small.items() for part in ("--set", f"source.synthetic.{key}={value}")))
     results = found(tmp_path / "run")
     assert results["stage"] == "finetune" and len(results["trials"]) == 2

@@ -25,7 +25,7 @@ def test_rest_belongs_to_the_movement_before_and_what_has_no_repetition_to_none(
 
 def test_targets_begin_at_the_windows_own_last_sample(monkeypatch):
     labels = np.repeat([1, 0, 2], 10).astype(np.int16)
-    header = SimpleNamespace(rate_hz=1000.0, labels=labels, repetitions=np.where(labels > 0, 1, 0))
+    header = SimpleNamespace(rate_hz=1000.0, labels=labels, repetitions=np.where(labels > 0, 1, 0), seams=())
     monkeypatch.setattr(horizon.readers, "header", lambda file: header)
     data = SimpleNamespace(files={1: (None,)}, rate_hz=1000.0, length=4)
     subject = SimpleNamespace(number=1, places=np.array([0, 5, 6]), files=np.zeros(3, int))  # last samples 3, 8, 9

@@ -82,12 +82,14 @@ class RestClient(Client):
 
 
 def _array(values: Any, kind: type) -> np.ndarray:
-    """Numbers of JSON as an array of the type that the signature says.
+    """Numbers, or words, of JSON as an array of the type that the signature says.
 
     Raises:
-        ValueError: no numbers, or not whole where they have to be.
+        ValueError: no numbers, or not whole where they have to be; no words.
     """
     found = np.asarray(values)
+    if np.dtype(kind).kind in "OSU" and found.dtype.kind == "U":
+        return found
     if found.dtype.kind not in "if" or found.dtype.kind == "f" and np.dtype(kind).kind == "i":
         raise ValueError(f"{str(values)[:40]} where {np.dtype(kind).name} is expected")
     with np.errstate(over="ignore"):  # to infinity, which whoever asks for probabilities refuses
