@@ -11,6 +11,7 @@ import numpy as np
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
+from tfkfin.answers import answer, command_line, parsed
 from tfkfin.console import (
     InputError,
     format_numbers,
@@ -19,7 +20,7 @@ from tfkfin.console import (
     quiet_start,
     run,
 )
-from tfkfin.files import read_json, write_json
+from tfkfin.files import read_json
 from tfkfin.models import presets
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ version scores is told on the other repetitions of the recordings, before and af
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.calibrate", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("calibrate", "MODEL --data DIR --repetitions 1 [options]", __doc__, EXAMPLES)
     p.add_argument("model", metavar="MODEL", type=Path, help="model folder, version folder, or run folder")
     p.add_argument("--data", metavar="DIR", required=True, help="folder of recordings of one person")
     p.add_argument("--repetitions", metavar="LIST", default="1", help="learnt from, as in 1 or 1,2 (default: 1)")
@@ -62,7 +62,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: MODEL's "
                    "own, or savedmodels/<run>_s<N>)")
     p.add_argument("--format", choices=("savedmodel", "onnx", "both"), help="default: as MODEL's, or savedmodel")
-    p.add_argument("--json", type=Path, metavar="FILE", help="what was done and scored, to a file")
     return p
 
 
@@ -212,7 +211,7 @@ def _of_one(arguments: argparse.Namespace, person: int) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     if arguments.subjects:
         return several(arguments)
     source, about, model = place(arguments)
@@ -223,8 +222,7 @@ def main(argv: list[str]) -> None:
     written = write(new, about, model)
     _tell(said)
     log.info("%s", written)
-    if arguments.json:
-        write_json(arguments.json, said | {"model": str(written)})
+    answer(said | {"model": written})
 
 
 def write(new: "Decoder", about: dict, model: Path) -> Path:

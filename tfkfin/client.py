@@ -4,13 +4,14 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfkfin.console import InputError, log, numeric, parse_numbers, run, terminal
+from tfkfin.answers import answer, command_line, paper, parsed
+from tfkfin.console import InputError, log, numeric, parse_numbers, run
 from tfkfin.models.decision import Decision
 from tfkfin.serving.client.base import Client, ServingError, parse_url
 
@@ -135,8 +136,7 @@ def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, flo
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.client", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("client", "--url http://HOST:8501 --model NAME --data FILE [options]", __doc__, EXAMPLES)
     p.add_argument("--url", required=True, help="http://host:8501 (REST) or grpc://host:8500")
     p.add_argument("--model", metavar="NAME", help="the model's name on the server, if the URL does not hold it")
     p.add_argument("--version", type=numeric(int, 0, 2**63 - 1), metavar="N", help="default: the newest")
@@ -150,14 +150,13 @@ def parser() -> argparse.ArgumentParser:
                    "was trained on)")
     p.add_argument("--rest", action="store_true", help="score windows of rest too (label 0)")
     p.add_argument("--resample", action="store_true", help="resample a recording whose rate the model does not expect")
-    p.add_argument("--quiet", action="store_true", help="the summary only")
     p.add_argument("--timeout", type=numeric(float, 0.001, 1e5), default=10.0, metavar="S",
                    help="seconds for a request (default: 10)")
     return p
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     recording = _read(arguments.data) if arguments.data else None
     with connect(arguments.url, arguments.model, arguments.version, arguments.label, arguments.timeout) as client:
         if recording is None:
@@ -187,8 +186,7 @@ def _read(path: Path) -> Any:
 
 
 def _replay(client: Client, recording: Any, arguments: argparse.Namespace) -> None:
-
-    console = terminal(highlight=False)
+    console = paper(highlight=False)
     stop = len(recording.emg) if arguments.seconds is None else int(arguments.seconds * recording.rate_hz)
     decisions, labels, which = [], recording.labels, "all repetitions"
     if arguments.repetitions:
@@ -202,24 +200,29 @@ def _replay(client: Client, recording: Any, arguments: argparse.Namespace) -> No
             called = f"{d.label:>3} {d.name}".rstrip()
             console.print(f"{d.time_s:9.3f} s   decided {called} ({d.probability:.2f})   true {true}   "
                           f"{1000 * d.latency_s:7.2f} ms")
-    console.print(summary(decisions, arguments.rest, f"{client.target.described}, {which}"), soft_wrap=True)
+    where = f"{client.target.described}, {which}"
+    found = scored(decisions, arguments.rest)
+    answer({"model": where, **found, "decided": [asdict(d) for d in decisions]})
+    accuracy = "-" if found["accuracy"] is None else f"{100 * found['accuracy']:.1f} %"
+    latency = ", ".join(f"{name} {ms:.2f} ms" for name, ms in found["latency_ms"].items())
+    console.print(f"{where}: {found['decisions']} decisions, accuracy {accuracy} on {found['windows']} windows inside "
+                  f"one movement; latency {latency}", soft_wrap=True)
 
 
-def summary(decisions: list[Answered], rest: bool, where: str) -> str:
-    """Accuracy over windows inside one movement, and latency percentiles."""
-    scored = [d for d in decisions if d.true is not None and (d.true or rest)]
-    accuracy = f"{100 * np.mean([d.label == d.true for d in scored]):.1f} %" if scored else "-"
-    p50, p95, p99 = (1000 * np.percentile([d.latency_s for d in decisions], q) for q in (50, 95, 99))
-    return (f"{where}: {len(decisions)} decisions, accuracy {accuracy} on {len(scored)} windows inside one movement; "
-            f"latency p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
+def scored(decisions: list[Answered], rest: bool) -> dict:
+    """`accuracy` over the `windows` inside one movement (None of none), and percentiles of `latency_ms`."""
+    known = [d for d in decisions if d.true is not None and (d.true or rest)]
+    latency = {f"p{q}": float(1000 * np.percentile([d.latency_s for d in decisions], q)) for q in (50, 95, 99)}
+    return {"decisions": len(decisions), "windows": len(known), "latency_ms": latency,
+            "accuracy": float(np.mean([d.label == d.true for d in known])) if known else None}
 
 
 def _show_model(client: Client) -> None:
-
-    console = terminal(highlight=False)
-    for version in client.status():
+    console, status, metadata = paper(highlight=False), client.status(), client.metadata()
+    answer({"model": client.target.described, "versions": status, "signatures": metadata})
+    for version in status:
         console.print(f"version {version['version']}: {version['state']} {version['error']}".rstrip())
-    for name, signature in sorted(client.metadata().items()):
+    for name, signature in sorted(metadata.items()):
         shown = (", ".join(f"{key} {kind} {shape}" for key, (kind, shape) in signature[part].items())
                  for part in ("inputs", "outputs"))
         console.print(f"{name}: {' -> '.join(shown)}", soft_wrap=True)

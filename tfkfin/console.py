@@ -5,10 +5,12 @@ import errno
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger("tfkfin")
+PATIENCE = 1.0  # s that an interrupted command has to end by itself
+unfinished: set[Path] = set()  # files and folders that are removed if it has to be ended in the middle
 
 
 class InputError(ValueError):
@@ -146,17 +150,56 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets a table with ?
-    try:
-        with _ends_tidily():
-            main(sys.argv[1:] if argv is None else argv)
-            sys.stdout.flush()
-        code = 0
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (Exception, KeyboardInterrupt) as error:
-        code = _told(error)
+    with _ends_soon() as (heard, said):
+        try:
+            with _ends_tidily():
+                main(sys.argv[1:] if argv is None else argv)
+                sys.stdout.flush()
+            code = 0
+        except BrokenPipeError:  # the reader of our output (head, less) has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except (Exception, KeyboardInterrupt) as error:
+            said.set()  # libraries that are being loaded make other errors of an interrupt
+            code = _told(KeyboardInterrupt() if heard.is_set() else error)
     sys.exit(code)
+
+
+@contextmanager
+def _ends_soon() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Ends the process soon after Ctrl-C, in whatever library it is.
+
+    Python hears of a signal when the C code that runs has returned: minutes, where XLA compiles.
+
+    Yields:
+        Whether Ctrl-C has come, and what to set once that is said.
+    """
+    come, said = threading.Event(), threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield come, said
+        return
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to at once, by C
+
+    def watch() -> None:
+        while word := os.read(heard, 1):
+            if word[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                come.set()
+                time.sleep(PATIENCE)
+                if not said.is_set():
+                    _told(KeyboardInterrupt())
+                for path in unfinished:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                os._exit(130)
+        os.close(heard)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield come, said
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)  # who watches for a signal that has come does not notice
 
 
 def _told(error: BaseException) -> int:

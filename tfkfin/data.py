@@ -1,17 +1,10 @@
 """`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings."""
 
-import argparse
+from dataclasses import asdict
 from pathlib import Path
 
-from tfkfin.console import (
-    InputError,
-    format_numbers,
-    log,
-    numeric,
-    parse_numbers,
-    run,
-    terminal,
-)
+from tfkfin.answers import answer, command_line, paper, parsed, told, track
+from tfkfin.console import InputError, format_numbers, log, numeric, parse_numbers, run
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
@@ -27,12 +20,11 @@ NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.m
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m tfkfin.data", description="Makes, checks and shows recordings.",
-                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    parser = command_line("data", "info DIR", "Makes, checks, describes, converts and shows recordings.", _EXAMPLES)
+    commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
     for add in COMMANDS:
         add(commands)
-    options = parser.parse_args(argv)
+    options = parsed(parser, argv)
     options.action(options)
 
 
@@ -60,6 +52,7 @@ def _synthesize(options) -> None:
         v73=options.v73, movements=options.movements, repetitions=options.repetitions, channels=options.channels,
         rate_hz=options.rate, hold_s=options.hold, rest_s=options.rest)
     log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
+    answer({"made": paths})
 
 
 def _add_download(commands) -> None:
@@ -92,10 +85,11 @@ def _info(options) -> None:
     chosen = parse_numbers(options.subjects) if options.subjects else None
     heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "RMS", "flat", "clipped", "50Hz %", "60Hz %"
     table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
-    names: dict[int, str] = {}
+    names, every = {}, []
     for file, recording, error in _recordings(options, chosen):
         if error:
             notes.append(f"{file}: unfit: {error}")
+            every.append({"subject": file.subject, "session": file.session, "unfit": str(error)})
             continue
         found = health.examine(recording)
         movements = format_numbers(set(recording.labels[recording.labels > 0].tolist()))
@@ -110,7 +104,13 @@ def _info(options) -> None:
         odd = (health.doubt(found.rms_v),) if health.doubt(found.rms_v) else ()
         notes += [f"{file}: {note}" for note in made + odd + recording.notes]
         names |= recording.names
-    console = terminal()
+        every.append({"subject": file.subject, "session": file.session, "files": file.signals,
+                      "movements": sorted(set(recording.labels[recording.labels > 0].tolist())),
+                      "repetitions": sorted(set(active[active > 0].tolist())), "seconds": recording.seconds,
+                      "rate_hz": recording.rate_hz, "channels": recording.num_channels, "names": recording.names,
+                      "synthetic": recording.synthetic, "notes": [*odd, *recording.notes], **asdict(found)})
+    answer(every)
+    console = paper()
     console.print(table)
     if names:
         notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))
@@ -126,17 +126,18 @@ def _add_verify(commands) -> None:
 
 def _verify(options) -> None:
 
-    console, unfit, count = terminal(soft_wrap=True), [], 0
+    console, unfit, every = paper(soft_wrap=True), [], []
     for file, recording, error in _recordings(options, None):
-        count += 1
+        every.append({"file": file.path, "fit": not error, "why": error})
         if error:
             unfit.append(file.path.name)
             console.print(f"unfit  {error}", markup=False, highlight=False)
         else:
             notes = f" ({'; '.join(recording.notes)})" if recording.notes else ""
             console.print(f"fit    {file.path}{notes}", markup=False, highlight=False)
+    answer(every)
     if unfit:
-        raise InputError(f"{len(unfit)} of {count} recordings in {options.folder} are unfit: {', '.join(unfit)}")
+        raise InputError(f"{len(unfit)} of {len(every)} recordings in {options.folder} are unfit: {', '.join(unfit)}")
 
 
 def _add_plot(commands) -> None:
@@ -156,7 +157,7 @@ def _plot(options) -> None:
 
     file = readers.find(options.folder, (options.subject,), parse_numbers(options.exercise))[0]
     picture.draw(readers.read(file), options.movement, options.to, options.length, options.stride)
-    log.info("wrote %s", options.to)
+    told(options.to)
 
 
 def _add_sheet(commands) -> None:
@@ -167,8 +168,6 @@ def _add_sheet(commands) -> None:
 
 
 def _sheet(options) -> None:
-    import sys
-
     from tfkfin.files import write_text
     from tfkfin.recordings import draft, readers
     from tfkfin.recordings.sheet import SHEET
@@ -179,8 +178,9 @@ def _sheet(options) -> None:
     if target.exists():
         raise InputError(f"{target} is there already: see python -m tfkfin.data info {options.folder}")
     text = draft.draft(options.folder, readers.walk(options.folder))
+    answer({"sheet": text} | ({"made": target} if options.write else {}))
     if not options.write:
-        sys.stdout.write(text)
+        paper(soft_wrap=True).print(text, end="", markup=False, highlight=False)
         return
     write_text(target, text)
     log.info("wrote %s: read it through, then python -m tfkfin.data info %s", target, options.folder)
@@ -205,16 +205,15 @@ def _bids(options) -> None:
 
     written = bids.write(fit(), options.to, options.name or options.folder.resolve().name, options.format)
     log.info("wrote %d files of signals to %s", len(written), options.to)
+    answer({"made": written})
 
 
 def _recordings(options, subjects: tuple[int, ...] | None):
     """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
-    from rich.progress import track
-
     from tfkfin.recordings import readers
 
     files = readers.find(options.folder, subjects, parse_numbers(options.exercise))
-    for file in track(files, "reading", console=terminal(stderr=True), transient=True):
+    for file in track(files, "reading"):
         try:
             yield file, readers.read(file), None
         except InputError as error:

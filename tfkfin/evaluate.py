@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfkfin import recipe as recipes
+from tfkfin.answers import answer, command_line, paper, parsed, showing
 from tfkfin.console import (
     InputError,
     format_numbers,
@@ -18,9 +19,8 @@ from tfkfin.console import (
     parse_numbers,
     quiet_start,
     run,
-    terminal,
 )
-from tfkfin.files import write_json
+from tfkfin.files import making
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
 from tfkfin.train import show_scores
@@ -38,8 +38,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.evaluate", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("evaluate", "MODEL --data DIR [options]", __doc__, EXAMPLES)
     p.add_argument("model", nargs="?", help="a run folder, or a SavedModel (its version folder or the one above)")
     p.add_argument("--fin", metavar="NAME_OR_DIR", help="FINs to score instead: bilstm, conv or a model folder")
     p.add_argument("--data", metavar="DIR", help="folder of recordings (default: the run's own)")
@@ -57,7 +56,6 @@ def parser() -> argparse.ArgumentParser:
                    "a new file")
     p.add_argument("--windows", type=numeric(int, 0, 10**8), default=2000, help="FINs: how many windows, spread over "
                    "the recordings (default: 2000; 0: every one)")
-    p.add_argument("--json", metavar="FILE", type=Path, help="where to write the scores")
     p.add_argument("--plots", metavar="DIR", type=Path, help="where to write PNG plots (default: beside --json)")
     return p
 
@@ -199,7 +197,8 @@ def evaluate(name: str, parts: Iterator[tuple]) -> tuple[dict, dict]:
 
     found, features, seen, synthetic = {}, [], set(), False
     for model, subject, stride, made in parts:
-        one, *both = judged(model, subject, stride)
+        with showing(f"scoring S{subject.number}"):
+            one, *both = judged(model, subject, stride)
         log.info("S%d: R² %s", subject.number, "  ".join(f"{n} {fin['r2']:.3f}" for n, fin in one["fin"].items()))
         found[str(subject.number)] = one
         features += [both] if model.card["kind"] == "fins" else []
@@ -240,7 +239,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     if (arguments.fin is None) == (arguments.model is None):
         raise InputError("give either a run or SavedModel to score, or --fin NAME_OR_DIR")
     folder = Path(arguments.fin or arguments.model)
@@ -261,26 +260,24 @@ def main(argv: list[str]) -> None:
     if arguments.stream:
         from tfkfin.live import offline
 
-        offline.evaluate(str(folder), streams(folder, arguments, is_run), arguments.stride_ms, arguments.decisions,
-                         arguments.json)
+        offline.evaluate(str(folder), streams(folder, arguments, is_run), arguments.stride_ms, arguments.decisions)
         return
     from tfkfin.serving.engines import Exported
 
     scores, figures = evaluate(str(folder), of_run(folder, arguments) if is_run else of_recordings(
         Fins(folder) if arguments.fin else Exported(folder, "savedmodel"), arguments))
     show(scores)
-    if arguments.json:
-        write_json(arguments.json, scores)
-    if plots := arguments.plots or (arguments.json and arguments.json.parent):
-        plots.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            stem = arguments.json.stem if arguments.json else folder.name
-            figure.savefig(plots / f"{stem}_{name}.png", dpi=110, bbox_inches="tight")
+    answer(scores)
+    to = Path(arguments.json) if arguments.json not in ("", "-") else None
+    if plots := arguments.plots or (to and to.parent):
+        with making(plots):
+            for name, figure in figures.items():
+                stem = to.stem if to else folder.name
+                figure.savefig(plots / f"{stem}_{name}.png", dpi=110, bbox_inches="tight")
 
 
 def show(scores: dict) -> None:
-
-    console, made = terminal(), " (synthetic recordings)" if scores["synthetic"] else ""
+    console, made = paper(), " (synthetic recordings)" if scores["synthetic"] else ""
     columns = [(f"accuracy % {what}", scores[key]) for key, what in (("accuracy", "a window"), (
         "execution", "an execution")) if key in scores]
     show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfkfin.answers import command_line, parsed, told
 from tfkfin.console import InputError, log, quiet_start, run
 from tfkfin.files import read_json
 from tfkfin.models import presets
@@ -29,8 +30,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.export", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("export", "RUN [options]", __doc__, EXAMPLES)
     p.add_argument("run", metavar="RUN", type=Path, help="run folder, as tfkfin.train printed it")
     p.add_argument("--subject", type=int, metavar="N", help="whose fine-tuned model (default: the run's first subject)")
     p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version "
@@ -141,13 +141,13 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     finished(arguments.run, arguments.subject)  # whatever is unfit is said before TensorFlow loads
     with quiet_start():
         import tensorflow as tf
 
         tf.zeros(1)
-    log.info("%s", export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
+    told(export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
 
 
 if __name__ == "__main__":

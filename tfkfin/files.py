@@ -16,6 +16,20 @@ _LARGEST = 256 << 20  # bytes of JSON or TOML: whatever is larger is none of our
 
 
 @contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Makes a folder, with those above it; where the block fails, those of them that are empty go again."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes `path` in one step at the end; if the block fails, nothing is left.
 

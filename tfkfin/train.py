@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tfkfin import launch, registry
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, log, run, terminal
+from tfkfin.answers import answer, command_line, paper, parsed
+from tfkfin.console import InputError, log, run
 from tfkfin.fit import strategy
 from tfkfin.fit.device import set_up_device
 from tfkfin.recipe import Recipe
@@ -33,8 +34,7 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.train", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("train", "--stage finetune --data DIR --pipeline best [options]", __doc__, EXAMPLES)
     p.add_argument("--stage", choices=(*registry.names("fit/stages"), "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
@@ -77,7 +77,7 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     recipe, folder = resolve(arguments)
     if arguments.strategy != "default" and (arguments.stage != "imitate" or arguments.launcher):
         raise InputError("--strategy shares the stage imitate: give --stage imitate; the others go person by person, "
@@ -85,8 +85,16 @@ def main(argv: list[str]) -> None:
     if recipe.protocol != "honest":
         raise InputError("training scores are honest ones; the authors' way of scoring is in "
                          "python -m tfkfin.experiments --protocol paper")
-    if (arguments.launcher, arguments.folds, arguments.seeds) != (None, None, None):
-        return many(arguments, recipe, folder)
+    from tfkfin.fit.run import cleared
+
+    apart = (arguments.launcher, arguments.folds, arguments.seeds) != (None, None, None)
+    folder = folder.with_name(f"fits-{folder.name}") if apart and not arguments.run else folder
+    with cleared(folder):
+        (many if apart else one)(arguments, recipe, folder)
+
+
+def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
+    """One run."""
     from tfkfin.fit.run import open_run
 
     opened = open_run(recipe, folder, arguments.profile)
@@ -136,7 +144,6 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
 
     if arguments.profile:
         raise InputError("--profile looks at one run: leave --launcher, --folds and --seeds out")
-    folder = folder if arguments.run else folder.with_name(f"fits-{folder.name}")
     stage = "finetune" if arguments.stage == "all" else arguments.stage
     folds, seeds = (1 if count is None else count for count in (arguments.folds, arguments.seeds))
     plan = units.open_plan(recipe, folder, stage, folds, seeds)
@@ -169,6 +176,7 @@ def launched(plan: "Plan", launcher: str) -> int:
 
 def show(results: dict, folder: Path) -> None:
     """Prints the score table of a run."""
+    answer(results | {"run": folder})
     columns = [(title, results[key]) for key, title in
                (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
     if results["stage"] == "finetune":
@@ -177,7 +185,7 @@ def show(results: dict, folder: Path) -> None:
     what = "synthetic recordings" if about.get("synthetic") else "every test window"
     show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
     spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
-    terminal().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+    paper().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
 
 
 def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
@@ -188,14 +196,14 @@ def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]
         table = Table("feature", "R²", title=imitation)
         for name, scores in fin.items():
             table.add_row(name, f"{scores['r2']:.4f}")
-        terminal().print(table)
+        paper().print(table)
     if columns:
         table = Table("subject", *(title for title, _ in columns), title=accuracy)
         for subject in columns[0][1]["per_subject"]:
             table.add_row(f"S{subject}", *(f"{100 * c['per_subject'][subject]:.1f}" for _, c in columns))
         table.add_section()
         table.add_row("mean ± sd", *(f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" for _, c in columns))
-        terminal().print(table)
+        paper().print(table)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import launch, train
-from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
+from tfkfin.answers import answer, command_line, paper, parsed
+from tfkfin.console import InputError, log, numeric, quiet_start, run
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
@@ -49,8 +50,7 @@ own name. Finished trials are reused.
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.tune", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("tune", "--data DIR --pipeline tune_head [options]", __doc__, EXAMPLES)
     p.add_argument("--pipeline", metavar="FILE", help="a recipe with a [tune] table: TOML file or name of a shipped "
                    "one, such as tune_head (default: demo, or own with --data)")
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
@@ -220,9 +220,10 @@ def wait_for_chief(folder: Path, options: dict[str, Any]) -> bool:
 
 def show(folder: Path) -> None:
     """Prints the table of trials."""
+    answer(state_of(folder) | {"run": folder})
     from rich.table import Column, Table
 
-    state, console = state_of(folder), terminal()
+    state, console = state_of(folder), paper()
     what = "synthetic recordings" if state["dataset"]["synthetic"] else "mean ± sd over subjects"
     columns = [Column(name, overflow="fold") for name in (*state["tune"], "accuracy %", "s", "folder")]
     table = Table(*columns, title=f"{state['stage']} on held-out repetition {state['held_out']} ({what})")
@@ -237,7 +238,7 @@ def show(folder: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     recipe, folder = train.resolve(arguments)
     check(recipe, arguments.stage)
     if arguments.max_trials is not None and arguments.max_trials < 1:
@@ -253,16 +254,21 @@ def main(argv: list[str]) -> None:
     if who == "worker" and not wait_for_chief(folder, options):
         log.info("the search in %s is finished", folder)
         return
-    search = open_search(recipe, folder, arguments.stage, arguments.held_out)
-    if search.begin(options, writes=who != "worker"):
-        log.info("%d of %d combinations, train repetitions %s, held out %d", options["max_trials"], every,
-                 list(search.train), search.held_out)
-        with quiet_start():
-            import keras_tuner  # noqa: F401  brings TensorFlow
-        if arguments.launcher:
-            trials_by(arguments, search, options, folder)
-        if who != "chief":
-            train.set_up_device(arguments.device, mixed_precision=False)
+    from tfkfin.fit.run import cleared
+
+    with cleared(folder):
+        search = open_search(recipe, folder, arguments.stage, arguments.held_out)
+        begun = search.begin(options, writes=who != "worker")
+        if begun:
+            log.info("%d of %d combinations, train repetitions %s, held out %d", options["max_trials"], every,
+                     list(search.train), search.held_out)
+            with quiet_start():
+                import keras_tuner  # noqa: F401  brings TensorFlow
+            if arguments.launcher:
+                trials_by(arguments, search, options, folder)
+            if who != "chief":
+                train.set_up_device(arguments.device, mixed_precision=False)
+    if begun:
         tuner = new_tuner(search, options)
         explore(tuner, who)
         if who == "worker":

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tfkfin import calibrate, evaluate
-from tfkfin.console import InputError, terminal
+from tfkfin.answers import paper
+from tfkfin.console import InputError
 from tfkfin.models import presets
 from tfkfin.recipe import Recipe
 
@@ -211,7 +212,7 @@ def show(name: str, figures: list[Figure]) -> None:
     def text(value: Any) -> str:
         return f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)
 
-    console, table = terminal(), Table("figure", "card", "found", "", box=None)
+    console, table = paper(), Table("figure", "card", "found", "", box=None)
     for one in figures:
         table.add_row(one.key, text(one.said), text(one.found), {True: "as it says", False: "NOT as it says",
                                                                  None: one.why}[one.right])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
+from tfkfin.answers import command_line, parsed
 from tfkfin.console import InputError, log, run
 from tfkfin.experiments import kinds
 from tfkfin.recipe import Recipe
@@ -33,8 +34,7 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     there = kinds.summaries()
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
-    p = argparse.ArgumentParser(prog="python -m tfkfin.experiments", description=__doc__,
-                                epilog=f"{listed}\n{EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("experiments", "all --data DIR [options]", __doc__, f"{listed}\n{EXAMPLES}")
     p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share what they can")
     p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                    "(default: demo, or own with --data)")
@@ -91,12 +91,11 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     recipe, folder, seeds, cap = resolve(arguments)
-    from tfkfin.fit.run import open_run
+    from tfkfin.fit.run import cleared, open_run
 
-    opened = open_run(recipe, folder)
-    with opened.alone():
+    with cleared(folder), (opened := open_run(recipe, folder)).alone():
         data = opened.dataset
         log.info("%d subjects, %d channels, %g Hz, %d movements%s", len(data.split.subjects), data.channels,
                  data.rate_hz, len(data.movements), " (synthetic recordings: nobody was recorded)" * data.synthetic)

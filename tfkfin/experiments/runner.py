@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tfkfin.console import log, terminal
+from tfkfin.answers import answer, paper
+from tfkfin.console import log
 from tfkfin.experiments import kinds
 from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
@@ -63,7 +64,8 @@ class Runner:
         """Prints the tables of the named experiments and where the report is."""
         from rich.markdown import Markdown
 
-        console = terminal(width=None if sys.stdout.isatty() else 160)
+        answer(self.evaluation.run.ledger.get("results") | {"report": self.folder / "report.html"})
+        console = paper(width=None if sys.stdout.isatty() else 160)
         for result in self.results(names):
             lines = [line for block in result.blocks if isinstance(block, Table) for line in block.markdown()]
             lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -187,23 +188,32 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
                              "give another folder with --run")
     elif folder.exists() and (not folder.is_dir() or not all(map(_of_a_start, folder.iterdir()))):
         raise InputError(f"{folder} is there and is no run folder: give another one with --run")
-    opened, new = Run(folder, recipe, profile, beside), not folder.exists()
+    opened = Run(folder, recipe, profile, beside)
     if recipe.source.kind == "recordings":
         opened.dataset  # noqa: B018  what is unfit is said before a folder is made
     _afford(opened)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with cleared(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         if recipe.source.kind == "recordings":
             opened.claim()
         if not kept.is_file():
             write_text(kept, recipe.to_toml())
-    except BaseException:
-        if new:  # what was just made, and only if nobody else has put something there
-            (folder / "recordings.json").unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
-        raise
     return opened
+
+
+@contextmanager
+def cleared(folder: Path) -> Iterator[None]:
+    """Takes a run folder away again that the block made, where it fails before any stage has begun."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if new and folder.is_dir() and {path.name for path in folder.iterdir() if path.is_dir()} <= {"data"}:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in new[1:]:
+                with suppress(OSError):  # somebody has put something there
+                    path.rmdir()
+        raise
 
 
 def _of_a_start(path: Path) -> bool:

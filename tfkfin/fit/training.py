@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfkfin.console import InputError, log, terminal
+from tfkfin.answers import margin, steps
+from tfkfin.console import InputError, log
 from tfkfin.models.fins import fins_of
 from tfkfin.models.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
@@ -49,8 +50,8 @@ class Progress(keras.callbacks.Callback):
             TimeRemainingColumn,
         )
 
-        console = terminal(stderr=True)
-        if self.bar is None and console.is_terminal:
+        console = margin()
+        if self.bar is None and console.is_terminal and not console.quiet:
             self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                                 TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
                                 console=console, transient=True)
@@ -150,8 +151,9 @@ class Predictor:
             batches = (tf.nest.map_structure(lambda a: a[i : i + batch_size], data)
                        for i in range(0, max(1, count), batch_size))
         else:
-            batches = (batch[0] if isinstance(batch, tuple) else batch for batch in data)
-        tensors = (tf.nest.map_structure(tf.convert_to_tensor, batch) for batch in batches)
+            batches, count = (batch[0] if isinstance(batch, tuple) else batch for batch in data), 0
+        tensors = (tf.nest.map_structure(tf.convert_to_tensor, batch) for batch in
+                   steps(batches, -(-count // batch_size) or None))
         parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(batch)) for batch in tensors]
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tfkfin import registry
-from tfkfin.console import InputError, log, terminal
+from tfkfin.answers import paper
+from tfkfin.console import InputError, log
 from tfkfin.recipe import Launch
 
 
@@ -117,7 +118,7 @@ def tell_failures(failed: dict[str, str], tasks: Iterable[Task], folder: Path) -
     for key in sorted(failed):
         path = Desk(Launch(), folder).log_of(by_key[key])
         table.add_row(key, failed[key], last_line(path))
-    terminal().print(table)
+    paper().print(table)
 
 
 def missing_extra(name: str, error: ImportError) -> InputError:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from tfkfin.console import log, terminal
+from tfkfin.answers import margin
+from tfkfin.console import log
 from tfkfin.launch import Desk, Event, Task
 
 
@@ -16,8 +17,9 @@ class Progress:
         self.title, self.launcher, self.desk, self.every, self.left = title, launcher, desk, every, len(left)
         self.names = {task.name for task in left}
         self.counts, self.began, self.said = {"done": 0, "failed": 0, "lost": 0}, time.monotonic(), time.monotonic()
-        console = terminal(stderr=True)
-        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        console = margin()
+        shown = console.is_terminal and not console.quiet
+        self.live = Live(console=console, auto_refresh=False, transient=True) if shown else None
 
     def __enter__(self) -> "Progress":
         log.info("%s: %d of %d to do, by %s", self.title, self.left, self.every, self.launcher)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkfin import registry
-from tfkfin.console import InputError, log, numeric, quiet_start, run, terminal
-from tfkfin.files import write_json
+from tfkfin.answers import answer, command_line, paper, parsed
+from tfkfin.console import InputError, log, numeric, quiet_start, run
 
 if TYPE_CHECKING:
     from tfkfin.live.calibration import Calibration
@@ -33,8 +33,7 @@ EXAMPLES = """examples:
 def parser() -> argparse.ArgumentParser:
     from tfkfin.live import sources
 
-    p = argparse.ArgumentParser(prog="python -m tfkfin.live", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = command_line("live", "--model NAME --source replay --data FILE [options]", __doc__, EXAMPLES)
     kinds = registry.names("live/sources")
     p.add_argument("--model", metavar="NAME", required=True, help="a model in ./savedmodels, or its folder")
     p.add_argument("--source", choices=kinds, required=True, help="where the signal comes from")
@@ -52,12 +51,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--udp", metavar="HOST:PORT", help='a datagram a decision: "label speed"')
     out.add_argument("--udp-json", action="store_true", help="datagrams hold the line of JSON instead")
     out.add_argument("--lsl-out", metavar="NAME", help="LSL streams NAME, of markers, and NAME-decisions, of numbers")
-    out.add_argument("--json", type=Path, metavar="FILE", help="the summary, to a file")
     out.add_argument("--page", type=numeric(int, 0, 65535), nargs="?", const=0, metavar="PORT", help="a page in the "
                      "browser: signals, features, decisions, times (default port: any that is free)")
     out.add_argument("--record", type=Path, metavar="DIR", help="a folder of recordings that the page's button adds "
                      "sessions to")
-    out.add_argument("--quiet", action="store_true", help="the summary alone")
     new = p.add_argument_group("calibration")
     new.add_argument("--calibrate", type=Path, metavar="DIR", help="ask for every movement, record that as a new "
                      "session in DIR, solve a new decoder and go on with it")
@@ -75,7 +72,7 @@ def outputs(arguments: argparse.Namespace, movements: list[int], rate_hz: float,
     """What the command line asks for; `rate_hz`: decisions a second."""
     from tfkfin.live import outputs as there
 
-    made = [] if arguments.quiet else [there.Terminal(names)]
+    made = [] if arguments.quiet or arguments.json == "-" else [there.Terminal(names)]
     if arguments.udp:
         made.append(there.Udp(arguments.udp, arguments.udp_json))
     if arguments.lsl_out:
@@ -86,7 +83,7 @@ def outputs(arguments: argparse.Namespace, movements: list[int], rate_hz: float,
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     _check(arguments)
     with quiet_start():
         import tensorflow as tf
@@ -124,8 +121,7 @@ def main(argv: list[str]) -> None:
     show(summary)
     if calibrating:
         summary |= {"calibration": _kept(calibrating, arguments)}
-    if arguments.json:
-        write_json(arguments.json, summary)
+    answer(summary)
 
 
 def _paged(arguments: argparse.Namespace, loop: "Loop", calibrating: "Calibration | None") -> None:
@@ -184,7 +180,7 @@ def show(summary: dict) -> None:
     """The summary for people."""
     from rich.table import Table
 
-    console, timing = terminal(highlight=False), summary["timing"]
+    console, timing = paper(highlight=False), summary["timing"]
     table = Table(title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
     for name in ("ms", "p50", "p95", "p99", "most"):
         table.add_column(name, justify="left" if name == "ms" else "right")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
-from tfkfin.console import InputError, terminal
-from tfkfin.files import write_json
+from tfkfin.answers import answer, paper
+from tfkfin.console import InputError
 from tfkfin.fit.scores import spread
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Made, Output, line
@@ -58,9 +58,8 @@ class Offline:
         return self._streams[rate_hz]
 
 
-def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisions: Path | None,
-             to: Path | None) -> dict:
-    """Scores whole recordings, shows the scores and writes them to JSON.
+def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisions: Path | None) -> dict:
+    """Scores whole recordings and shows the scores, as --json asks.
 
     Args:
         parts: a decoder, whose recordings, and these, one after another.
@@ -86,8 +85,7 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
     summary = {"model": name, "stream": True, "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
                "transition": delays, "windows": {str(s): one["windows"] for s, one in found.items()}}
     _show(found)
-    if to:
-        write_json(to, summary)
+    answer(summary)
     return summary
 
 
@@ -104,4 +102,4 @@ def _show(found: dict[int, dict]) -> None:
                   one["false_per_minute"], moved["p50_ms"])
         table.add_row(str(subject), str(one["windows"]), *("-" if v is None else f"{v:.1f}" for v in values),
                       f"{moved['followed']}/{moved['count']}")
-    terminal().print(table)
+    paper().print(table)

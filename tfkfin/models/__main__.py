@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from tfkfin.console import InputError, log, quiet_start, run, shown, terminal
-from tfkfin.files import shipped, write_json
+from tfkfin.answers import answer, command_line, paper, parsed, told
+from tfkfin.console import InputError, quiet_start, run, shown
+from tfkfin.files import shipped
 from tfkfin.models import presets
 
 EXAMPLES = """examples:
@@ -23,9 +24,8 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tfkfin.models", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = p.add_subparsers(required=True, metavar="list|show|verify|push|pull", dest="command")
+    p = command_line("models", "list", __doc__, EXAMPLES)
+    commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|verify|push|pull", dest="command")
     one = commands.add_parser("list", help="one line a model")
     one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
                      "ones and ./savedmodels)")
@@ -35,7 +35,6 @@ def parser() -> argparse.ArgumentParser:
     three.add_argument("name", metavar="NAME", help="as of show")
     three.add_argument("--data", metavar="DIR", help="the recordings that it was made from (default: where its recipe "
                        "says; synthetic ones are made again)")
-    three.add_argument("--json", type=Path, metavar="FILE", help="every figure, to a file")
     four = commands.add_parser("push", help="a model to the Hugging Face Hub")
     four.add_argument("name", metavar="NAME", help="as of show")
     four.add_argument("to", metavar="hf://USER/NAME", help="made if it is not there; else it gets a new revision")
@@ -48,34 +47,40 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show_list(folders: list[Path]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "version", "what it is", "input", "parameters", "score", box=None)
+    table = Table("name", *(Column(head, overflow="fold") for head in ("what it is", "input", "score")),
+                  Column("parameters", justify="right"), box=None)
+    every = []
     found = {}  # newest version -> model; one that is in two of the folders is shown once
     for model in (model for folder in folders for model in presets.models(folder)):
         found.setdefault(presets.newest(model).resolve(), model)
     for version, model in found.items():
         card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
-        table.add_row(model.name, version.name, *(str(card.get(key, ""))[:200] for key in ("summary", "input")),
-                      f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "",
-                      str(card.get("score", ""))[:200])
-    terminal().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
+        table.add_row(f"{model.name}\nversion {version.name}",
+                      *(str(card.get(key, ""))[:200] for key in ("summary", "input", "score")),
+                      f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "")
+        every.append({"name": model.name, "version": int(version.name), "folder": version} | {
+            key: card.get(key) for key in ("kind", "summary", "input", "score", "parameters")})
+    answer(every)
+    paper().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
 
 
 def show_card(name: str) -> None:
     from rich.markdown import Markdown
 
-    version, console = presets.find(name), terminal()
+    version, console = presets.find(name), paper()
     altered, readme = presets.changed(version), version / presets.README
     if readme.is_file():
         text = presets.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
         console.print(Markdown(shown(text)))
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
+    answer({"folder": version} | (presets.card(version) if (version / presets.CARD).is_file() else {}))
     console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
 
 
-def verify(name: str, data: str | None, to: Path | None) -> None:
+def verify(name: str, data: str | None) -> None:
     version = presets.find(name)  # what is unfit is said before TensorFlow loads
     with quiet_start():
         import tensorflow as tf
@@ -84,8 +89,7 @@ def verify(name: str, data: str | None, to: Path | None) -> None:
     from tfkfin import verify as anew
 
     figures = anew.verified(version, data)
-    if to:
-        write_json(to, {"model": str(version), "figures": [one.as_dict() for one in figures]})
+    answer({"model": version, "figures": [one.as_dict() for one in figures]})
     anew.show(name, figures)
 
 
@@ -109,20 +113,20 @@ def pull(name: str, to: Path | None) -> Path:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parser().parse_args(argv)
+    arguments = parsed(parser(), argv)
     if arguments.command == "show":
         show_card(arguments.name)
         return
     if arguments.command == "verify":
-        verify(arguments.name, arguments.data, arguments.json)
+        verify(arguments.name, arguments.data)
         return
     if arguments.command == "push":
         from tfkfin.models import hub
 
-        log.info("%s", hub.push(presets.find(arguments.name), arguments.to, arguments.private))
+        told(hub.push(presets.find(arguments.name), arguments.to, arguments.private))
         return
     if arguments.command == "pull":
-        log.info("%s", pull(arguments.name, arguments.to))
+        told(pull(arguments.name, arguments.to))
         return
     for folder in arguments.folder:
         if not folder.is_dir():

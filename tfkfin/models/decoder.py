@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tfkfin import files
+from tfkfin.answers import steps
 from tfkfin.console import InputError
 from tfkfin.filtering import filtered, sections
 from tfkfin.models import presets
@@ -150,7 +151,7 @@ class Decoder:
         emg, starts = np.asarray(emg), np.asarray(starts)
         if self._streamed is None or len(starts) <= BATCH:  # what is compiled first has to pay
             parts = [self(emg[part[:, None] + np.arange(self.length)])
-                     for part in np.array_split(starts, max(1, -(-len(starts) // BATCH)))]
+                     for part in steps(np.array_split(starts, max(1, -(-len(starts) // BATCH))))]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if emg.ndim != 2 or emg.shape[1] != self.channels:
             raise InputError(f"`emg` must be (T, {self.channels}). Received: shape {emg.shape}")

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.answers import steps
 from tfkfin.models.streaming import CUT, stream_network, streams
 
 PIECE = 256  # windows that are worked on at a time
@@ -31,7 +32,8 @@ class OverRecording:
         starts, outputs = np.asarray(starts), None
         stride, runs = runs_of(starts)
         stretches = self.streams and len(starts) >= FEW * len(runs)
-        for windows, samples in (self._laid_out if stretches else self._cut)(starts, stride, runs):
+        cut, size = (self._laid_out, PIECE) if stretches else (self._cut, CUT)
+        for windows, samples in steps(cut(starts, stride, runs), -(-len(starts) // size)):
             answer = self._answer(emg[np.minimum(samples, len(emg) - 1)], stride)
             if outputs is None:
                 outputs = tf.nest.map_structure(lambda a: np.empty((len(starts), *a.shape[1:]), a.dtype), answer)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.console import InputError, format_numbers
+from tfkfin.files import replacing
 from tfkfin.pipeline import windows
 from tfkfin.recordings.recording import Recording
 
@@ -47,8 +48,8 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
     called = f" {recording.names[movement]}" if movement in recording.names else ""
     figure.suptitle(f"subject {recording.subject}, movement {movement}{called} ({made}{recording.rate_hz:g} Hz; "
                     f"windows {length_ms:g} ms every {stride_ms:g} ms, one line in ten)")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(to, dpi=100)
+    with replacing(to) as partial:
+        figure.savefig(partial, dpi=100)
 
 
 def _span(recording: Recording, segment: windows.Segment) -> slice:

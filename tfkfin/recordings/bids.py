@@ -4,14 +4,15 @@ What the recordings do not tell (filters, electrodes, mains) is said to be "n/a"
 it back to the least step of the format, with the same labels and repetitions.
 """
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin import __version__
-from tfkfin.console import InputError
-from tfkfin.files import replacing, write_json, write_text
+from tfkfin.console import InputError, unfinished
+from tfkfin.files import making, partial_of, replacing, write_json, write_text
 from tfkfin.recordings import events, formats
 from tfkfin.recordings.readers.bids import called
 from tfkfin.recordings.recording import Recording
@@ -40,6 +41,21 @@ def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already, and nothing in it is overwritten: choose another folder")
+    partial, written = partial_of(folder), []
+    unfinished.add(partial)
+    with making(folder.parent):
+        try:
+            written = _write_all(recordings, partial, name, kind)
+            if folder.is_dir():
+                folder.rmdir()
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            unfinished.discard(partial)
+    return [folder / path.relative_to(partial) for path in written]
+
+
+def _write_all(recordings: Iterable[Recording], folder: Path, name: str, kind: str) -> list[Path]:
     runs, written, people, names = {}, [], {}, {}
     for recording in recordings:
         people[f"sub-{recording.subject:02d}"] = None

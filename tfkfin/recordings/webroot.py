@@ -14,7 +14,14 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tfkfin.bounded import body, within
 from tfkfin.console import InputError, log
-from tfkfin.recordings.transfer import HEADERS, Part, Transfer, length_of, session, short
+from tfkfin.recordings.transfer import (
+    HEADERS,
+    Part,
+    Transfer,
+    length_of,
+    session,
+    short,
+)
 
 _DEEPEST = 4  # folders below the root
 _PAGES = 1000  # folders in all

@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tfkfin.console import InputError, log
-from tfkfin.files import write_text
+from tfkfin.console import InputError, log, unfinished
+from tfkfin.files import making, write_text
 from tfkfin.models import presets
 
 PARTIAL = ".partial-"  # servers and `presets` look at folders named by a number only
@@ -39,23 +39,26 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
         InputError: `model` is a file, cannot be written, or has no name that a model can have.
     """
     presets.checked_name(model.absolute().name)
-    try:
-        model.mkdir(parents=True, exist_ok=True)
-        _sweep(model)
-        partial, number, lock = _reserve(model)
-    except OSError as error:
-        raise InputError(f"cannot write to {model}: {error.strerror}") from None
-    try:
-        yield partial, number
-        write_text(model / LAST, f"{number}\n")
-        os.rename(partial, model / str(number))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        _let_go(lock)
-        with suppress(OSError):  # there is a version in it, or another's
-            model.rmdir()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(making(model))
+            _sweep(model)
+            partial, number, lock = _reserve(model)
+        except OSError as error:
+            raise InputError(f"cannot write to {model}: {error.strerror}") from None
+        try:
+            unfinished.add(partial)
+            yield partial, number
+            write_text(model / LAST, f"{number}\n")
+            os.rename(partial, model / str(number))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            unfinished.discard(partial)
+            _let_go(lock)
+            with suppress(OSError):  # there is a version in it, or another's
+                model.rmdir()
 
 
 def _reserve(model: Path) -> tuple[Path, int, FileLock]:

@@ -24,7 +24,9 @@ def save(function: Callable, spec: tf.TensorSpec, path: Path) -> None:
     Raises:
         InputError: LiteRT has no counterpart of an operation, of Keras's loop over samples for one.
     """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2 as frozen
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2 as frozen,
+    )
 
     with engine("keras"), tempfile.TemporaryDirectory() as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter's own

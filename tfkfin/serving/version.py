@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.answers import working
 from tfkfin.models import fins, presets
 from tfkfin.models.decoder import FILE, Decoder
 from tfkfin.serving import card, litert_file, onnx_file, signatures, smaller, warmup
@@ -22,20 +23,24 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarr
         windows: (N, L, C) volts that int8 measures its ranges on.
     """
     if about["format"] in ("savedmodel", "both"):
-        signatures.save_decoder(signatures.Signatures(decoder), folder)
+        with working(f"writing the SavedModel of {about['name']}"):
+            signatures.save_decoder(signatures.Signatures(decoder), folder)
         _add(folder, decoder.model, Path("assets.extra", FILE), about["name"], noise(decoder, 1),
              ("serving_default", "features", "stream"))
     if about["format"] == "litert":
         made = signatures.Signatures(decoder, "keras")
-        litert_file.save(made.answer, made.window, folder / presets.LITERT)
+        with working(f"writing {presets.LITERT} of {about['name']}"):
+            litert_file.save(made.answer, made.window, folder / presets.LITERT)
     if about["format"] in ("onnx", "both"):
         made = signatures.Signatures(decoder, "keras")
-        onnx_file.save(made.answer, made.window, folder / presets.ONNX)
+        with working(f"writing {presets.ONNX} of {about['name']}"):
+            onnx_file.save(made.answer, made.window, folder / presets.ONNX)
         precision = about.get("precision", "float32")
-        if precision == "float32":
-            onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
-        else:  # stretches are then cut into windows
-            smaller.make(folder / presets.ONNX, precision, windows)
+        with working(f"writing {presets.ONNX_STREAM}" if precision == "float32" else f"making it {precision}"):
+            if precision == "float32":
+                onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
+            else:  # stretches are then cut into windows
+                smaller.make(folder / presets.ONNX, precision, windows)
     card.write(folder, about)
 
 
@@ -43,7 +48,8 @@ def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
     """Fills a version folder with FINs alone, standardised windows of any channels in; arguments as above."""
     length = bank.input_shape[1]
     if about["format"] != "onnx":
-        signatures.save_fins(bank, folder)
+        with working(f"writing the SavedModel of {about['name']}"):
+            signatures.save_fins(bank, folder)
         emg = np.random.default_rng(0).standard_normal((1, length, 12))
         _add(folder, bank, presets.FINS_FILE, about["name"], emg, ("serving_default", "features"))
     if about["format"] != "savedmodel":

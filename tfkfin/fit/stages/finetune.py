@@ -6,6 +6,7 @@ from functools import partial
 import keras
 import tensorflow as tf
 
+from tfkfin.answers import showing
 from tfkfin.console import InputError
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
@@ -47,7 +48,8 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
         if kind.adapt and run.recipe.finetune.epochs:
             solve()
         test = subject.part("test")
-        answers = trainer.answers(test, subject.described("test", trainer.described))
+        with showing(f"scoring S{subject.number}"):
+            answers = trainer.answers(test, subject.described("test", trainer.described))
         fin = metrics.imitation(subject.features("test"), answers["features"], names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
     decisions, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],

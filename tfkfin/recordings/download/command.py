@@ -5,7 +5,8 @@ from argparse import BooleanOptionalAction
 from functools import partial
 from pathlib import Path
 
-from tfkfin.console import InputError, format_numbers, parse_numbers, terminal
+from tfkfin.answers import answer, margin, paper
+from tfkfin.console import InputError, format_numbers, parse_numbers
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
 from tfkfin.recordings.transfer import Part
 
@@ -39,7 +40,7 @@ def action(options) -> None:
         TransferSpeedColumn,
     )
 
-    console, tasks = terminal(stderr=True, soft_wrap=True), {}
+    console, tasks = margin(soft_wrap=True), {}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
@@ -69,7 +70,8 @@ def _report(download: Download, outcomes: list[Outcome]) -> None:
         table.add_row(str(subject), state, f"{fetched / 1e6:.1f}", f"{seconds:.0f}")
         if failure:
             failed.setdefault(failure, []).append(subject)
-    console, source = terminal(soft_wrap=True), SOURCES[download.database]
+    console, source = paper(soft_wrap=True), SOURCES[download.database]
+    answer({"folder": download.folder, "subjects": [one._asdict() for one in outcomes]})
     console.print(table)
     lines = ["Ninapro asks you to cite, in any work with these data:", *(f"- {paper}" for paper in source.cite)]
     if not failed and 1 in download.exercises:
