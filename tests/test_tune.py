@@ -77,14 +77,15 @@ def test_a_grid_tries_everything_once_and_the_best_comes_first(searched):
 def test_trials_by_a_launcher_are_the_same(searched, tiny_db2, tmp_path):
     folder = tmp_path / "run"
     done = start("--data", tiny_db2, "--run", folder, *TINY, *SPACE, "--launcher", "local")
-    assert done.wait(300) == 0, done.stderr.read()
-    said = done.stderr.read()
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 0, said
     assert "trials: 4 of 4 done, 4 of them now, by local" in said
     assert accuracies(folder) == accuracies(searched[0])
     logs = {path.stem for path in (folder / "logs").iterdir()}
     assert logs == {row["folder"].replace("/", "-") for row in found(folder)["trials"]}
     wrong = start("--data", tiny_db2, "--run", folder, *TINY, *SPACE, "--launcher", "local", "--search", "bayesian")
-    assert wrong.wait(60) == 2 and "--launcher goes with --search grid" in wrong.stderr.read()
+    _, said = wrong.communicate(timeout=60)
+    assert wrong.returncode == 2 and "--launcher goes with --search grid" in said
 
 
 def test_a_trial_is_a_run_that_learns_without_the_held_out_repetition(searched, tiny_db2):
