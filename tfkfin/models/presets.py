@@ -167,7 +167,7 @@ def load(name: str | Path) -> "keras.Model":
         raise InputError(f"{path.parents[1]} holds no FINs to start from ({FINS_FILE} is missing)")
     from tfkfin.models import saving
 
-    verify(path.parents[1])
+    verify(path.parent if path == own else path.parents[1])
     try:
         return saving.load(path)
     except (ValueError, TypeError, KeyError, OSError) as error:
