@@ -11,7 +11,10 @@ from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.kinds import ladder
 from tfkfin.experiments.runner import Runner
 from tfkfin.experiments.statistics import holm
+from tfkfin.features.describe import log_covariance
 from tfkfin.fit.run import open_run
+from tfkfin.fit.transfer_fins import Imitation
+from tfkfin.pipeline.sessions import sessions
 from tfkfin.recordings import matfile
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
@@ -57,6 +60,19 @@ def test_numbers_are_of_the_decisions_that_are_kept(climbed):
         assert found["window"]["per_subject"]["1"] == pytest.approx(np.mean(true[moving] == decided[moving]))
         assert len(np.unique(segments[moving])) == 3  # one repetition of three movements: the other was known
         assert 0 in true and found["false_per_minute"]["mean"] >= 0
+
+
+def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):
+    """They are found once, in volts: whatever is learnt from next, they are those of the definition."""
+    opened = open_run(recipes.load("ladder", TINY | {"source.data": str(tiny_db2)}), tmp_path / "run")
+    seen, session = Imitation(opened), next(iter(sessions(opened.dataset, 1)))
+    for chosen in (session.repetitions == 1, session.repetitions == 2):
+        seen.learn([(session, chosen)])
+        volts = session.subject.volts(session.length)
+        of = volts[chosen & (session.labels > 0)].reshape(-1, volts.shape[2]).astype(float)
+        windows = (volts - of.mean(0)) / of.std(0)
+        wanted = np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
+        np.testing.assert_allclose(seen.spatial(session)[:, -wanted.shape[1]:], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_tested_steers_nothing(tiny_db2, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.features.describe import log_covariance
+from tfkfin.features.spatial import covariances, log_euclidean
 from tfkfin.fit import training
 from tfkfin.fit.lasting import Lasting
 from tfkfin.fit.run import Run
@@ -25,7 +25,8 @@ class Imitation:
         recipe, data = run.recipe, run.dataset
         bank = presets.new_bank(recipe.fin, recipe.features.names, data.length, data.channels)
         describe = descriptions.new(recipe.classifier, "describe")
-        self._log, self._kept = LogScale(recipe.features.names), {}
+        self._log = LogScale(recipe.features.names)
+        self._kept, self._raw = {}, {}
         self._mean, self._sd = tf.Variable(tf.zeros(data.channels)), tf.Variable(tf.ones(data.channels))
 
         def make(stride: int):
@@ -64,14 +65,23 @@ class Imitation:
 
     def spatial(self, session: Session) -> np.ndarray:
         """The same and log-covariances of the standardised signal and its first two differences."""
-        def covariances(windows: np.ndarray, rate_hz: float) -> np.ndarray:
-            windows = (windows - np.asarray(self._mean)) / np.asarray(self._sd)
-            return np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), rate_hz) for n in (0, 1, 2)], axis=1)
-
         key = session.person, session.number, "spatial"
         if key not in self._kept:
-            self._kept[key] = np.concatenate([self.described(session), over(session, covariances)], axis=1)
+            sd = np.asarray(self._sd, np.float64)
+            logs = [log_euclidean(volts / np.outer(sd, sd)) for volts in np.moveaxis(self._covariances(session), 1, 0)]
+            self._kept[key] = np.concatenate([self.described(session), *logs], axis=1)
         return self._kept[key]
+
+    def _covariances(self, session: Session) -> np.ndarray:
+        """Of the signal and its first two differences (N, 3, C, C), volts squared, whatever is learnt from."""
+        def found(windows: np.ndarray, rate_hz: float) -> np.ndarray:
+            windows = np.asarray(windows, np.float64)
+            return np.stack([covariances(windows, n) for n in (0, 1, 2)], axis=1)
+
+        key = session.person, session.number
+        if key not in self._raw:
+            self._raw[key] = over(session, found)
+        return self._raw[key]
 
     def _answers(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         key = session.person, session.number
