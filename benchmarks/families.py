@@ -7,6 +7,7 @@ on four synthetic subjects, which no FIN was trained on. Arithmetic is counted b
 Keras graph; for Bi-LSTMs, whose loop it counts once, by their matrix products.
 """
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from common import Report, parser, seconds  # noqa: E402
 
-from tfkfin import evaluate  # noqa: E402
+from tfkfin import evaluate, registry  # noqa: E402
 from tfkfin.models import fins as fin  # noqa: E402
 from tfkfin.models import presets
 
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             from tfkfin.recordings.synthetic import synthesize
 
             synthesize(Path(made), (101, 102, 103, 104), movements=6, hold_s=1.2, rest_s=0.5, seed=77)
-        for family in fin.FAMILIES:
+        for family in registry.names("models/fins"):
             one = presets.load(family)
             length = one.input_shape[1]
             bank = fin.bank(fin.fins_of(one), CHANNELS)
@@ -64,7 +65,11 @@ def main(argv: list[str] | None = None) -> None:
             times = latency_ms(bank, length, 20 if args.quick else 200)
             report.measured(f"{family}: latency p50", float(np.percentile(times, 50)), "ms")
             report.measured(f"{family}: latency p99", float(np.percentile(times, 99)), "ms")
-            scores, _ = evaluate.evaluate_fin(family, args.data or made, max_windows=80 if args.quick else 800)
+            told = Path(made, f"{family}.json")
+            windows = "80" if args.quick else "800"
+            on_these = str(args.data or made)
+            evaluate.main(["--fin", family, "--data", on_these, "--windows", windows, "--json", str(told)])
+            scores = json.loads(told.read_text())
             on = "recordings" if args.data else "synthetic"
             for name, values in scores["fin"].items():
                 report.measured(f"{family}: {name}, R² ({on})", values["r2"], "")
