@@ -2,7 +2,7 @@
 
     python benchmarks/launch.py [--json FILE] [--quick] [--keep DIR]
 
-Slurm is measured where it is: `python tests/launch/slurm_here.py /tmp/slurm python benchmarks/launch.py`.
+Slurm is measured where it is: `python tests/launch/slurm_here.py DIR python benchmarks/launch.py`.
 """
 
 import os

@@ -100,6 +100,12 @@ class Header:
     names: Mapping[int, str] = field(default_factory=dict)
 
 
+def header_of(file: RecordingFile, whole: Recording) -> Header:
+    """What stays of a recording without its signal, where a format has to be read whole for it."""
+    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes,
+                  whole.synthetic, whole.seams, whole.names)
+
+
 def flat_channels(recording: Recording) -> tuple[int, ...]:
     """Channels (from 1) that never change: a missing sensor, as with some amputees of DB3."""
     emg = recording.emg

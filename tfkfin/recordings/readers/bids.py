@@ -18,7 +18,7 @@ from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 ROOT = "dataset_description.json"
 _SIDECARS = ("_events.tsv", "_channels.tsv", "_emg.json", "_events.json", ROOT)
@@ -52,9 +52,7 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
 
 def header(file: RecordingFile) -> Header:
     """The recording without its signal; the file has to be read for it."""
-    whole = read(file)
-    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False,
-                  whole.seams, whole.names)
+    return header_of(file, read(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:

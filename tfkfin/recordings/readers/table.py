@@ -15,7 +15,7 @@ from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.events import count_repetitions
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 from tfkfin.recordings.sheet import SHEET, Sheet
 
 __all__ = ["READER", "count_repetitions"]
@@ -63,9 +63,7 @@ def _labels_of(path: Path, said: dict, labels: dict[Path, dict]) -> Path:
 
 def header(file: RecordingFile) -> Header:
     """The recording without its signal; these formats have to be read for it."""
-    whole = read(file)
-    return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes, False,
-                  whole.seams, whole.names)
+    return header_of(file, read(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
