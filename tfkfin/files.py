@@ -7,9 +7,12 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfkfin.console import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 PACKAGE = Path(__file__).resolve().parent
 _LARGEST = 256 << 20  # bytes of JSON or TOML: whatever is larger is none of ours
@@ -91,17 +94,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
 
 
-def read_json(path: Path, remedy: str = "repair or remove it") -> dict[str, Any] | None:
+def read_json(path: Path, remedy: str = "repair or remove it", kind: "type[BaseModel] | None" = None
+              ) -> dict[str, Any] | None:
     """The table in a JSON file, or None where there is no file.
 
+    Args:
+        kind: what has to be in it.
+
     Raises:
-        InputError: it is none; the message ends with `remedy`.
+        InputError: it is none, or not of its kind; the message ends with `remedy`.
     """
     if not path.is_file():
         return None
     try:
         value = json.loads(_text(path))
-    except (ValueError, RecursionError):  # no JSON, no text at all, or nested thousands deep
+        if kind is not None:
+            kind.model_validate(value)
+    except (ValueError, RecursionError):  # no JSON, no text at all, nested thousands deep, or of another kind
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{path} is damaged: {remedy}")

@@ -200,10 +200,14 @@ def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]
     if columns:
         table = Table("subject", *(title for title, _ in columns), title=accuracy)
         for subject in columns[0][1]["per_subject"]:
-            table.add_row(f"S{subject}", *(f"{100 * c['per_subject'][subject]:.1f}" for _, c in columns))
+            table.add_row(f"S{subject}", *(_percent(c["per_subject"].get(subject)) for _, c in columns))
         table.add_section()
-        table.add_row("mean ± sd", *(f"{100 * c['mean']:.1f} ± {100 * c['std']:.1f}" for _, c in columns))
+        table.add_row("mean ± sd", *(f"{_percent(c['mean'])} ± {_percent(c['std'])}" for _, c in columns))
         paper().print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 if __name__ == "__main__":

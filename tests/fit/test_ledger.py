@@ -71,6 +71,36 @@ def test_damaged_scores_are_said_with_what_to_do(content, tmp_path):
     assert ledger.get("m/S1") is None
 
 
+RESULTS = {"stage": "classify", "protocol": "honest", "seconds": {"classify": 1.5}, "fin": {"RMS": {"r2": 0.5}},
+           "accuracy": {"mean": 0.5, "std": 0.0, "per_subject": {"1": 0.5}}}
+LIES = {
+    "results": [{"stage": 1}, {"seconds": [1]}, {"seconds": {"a": "b"}}, {"fin": [1]}, {"fin": {"RMS": {}}},
+                {"fin": {"RMS": {"r2": "0.5"}}}, {"accuracy": 0.5}, {"accuracy": {"mean": 0.5}}, {"dataset": 3}],
+    "classify/stage": [{"accuracy": 0.5}, {"accuracy": None, "fin": None}], "classify/S1": [{"accuracy": RESULTS}],
+    "fingerprint": [{"recordings": None}, {"recordings": 7}], "tuning": [{"complete": 1}, {"options": None}]}
+GOOD = {"results": RESULTS, "classify/stage": RESULTS, "classify/S1": {"accuracy": 0.5},
+        "fingerprint": {"recordings": "0" * 12}, "tuning": {"complete": True, "options": {}}}
+
+
+@pytest.mark.parametrize(("key", "lie"), [(key, lie) for key, lies in LIES.items() for lie in (*lies, None)])
+def test_what_is_whole_and_lies_is_said_like_damage(key, lie, tmp_path):
+    from tfkfin import recipe as recipes
+    from tfkfin.fit import search
+    from tfkfin.fit.run import Run
+
+    run = Run(tmp_path, recipes.load("demo", {}))
+    run.__dict__["fingerprint"] = "0" * 12
+    read = {"results": run.results, "classify/stage": lambda: run.done("classify"), "fingerprint": run.claim,
+            "classify/S1": lambda: run.done("classify", "S1"), "tuning": lambda: search.state_of(tmp_path)}[key]
+    Ledger(tmp_path).put(key, GOOD[key])
+    read()
+    if lie is None:
+        lie = dict.fromkeys(GOOD[key])
+    Ledger(tmp_path).put(key, GOOD[key] | lie)
+    with pytest.raises(InputError, match=f"{key}.json is damaged: "):
+        read()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_damaged_arrays_are_said_with_what_to_do(damage, tmp_path):
     ledger = Ledger(tmp_path)

@@ -282,6 +282,8 @@ def test_bids_sidecars_that_do_not_fit(tmp_path):
     own_bids(tmp_path / "own")
     for end, old, new, message in (("channels.tsv", "uV", "degreeC", "is in uV, its channels.tsv says degreeC"),
                                    ("emg.json", "1000.0", "2000.0", "is at 1000 Hz, and its emg.json says 2000"),
+                                   ("emg.json", "1000.0", '"fast"', "is at 1000 Hz, and its emg.json says fast"),
+                                   ("emg.json", "1000.0", "NaN", "is at 1000 Hz, and its emg.json says nan"),
                                    ("events.tsv", "0.1\t", "x\t", "a row that is not numbers")):
         other = tmp_path / end
         shutil.copytree(tmp_path / "own", other)
@@ -290,8 +292,28 @@ def test_bids_sidecars_that_do_not_fit(tmp_path):
         path.write_text(path.read_text().replace(old, new))
         with pytest.raises(InputError, match=message):
             readers.read(readers.find(other)[0])
+        shutil.rmtree(other)
+    (path,) = (tmp_path / "own").rglob("*_emg.json")
+    for seconds in (float("inf"), -float("inf"), float("nan"), -1, "long"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"RecordingDuration": seconds}))
+        assert readers.read(readers.find(tmp_path / "own")[0]).seconds >= len(truth()[0]) / RATE  # whole records
     with pytest.raises(InputError, match="nothing in it is overwritten"):
         bids.write([], tmp_path / "own", "again")
+
+
+def test_notes_that_are_no_text_and_channels_of_two_lengths(tmp_path):
+    for name in ("edf", "npz"):
+        (tmp_path / name).mkdir()
+    edf(tmp_path / "edf")
+    (path,) = (tmp_path / "edf").glob("*.edf")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"fist", b"f\xb0\xcb\xddt"[:4]))
+    assert b"fist" in content
+    np.savez(tmp_path / "npz" / "p7_2.npz", a=np.ones(300), b=np.ones(200), move=np.ones(300), rep=np.ones(300))
+    sheet(tmp_path / "npz", HEAD + 'files = "p{subject}_{session}.npz"\nchannels = ["a", "b"]\nlabel = "move"\n')
+    for name, message in (("edf", "is damaged"), ("npz", "channels a, b are not equally long")):
+        with pytest.raises(InputError, match=message):
+            readers.read(readers.find(tmp_path / name)[0])
 
 
 DRAFTED = [csv, words, trials, apart, listed, npz, parquet, matlab, edf, bdf, trigger]

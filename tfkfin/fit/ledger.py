@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from tfkfin.console import InputError
 from tfkfin.files import read_json, replacing, write_json
+from tfkfin.fit.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,14 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def get(self, key: str, remedy: str = "remove it, and the same command makes it anew") -> dict[str, Any] | None:
+    def get(self, key: str, remedy: str = "remove it, and the same command makes it anew",
+            kind: type[Kept] | None = None) -> dict[str, Any] | None:
         """An entry's scores, or None while it is not finished.
 
         Raises:
-            InputError: the file is damaged; the message ends with `remedy`.
+            InputError: the file is damaged, or has not what its `kind` needs; the message ends with `remedy`.
         """
-        return read_json(self.folder / f"{key}.json", remedy)
+        return read_json(self.folder / f"{key}.json", remedy, kind)
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of a finished entry.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tfkfin import __version__, machine
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
 from tfkfin.files import write_text
+from tfkfin.fit import kept
 from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
 from tfkfin.models import presets
@@ -78,7 +79,7 @@ class Run:
         Raises:
             InputError: other recordings, or the same files with other content; a new folder is named.
         """
-        before = self.ledger.get("fingerprint", "give another folder with --run")
+        before = self.ledger.get("fingerprint", "give another folder with --run", kept.Fingerprint)
         if before is None and any(self.folder.glob("*/stage.json")):
             raise InputError(f"{self.folder} was made by an older tfkfin, which did not note its recordings: "
                              "give another folder with --run")
@@ -137,17 +138,13 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """What a stage (or one of its items, such as a subject) left when it finished, or None."""
-        found = self.ledger.get(f"{stage}/{item}")
-        if found is not None and not {"fin", "accuracy"} & found.keys():
-            raise InputError(f"{self.folder / stage / item}.json is damaged: remove it, and the same command makes it "
-                             "anew")
-        return found
+        return self.ledger.get(f"{stage}/{item}", kind=kept.Stage if item == "stage" else kept.Item)
 
     def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
         return self.ledger.put(f"{stage}/{item}", value)
 
     def results(self) -> dict:
-        return self.ledger.get("results") or {}
+        return self.ledger.get("results", kind=kept.Results) or {}
 
     def publish(self, stage: str, scores: dict) -> dict:
         """Merges a stage's scores into results.json."""
@@ -179,9 +176,9 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
     Raises:
         InputError: the folder holds another recipe's run or something else; nothing in it is changed.
     """
-    kept = folder / "recipe.toml"
-    if kept.is_file():
-        old = recipes.load(kept)
+    noted = folder / "recipe.toml"
+    if noted.is_file():
+        old = recipes.load(noted)
         if old.digest != recipe.digest:
             differing = _difference(old, recipe)
             raise InputError(f"{folder} holds a run of another recipe (it differs in {differing}): "
@@ -196,8 +193,8 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
         folder.mkdir(parents=True, exist_ok=True)
         if recipe.source.kind == "recordings":
             opened.claim()
-        if not kept.is_file():
-            write_text(kept, recipe.to_toml())
+        if not noted.is_file():
+            write_text(noted, recipe.to_toml())
     return opened
 
 
@@ -252,8 +249,12 @@ def _difference(one: Recipe, other: Recipe) -> str:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for results.json."""
+    return {"tfkfin": __version__, "python": platform.python_version(), "cpus": os.cpu_count(),
+            "machine": platform.machine(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **_packages()}
+
+
+@cache
+def _packages() -> dict[str, str]:
     from importlib.metadata import version
 
-    packages = {name: version(name) for name in ("tensorflow", "keras", "numpy", "scipy", "tensorboard")}
-    return {"tfkfin": __version__, "python": platform.python_version(), "cpus": os.cpu_count(),
-            "machine": platform.machine(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **packages}
+    return {name: version(name) for name in ("tensorflow", "keras", "numpy", "scipy", "tensorboard")}

@@ -12,6 +12,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.files import write_text
+from tfkfin.fit import kept
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
@@ -117,7 +118,7 @@ class Search:
             if (scores := trial.done(self.stage)) is not None:
                 row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
             else:
-                row |= self.base.ledger.get(f"{key}.failed") or {"error": "not finished"}
+                row |= self.base.ledger.get(f"{key}.failed", kind=kept.Failed) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any], writes: bool = True) -> bool:
@@ -128,7 +129,7 @@ class Search:
         """
         state = state_of(self.base.folder)
         before = state.get("options", options)
-        if differing := sorted(k for k in options if options[k] != before[k] and k != "max_trials"):
+        if differing := sorted(k for k in options if options[k] != before.get(k) and k != "max_trials"):
             raise InputError(f"{self.base.folder} holds another search (it differs in {', '.join(differing)}): "
                              "give another folder with --run")
         if state.get("complete") and before == options:
@@ -181,7 +182,7 @@ def _keep(folder: Path, text: str) -> str:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """The content of tuning.json, {} before there is one."""
-    return Ledger(folder).get("tuning") or {}
+    return Ledger(folder).get("tuning", kind=kept.Searched) or {}
 
 
 def said(settings: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.files import write_text
+from tfkfin.fit import kept
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
@@ -84,7 +85,7 @@ class Plan:
 
     def row(self, unit: Unit) -> dict[str, Any] | None:
         """What a unit came to; None while it is not finished."""
-        return self.ledger.get(self._row_key(unit))
+        return self.ledger.get(self._row_key(unit), kind=kept.Row)
 
     def arguments(self, unit: Unit) -> dict[str, Any]:
         """Of `work`, for a process anywhere that sees the folder."""

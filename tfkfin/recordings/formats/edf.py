@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tfkfin.console import InputError
 from tfkfin.recordings.formats import VOLTS, Event, Format, Table, needing
@@ -10,6 +11,15 @@ from tfkfin.recordings.formats import VOLTS, Event, Format, Table, needing
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     """Signals by name, or by number from 1; without names all that are in volts and have the first's rate."""
     file = _open(path)
+    try:
+        return _table(path, file, wanted)
+    except InputError:
+        raise
+    except Exception as error:  # a range of 0, notes that are no text, and what else a file may say
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _table(path: Path, file: Any, wanted: Sequence[int | str] | None) -> Table:
     signals = {i + 1: signal for i, signal in enumerate(file.signals)} | {s.label: s for s in file.signals}
     if len(signals) < 2 * len(file.signals):
         signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
@@ -23,10 +33,7 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     if file.reserved[4:5] == "D" and not file.is_continuous:
         raise InputError(f"{path} has gaps (it is discontinuous): cut it into files without")
     events = [Event(note.onset, note.onset + (note.duration or 0), note.text.strip()) for note in file.annotations]
-    try:
-        columns = {name: signals[name].data for name in chosen}
-    except Exception as error:  # a range of 0 and what else a header may say
-        raise InputError(f"{path} is damaged: {error}") from error
+    columns = {name: signals[name].data for name in chosen}
     units = {name: signals[name].physical_dimension for name in chosen}
     return Table(columns, rates.pop() if rates else None, units, events)
 
@@ -43,4 +50,8 @@ def _open(path: Path):
         raise InputError(f"{path} is not a whole {path.suffix[1:].upper()} file: {error}") from error
 
 
-FORMAT = Format(("edf", "bdf"), read, lambda path: [signal.label for signal in _open(path).signals])
+def names(path: Path) -> list[str]:
+    return [signal.label for signal in _open(path).signals]
+
+
+FORMAT = Format(("edf", "bdf"), read, names)

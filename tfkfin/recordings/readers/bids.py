@@ -211,13 +211,14 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -
             raise InputError(f"{path}: {name} is in {unit or 'no unit'}, its channels.tsv says {told}: not volts")
         if VOLTS.get(told, VOLTS[unit]) != VOLTS[unit]:  # MNE-BIDS says V of every file, whatever its header says
             notes.append(f"channels.tsv says {told}, the files of signals {unit}: theirs is used")
-    if abs(said.get("SamplingFrequency", table.rate_hz) / table.rate_hz - 1) > 1e-3:
-        raise InputError(f"{path} is at {table.rate_hz:g} Hz, and its emg.json says {said['SamplingFrequency']}")
+    rate = said.get("SamplingFrequency", table.rate_hz)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not abs(rate / table.rate_hz - 1) <= 1e-3:
+        raise InputError(f"{path} is at {table.rate_hz:g} Hz, and its emg.json says {rate}")
     emg = np.column_stack([values * VOLTS[table.units[name]] for name, values in table.columns.items()])
     emg = emg[: _length(table, said, len(emg))]
     if bad := [name for name in table.columns if rows_of.get(name, {}).get("status") == "bad"]:
         notes.append(f"channels marked as bad: {', '.join(bad)}")
-    emg, rate = checks.signal(path, emg.astype(np.float32)), float(said.get("SamplingFrequency", table.rate_hz))
+    emg, rate = checks.signal(path, emg.astype(np.float32)), float(rate)
     held = ((row.start_s, row.stop_s, named[row.name], row.repetition) for row in rows)
     return Recording(RecordingFile(path, 1), emg, *events.painted(path, held, len(emg), rate), rate)
 
@@ -227,7 +228,8 @@ def _length(table: formats.Table, said: dict, length: int) -> int:
     rate = table.rate_hz
     filled = [event.start_s for event in table.events if event.text == _FILLED and event.stop_s * rate > length - 1]
     seconds = min(filled, default=said.get("RecordingDuration"))  # MNE-BIDS gives the last sample's time as a duration
-    return max(1, round(seconds * rate)) if isinstance(seconds, int | float) else length
+    known = isinstance(seconds, int | float) and 0 <= seconds * rate < length
+    return max(1, round(seconds * rate)) if known else length
 
 
 def _synthetic(file: RecordingFile) -> bool:

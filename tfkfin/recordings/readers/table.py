@@ -108,7 +108,10 @@ def _part(path: Path, sheet: Sheet, said: dict, beside: Path | None, notes: list
     else:
         channels = list(sheet.channels)
     rate = _rate(path, sheet, table, notes)
-    emg = checks.signal(path, np.column_stack([_volts(path, sheet, table, name) for name in channels]))
+    volts = [_volts(path, sheet, table, name) for name in channels]
+    if len({len(column) for column in volts}) != 1:
+        raise InputError(f"{path}: channels {', '.join(map(str, channels)) or '(none)'} are not equally long")
+    emg = checks.signal(path, np.column_stack(volts))
     labels, repetitions = _labels(path, sheet, said, table, beside, len(emg), rate, notes)
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
@@ -143,7 +146,8 @@ def _volts(path: Path, sheet: Sheet, table: Table, name: int | str) -> np.ndarra
             f"{SHEET} says unit = \"{unit}\": leave it out" if sheet.unit else "not in volts: choose other channels"))
     if unit is None:
         raise InputError(f"{path} does not say its unit: give unit = \"V\", \"mV\" or \"uV\" in {SHEET}")
-    return np.asarray(checks.numbers(path, f"channel {name}", values) * VOLTS[unit], np.float32)
+    with np.errstate(over="ignore"):  # what is no float32 is refused for that
+        return np.asarray(checks.numbers(path, f"channel {name}", values) * VOLTS[unit], np.float32)
 
 
 def _labels(path: Path, sheet: Sheet, said: dict, table: Table, beside: Path | None, length: int, rate: float,
