@@ -214,3 +214,17 @@ def test_numbers_have_bounds(text, capsys):
 def test_logging_is_left_as_it_was():
     assert logging.getLogger("tfkfin") is console.log and json.dumps(console.shown("a\nb\tc é ✓")) == json.dumps(
         "a\nb\tc é ✓")
+
+
+@pytest.mark.parametrize("line", [
+    "train --stage classify --run s3://bucket/run", "tune --run gs://bucket/run", "experiments ladder --run S3://b/run",
+    "export az://account/container/run", "export runs/one --to s3://bucket/model",
+    "calibrate M --data D --to abfs://c@a/model", "data download db2 --to https://host/folder"])
+def test_what_is_kept_is_kept_on_a_disk(line, tmp_path, monkeypatch):
+    """Object stores have neither locks nor rename in one step."""
+    from tfkfin.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ended(main, *line.split())
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and not out
+    assert "is on no disk" in err and "copy them afterwards" in err and not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfkfin.console import log, terminal
+from tfkfin.console import InputError, log, terminal
 from tfkfin.files import write_text
 
 
@@ -36,6 +37,7 @@ class Output:
 
 
 output = Output()
+_STORE = re.compile(r"(s3[an]?|gs|gcs|az|abfss?|wasbs?|hdfs|https?):/", re.IGNORECASE)  # pathlib makes // one slash
 
 
 def command_line(name: str, use: str, text: str, examples: str) -> argparse.ArgumentParser:
@@ -45,7 +47,11 @@ def command_line(name: str, use: str, text: str, examples: str) -> argparse.Argu
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command line, with --json and --quiet, which every command has."""
+    """The arguments of a command line, with --json and --quiet, which every command has.
+
+    Raises:
+        InputError: a folder to keep things in is a URL.
+    """
     for one in _leaves(parser):
         group = one.add_argument_group("output")
         group.add_argument("--json", default="", metavar="[FILE.json]", help="the result as JSON to a file, or to "
@@ -56,6 +62,10 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
     arguments = parser.parse_args(words)
     output.json, output.quiet = arguments.json, arguments.quiet
     log.setLevel(logging.WARNING if output.quiet else logging.INFO)
+    for kept in (getattr(arguments, name, None) for name in ("run", "to")):
+        if _STORE.match(str(kept)):
+            raise InputError(f"{kept} is on no disk: runs and models need a folder with locks and rename in one step, "
+                             "which object stores have not. Keep them on a disk that all see, and copy them afterwards")
     return arguments
 
 
