@@ -172,7 +172,9 @@ def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...],
     seen = old.seen(subject.emg, subject.windows.starts)
     learnt = own & np.isin(subject.windows.repetitions, repetitions)
     began = time.monotonic()
-    new, said = old.calibrated([part[learnt] for part in seen], subject.windows.movements[learnt] if labelled else None)
+    there = subject.windows[learnt]
+    executions = np.unique(np.stack([there.sessions, there.repetitions]), axis=1, return_inverse=True)[1].ravel()
+    new, said = old.calibrated([part[learnt] for part in seen], there.movements if labelled else None, executions)
     said = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
             "windows": int(learnt.sum()), "seconds": time.monotonic() - began} | said
     return new, said | {when: judged(decoder, subject, seen, stretches, own & ~learnt)

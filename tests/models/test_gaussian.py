@@ -70,7 +70,7 @@ def test_movements_that_are_not_shown_are_named_and_still_decided():
     head, _, _ = solved((0, 1, 2, 3))
     new, labels, _ = drawn((0, 1, 2, 3), 1, seed=9)
     shown = labels < 3
-    assert gaussian.adapt(head, [part[shown] for part in new], labels[shown]) == {"unseen": [3]}
+    assert gaussian.adapt(head, [part[shown] for part in new], labels[shown]) == {"known_sessions": 3, "unseen": [3]}
     assert np.mean(answers(head, new)[~shown].argmax(axis=1) == 3) > 0.5
 
 
@@ -78,3 +78,46 @@ def test_a_head_that_knows_no_session_says_so():
     head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
     with pytest.raises(ValueError, match="solved first"):
         gaussian.adapt(head, drawn((0, 1), 1)[0], None)
+
+
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_the_days_before_count(sessions, tmp_path):
+    """Calibrated on Monday, saved, on Tuesday: as if Monday had been among the sessions that it was solved for."""
+    head, _, seen = solved((0, 1, 2), sessions)
+    _, labels, (session, repetition) = drawn((0, 1, 2), sessions)
+    monday, tuesday = (drawn((0, 1, 2), 1, seed=seed, moved=2) for seed in (9, 10))
+
+    def calibrated(day, known=True):
+        new, own, (_, executions) = day
+        copy = saving.copied(head)
+        said = gaussian.adapt(copy, new, own if known else None, executions)
+        copy.save(tmp_path / "head.keras")
+        return saving.load(tmp_path / "head.keras"), said["known_sessions"]
+
+    x, own, (_, executions) = monday
+    every = HierarchicalGaussian().fit(
+        np.concatenate([plain(seen), plain(x)]), np.concatenate([labels, own]),
+        np.concatenate([session, np.full(len(own), 99)]), np.concatenate([repetition, executions]))
+    head, known = calibrated(monday)
+    assert known == sessions
+    again, known = calibrated((([part[:-20] for part in x]), own[:-20], (None, executions[:-20])))
+    assert known == sessions and len(again.get_layer("knowledge").memory.last[0]) == len(own) - 20  # not twice
+    last, known = calibrated(tuesday)
+    assert known == sessions + 1
+    expected = every.calibrate(plain(tuesday[0]), tuesday[1])
+    np.testing.assert_allclose(answers(last, tuesday[0])[:, :3], expected.probabilities(plain(tuesday[0])), atol=1e-4)
+    head, known = calibrated(tuesday, known=False)
+    assert known == sessions + 1 and calibrated(monday)[1] == sessions + 1  # of Tuesday nothing was told
+
+
+def test_a_file_that_knows_nothing_of_single_sessions_still_calibrates(tmp_path, monkeypatch):
+    head, expected, _ = solved((0, 1, 2))
+    with monkeypatch.context() as patch:  # as versions before wrote it
+        patch.setattr(gaussian.Knowledge, "save_own_variables", gaussian.layers.Layer.save_own_variables)
+        head.save(tmp_path / "head.keras")
+    head = saving.load(tmp_path / "head.keras")
+    for seed in (9, 10):
+        new, labels, _ = drawn((0, 1, 2), 1, seed=seed, moved=2)
+        assert gaussian.adapt(head, new, labels)["known_sessions"] == 3
+        after = expected.calibrate(plain(new), labels)
+        np.testing.assert_allclose(answers(head, new)[:, :3], after.probabilities(plain(new)), atol=1e-4)

@@ -7,8 +7,13 @@ from sklearn.covariance import ledoit_wolf
 
 from tfkfin.models import hierarchical
 from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.models.taught import Scatter, Taught
 
 D, G, EACH = 5, 3, 20
+
+
+def covariance(rows):
+    return Scatter.of(rows).covariance()
 
 
 def session(seed, days=0.8, trials=0.4, repetitions=4):
@@ -37,7 +42,7 @@ def accuracy(probabilities, labels):
 
 def test_covariance_is_scikit_learns():
     rows = np.random.default_rng(1).normal(size=(40, 6)) @ np.diag([1, 2, 3, 1, 1, 0.1])
-    np.testing.assert_allclose(hierarchical.covariance(rows), ledoit_wolf(rows, assume_centered=True)[0], rtol=1e-10)
+    np.testing.assert_allclose(covariance(rows), ledoit_wolf(rows, assume_centered=True)[0], rtol=1e-10)
 
 
 def test_a_labelled_repetition_is_seen_exactly():
@@ -52,7 +57,7 @@ def test_a_labelled_repetition_is_seen_exactly():
     np.testing.assert_allclose(new._now, means, atol=1e-9)
     np.testing.assert_allclose(new._unknown, MODEL.between - gain @ MODEL.between, atol=1e-9)
     own = z[r == 0] - seen[y[r == 0] - 1]
-    spread = (MODEL.within + hierarchical.covariance(own)) / 2 + MODEL.repeated + new._unknown
+    spread = (MODEL.within + covariance(own)) / 2 + MODEL.repeated + new._unknown
     density = np.stack([multivariate_normal(m, spread).pdf(z) for m in means], axis=1)
     np.testing.assert_allclose(new.probabilities(x), density / density.sum(axis=1, keepdims=True), atol=1e-9)
 
@@ -127,3 +132,65 @@ def test_a_class_that_a_session_lacks_keeps_what_others_taught(gone):
     new = MODEL.calibrate(x[kept], y[kept])
     np.testing.assert_allclose(new._now[gone - 1], MODEL.means[gone - 1])
     assert np.isfinite(new.probabilities(x)).all()
+
+
+def test_a_session_more_is_as_if_it_had_been_among_the_first():
+    """Everything that was taught, by NumPy and scikit-learn from all windows of all sessions at once."""
+    parts = [session(100 + s, repetitions=3) for s in range(4)]
+    parts[3] = tuple(part[(parts[3][2] == 0) & (parts[3][1] != 2)] for part in parts[3])  # as one is calibrated for
+    x, y, r = (np.concatenate(column) for column in zip(*parts[:3], strict=True))
+    model = HierarchicalGaussian().fit(x, y, np.repeat(np.arange(3), len(parts[0][0])), r)
+    before = {name: value.copy() for name, value in model.state().items()}
+    kept = HierarchicalGaussian.from_state(before, Taught.of_arrays(model.taught.arrays()))
+    more = kept.learn(*parts[3])
+    within, repeated, means, sizes = [], [], np.full((4, G, D), np.nan), []
+    for s, (x, y, r) in enumerate(parts):
+        z = (x - x.mean(axis=0)) / x.std(axis=0)
+        for c in np.unique(y):
+            each = [z[(y == c) & (r == one)] for one in np.unique(r)]
+            of_each = [rows.mean(axis=0) for rows in each]
+            means[s, c - 1] = np.mean(of_each, axis=0)
+            within += [row - mean for rows, mean in zip(each, of_each, strict=True) for row in rows]
+            if len(each) > 1:
+                repeated += [(mean - means[s, c - 1]) * np.sqrt(len(each) / (len(each) - 1)) for mean in of_each]
+            sizes += [len(rows) for rows in each]
+    between = ((means - np.nanmean(means, axis=0)) * np.sqrt(4 / 3)).reshape(-1, D)
+    between = between[np.isfinite(between).all(axis=1)]
+    for found, rows in ((more.within, within), (more.repeated, repeated), (more.between, between)):
+        np.testing.assert_allclose(found, ledoit_wolf(np.array(rows), assume_centered=True)[0], atol=1e-8)
+    np.testing.assert_allclose(more.means, np.nanmean(means, axis=0), atol=1e-8)
+    np.testing.assert_allclose(more.centre, np.mean([x.mean(axis=0) for x, _, _ in parts], axis=0))
+    np.testing.assert_allclose(more.spread, np.mean([x.std(axis=0) for x, _, _ in parts], axis=0), rtol=1e-6)
+    assert more.sessions == 4 and more.execution == pytest.approx(np.mean(sizes))
+    assert all(np.array_equal(model.state()[name], value) for name, value in before.items())  # it stays as it was
+
+
+def test_days_before_help():
+    """From one session, five days of one repetition each, then the sixth: means of 20 people, seeds fixed."""
+    alone, together = [], []
+    for person in range(20):
+        days = [drawn_day(person, day) for day in range(7)]
+        x, y, r = days[0]
+        first = model = HierarchicalGaussian().fit(x, y, np.zeros(len(x)), r)
+        for x, y, r in days[1:-1]:
+            model = model.learn(x[r == 0], y[r == 0], r[r == 0])
+        x, y, r = days[-1]
+        for one, found in ((first, alone), (model, together)):
+            found.append(accuracy(one.calibrate(x[r == 0], y[r == 0]).probabilities(x[r > 0]), y[r > 0]))
+    assert np.mean(together) > np.mean(alone) + 0.01
+
+
+def drawn_day(person, day, size=20):
+    """A day of a person: class means differ from day to day and from repetition to repetition, mostly in some ways."""
+    own, rng = np.random.default_rng([7, person]), np.random.default_rng([8, person, day])
+    base, ways = own.normal(0, 0.6, (G, size)), own.normal(size=(size, 3))
+    means, x = base + rng.normal(size=(G, 3)) @ ways.T, []
+    for _ in range(3):
+        for k in range(G):
+            x.append(means[k] + 0.5 * rng.normal(size=size) + rng.normal(size=(EACH, size)))
+    return np.concatenate(x), np.tile(np.repeat(np.arange(1, G + 1), EACH), 3), np.repeat(np.arange(3), G * EACH)
+
+
+def test_a_state_without_sessions_cannot_learn():
+    with pytest.raises(ValueError, match="fit anew"):
+        HierarchicalGaussian.from_state(MODEL.state()).learn(*LATER[0])

@@ -182,33 +182,49 @@ class Decoder:
         over = over_recording(self.model, streaming.stream_seen)
         return over(np.asarray(emg, np.float32), np.asarray(starts))
 
-    def calibrated(self, seen: list[np.ndarray], labels: np.ndarray | None = None) -> "tuple[Decoder, dict]":
+    def calibrated(self, seen: list[np.ndarray], labels: np.ndarray | None = None,
+                   repetitions: np.ndarray | None = None) -> "tuple[Decoder, dict]":
         """A decoder for the session, or the person, that the windows are of in which this was `seen`, in order of time.
 
-        What earlier sessions taught lies in this decoder and goes on with the new one; no old recording is needed.
+        What earlier sessions taught lies in this decoder and goes on with the new one, which adds this one to them when
+        it is calibrated for yet another; no old recording is needed. The same session again takes the place of its last
+        calibration.
 
         Args:
             labels: their movements (N,), as in the files; None: they are not known.
+            repetitions: which of its executions each window is of (N,); None: all are of one.
 
         Returns:
-            The new decoder, and what there is to say of it: `unseen`, movements that these windows do not show, and
-            without labels `moved`, whether they were like enough to earlier sessions to move what movements look like.
+            The new decoder, and what there is to say of it: `known_sessions`, how many taught it before; `unseen`,
+            movements that these windows do not show; and without labels `moved`, whether they were like enough to
+            earlier sessions to move what movements look like.
 
         Raises:
             InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
         """
-        from tfkfin.models import heads, saving
+        from tfkfin.models import saving
+
+        adapt = self.adapting()
+        if labels is not None and (unknown := sorted(set(np.unique(labels)) - set(self.movements))):
+            raise InputError(f"movements {unknown} are none that the decoder knows: {self.movements.tolist()}")
+        model = saving.copied(self.model)
+        said = adapt(model.get_layer("head").get_layer("classifier"), seen,
+                     None if labels is None else np.searchsorted(self.movements, labels), repetitions)
+        return Decoder(self.card, model), said | {"unseen": self.movements[said["unseen"]].tolist()}
+
+    def adapting(self) -> Callable:
+        """How its head goes on to another session, as `tfkfin.models.heads.Head.adapt`.
+
+        Raises:
+            InputError: it keeps nothing of sessions.
+        """
+        from tfkfin.models import heads
 
         adapt = heads.kind(self.card["head"]).adapt
         if adapt is None:
             raise InputError(f"a decoder with the head {self.card['head']} keeps nothing of earlier sessions to "
                              "calibrate from: train one with --set classifier.kind=gaussian")
-        if labels is not None and (unknown := sorted(set(np.unique(labels)) - set(self.movements))):
-            raise InputError(f"movements {unknown} are none that the decoder knows: {self.movements.tolist()}")
-        model = saving.copied(self.model)
-        said = adapt(model.get_layer("head").get_layer("classifier"), seen,
-                     None if labels is None else np.searchsorted(self.movements, labels))
-        return Decoder(self.card, model), said | {"unseen": self.movements[said["unseen"]].tolist()}
+        return adapt
 
     def of_seen(self, seen: list[np.ndarray]) -> np.ndarray:
         """Probabilities (N, G) from what was `seen`: windows that two decoders see alike need be seen once."""

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
+from tfkfin.models.taught import LEAST, Scatter, Taught
+
 NOISE = 8.0  # windows that count as one independent look: neighbours overlap
 SOFT = 0.3  # how much a window's log-odds count in soft labels
 NEIGHBOURS = 7  # windows to either side whose log-odds are added up
@@ -32,17 +34,6 @@ BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked 
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
 STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
          "execution", "trusted")
-
-
-def covariance(rows: np.ndarray) -> np.ndarray:
-    """Of rows (N, D) about 0, shrunk by Ledoit and Wolf's rule towards a multiple of the identity."""
-    count, size = rows.shape
-    sample = rows.T @ rows / count
-    mean = np.trace(sample) / size
-    apart = ((sample - mean * np.eye(size)) ** 2).sum()
-    noise = ((rows**2).sum(axis=1) ** 2).sum() / count**2 - (sample**2).sum() / count
-    share = min(max(noise, 0.0), apart) / apart if apart > 0 else 0.0
-    return (1 - share) * sample + share * mean * np.eye(size)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -72,6 +63,7 @@ class HierarchicalGaussian:
         means: M (G, D), z-scored; shift: what virtual forces add to it when it decides.
         within, repeated, between: W, T, B (D, D); looks: W without virtual forces.
         centre, spread: mean and deviation (D,) that a new session begins with; execution: windows of one.
+        taught: what each session taught, for `learn`.
         trusted: whether unlabelled windows may move class means: whether earlier sessions predict each other's.
     """
 
@@ -82,58 +74,63 @@ class HierarchicalGaussian:
         Args:
             virtual: descriptions (N, D) of the same windows as if done with other forces.
         """
-        self._basis, (self.classes, index) = None, np.unique(labels, return_inverse=True)
-        self.sessions, groups = len(np.unique(sessions)), []
-        within, repeated, means, forced_means, forced, centres = [], [], [], [], [], []
-        for session in np.unique(sessions):
-            own = sessions == session
-            centre, spread = x[own].mean(axis=0), x[own].std(axis=0) + 1e-9
-            z, c, r = (x[own] - centre) / spread, index[own], repetitions[own]
-            centres.append((centre, spread))
-            found = np.full((len(self.classes), x.shape[1]), np.nan)
-            for k in np.unique(c):
-                each = [z[(c == k) & (r == one)] for one in np.unique(r[c == k])]
-                groups += [len(rows) for rows in each]
-                within += [rows - rows.mean(axis=0) for rows in each]
-                of_each = np.array([rows.mean(axis=0) for rows in each])
-                found[k] = of_each.mean(axis=0)
-                if len(each) > 1:
-                    repeated.append((of_each - found[k]) * np.sqrt(len(each) / (len(each) - 1)))
-            means.append(found)
+        self.classes, index = np.unique(labels, return_inverse=True)
+        taught, moved, forced = Taught.nothing(len(self.classes), x.shape[1]), [], []
+        for own in (sessions == session for session in np.unique(sessions)):
+            taught = taught.session(x[own], index[own], repetitions[own])
             if len(virtual):
-                every = np.concatenate([z, *((rows[own] - centre) / spread for rows in virtual)])
-                which = np.tile(c, 1 + len(virtual))
-                at = np.full_like(found, np.nan)
-                for k in np.unique(c):
+                every = (np.concatenate([x[own], *(rows[own] for rows in virtual)]) - taught.centres[-1])
+                every, which = every / taught.spreads[-1], np.tile(index[own], 1 + len(virtual))
+                at = np.full(taught.means.shape[1:], np.nan)
+                for k in np.unique(which):
                     at[k] = every[which == k].mean(axis=0)
-                forced_means.append(at)
+                moved.append(at)
                 forced.append(every - at[which])
-        self.execution = max(float(np.mean(groups)), 1.0)  # windows
-        self.centre, self.spread = (np.mean(part, axis=0) for part in zip(*centres, strict=True))
-        means = np.array(means)
-        self.means, nothing = np.nanmean(means, axis=0), np.zeros((x.shape[1], x.shape[1]))
-        self.within = covariance(np.concatenate(within))
-        self.repeated = covariance(np.concatenate(repeated)) if repeated else nothing
-        self.between = nothing
-        if self.sessions > 1:
-            rows = ((means - self.means) * np.sqrt(self.sessions / (self.sessions - 1))).reshape(-1, x.shape[1])
-            self.between = covariance(rows[np.isfinite(rows).all(axis=1)])
-        self.trusted = self.sessions > 1 and self._predicted(means) >= GATE
-        self.shift, self.looks = np.zeros_like(self.means), self.within
+        self._forced = None
         if len(virtual):
-            self.shift = MIX * (np.nanmean(forced_means, axis=0) - self.means)
-            self.within = (1 - MIX) * self.within + MIX * covariance(np.concatenate(forced))
+            self._forced = (MIX * (np.nanmean(moved, axis=0) - np.nanmean(taught.means, axis=0)),
+                            Scatter.of(np.concatenate(forced)).covariance())
+        return self._knowing(taught)
+
+    def learn(self, x: np.ndarray, labels: np.ndarray, repetitions: np.ndarray) -> "HierarchicalGaussian":
+        """A copy that was taught one session more: what `fit` makes of all; other forces stay what they were.
+
+        Args:
+            x, labels, repetitions: of the session's windows, as of `fit`.
+
+        Raises:
+            ValueError: this is of a state that says nothing of single sessions.
+        """
+        if self.taught is None:
+            raise ValueError("`state` must have been made with what each session taught: fit anew")
+        return copy.copy(self)._knowing(self.taught.session(x, np.searchsorted(self.classes, labels), repetitions))
+
+    def _knowing(self, taught: Taught) -> "HierarchicalGaussian":
+        self.taught, self._basis, self.sessions = taught, None, len(taught.means)
+        self.execution = max(float(taught.within.count / taught.executions), 1.0)  # windows
+        self.centre, self.spread = taught.centres.mean(axis=0), taught.spreads.mean(axis=0)
+        self.means = np.nanmean(taught.means, axis=0)
+        self.within, self.repeated = taught.within.covariance(), taught.repeated.covariance()
+        self.between = np.zeros_like(self.within)
+        if self.sessions > 1:
+            rows = (taught.means - self.means) * np.sqrt(self.sessions / (self.sessions - 1))
+            self.between = Scatter.of(rows[np.isfinite(rows).all(axis=2)]).covariance()
+        self.trusted = self.sessions > 1 and self._predicted(taught.means) >= GATE
+        self.shift, self.looks = np.zeros_like(self.means), self.within
+        if self._forced is not None:
+            self.shift, forced = self._forced
+            self.within = (1 - MIX) * self.within + MIX * forced
         return self._begun()
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that it was taught, in float64: of classes that it knows (G, ...); `from_state` is the same again."""
+        """All that decides, in float64: of classes that it knows (G, ...); `from_state` is the same again."""
         return {name: np.asarray(getattr(self, name), np.float64) for name in STATE}
 
     @classmethod
-    def from_state(cls, state: dict[str, np.ndarray]) -> "HierarchicalGaussian":
-        """What `state` gave."""
+    def from_state(cls, state: dict[str, np.ndarray], taught: Taught | None = None) -> "HierarchicalGaussian":
+        """What `state` gave. `taught`: without it, it cannot `learn`; other forces are not in it."""
         new = cls()
-        new._basis = None
+        new._basis, new._forced, new.taught = None, None, taught
         for name in STATE:
             setattr(new, name, np.asarray(state[name], np.float64))
         new.classes, new.sessions = new.classes.astype(np.int64), int(new.sessions)
@@ -173,7 +170,7 @@ class HierarchicalGaussian:
             new.between, new._basis = max(float(np.mean(apart**2)) - 1, 0.0) * noise, None
             new._begun()._centred_by(x)
         new._labelled = seen, counts
-        new._known_within = (1 - OWN) * self.within + OWN * covariance(z - seen[c])
+        new._known_within = (1 - OWN) * self.within + OWN * Scatter.of(z - seen[c]).covariance()
         return new._posterior(seen, counts)
 
     def adapt(self, x: np.ndarray, iterations: int = 4) -> "HierarchicalGaussian":
@@ -206,7 +203,7 @@ class HierarchicalGaussian:
         return float(squares.min(axis=1).mean() / z.shape[1])
 
     def _centred_by(self, x: np.ndarray) -> np.ndarray:
-        self._mean, self._sd, self._running = x.mean(axis=0), x.std(axis=0) + 1e-9, False
+        self._mean, self._sd, self._running = x.mean(axis=0), x.std(axis=0) + LEAST, False
         return (x - self._mean) / self._sd
 
     def _posterior(self, seen: np.ndarray, counts: np.ndarray) -> "HierarchicalGaussian":
@@ -236,7 +233,7 @@ class HierarchicalGaussian:
             scores = np.maximum(scores - scores.max(axis=1, keepdims=True), -30)
             added = np.concatenate([np.zeros((1, scores.shape[1])), np.cumsum(scores, axis=0)])
             soft = softmax(SOFT * (added[high] - added[low]))
-            weight = soft.sum(axis=0) + 1e-9
+            weight = soft.sum(axis=0) + LEAST
             seen, counts = soft.T @ past / weight[:, None], TEMPER * np.minimum(weight / self.execution, CAP)
             if self._labelled is not None:
                 known, each = self._labelled
@@ -280,7 +277,7 @@ class HierarchicalGaussian:
             if self._running:
                 count, total, square = count + len(block), total + block.sum(axis=0), square + (block**2).sum(axis=0)
                 self._mean = total / count
-                self._sd = np.sqrt(np.maximum(square / count - self._mean**2, 0)) + 1e-9
+                self._sd = np.sqrt(np.maximum(square / count - self._mean**2, 0)) + LEAST
                 self._past = (self._past * sd + mean - self._mean) / self._sd
             self._past = np.concatenate([self._past, (block - self._mean) / self._sd])[-BUFFER:]
         return np.concatenate(found)

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -53,7 +54,15 @@ def copied(model: keras.Model) -> keras.Model:
     _register()
     new = type(model).from_config(model.get_config())
     new.set_weights(model.get_weights())
+    for one, other in zip(_layers(model), _layers(new), strict=True):
+        if hasattr(one, "memory"):  # what grows is no weight
+            other.memory = one.memory
     return new
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _register() -> None:

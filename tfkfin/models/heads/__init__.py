@@ -25,8 +25,9 @@ class Head:
         describe: options -> a layer, windows (B, L, C) -> (B, S); None: features are all it sees.
         solve: sets the classifier's weights in closed form from [features] or [features, described], class indices
             (N,) and `Groups`; None: it is trained by gradients.
-        adapt: sets them for a new session, from the same of some of its windows and class indices or None, and says
-            what it did; None: it keeps nothing of sessions that it could adapt from.
+        adapt: sets them for a new session, from the same of some of its windows, class indices or None, and which of a
+            class's executions each is of or None, and says what it did; None: it keeps nothing of sessions that it
+            could adapt from.
         prepare: sets statistics from the same before training; None: nothing to set.
 
     Raises:
@@ -36,7 +37,7 @@ class Head:
     classifier: Callable[..., keras.Model]
     describe: Callable[..., keras.layers.Layer] | None = None
     solve: Callable[[keras.Model, list[np.ndarray], np.ndarray, Groups], None] | None = None
-    adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None], dict] | None = None
+    adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None, np.ndarray | None], dict] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
 
     def __post_init__(self):

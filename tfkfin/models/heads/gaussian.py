@@ -2,16 +2,37 @@
 
 Its network is that of the linear head. Beside the weights lies what the sessions it was solved for taught
 (`tfkfin.models.hierarchical`), so that a new session needs one repetition, or a stretch without labels, and no old
-recording.
+recording. Sessions that it was calibrated for with labels count among them from the next calibration on. Until then the
+last one's descriptions are kept, so that it can be done again.
 """
+
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers
+from scipy.spatial.distance import cdist
 
 from tfkfin.models import descriptions
 from tfkfin.models.heads import Groups, Head, linear
 from tfkfin.models.hierarchical import STATE, HierarchicalGaussian
+from tfkfin.models.taught import LEAST, Taught
+
+SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
+LAST = ("x", "labels", "repetitions")
+
+
+@dataclass
+class Memory:
+    """What grows from session to session, so that no weights of a network could hold it.
+
+    Attributes:
+        taught: what each session taught; None in files of versions that did not keep it.
+        last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
+    """
+
+    taught: Taught | None = None
+    last: tuple[np.ndarray, ...] = ()
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -19,11 +40,12 @@ class Knowledge(layers.Layer):
     """Keeps what a `HierarchicalGaussian` of `classes` classes was taught, as weights that nothing trains.
 
     Input and output: (B, D), unchanged. `state` is as of `HierarchicalGaussian.state`; None before there is one.
+    `memory` goes with it; it is saved with the weights.
     """
 
     def __init__(self, classes: int, **kwargs):
         super().__init__(**kwargs)
-        self.classes = classes
+        self.classes, self.memory = classes, Memory()
 
     def build(self, input_shape):
         size, count = input_shape[-1], self.classes
@@ -53,6 +75,18 @@ class Knowledge(layers.Layer):
         for name, part in self.parts.items():
             part.assign(state[name])
 
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        more = self.memory.taught.arrays() if self.memory.taught else {}
+        for name, part in (more | {f"last_{name}": p for name, p in zip(LAST, self.memory.last, strict=False)}).items():
+            store[name] = part
+
+    def load_own_variables(self, store):
+        parts = {name: np.array(store[name]) for name in store.keys()}
+        super().load_own_variables({name: part for name, part in parts.items() if name.isdecimal()})
+        self.memory = Memory(Taught.of_arrays(parts) if "executions" in parts else None,
+                             tuple(parts[f"last_{name}"] for name in LAST if f"last_{name}" in parts))
+
     def get_config(self):
         return {**super().get_config(), "classes": self.classes}
 
@@ -74,33 +108,58 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups
         labels: class indices (N,).
         groups: sessions and repetitions (N,) of the windows.
     """
-    taught = HierarchicalGaussian().fit(linear.inputs(model, seen), labels, *groups)
-    model.get_layer("knowledge").state = taught.state()
+    _keep(model, HierarchicalGaussian().fit(linear.inputs(model, seen), labels, *groups))
     linear.solve(model, seen, labels, groups)
 
 
-def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None) -> dict:
+def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
+          repetitions: np.ndarray | None = None) -> dict:
     """Sets the weights for the session that the windows `seen` are of: as `calibrate`, or `adapt` without labels.
 
-    What earlier sessions taught stays as it is, so that this can be done again, or undone.
+    What earlier sessions taught stays, and the session of the last labelled calibration is one of them, unless this is
+    that session again: then it is as if that calibration had never been.
+
+    Args:
+        labels: class indices (N,); None: not known.
+        repetitions: which of a class's executions each window is of (N,); None: they are all of one.
 
     Returns:
-        `unseen`, class indices that the windows do not show; and without labels `moved`, whether they moved class means
-        or only where features are centred, because they or the sessions before are too unlike each other.
+        `known_sessions`, how many taught it before; `unseen`, class indices that the windows do not show; and without
+        labels `moved`, whether they moved class means or only where features are centred, because they or the sessions
+        before are too unlike each other.
 
     Raises:
         ValueError: the head was never solved.
     """
-    if (state := model.get_layer("knowledge").state) is None:
+    knowledge, x = model.get_layer("knowledge"), linear.inputs(model, seen)
+    if (state := knowledge.state) is None:
         raise ValueError("`model` must be solved first. Received: a head that knows no session")
-    taught, x = HierarchicalGaussian.from_state(state), linear.inputs(model, seen)
+    taught, last = HierarchicalGaussian.from_state(state, knowledge.memory.taught), knowledge.memory.last
+    if last and not _again(last, x):
+        taught = taught.learn(last[0].astype(np.float64), taught.classes[last[1]], last[2])
     new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
     centre, spread, weights, bias = new.linear()
     model.get_layer("z_score").set(centre, spread)
     linear.set_weights(model, new.classes, weights, bias)
+    _keep(model, taught)
+    if labels is not None and taught.taught:
+        knowledge.memory.last = (x.astype(np.float32), np.searchsorted(taught.classes, labels),
+                                 np.zeros(len(x)) if repetitions is None else repetitions)
     shown = taught.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
-    said = {"unseen": sorted(set(taught.classes.tolist()) - set(shown.tolist()))}
+    said = {"known_sessions": taught.sessions, "unseen": sorted(set(taught.classes.tolist()) - set(shown.tolist()))}
     return said | ({"moved": new.moved} if labels is None else {})
+
+
+def _keep(model: keras.Model, taught: HierarchicalGaussian) -> None:
+    knowledge = model.get_layer("knowledge")
+    knowledge.state, knowledge.memory = taught.state(), Memory(taught.taught)
+
+
+def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
+    """Whether the first window of one of the last session's executions is among the windows (N, D)."""
+    firsts = last[0][np.unique(np.stack(last[1:]), axis=1, return_index=True)[1]]
+    spread = last[0].std(axis=0) + LEAST
+    return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
 
 
 HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt)
