@@ -1,5 +1,8 @@
 """Small decoders for live tests, each fitted to the first synthetic subject: FINs that stream, and FINs that do not."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from live_cases import CASES, fitted
 
@@ -31,3 +34,20 @@ def decoder(request, recording):
 def exported(streaming, tmp_path_factory):
     """A model folder."""
     return streaming.export(tmp_path_factory.mktemp("models") / "mine").parent
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium: playwright's own, or the system's."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        names = ("chromium", "chromium-browser", "google-chrome")
+        path = own if Path(own).is_file() else next(filter(None, map(shutil.which, names)), None)
+        if path is None:
+            pytest.skip(f"no Chromium: neither playwright's own ({own}; playwright install chromium) nor one of "
+                        f"{', '.join(names)} (apt-get install chromium) is there")
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield found
+        found.close()

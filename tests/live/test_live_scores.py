@@ -79,10 +79,10 @@ def test_speed_is_graded_by_the_persons_own_range():
     speed, features = Proportional(["ENT", "RMS"], 0.01), np.ones((4, 2))
     for level in np.repeat([1.0, 8.0] * 20, 100):
         features[:, 1] = level
-        last = speed(features, True)
+        last = speed(features)
     assert last > 0.9
     for _ in range(100):
         features[:, 1] = 2.8  # half way between, in decibels
-        last = speed(features, True)
-    assert 0.3 < last < 0.7 and speed(features, False) == 0
-    assert Proportional(["ZC"], 0.01)(features, True) == 1
+        last = speed(features)
+    assert 0.3 < last < 0.7
+    assert Proportional(["ZC"], 0.01)(features) == 1

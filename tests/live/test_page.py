@@ -2,7 +2,11 @@
 
 import os
 import socket
+import threading
 import time
+from argparse import Namespace
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +14,13 @@ import requests
 from bokeh.document import Document
 from live_cases import Kept
 
+from tfkfin import read
 from tfkfin.console import InputError
 from tfkfin.features import catalogue
 from tfkfin.filtering import filtered as through
 from tfkfin.filtering import sections
+from tfkfin.live import __main__ as live
+from tfkfin.live import calibration
 from tfkfin.live.calibration import Cue
 from tfkfin.live.feed import Feed
 from tfkfin.live.loop import Loop
@@ -36,7 +43,7 @@ class Datagrams(Feed):
     def __init__(self, to):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._to, self._samples, self._times, self._notes = to, [], [], []
-        self._made, self._cue, self._due = None, None, 0.0
+        self._made, self._cue, self._due, self.session = None, None, 0.0, {}
 
     def close(self):
         self._send()
@@ -91,10 +98,20 @@ def test_a_view_shows_it_and_its_buttons_send(shown):
     assert len(view.signals.data["t"]) == len(state.extremes) > 500
     np.testing.assert_allclose(view.bars.data["p"], last.probabilities, atol=1e-5)
     assert view.course.data["decided"][-1] == last.label and sum(view.bins.data["top"]) == state.counts.sum()
-    assert "please: <b>open</b> for 2 s, then rest" in view.words.text and "something happened" in view.told.text
-    for button in (view.pausing, view.pausing, view.recording, view.recording):
-        view._press(button, *{view.pausing: ("Pause", "Go on"), view.recording: ("Record", "Stop recording")}[button])
-    assert sent == ["pause", "go on", "record", "stop recording"]
+    assert "please: <b>open</b>" in view.cue.words.text and ">2</div>" in view.cue.words.text and view.cue.panel.visible
+    assert view.cue.asked.data == {"t": [0, 5.0], "force": [0.3, 1.0]} and "something happened" in view.told.text
+    assert view.cue.own.data["force"][-1] == pytest.approx(last.force, abs=1e-4)
+    view.cue.show({"movement": 0, "following": 3, "start_s": 2.5, "stop_s": 4.0}, 2.9, state.decisions)
+    assert "rest, then <b>3</b>" in view.cue.words.text and min(view.cue.own.data["t"]) >= 0
+    view.cue.show(None, 3.0, state.decisions)
+    assert not view.cue.panel.visible
+    for doing in ({}, {"paused": True, "recording": True}, {"calibration": ""}, {"calibration": "asking"}):
+        view._buttons(doing)
+        for button in (view.pausing, view.recording, view.calibrating):
+            if button.visible and not button.disabled:
+                view._press(button)
+    assert sent == ["pause", "record", "start", "stop recording", "pause", "record", "calibrate", "record",
+                    "stop calibrating"]
 
 
 def test_a_hand_is_curled_as_the_movement_is_called():
@@ -116,3 +133,92 @@ def test_the_page_is_a_process_that_ends_with_the_session(about):
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def until(condition, page, what: str) -> None:
+    """Waits, generously, while the browser goes on."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come about"
+        page.wait_for_timeout(50)
+
+
+@contextmanager
+def opened(browser, loop, folder, calibrating=None):
+    """A session with its page in a browser: (page, press a button, wait for a button)."""
+    live._paged(Namespace(page=0, record=folder, subject=4), loop, calibrating)
+    url = next(output.url for output in loop.outputs if isinstance(output, Feed))
+    page, errors = browser.new_page(viewport={"width": 1400, "height": 1100}), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_default_timeout(120_000)
+    session = threading.Thread(target=loop.run)
+    session.start()
+    try:
+        page.goto(url)
+
+        def button(name):
+            return page.get_by_role("button", name=name, exact=True)
+
+        yield page, lambda name: button(name).click(), lambda name: button(name).wait_for()
+    finally:
+        loop.stop()
+        session.join(60)
+        page.close()
+    assert not errors
+
+
+def test_a_browser_pauses_starts_and_records(browser, filtered, recording, tmp_path):
+    kept = Kept()
+    loop = Loop(Stream(filtered), Replay(recording, 1.0, endless=True), [kept])
+    with opened(browser, loop, tmp_path / "kept") as (page, press, there):
+        press("Pause")
+        there("Start")
+        page.get_by_text("paused").wait_for()
+        made, came = len(kept.made), loop.signal.received
+        until(lambda: loop.signal.received > came + 1000, page, "signal while paused")
+        assert loop.paused and len(kept.made) == made
+        press("Start")
+        there("Pause")
+        until(lambda: len(kept.made) > made + 10, page, "decisions after the pause")
+        press("Record")
+        there("Stop recording")
+        came = loop.signal.received
+        until(lambda: loop.signal.received > came + 1000, page, "signal while recording")
+        press("Stop recording")
+        page.get_by_text("recorded: ").wait_for()
+        assert page.evaluate("Bokeh.documents[0].get_model_by_name('electrode 1').data_source.data.t.length") > 100
+    one, = read(tmp_path / "kept")
+    place = np.flatnonzero((recording.emg == one.emg[0]).all(axis=1))[0]
+    again = np.resize(recording.emg, (place + len(one.emg), 4))[place:]
+    np.testing.assert_array_equal(one.emg, again)
+    assert one.subject == 4 and len(one.emg) > 1000
+
+
+class Device(Replay):
+    """A recording of which nobody says what is done."""
+
+    def __iter__(self):
+        return (replace(chunk, labels=None) for chunk in super().__iter__())
+
+
+def test_a_browser_begins_a_calibration_and_shows_what_is_asked_for(browser, filtered, recording, tmp_path):
+    asked = calibration.cues([0, 1, 2, 3], hold_s=0.6, rest_s=0.4)
+    loop = Loop(Stream(filtered), calibration.Cued(Device(recording, 1.0, endless=True), asked, False))
+    doing = calibration.Calibration(loop, filtered, tmp_path / "days", 4)
+    with opened(browser, loop, tmp_path / "kept", doing) as (page, press, there):
+        press("Calibrate")
+        there("Stop calibrating")
+        page.get_by_text("rest, then").wait_for()
+        press("Stop calibrating")
+        there("Calibrate")
+        page.get_by_text("rest, then").wait_for(state="hidden")
+        assert not doing.wanted and not (tmp_path / "days").exists()
+        press("Calibrate")
+        page.get_by_text("please: ").wait_for()
+        assert page.get_by_role("button", name="Pause", exact=True).is_disabled()
+        page.get_by_text("calibrated on").wait_for()
+        there("Calibrate")
+    one, = read(tmp_path / "days")  # what was stopped left nothing
+    edges = np.flatnonzero(np.diff(one.labels, prepend=0)) / one.rate_hz
+    np.testing.assert_allclose(edges, [0.4, 1.0, 1.4, 2.0, 2.4, 3.0], atol=2e-3)
+    assert doing.failed is None and loop.stream.decoder is doing.made and len(one.emg) >= 3.4 * 2000

@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--record", type=Path, metavar="DIR", help="a folder of recordings that the page's button adds "
                      "sessions to")
     new = p.add_argument_group("calibration")
-    new.add_argument("--calibrate", type=Path, metavar="DIR", help="ask for every movement, record that as a new "
-                     "session in DIR, solve a new decoder and go on with it")
+    new.add_argument("--calibrate", type=Path, metavar="DIR", help="ask for every movement, at once or when "
+                     "the page's button is pressed, record a new session in DIR, solve a new decoder, go on with it")
     new.add_argument("--cued", type=numeric(int, 1, 1000), default=1, metavar="N", help="how often each movement "
                      "(default: 1)")
     new.add_argument("--hold-s", type=numeric(float, 0.1, 3600), default=3.0, help="a movement is held so long "
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> None:
     if arguments.calibrate:
         recorder.fits(arguments.calibrate, source.rate_hz, names)
         asked = calibration.cues(decoder.movements.tolist(), arguments.cued, arguments.hold_s, arguments.rest_s)
-        source = calibration.Cued(source, asked)
+        source = calibration.Cued(source, asked, arguments.page is None)
     loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride, names))
     calibrating = calibration.Calibration(loop, whole(decoder, arguments.model), arguments.calibrate,
                                           arguments.subject or 1) if arguments.calibrate else None
@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
     loop.run(arguments.seconds)
     summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
     show(summary)
-    if calibrating:
+    if calibrating and calibrating.wanted:
         summary |= {"calibration": _kept(calibrating, arguments)}
     answer(summary)
 
@@ -146,9 +146,18 @@ def _paged(arguments: argparse.Namespace, loop: "Loop", calibrating: "Calibratio
                     arguments.page)
         loop.outputs += [kept, feed]
         log.info("%s", feed.url)
-        does = {"pause": lambda: loop.pause(True), "go on": lambda: loop.pause(False),
-                "record": lambda: kept.switch(True), "stop recording": lambda: kept.switch(False)}
-        doing.append(lambda: [does[command]() for command in feed.commands() if command in does])
+        does = {"pause": lambda: loop.pause(True), "start": lambda: loop.pause(False),
+                "record": lambda: loop.note(kept.switch(True)), "stop recording": lambda: loop.note(kept.switch(False))}
+        if calibrating:
+            does |= {"calibrate": calibrating.begin, "stop calibrating": calibrating.stop}
+
+        def page() -> None:
+            for command in feed.commands():
+                does.get(command, str)()
+            feed.session = {"paused": loop.paused, "recording": kept.on,
+                            "calibration": calibrating.doing if calibrating else None}
+
+        doing.append(page)
     loop.between = lambda: [do() for do in doing]
 
 

@@ -6,7 +6,7 @@ The old decoder goes on deciding while the new one is solved and compiled, in a 
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,29 +50,50 @@ class Cued(Source):
 
     Args:
         source: of the signal.
-        cues: in order of time.
+        cues: in order of time, the first at 0 s.
+        begins: with its first sample; otherwise where `begin` is called.
     """
 
-    def __init__(self, source: Source, cues: Sequence[Cue]):
-        self.source, self.cues, self._taken = source, list(cues), 0
+    def __init__(self, source: Source, cues: Sequence[Cue], begins: bool = True):
+        self.source, self._asked, self._taken = source, list(cues), 0
         self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
-        self.described, self.labelled, self._parts, self._counts = source.described, False, [], {}
-        self._wanted = {(cue.movement, cue.repetition) for cue in self.cues if cue.movement}
-        self._last, self._done = 0, False
+        self.described, self.labelled = source.described, False
+        self._wanted = {(cue.movement, cue.repetition) for cue in cues if cue.movement}
+        self._lock, self.asking = threading.Lock(), False
+        self.begin()
+        self.asking = begins
+
+    def begin(self) -> None:
+        """Asks for the first cue from the next sample on; what was kept before is forgotten."""
+        with self._lock:
+            now = self._taken / self.rate_hz
+            self.cues = [replace(c, start_s=now + c.start_s, stop_s=now + c.stop_s) for c in self._asked]
+            self._parts, self._counts, self._last = [], {}, 0
+            self.asking, self._done = True, False
+
+    def stop(self) -> None:
+        """Asks for nothing more."""
+        with self._lock:
+            self.asking = False
 
     @property
     def cue(self) -> Cue | None:
-        """What is asked for now; None when all is done, or where the signal says itself what it is."""
+        """What is asked for now; None when nothing is, or where the signal says itself what it is."""
         now = self._taken / self.rate_hz
-        return None if self._done or self.labelled else next((c for c in self.cues if now < c.stop_s), None)
+        return next((c for c in self.cues if now < c.stop_s), None) if self.asking and not self.labelled else None
 
     @property
     def done(self) -> bool:
+        """Whether all that was asked for is kept."""
         return self._done
 
     def __iter__(self) -> Iterator[Chunk | None]:
         for chunk in self.source:
-            yield chunk if chunk is None or self._done else self._kept(chunk)
+            if chunk is not None:
+                with self._lock:
+                    asked, self._taken = self._taken, self._taken + chunk.lost + len(chunk.samples)
+                    chunk = self._kept(chunk, asked + chunk.lost) if self.asking else chunk
+            yield chunk
 
     def close(self) -> None:
         self.source.close()
@@ -81,20 +102,20 @@ class Cued(Source):
         """What was kept: (T, C) volts, labels (T,) and repetitions (T,) int16."""
         return tuple(np.concatenate(part) for part in zip(*self._parts, strict=True))
 
-    def _kept(self, chunk: Chunk) -> Chunk:
-        count = len(chunk.samples)
+    def _kept(self, chunk: Chunk, first: int) -> Chunk:
+        """`first`: the number of its first sample."""
         if chunk.labels is not None:
             self.labelled, labels = True, np.maximum(chunk.labels, 0)
             repetitions = self._counted(labels)
         else:
-            times = (self._taken + chunk.lost + np.arange(count)) / self.rate_hz
+            times = (first + np.arange(len(chunk.samples))) / self.rate_hz
             which = np.searchsorted([c.stop_s for c in self.cues], times, "right")
             table = np.array([(c.movement, c.repetition) for c in self.cues] + [(0, self.cues[-1].repetition)])
             labels, repetitions = table[which].T
-        self._taken += chunk.lost + count
         self._parts.append((np.array(chunk.samples, np.float32), labels, repetitions))
         ended = self._taken / self.rate_hz >= self.cues[-1].stop_s
         self._done = self._wanted <= self._held() if self.labelled else ended
+        self.asking = not self._done
         return Chunk(chunk.samples, chunk.received, chunk.late_s, chunk.lost, np.asarray(labels), chunk.begins,
                      chunk.note)
 
@@ -115,7 +136,7 @@ class Cued(Source):
 
 
 class Calibration:
-    """A session's calibration: records while cues are followed, then solves, then puts the new decoder in place.
+    """A session's calibrations: each records while cues are followed, then solves, then puts the new decoder in place.
 
     Args:
         loop: whose source is a `Cued`, and which calls `between`.
@@ -125,32 +146,57 @@ class Calibration:
     Attributes:
         made: the new decoder, with its card, once it decides.
         said: what `tfkfin.calibrate` says of it, with `ready_s`, seconds from the last cue to its first decision.
+        failed: why the last one made none.
+        wanted: whether one was begun.
+
+    Raises:
+        InputError: the decoder cannot be calibrated.
     """
 
     def __init__(self, loop: Loop, whole: Decoder, folder: Path, subject: int):
+        whole.adapting()  # nobody is asked for what cannot be learnt from
         self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
-        self.made, self.said, self._thread, self._ready, self._shown = None, {}, None, None, None
-        self.failed: str | None = None
+        self.made, self.said, self.failed = None, {}, None
+        self._thread, self._ready, self._shown = None, None, None
+        self._begun = self.wanted = loop.source.asking
+
+    @property
+    def doing(self) -> str:
+        """"asking", "solving", or "" before and after."""
+        solving = self._ready is not None or self._thread is not None and self._thread.is_alive()
+        return "asking" if self.loop.source.asking else "solving" if solving else ""
+
+    def begin(self) -> None:
+        """Asks, for the first time or once more; learns from the decoder that decides now."""
+        if not self.doing:
+            self.loop.source.begin()
+            self._begun = self.wanted = True
+
+    def stop(self) -> None:
+        """Nothing more is asked for, and nothing is learnt of what was."""
+        self.loop.source.stop()
+        self.wanted = self.made is not None
 
     def between(self) -> None:
         """Between decisions: shows cues, begins to solve, and swaps decoders."""
         cued: Cued = self.loop.source
-        if (cue := cued.cue) is not None and cue != self._shown:
+        if (cue := cued.cue) != self._shown:
             self._shown = cue
             for output in self.loop.outputs:
                 output.cue(cue)
-        if cued.done and self._thread is None:
-            self._began = time.monotonic()
+        if cued.done and self._begun:
+            self._begun, self._began, self.failed = False, time.monotonic(), None
             self._thread = threading.Thread(target=self._solve, daemon=True, name="calibration")
             self._thread.start()
-        if self._ready is None or self.made is not None:
+        if self._ready is None:
             return
-        if isinstance(self._ready, Exception):
-            if self.failed is None:
-                self.failed = str(self._ready)
-                self.loop.note(f"calibration failed, the decoder before goes on: {self.failed}")
+        ready, self._ready = self._ready, None
+        if isinstance(ready, Exception):
+            self.failed = str(ready)
+            self.loop.note(f"calibration failed, the decoder before goes on: {self.failed}")
             return
-        self.made, network = self._ready
+        (self.made, network), self.said = ready
+        self.whole = self.made
         self.loop.stream.use(self.made, network)
         self.said["ready_s"] = time.monotonic() - self._began
         self.loop.note(f"calibrated on {self.said['windows']} windows, solved in {self.said['seconds']:.2f} s; the new "
@@ -162,7 +208,7 @@ class Calibration:
         except Exception as error:  # it is said where the session is, which goes on
             self._ready = error
 
-    def _solved(self) -> tuple[Decoder, Any]:
+    def _solved(self) -> tuple[tuple[Decoder, Any], dict]:
         about = self.whole.card
         cued: Cued = self.loop.source
         path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())
@@ -173,9 +219,8 @@ class Calibration:
         repetitions = tuple(np.unique(subject.windows.repetitions).tolist())
         calibrate.fitting(subject, about, repetitions, str(path))
         new, said = calibrate.carried_on(self.whole, subject, repetitions, True, session)
-        self.said = said | {"recording": str(path)}
         made = Decoder(card.of_calibrated(about, said), new.model)
-        return made, self.loop.stream.prepared(made)
+        return (made, self.loop.stream.prepared(made)), said | {"recording": str(path)}
 
 
 def names(about: dict) -> dict[int, str]:

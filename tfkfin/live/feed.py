@@ -24,6 +24,9 @@ class Feed(Output):
         about: what the page has to know beforehand, as JSON.
         port: of the page; 0: any that is free.
 
+    Attributes:
+        session: what the session does, which the buttons show: `paused`, `recording`, `calibration`.
+
     Raises:
         InputError: the page does not start.
     """
@@ -46,19 +49,20 @@ class Feed(Output):
         self.pid = self._process.pid
         self._samples, self._times, self._made, self._cue, self._due = [], [], None, None, 0.0
         self._notes: list[str] = []
+        self.session: dict = {}
 
     def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
         self._samples.append(volts)
+        if self.session.get("paused") and self._made is not None:  # no decision comes
+            self._send_if_due()
 
     def timed(self, made: Made, times: Times) -> None:
         self._made = made
         self._times.append(1e3 * times.total if np.isfinite(times.total) else 1e3 * times.inference)
-        if (now := time.perf_counter()) >= self._due:
-            self._due = now + FRAME_S
-            self._send()
+        self._send_if_due()
 
     def cue(self, cue) -> None:
-        self._cue = [cue.movement, cue.stop_s, cue.following]
+        self._cue = None if cue is None else vars(cue)
 
     def note(self, text: str) -> None:
         self._notes.append(text)
@@ -81,12 +85,18 @@ class Feed(Output):
         except subprocess.TimeoutExpired:
             self._process.kill()
 
+    def _send_if_due(self) -> None:
+        if (now := time.perf_counter()) >= self._due:
+            self._due = now + FRAME_S
+            self._send()
+
     def _send(self) -> None:
         made, volts = self._made, np.concatenate(self._samples or [np.empty((0, 1), np.float32)]).astype(np.float32)
         self._samples = []
         volts = volts[-(LARGEST // (4 * volts.shape[1])) :]
-        head = line(made) | {"features": np.round(made.features, 5).tolist(), "cue": self._cue, "notes": self._notes,
-                             "ms": np.round(self._times, 3).tolist(), "shape": volts.shape}
+        head = line(made) | {"force": round(made.force, 4), "features": np.round(made.features, 5).tolist(),
+                             "cue": self._cue, "notes": self._notes, "ms": np.round(self._times, 3).tolist(),
+                             "shape": volts.shape, "session": self.session}
         self._times, self._notes = [], []
         try:
             self._socket.sendto(json.dumps(head).encode() + b"\n" + volts.tobytes(), self._to)

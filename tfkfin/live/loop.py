@@ -107,7 +107,9 @@ class Loop:
         """Called between decisions: for what else has to be done in this thread."""
 
     def note(self, text: str) -> None:
-        """Tells the outputs, and keeps it for the summary, what happened to the signal."""
+        """Tells the outputs, and keeps it for the summary, what happened; "" says nothing."""
+        if not text:
+            return
         self.signal.notes = [*self.signal.notes[-99:], text]
         for output in self.outputs:
             output.note(text)
@@ -238,10 +240,10 @@ class Loop:
             first, last = self.stream.span(int(number))
             inside, label = self._truth.within(first, last), int(made.labels[i])
             true = int(inside[0]) if len(inside) and (inside == inside[0]).all() else UNKNOWN
-            speed = self._speed(made.features[i], label > 0)
+            force = self._speed(made.features[i])
             one = Made(int(number), (last + 1) / self.source.rate_hz, label, float(made.probabilities[i].max()),
-                       made.probabilities[i], made.features[i], speed, None if true == UNKNOWN else true,
-                       int(self._bad.within(first, last).sum()))
+                       made.probabilities[i], made.features[i], force if label > 0 else 0.0, force,
+                       None if true == UNKNOWN else true, int(self._bad.within(first, last).sum()))
             for output in self.outputs:
                 output(one)
             sent = time.perf_counter()

@@ -26,6 +26,7 @@ class Made:
         probabilities: (G,).
         features: (C, F), imitated.
         speed: how strongly it is done, 0 to 1 of the person's own range so far; 0 for rest and rejections.
+        force: the same whatever was decided.
         true: what was truly done in the whole window; None where that is not known or not one thing.
         filled: samples of the window that were lost, or not finite, and are held values.
     """
@@ -37,6 +38,7 @@ class Made:
     probabilities: np.ndarray
     features: np.ndarray
     speed: float
+    force: float
     true: int | None
     filled: int
 
@@ -54,7 +56,7 @@ class Output:
         """What came: (n, C) volts, and what is truly done (n,)."""
 
     def cue(self, cue: Any) -> None:
-        """What is asked for from now on, as of `tfkfin.live.calibration.Cue`."""
+        """What is asked for from now on, as of `tfkfin.live.calibration.Cue`; None: nothing more."""
 
     def note(self, text: str) -> None:
         """What happened to the signal."""
@@ -78,6 +80,8 @@ class Terminal(Output):
                            f"{made.speed:.2f}{true}   {1e3 * (times.preparation + times.inference):7.2f} ms\n")
 
     def cue(self, cue: Any) -> None:
+        if cue is None:
+            return
         name = self._names.get(cue.movement, cue.movement) if cue.movement else "rest"
         self._to.write(f"{cue.start_s:9.3f} s   please: {name}, until {cue.stop_s:.1f} s\n")
 

@@ -26,16 +26,14 @@ class Proportional:
         self._gain, self._keep = 1 - np.exp(-stride_s / smooth_s), np.exp(-stride_s / range_s)
         self._level, self._counts = None, np.zeros(len(_EDGES) + 1)
 
-    def __call__(self, features: np.ndarray, moving: bool) -> float:
-        """Of a decision with features (C, F); 0 while nothing is moving. Without a feature that grows, 0 or 1."""
+    def __call__(self, features: np.ndarray) -> float:
+        """Of a decision with features (C, F), whatever was decided. Without a feature that grows, 1."""
         if self._which is None:
-            return float(moving)
+            return 1.0
         level = float(np.log(np.maximum(np.mean(features[:, self._which]), 1e-10)))
         self._level = level if self._level is None else self._level + self._gain * (level - self._level)
         self._counts *= self._keep
         self._counts[np.searchsorted(_EDGES, self._level)] += 1
-        if not moving:
-            return 0.0
         seen = np.cumsum(self._counts)
         low, high = (_EDGES[min(np.searchsorted(seen, q * seen[-1]), len(_EDGES) - 1)] for q in (LOW, HIGH))
         return float(np.clip((self._level - low) / (high - low), 0, 1)) if high > low else 0.0

@@ -63,23 +63,28 @@ class Recorder(Output):
         self._to = folder, subject, rate_hz, names
         self._parts: list | None = None
 
-    def switch(self, on: bool) -> None:
-        """Begins a recording, or ends and writes it; says so where its folder holds something else."""
+    @property
+    def on(self) -> bool:
+        return self._parts is not None
+
+    def switch(self, on: bool) -> str:
+        """Begins a recording, or ends and writes it; what there is to say of that."""
         if on:
             try:
                 fits(self._to[0], *self._to[2:])
             except InputError as error:
-                log.warning("not recorded: %s", error)
-                return
+                return f"not recorded: {error}"
         parts, self._parts = self._parts, [] if on else None
-        if parts and not on:
-            emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-            labels = np.where(labels == UNKNOWN, 0, labels)
-            log.info("%s", save(*self._to, emg, labels, count_repetitions(labels.astype(np.int16)))[0])
+        if on or not parts:
+            return ""
+        emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        labels = np.where(labels == UNKNOWN, 0, labels)
+        return f"recorded: {save(*self._to, emg, labels, count_repetitions(labels.astype(np.int16)))[0]}"
 
     def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
         if self._parts is not None:
             self._parts.append((np.array(volts, np.float32), np.array(labels)))
 
     def close(self) -> None:
-        self.switch(False)
+        if said := self.switch(False):
+            log.info("%s", said)

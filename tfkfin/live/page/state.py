@@ -37,7 +37,7 @@ class State:
         self._filter = Causal(sections(about.get("filter"), about["rate_hz"]))
         self._window = np.zeros((about["length"], channels), np.float32)
         self.last: dict | None = None
-        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, what is or should be done)
+        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, what is or should be done, force)
         self.counts, self.frames, self.notes = np.zeros(len(BINS), np.int64), 0, deque(maxlen=5)
 
     def take(self, datagram: bytes) -> None:
@@ -48,9 +48,11 @@ class State:
         with self.lock:
             if len(volts):
                 self._add(volts)
+            cued = made["cue"]["movement"] if made["cue"] else None
+            if self.last is None or made["window"] != self.last["window"]:
+                self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued,
+                                       made["force"]))
             self.last, self.frames = made, self.frames + 1
-            cued = made["cue"][0] if made["cue"] else None
-            self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued))
             np.add.at(self.counts, np.clip(np.searchsorted(BINS, made["ms"]) - 1, 0, len(BINS) - 1), 1)
             self.notes.extend(made["notes"])
 
