@@ -1,5 +1,8 @@
 """What the tests of live sessions share: small decoders, and an output that keeps what it is given."""
 
+import subprocess
+import sys
+
 import numpy as np
 
 import tfkfin
@@ -50,3 +53,25 @@ def played(stream, recording, **how) -> Kept:
     kept = Kept()
     Loop(stream, Replay(recording, 0, **how), [kept]).run()
     return kept
+
+
+OUTLET = """
+import sys, time
+import numpy as np, pylsl
+name, path, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+emg = np.load(path)
+info = pylsl.StreamInfo(name, "EMG", emg.shape[1], 2000, pylsl.cf_float32)
+channels = info.desc().append_child("channels")
+for c in range(emg.shape[1]):
+    channels.append_child("channel").append_child_value("unit", "microvolts")
+outlet = pylsl.StreamOutlet(info)
+began = time.perf_counter()
+for i in range(0, int(seconds * 2000), 20):
+    time.sleep(max(0, began + i / 2000 - time.perf_counter()))
+    rows = np.arange(i, i + 20) % len(emg)
+    outlet.push_chunk((1e6 * emg[rows]).astype(np.float32).tolist())
+"""
+
+
+def outlet(name, path, seconds) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", OUTLET, name, str(path), str(seconds)], stderr=subprocess.DEVNULL)

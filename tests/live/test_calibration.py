@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from live_cases import Kept
+from live_cases import Kept, outlet
 
 from tfkfin import read
 from tfkfin.console import InputError
@@ -81,19 +81,34 @@ def _true(recording, decoder):
 
 
 @pytest.mark.slow
-def test_a_board_is_calibrated_from_the_command_line(exported, tmp_path):
-    """BrainFlow's synthetic board moves nothing when asked: that it goes through is all there is to see."""
-    words = ["--model", exported, "--source", "brainflow", "--board", "synthetic", "--channels", "1-4", "--seconds", 30,
-             "--calibrate", tmp_path / "sessions", "--hold-s", 0.8, "--rest-s", 0.4, "--to", tmp_path / "new", "--json",
-             tmp_path / "said.json", "--stride-ms", 20, "--quiet"]
-    live.main([str(word) for word in words])
+@pytest.mark.parametrize("device", ["board", "lsl"])
+def test_a_device_is_calibrated_from_the_command_line(device, exported, recording, tmp_path):
+    """Calibrated, then live. Neither BrainFlow's synthetic board nor a recording that another process sends over LSL
+    does what is asked: that it goes through is all there is to see.
+    """
+    words = ["--model", exported, "--channels", "1-4", "--seconds", 30, "--calibrate", tmp_path / "sessions",
+             "--hold-s", 0.8, "--rest-s", 0.4, "--to", tmp_path / "new", "--json", tmp_path / "said.json",
+             "--jsonl", tmp_path / "made.jsonl", "--stride-ms", 20, "--quiet"]
+    rate_hz, name = {"board": 250.0, "lsl": 2000.0}[device], f"test-{time.time_ns()}"
+    np.save(tmp_path / "emg.npy", recording.emg)
+    sender = outlet(name, tmp_path / "emg.npy", 600) if device == "lsl" else None
+    source = ["lsl", "--stream", name] if sender else ["brainflow", "--board", "synthetic"]
+    live.main([str(word) for word in (*words, "--source", *source)])
+    if sender:
+        sender.kill()
+        sender.wait()
+    made = (tmp_path / "made.jsonl").read_text().splitlines()
+    swapped = next(i for i, line in enumerate(made) if "calibrated on" in line)
+    assert sum('"label"' in line for line in made[:swapped]) > 20 and len(made) > swapped + 20
+    there, = read(tmp_path / "sessions")
+    assert (there.rate_hz, there.num_channels) == (rate_hz, 4) and set(np.unique(there.labels)) == {0, 1, 2, 3}
     said = json.loads((tmp_path / "said.json").read_text())["calibration"]
     assert said["session"] == 1 and (tmp_path / "new" / "1" / "saved_model.pb").is_file()
     card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
     assert card["calibration"]["windows"] == said["windows"] > 50
     with pytest.raises(InputError, match="is of other recordings"):
-        recorder.fits(tmp_path / "sessions", 2000.0, {})
-    recorder.fits(tmp_path / "sessions", 250.0, {})  # of the same kind: the next day's session goes there too
+        recorder.fits(tmp_path / "sessions", 1000.0, {})
+    recorder.fits(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
 
 
 def test_a_recording_button_keeps_what_came(recording, tmp_path):

@@ -1,12 +1,10 @@
 """Sources that are devices: an LSL outlet in another process, BrainFlow's synthetic board; what is lost is seen."""
 
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from live_cases import Kept
+from live_cases import Kept, outlet
 
 from tfkfin.console import InputError
 from tfkfin.live.loop import Loop
@@ -16,27 +14,6 @@ from tfkfin.live.sources._gaps import Gaps, counted
 from tfkfin.live.sources.brainflow import Board
 from tfkfin.live.sources.lsl import Lsl
 from tfkfin.live.stream import Stream
-
-OUTLET = """
-import sys, time
-import numpy as np, pylsl
-name, path, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-emg = np.load(path)
-info = pylsl.StreamInfo(name, "EMG", emg.shape[1], 2000, pylsl.cf_float32)
-channels = info.desc().append_child("channels")
-for c in range(emg.shape[1]):
-    channels.append_child("channel").append_child_value("unit", "microvolts")
-outlet = pylsl.StreamOutlet(info)
-began = time.perf_counter()
-for i in range(0, int(seconds * 2000), 20):
-    time.sleep(max(0, began + i / 2000 - time.perf_counter()))
-    rows = np.arange(i, i + 20) % len(emg)
-    outlet.push_chunk((1e6 * emg[rows]).astype(np.float32).tolist())
-"""
-
-
-def outlet(name, path, seconds) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", OUTLET, name, str(path), str(seconds)], stderr=subprocess.DEVNULL)
 
 
 def test_a_stream_of_another_process_is_decided_and_survives_its_end(streaming, recording, tmp_path):
@@ -87,6 +64,32 @@ def test_the_synthetic_board_is_resampled_and_decided(streaming):
     again = Board("SYNTHETIC_BOARD")  # the board was let go
     again.close()
     assert again.channels == 16
+
+
+def test_what_brainflow_recorded_is_played(tmp_path):
+    """Its playback board gives what its file says, at the file's rate; numbers that it lacks are lost samples."""
+    from brainflow.board_shim import BoardShim
+    from brainflow.data_filter import DataFilter
+
+    emg, count = np.random.default_rng(5).normal(0, 50, (16, 2000)).round(6), np.arange(2000)
+    numbers = np.where(count < 1900, count, count + 7)
+    rows = np.zeros((BoardShim.get_num_rows(-1), 2000))
+    rows[BoardShim.get_emg_channels(-1)], rows[BoardShim.get_package_num_channel(-1)] = emg, numbers % 256
+    rows[BoardShim.get_timestamp_channel(-1)] = 1.7e9 + numbers / 1000  # faster than it was
+    DataFilter.write_file(rows, str(tmp_path / "kept.csv"), "w")
+    source = Board("playback_file", {"file": str(tmp_path / "kept.csv"), "master_board": "synthetic"}, (2, 1))
+    assert (source.rate_hz, source.channels) == (250, 2)
+    chunks, whole = [], 0
+    for chunk in source:
+        if chunk is not None:
+            if chunk.begins:  # its end, and once more
+                break
+            chunks.append(chunk)
+            whole += len(chunk.samples)
+    source.close()
+    came = np.concatenate([chunk.samples for chunk in chunks])
+    np.testing.assert_allclose(came, 1e-6 * emg[[1, 0], -whole:].T, rtol=1e-5, atol=1e-10)
+    assert whole > 100 and [chunk.lost for chunk in chunks if chunk.lost] == [7] and "begun anew" in chunk.note
 
 
 @pytest.mark.parametrize("jitter, lost", [(0.0, 1), (0.001, 1000), (0.03, 1000)])

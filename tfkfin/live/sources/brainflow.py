@@ -22,7 +22,8 @@ class Board(Source):
 
     Args:
         board: its number or name, such as "synthetic" or "MYO_BOARD".
-        parameters: fields of `BrainFlowInputParams`, such as serial_port or ip_address.
+        parameters: fields of `BrainFlowInputParams`, such as serial_port or ip_address; of the board "playback_file"
+            `file`, as BrainFlow wrote it, and `master_board`, which board that was.
         channels: numbers from 1 among the board's EMG channels; () takes all.
 
     Raises:
@@ -33,7 +34,9 @@ class Board(Source):
         self._flow = needed("brainflow.board_shim")
         self._flow.BoardShim.disable_board_logger()
         self._number, self._parameters, self._ended = self._numbered(board), dict(parameters or {}), False
-        master = int(self._parameters.get("master_board", self._number))
+        master = self._numbered(self._parameters.get("master_board", str(self._number)))
+        if "master_board" in self._parameters:  # which board a recording is of: BrainFlow knows it by its number
+            self._parameters["master_board"] = str(master)
         shim, self._error = self._flow.BoardShim, needed("brainflow.exit_codes").BrainFlowError
         try:
             self.rate_hz = float(shim.get_sampling_rate(master))
@@ -60,7 +63,7 @@ class Board(Source):
                 yield from self._chunks(data, now, note)
                 note = ""
             elif now - last > SILENT_S:
-                last, note = now, "the board was silent, and is begun anew"
+                last, note, self._last = now, "the board was silent, and is begun anew", None
                 self._released()
                 try:
                     self._board = self._begun()
@@ -82,7 +85,8 @@ class Board(Source):
         edges = [0, *np.flatnonzero(lost[1:]) + 1, len(samples)]
         for start, stop in zip(edges, edges[1:], strict=False):
             after = (len(samples) - stop) / self.rate_hz
-            yield Chunk(samples[start:stop], now, late + after, int(lost[start]), note=note if not start else "")
+            yield Chunk(samples[start:stop], now, late + after, int(lost[start]), begins=bool(note) and not start,
+                        note="" if start else note)
 
     def _numbered(self, board: str) -> int:
         ids = {one.name.removesuffix("_BOARD").lower(): one.value for one in self._flow.BoardIds}
