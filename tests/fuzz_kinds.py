@@ -248,7 +248,7 @@ def columns(rng: random.Random) -> dict[str, np.ndarray]:
             made.pop(name)
         elif kind == 3:
             made[name] = made[name][: rng.randrange(240)]
-        elif kind == 4:
+        elif kind == 4 and made[name].dtype == np.float64:
             made[name] = made[name].astype(rng.choice(["i2", "u1", "f4", "?", "c8", "U3", "M8[s]"]))
         else:
             made[rng.choice(["a", "b", "m", "t", "", "1", "x\n", "é"])] = made.pop(name)

@@ -69,6 +69,15 @@ def test_one_line_and_an_exit_code(case):
     assert __import__("re").search(said, told.strip()) and "Traceback" not in told
 
 
+def test_not_even_a_pipe_to_hear_of_signals(monkeypatch):
+    def full():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", full)
+    code, _, told = ended(lambda argv: None)
+    assert (code, told.count("\n")) == (2, 1) and "ulimit -n" in told
+
+
 def test_a_traceback_for_who_asks(monkeypatch):
     monkeypatch.setenv("TFKFIN_TRACEBACK", "1")
     assert "Traceback" in ended(raising(KeyError("a")))[2]

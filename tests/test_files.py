@@ -45,3 +45,15 @@ def test_sweep_removes_what_a_killed_run_left_of_this_file_only(tmp_path):
     files.sweep(tmp_path / "a.mat")
     left = {path.name for path in tmp_path.iterdir()}
     assert {"a.mat", ".notes.partial.a.mat"} < left and len(left) == 3 and any(name.endswith("b.mat") for name in left)
+
+
+def test_what_a_process_left_that_is_dead_goes_with_the_next_writing(tmp_path):
+    node = os.uname().nodename
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, other = f".{ended.pid}-{node}.partial.a[1].json", f".{ended.pid}-elsewhere.partial.a[1].json"
+    alive, of_b = f".{os.getppid()}-{node}.partial.a[1].json", f".{ended.pid}-{node}.partial.b.json"
+    for name in (dead, other, alive, of_b):
+        (tmp_path / name).write_bytes(b"half")
+    files.write_json(tmp_path / "a[1].json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {other, alive, of_b, "a[1].json"}

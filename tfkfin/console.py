@@ -150,19 +150,27 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets a table with ?
+    try:
+        code = _code(main, sys.argv[1:] if argv is None else argv)
+    except OSError as error:  # no more files can be opened, not even to hear of signals
+        code = _told(error)
+    sys.exit(code)
+
+
+def _code(main: Callable[[list[str]], None], argv: list[str]) -> int:
+    """The exit code of a command line; whatever went wrong has been said."""
     with _ends_soon() as (heard, said):
         try:
             with _ends_tidily():
-                main(sys.argv[1:] if argv is None else argv)
+                main(argv)
                 sys.stdout.flush()
-            code = 0
+            return 0
         except BrokenPipeError:  # the reader of our output (head, less) has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
+            return 0
         except (Exception, KeyboardInterrupt) as error:
             said.set()  # libraries that are being loaded make other errors of an interrupt
-            code = _told(KeyboardInterrupt() if heard.is_set() else error)
-    sys.exit(code)
+            return _told(KeyboardInterrupt() if heard.is_set() else error)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tfkfin.console import (
     quiet_start,
     run,
 )
-from tfkfin.files import making
+from tfkfin.files import making, replacing
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
 from tfkfin.train import show_scores
@@ -273,7 +273,8 @@ def main(argv: list[str]) -> None:
         with making(plots):
             for name, figure in figures.items():
                 stem = to.stem if to else folder.name
-                figure.savefig(plots / f"{stem}_{name}.png", dpi=110, bbox_inches="tight")
+                with replacing(plots / f"{stem}_{name}.png") as partial:
+                    figure.savefig(partial, dpi=110, bbox_inches="tight")
 
 
 def show(scores: dict) -> None:

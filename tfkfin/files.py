@@ -1,8 +1,11 @@
 """Files: written whole or not at all, found beside the package, cached for the user."""
 
+import glob
 import json
 import os
 import platform
+import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +36,28 @@ def making(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Holds the lock file `path`, which is gone afterwards, and makes its folder.
+
+    Raises:
+        InputError: another process holds it; the message begins with `what`.
+    """
+    from filelock import FileLock, Timeout
+
+    with making(path.parent):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{what}: wait for it, or choose another folder") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which becomes `path` in one step at the end; if the block fails, nothing is left.
 
@@ -46,6 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_of(path)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
+        bury(path)
         partial.unlink(missing_ok=True)
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield partial
@@ -73,6 +99,27 @@ def put(partial: Path, path: Path) -> None:
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def is_dead(partial: Path) -> bool:
+    """Whether the process that made a `partial_of` was one of this machine and has ended."""
+    made = re.fullmatch(r"\.(\d+)-(.+)\.partial\..+", partial.name)
+    if made is None or made[2] != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(made[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # somebody else's
+        pass
+    return False
+
+
+def bury(path: Path) -> None:
+    """Removes what processes of this machine that were killed have left of a file or folder, `path`."""
+    for partial in path.parent.glob(f".[0-9]*.partial.{glob.escape(path.name)}"):
+        if is_dead(partial):
+            shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def sweep(path: Path) -> None:

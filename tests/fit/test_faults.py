@@ -38,6 +38,24 @@ def test_one_process_works_on_a_run_and_sweeps_what_others_left(tmp_path):
         pass
 
 
+def test_who_comes_second_takes_nothing_away_from_who_came_first(tmp_path):
+    """Both found no folder; the second one fails, for the first one is at work there."""
+    folder = tmp_path / "runs" / "one"
+    with pytest.raises(InputError, match="another process"), runs.cleared(folder):
+        folder.mkdir(parents=True)
+        (folder / "recipe.toml").write_text("first")
+        held = run_in(folder).ledger.lock("run")
+        held.acquire()
+        with run_in(folder).alone():
+            pass
+    assert (folder / "recipe.toml").read_text() == "first"
+    held.release()
+    with pytest.raises(InputError, match="unfit"), runs.cleared(tmp_path / "runs" / "two"):
+        (tmp_path / "runs" / "two").mkdir()
+        raise InputError("unfit")
+    assert [*(tmp_path / "runs").iterdir()] == [folder]
+
+
 def test_a_disk_that_cannot_be_written_still_shows_what_is_finished(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))

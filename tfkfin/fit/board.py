@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfkfin.files import write_bytes
 from tfkfin.recipe import Recipe, fields
 
 
@@ -35,8 +36,7 @@ class Board:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         if png is not None:
-            png.parent.mkdir(parents=True, exist_ok=True)
-            png.write_bytes(buffer.getvalue())
+            write_bytes(png, buffer.getvalue())
         with self._writer.as_default(step):
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 

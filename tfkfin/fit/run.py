@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from tfkfin import __version__, machine
+from tfkfin import __version__, files, machine
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError, log
 from tfkfin.files import write_text
@@ -120,8 +120,8 @@ class Run:
         try:
             if lock.is_locked:
                 for partial in self.folder.rglob(".[0-9]*.partial.*"):
-                    if time.time() - partial.stat().st_mtime > 3600:  # a task on another machine may write now
-                        partial.unlink(missing_ok=True)
+                    if files.is_dead(partial) or time.time() - partial.stat().st_mtime > 3600:
+                        partial.unlink(missing_ok=True)  # younger ones a task on another machine may write now
             yield
         finally:
             lock.release()
@@ -200,13 +200,17 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
 
 @contextmanager
 def cleared(folder: Path) -> Iterator[None]:
-    """Takes a run folder away again that the block made, where it fails before any stage has begun."""
+    """Takes a run folder away again that the block made, where it fails before any stage has begun.
+
+    Not one that another process, which began at the same time, works on.
+    """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except Exception:
         if new and folder.is_dir() and {path.name for path in folder.iterdir() if path.is_dir()} <= {"data"}:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(Timeout, OSError, NotImplementedError), Ledger(folder).lock("run").acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
             for path in new[1:]:
                 with suppress(OSError):  # somebody has put something there
                     path.rmdir()

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfkfin import __version__
 from tfkfin.console import InputError, unfinished
-from tfkfin.files import making, partial_of, replacing, write_json, write_text
+from tfkfin.files import bury, making, partial_of, replacing, write_json, write_text
 from tfkfin.recordings import events, formats
 from tfkfin.recordings.readers.bids import called
 from tfkfin.recordings.recording import Recording
@@ -44,6 +44,7 @@ def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = 
     partial, written = partial_of(folder), []
     unfinished.add(partial)
     with making(folder.parent):
+        bury(folder)
         try:
             written = _write_all(recordings, partial, name, kind)
             if folder.is_dir():

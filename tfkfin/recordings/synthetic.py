@@ -5,6 +5,7 @@ works and how hard the recipe is, nothing about people.
 """
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from tfkfin import machine
 from tfkfin.console import InputError
-from tfkfin.files import read_json, sweep, write_json
+from tfkfin.files import alone, read_json, sweep, write_json
 from tfkfin.recordings import matfile, physiology
 from tfkfin.recordings.physiology import GRID_HZ, Physiology
 
@@ -73,9 +74,14 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
         The paths written, in the order of `subjects`.
 
     Raises:
-        InputError: a file is there already, or a value is out of range.
+        InputError: a file is there already, another process is at work there, or a value is out of range.
     """
-    task = Session(**session)
+    with alone(Path(folder) / ".synthesizing.lock", f"{folder}: another process makes recordings there"):
+        return _synthesized(folder, tuple(subjects), Session(**session), seed, extras, v73, body)
+
+
+def _synthesized(folder: str | Path, subjects: Sequence[int], task: Session, seed: int, extras: bool, v73: bool,
+                 body: Physiology) -> list[Path]:
     paths = [Path(folder) / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
     there, note = [path for path in paths if path.exists()], Path(folder) / NOTE
     told = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}

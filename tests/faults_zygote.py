@@ -1,0 +1,173 @@
+"""A process that has loaded what commands load, and forks one a trial: each starts at once, and a fault meets its work.
+
+Takes a line of JSON from stdin for each trial (see `faults.Trial`) and answers with one. Commands run as from a shell:
+their own process, folder, signals, stdout and stderr; only TensorFlow's start and end are not seen.
+"""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "shutil.rmtree")
+
+
+class Events:
+    """Counts what a command does to files below its folder; at the event `at`, `act` is called with the path."""
+
+    def __init__(self, root: str, at: int, act):
+        self.root, self.at, self.act, self.count, self.busy = os.path.realpath(root), at, act, 0, False
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if self.busy or not (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES
+                             or event in CHANGES):
+            return
+        path = arguments[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(path))
+        if not path.startswith(self.root):
+            return
+        self.count += 1
+        if self.act is not None and self.count >= self.at:
+            self.busy = True
+            try:
+                self.act(path, self.count, event)
+            finally:
+                self.busy = False
+
+
+def _act(trial: dict):
+    """What happens at the event of a trial."""
+    kind, at = trial.get("fault"), trial.get("at", 0)
+
+    def kill(path, count, event):
+        if count == at:
+            os.kill(os.getpid(), trial["signal"])
+
+    def full(path, count, event):
+        if event in ("open", "os.mkdir"):  # what there is can still go
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    def vanish(path, count, event):
+        if count == at:
+            shutil.rmtree(trial["gone"], ignore_errors=True)
+
+    return {"kill": kill, "full": full, "vanish": vanish}.get(kind)
+
+
+def _limit(trial: dict) -> None:
+    if trial.get("fault") == "size":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (trial["at"], resource.RLIM_INFINITY))
+    elif trial.get("fault") == "files":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (trial["at"], trial["at"]))
+    elif trial.get("fault") == "clock":
+        clock, steps = time.time, iter(trial["steps"])
+
+        def stepping() -> float:
+            stepping.off += next(steps, 0)
+            return clock() + stepping.off
+
+        stepping.off = 0.0
+        time.time, time.time_ns = stepping, lambda: int(1e9 * stepping())
+
+
+def child(trial: dict, counted: int, said: int) -> None:
+    """Runs a command and ends."""
+    code = 70
+    try:
+        os.chdir(trial["folder"])
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(said, 2)
+        os.close(silent)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from tfkfin import __main__ as commands
+
+        sys.argv = ["tfkfin", *trial["argv"]]
+        events = Events(trial["folder"], trial.get("at", 0), _act(trial))
+        sys.addaudithook(events)
+        _limit(trial)
+        try:
+            commands.script()
+        except SystemExit as end:
+            code = end.code or 0
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.write(counted, b"%d" % events.count)
+    except BaseException:
+        traceback.print_exc()
+        code = 71
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(trial: dict) -> dict:
+    """Forks, kills where a trial says so, waits. Codes below 0 are signals; None: it did not end in its time."""
+    began, pids, codes = time.monotonic(), [], {}
+    read, write = os.pipe()
+    heard, said = os.pipe()  # no file: it may grow whatever files may not
+    for descriptor in (read, heard):
+        os.set_blocking(descriptor, False)
+    words = b""
+
+    def listen() -> bytes:
+        try:
+            return os.read(heard, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    for _ in range(trial.get("times", 1)):
+        pid = os.fork()
+        if not pid:
+            os.close(read)
+            child(trial, write, said)
+        pids.append(pid)
+    os.close(write)
+    os.close(said)
+    after, limit = trial.get("after_s"), trial.get("limit_s", 240)
+    while len(codes) < len(pids) and time.monotonic() - began < limit:
+        for pid in set(pids) - codes.keys():
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        if after is not None and time.monotonic() - began >= after:
+            after = None
+            for pid in set(pids) - codes.keys():
+                os.kill(pid, trial["signal"])
+        words += listen()
+        time.sleep(0.003)
+    for pid in set(pids) - codes.keys():
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    counts = os.read(read, 1000).split() if set(codes.values()) else []
+    words += listen()
+    os.close(read)
+    os.close(heard)
+    return {"said": words.decode("utf-8", "replace"), "codes": [codes.get(pid) for pid in pids],
+            "seconds": time.monotonic() - began,
+            "events": int(counts[0]) if len(counts) == 1 and len(pids) == 1 else None}
+
+
+def main() -> None:
+    for name in sys.argv[1:]:
+        __import__(name)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        answers.write(json.dumps(run(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
