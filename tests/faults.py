@@ -108,7 +108,7 @@ def half(folder: Path) -> list[str]:
                ".html": lambda path: path.read_text().index("</html>")}
     broken = []
     for path in folder.rglob("*"):
-        if not path.is_file() or hidden(path, folder) or path.name == "complete":
+        if not path.is_file() or hidden(path, folder) or "oracle" in path.parts:  # which KerasTuner writes
             continue
         try:
             readers.get(path.suffix, lambda path: None)(path)
@@ -354,7 +354,7 @@ def trial(made: Bench, name: str, fault: str, seed: int) -> str:
             return wrong
         (folder / "filling").unlink(missing_ok=True)
         for need in command.needs:
-            if not (folder / need).is_dir() or not any((folder / need).iterdir()):  # the user puts it back
+            if fault == "vanish":  # the user puts back what is gone
                 shutil.copytree(made.needed(need), folder / need, dirs_exist_ok=True)
         again, told = made.run(command, folder)
         if fault == "vanish" and command.result and again["codes"] == [2] and re.search("is there (already|and)", told):
@@ -363,11 +363,18 @@ def trial(made: Bench, name: str, fault: str, seed: int) -> str:
         if again["codes"] != [0] and not (command.once and again["codes"] == [2] and "there already" in told):
             return f"once more: {again['codes']}: {told[-600:]} (at first {answer['codes']}: {said[-200:]})"
         if (right := command.right(folder)) != known["right"]:
-            return f"once more it comes to something else: {str(right)[:500]}, not {str(known['right'])[:500]}"
+            return f"once more it comes to something else: {differing(right, known['right'])} (at first {said[-300:]})"
         if broken := half(folder) + left("once more", folder):
             return "once more: " + "; ".join(broken)
     shutil.rmtree(folder, ignore_errors=True)
     return ""
+
+
+def differing(one, other) -> str:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return ", ".join(f"{key}: {differing(one.get(key), other.get(key))}" for key in one.keys() | other.keys()
+                         if one.get(key) != other.get(key))
+    return f"{str(one)[:300]}, not {str(other)[:300]}"
 
 
 def ended(fault: str, command: Command, answer: dict, said: str) -> str:
