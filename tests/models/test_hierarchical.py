@@ -51,11 +51,13 @@ def test_a_labelled_repetition_is_seen_exactly():
     new = MODEL.calibrate(x[r == 0], y[r == 0])
     z = (x - x[r == 0].mean(axis=0)) / (x[r == 0].std(axis=0) + 1e-9)
     noise = MODEL.repeated + MODEL.within / hierarchical.NOISE
-    gain = MODEL.between @ np.linalg.inv(MODEL.between + noise)
     seen = np.array([z[(r == 0) & (y == c)].mean(axis=0) for c in MODEL.classes])
-    means = MODEL.means + (seen - MODEL.means) @ gain.T
+    prior = np.kron(MODEL._kin, MODEL.between)  # classes that look alike move alike
+    gain = prior @ np.linalg.inv(prior + np.kron(np.eye(G), noise))
+    means = MODEL.means + (gain @ (seen - MODEL.means).ravel()).reshape(G, D)
+    left = (prior - gain @ prior).reshape(G, D, G, D)
     np.testing.assert_allclose(new._now, means, atol=1e-9)
-    np.testing.assert_allclose(new._unknown, MODEL.between - gain @ MODEL.between, atol=1e-9)
+    np.testing.assert_allclose(new._unknown, np.mean([left[k, :, k] for k in range(G)], axis=0), atol=1e-9)
     own = z[r == 0] - seen[y[r == 0] - 1]
     spread = (MODEL.within + covariance(own)) / 2 + MODEL.repeated + new._unknown
     density = np.stack([multivariate_normal(m, spread).pdf(z) for m in means], axis=1)
@@ -126,11 +128,17 @@ def test_other_forces_widen_and_shift():
 
 
 @pytest.mark.parametrize("gone", [1, 3])
-def test_a_class_that_a_session_lacks_keeps_what_others_taught(gone):
+def test_a_class_that_a_session_lacks_moves_as_those_that_look_like_it(gone):
     x, y, r = LATER[1]
     kept = (r == 0) & (y != gone)
     new = MODEL.calibrate(x[kept], y[kept])
-    np.testing.assert_allclose(new._now[gone - 1], MODEL.means[gone - 1])
+    z = (x - x[kept].mean(axis=0)) / x[kept].std(axis=0)
+    there = np.array([c != gone for c in MODEL.classes])
+    seen = np.array([z[kept & (y == c)].mean(axis=0) for c in MODEL.classes[there]])
+    noise = np.kron(np.eye(G - 1), MODEL.repeated + MODEL.within / hierarchical.NOISE)
+    own, across = (np.kron(MODEL._kin[np.ix_(rows, there)], MODEL.between) for rows in (there, ~there))
+    moved = across @ np.linalg.solve(own + noise, (seen - MODEL.means[there]).ravel())
+    np.testing.assert_allclose(new._now[gone - 1], MODEL.means[gone - 1] + moved, atol=1e-9)
     assert np.isfinite(new.probabilities(x)).all()
 
 

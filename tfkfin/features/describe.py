@@ -47,6 +47,17 @@ def broad(windows: np.ndarray, rate_hz: float) -> np.ndarray:
     return np.concatenate([*each, *between], axis=1)
 
 
+def layout(channels: int) -> tuple[list[int], list[tuple[int, ...]]]:
+    """What each of `broad`'s features is, by number, and which channels it is of."""
+    kinds = [kind for kind in range(19) for _ in range(channels)]
+    of: list[tuple[int, ...]] = [(c,) for _ in range(19) for c in range(channels)]
+    for order in range(3):
+        for i, j in zip(*np.triu_indices(channels), strict=True):
+            kinds.append(19 + 2 * order + int(i != j))
+            of.append((int(i), int(j)))
+    return kinds, of
+
+
 def levinson(r: np.ndarray, order: int) -> np.ndarray:
     """AR coefficients (..., order) from autocorrelations (..., order + 1 or more): Levinson's and Durbin's recursion.
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.features.describe import broad, unit
+from tfkfin.features.describe import broad, layout, unit
 from tfkfin.fit.transfer import CHUNK, Known, Learnt, over, spread
 from tfkfin.models.decision import filtered
 from tfkfin.models.hierarchical import GAINS, HierarchicalGaussian
+from tfkfin.models.kinship import alike
 from tfkfin.pipeline.sessions import Session
 
 LEFT_OUT = 3  # sessions, each left out once to see whether other forces pay
@@ -43,10 +44,11 @@ class Lasting:
         sessions = np.repeat(np.arange(len(rows)), [len(at) for _, at in rows])
         repetitions = np.concatenate([s.repetitions[at] for s, at in rows])
         taught = x, labels, sessions, repetitions
+        self._alike = alike(*layout(rows[0][0].subject.emg.shape[-1])) if self.see is None else None
         virtual = self._virtual(learnt, rows) if self.forces and self.see is None else ()
         if virtual and not self._forces_pay(taught, virtual):
             virtual = ()
-        self._model = HierarchicalGaussian().fit(*taught, virtual)
+        self._model = HierarchicalGaussian().fit(*taught, virtual, self._alike)
         self._learnt, self._next = {(s.person, s.number) for s, _ in learnt}, None
         self._rest = self._quiet(learnt, rows)
         return self
@@ -97,7 +99,8 @@ class Lasting:
         for session in np.unique(np.linspace(0, count - 1, LEFT_OUT).round()):
             kept = sessions != session
             for i, forced in enumerate((virtual, ())):
-                model = HierarchicalGaussian().fit(*(part[kept] for part in taught), [rows[kept] for rows in forced])
+                model = HierarchicalGaussian().fit(*(part[kept] for part in taught), [rows[kept] for rows in forced],
+                                                   self._alike)
                 found = model.stream(x[~kept], np.ones(int(np.sum(~kept)), bool))
                 right[i] += np.mean(model.classes[found.argmax(axis=1)] == labels[~kept])
         return right[1] - right[0] < 0.01 * LEFT_OUT

@@ -1,12 +1,11 @@
 """The hierarchical Gaussian: a closed-form classifier that carries what earlier sessions taught to a new one.
 
-Descriptions are z-scored session by session. A session's class means are N(M, B) about those of all sessions, a
-repetition's are N(the session's, T), windows are N(the repetition's, W): the two-covariance model of speaker
-recognition (probabilistic LDA; Brümmer, de Villiers 2010). A new session's class means are a posterior between what
-earlier ones say and what is seen: labelled windows exactly, unlabelled ones by expectation and maximisation, their soft
-labels averaged over neighbours in time. Decisions are linear: one covariance, W + T + what is unknown of the means.
-Covariances are shrunk by Ledoit and Wolf's rule (2004). All that earlier sessions taught is M, B, T, W: no recording is
-kept.
+Descriptions are z-scored session by session. A session's class means are N(M, B) about those of all sessions, classes
+that look alike moving alike (`kinship`), a repetition's are N(the session's, T), windows are N(the repetition's, W):
+the two-covariance model of speaker recognition (probabilistic LDA; Brümmer, de Villiers 2010). A new session's class
+means are a posterior between what earlier ones say and what is seen: labelled windows exactly, unlabelled ones by
+expectation and maximisation, soft labels averaged over neighbours in time. Decisions are linear: one covariance, W + T
++ what is unknown of the means. Covariances are shrunk by Ledoit and Wolf's rule (2004). No recording is kept.
 
 NumPy and SciPy alone. The constants were chosen on three sets of people at once and hold for all of them.
 """
@@ -17,20 +16,22 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
+from tfkfin.models import kinship
 from tfkfin.models.taught import LEAST, Scatter, Taught
 
 NOISE = 8.0  # windows that count as one independent look: neighbours overlap
 SOFT = 0.3  # how much a window's log-odds count in soft labels
 NEIGHBOURS = 7  # windows to either side whose log-odds are added up
-TEMPER = 0.7  # of softly labelled windows' weight
+TEMPER = 1.0  # of softly labelled windows' weight
 CAP = 2.0  # executions that unlabelled windows may count as
 OWN = 0.5  # share of a labelled session's own covariance within repetitions
 MIX = 0.25  # share of virtual forces
 PRIOR = 500.0  # windows that earlier sessions' mean and deviation count as
 GATE = 0.9  # least share of class means found where the others say, for unlabelled windows to move them
 FAR = 0.75  # mean squared distance of windows from the nearest class, a dimension, beyond which they move nothing
-CARRY = 0.25  # how far an unlabelled session moves what the next one begins with
+CARRY = 0.5  # how far an unlabelled session moves what the next one begins with
 BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked back at
+EVEN, EVENED = 100.0, 0.1  # looks that electrodes' being alike counts as for T, and its share of W
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
 STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
          "execution", "trusted")
@@ -68,12 +69,15 @@ class HierarchicalGaussian:
     """
 
     def fit(self, x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
-            virtual: Sequence[np.ndarray] = ()) -> "HierarchicalGaussian":
+            virtual: Sequence[np.ndarray] = (), alike: np.ndarray | None = None) -> "HierarchicalGaussian":
         """Learns from windows (N, D), their labels, sessions and repetitions (N,).
 
         Args:
             virtual: descriptions (N, D) of the same windows as if done with other forces.
+            alike: which entries of covariances (D, D) electrodes turn into each other if they change places, as of
+                `kinship.alike`; None: it is not known.
         """
+        self._alike = alike
         self.classes, index = np.unique(labels, return_inverse=True)
         taught, moved, forced = Taught.nothing(len(self.classes), x.shape[1]), [], []
         for own in (sessions == session for session in np.unique(sessions)):
@@ -120,6 +124,10 @@ class HierarchicalGaussian:
         if self._forced is not None:
             self.shift, forced = self._forced
             self.within = (1 - MIX) * self.within + MIX * forced
+        if self._alike is not None:
+            looks = float(taught.executions - np.isfinite(taught.means).all(axis=2).sum())
+            self.repeated = kinship.evened(self.repeated, EVEN / (EVEN + looks), self._alike)
+            self.within, self.looks = (kinship.evened(part, EVENED, self._alike) for part in (self.within, self.looks))
         return self._begun()
 
     def state(self) -> dict[str, np.ndarray]:
@@ -130,7 +138,7 @@ class HierarchicalGaussian:
     def from_state(cls, state: dict[str, np.ndarray], taught: Taught | None = None) -> "HierarchicalGaussian":
         """What `state` gave. `taught`: without it, it cannot `learn`; other forces are not in it."""
         new = cls()
-        new._basis, new._forced, new.taught = None, None, taught
+        new._basis, new._forced, new._alike, new.taught = None, None, None, taught
         for name in STATE:
             setattr(new, name, np.asarray(state[name], np.float64))
         new.classes, new.sessions = new.classes.astype(np.int64), int(new.sessions)
@@ -181,7 +189,8 @@ class HierarchicalGaussian:
 
     def _begun(self) -> "HierarchicalGaussian":
         if self._basis is None:
-            self._basis = _basis(self.between, self._noise())
+            values, vectors, _ = self._basis = _basis(self.between, self._noise())
+            self._kin = kinship.kernel(self.means @ vectors / np.sqrt(values + 1))
         self._mean, self._sd, self._labelled, self._running = self.centre.copy(), self.spread.copy(), None, True
         self._now, self._unknown, self._known_within = self.means, self.between, self.within
         self._past = np.empty((0, len(self.centre)))
@@ -210,9 +219,8 @@ class HierarchicalGaussian:
         """Class means from means seen (G, D) that count as so many executions (G,) each."""
         values, vectors, back = self._basis
         apart = (seen - self.means) @ vectors
-        gain = counts[:, None] * values / (counts[:, None] * values + 1)
-        left = (values / (counts[:, None] * values + 1)).mean(axis=0)
-        self._now = self.means + (gain * apart) @ back.T
+        moved, left = kinship.posterior(apart, counts, values, self._kin)
+        self._now = self.means + moved @ back.T
         self._unknown = (back * left) @ back.T
         return self._solved()
 
