@@ -111,7 +111,8 @@ def test_a_terminal_that_knows_ascii_alone_gets_its_table(tmp_path):
 def test_output_that_cannot_be_written_is_no_success():
     code = "from tfkfin import console; console.run(lambda argv: print('scores'))"
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                              env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"})
     assert done.returncode == 2 and "No space left" in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -166,11 +166,21 @@ def _code(main: Callable[[list[str]], None], argv: list[str]) -> int:
                 sys.stdout.flush()
             return 0
         except BrokenPipeError:  # the reader of our output (head, less) has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return 0
         except (Exception, KeyboardInterrupt) as error:
             said.set()  # libraries that are being loaded make other errors of an interrupt
-            return _told(KeyboardInterrupt() if heard.is_set() else error)
+            code = _told(KeyboardInterrupt() if heard.is_set() else error)
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
+            return code
+
+
+def _drop_output() -> None:
+    """Sends what stdout still holds nowhere: at its end Python would try once more, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.models import fins
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
+from tfkfin.recordings import resampling
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.recordings.resampling import resampled
 
@@ -146,6 +147,8 @@ def test_rates_are_met(rate):
     ones = np.ones(4000, np.int16)
     made = resampled(Recording(RecordingFile(Path("x"), 1), np.ones((4000, 1), np.float32), ones, ones, rate), 2000.0)
     assert abs(len(made.emg) - 4000 * 2000 / rate) <= 1 + (rate != int(rate))
+    up, down = resampling._ratio(rate, 2000.0)
+    assert down <= 10_000 and abs(down * 2000 / up / rate - 1) < 1e-4  # a filter has 20 taps for each of `up`
 
 
 def test_a_fingerprint_is_of_content_wherever_it_lies(tmp_path):

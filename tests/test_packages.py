@@ -1,0 +1,31 @@
+"""No version is admitted, or installed here, that is known to let in what SECURITY.md promises to keep out."""
+
+import configparser
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+# The first version without the advisories that SECURITY.md lists.
+SAFE = {"keras": "3.15.1", "urllib3": "2.7.0", "requests": "2.33.0", "filelock": "3.20.3", "jinja2": "3.1.6",
+        "scikit-learn": "1.5.0", "pyarrow": "23.0.1", "bokeh": "3.8.2", "ray": "2.55.0"}
+
+
+def admitted() -> dict[str, Requirement]:
+    """Package -> what setup.cfg says of it, where that is first named."""
+    told = configparser.ConfigParser(interpolation=None)
+    told.read("setup.cfg")
+    parts = [told["options"]["install_requires"], *told["options.extras_require"].values()]
+    lines = [line for part in parts for line in part.strip().splitlines() if "%(" not in line]
+    return {(one := Requirement(line)).name.lower(): one for line in reversed(lines)}
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_lowest_versions_are_safe(name):
+    least = [Version(clause.version) for clause in admitted()[name].specifier if clause.operator in (">=", "==")]
+    assert least and max(least) >= Version(SAFE[name])
+    try:
+        assert Version(version(name)) >= Version(SAFE[name])
+    except PackageNotFoundError:
+        pytest.skip(f"{name} is of an extra that is not installed here")
