@@ -48,8 +48,9 @@ def test_unfit_decisions_are_refused(wrong):
 def test_filtered_is_a_hidden_markov_models_forward_step():
     """By hand for two classes, and causal; no order of classes is preferred."""
     p = np.array([[0.8, 0.2], [0.3, 0.7]])
-    now = np.array([0.8, 0.2])
-    then = np.array([(0.9 * now[0] + 0.1 * now[1]) * 0.3, (0.1 * now[0] + 0.9 * now[1]) * 0.7])
+    seen = np.sqrt(p)
+    now = seen[0] / seen[0].sum()
+    then = np.array([(0.95 * now[0] + 0.05 * now[1]) * seen[1, 0], (0.05 * now[0] + 0.95 * now[1]) * seen[1, 1]])
     np.testing.assert_allclose(filtered(p), [now, then / then.sum()])
     rng = np.random.default_rng(0)
     q = rng.dirichlet(np.ones(4), 50)

@@ -56,15 +56,16 @@ class Decided:
         return np.where(voted.max(axis=1, initial=0.0) >= self.decision.reject, chosen, REJECTED), voted
 
 
-def filtered(probabilities: np.ndarray, stay: float = 0.9) -> np.ndarray:
+def filtered(probabilities: np.ndarray, stay: float = 0.95, weight: float = 0.5) -> np.ndarray:
     """Probabilities (N, G) of windows in order of time, each given those before: a hidden Markov model's forward step.
 
-    What was done goes on with the probability `stay`, or gives way to any other class alike: no order is expected.
+    What was done goes on with the probability `stay`, or gives way to any other class alike: no order is expected. A
+    window overlaps those before it, so that it says less anew: its log-odds count `weight`.
     """
     found, now = np.empty_like(probabilities), np.full(probabilities.shape[1], 1 / probabilities.shape[1])
     leave = (1 - stay) / max(1, probabilities.shape[1] - 1)
     for i, seen in enumerate(probabilities):
-        now = (leave + (stay - leave) * now) * np.maximum(seen, 1e-12)
+        now = (leave + (stay - leave) * now) * np.maximum(seen, 1e-12) ** weight
         found[i] = now = now / now.sum()
     return found
 
