@@ -132,7 +132,6 @@ class Command:
         right: what it has come to, equal each time.
         needs: folders of the template that it reads.
         heavy: it takes TensorFlow.
-        ends: signals are its regular end.
         once: what it wrote is not written again: given once more it is refused, and `right` holds all the same.
         result: where its results go, for folders that vanish.
     """
@@ -141,10 +140,8 @@ class Command:
     right: Callable[[Path], object]
     needs: tuple[str, ...] = ()
     heavy: bool = True
-    ends: bool = False
     once: bool = False
     result: str = ""
-    only_slow: bool = False
 
 
 TINY = " ".join(f"--set {word}" for word in (
@@ -169,10 +166,10 @@ COMMANDS = {
     "train best": Command(f"train --stage finetune {BEST} --run run", results("run/results.json"), ("data",),
                           result="run"),
     "train": Command(f"train --stage finetune --data data --run run {TINY}", results("run/results.json"), ("data",),
-                     result="run", only_slow=True),
+                     result="run"),
     "train synthetic": Command(f"train --stage classify --pipeline demo --run run {TINY} --set imitate.epochs=1 "
                                "--set source.synthetic.movements=2 --set source.synthetic.hold_s=0.5",
-                               results("run/results.json"), (), result="run", only_slow=True),
+                               results("run/results.json"), (), result="run"),
     "evaluate": Command("evaluate run --json scores.json", results("scores.json"), ("data", "run")),
     "export": Command("export run --to savedmodels/m", model("savedmodels/m"), ("data", "run"), result="savedmodels"),
     "export onnx": Command("export run --to savedmodels/o --format onnx", model("savedmodels/o"), ("data", "run"),
@@ -182,12 +179,12 @@ COMMANDS = {
     "tune": Command(f"tune --stage classify {BEST} --run search --set tune.features.names=[[\"RMS\"],[\"VAR\"]]",
                     results("search/tuning.json"), ("data",), result="search"),
     "experiments": Command(f"experiments imitation --data data {TINY} --run lab", results("lab/results.json"),
-                           ("data",), result="lab", only_slow=True),
+                           ("data",), result="lab"),
     "live": Command("live --model model --source synthetic --speed 0 --seconds 1.5 --jsonl all.jsonl --json live.json",
-                    lambda folder: whole_lines(folder / "all.jsonl"), ("model",), ends=True, once=True),
+                    lambda folder: whole_lines(folder / "all.jsonl"), ("model",), once=True),
     "live calibrate": Command("live --model model --source synthetic --speed 4 --calibrate kept --hold-s 0.6 "
                               "--rest-s 0.3 --seconds 24 --to savedmodels/l", lambda folder: model("savedmodels/l")(
-                                  folder)[0], ("model",), ends=True, result="savedmodels", only_slow=True),
+                                  folder)[0], ("model",), result="savedmodels"),
 }
 
 

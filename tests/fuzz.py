@@ -129,21 +129,21 @@ def fuzz(kind: str, seeds: range) -> Counter:
         process = context.Process(target=_work, args=(kind, left, theirs), daemon=True)
         process.start()
         theirs.close()
-        last, open_one = left.start - 1, False
+        last, said, done = left.start - 1, None, False
         try:
             while ours.poll(60 if last < left.start else 4 * HANG_S):
                 last, said, whole = ours.recv()
-                open_one = said is None
-                if said == "cpu_s":
+                done = said == "cpu_s"
+                if done:
                     found["cpu_s", ""] += whole
-                elif not open_one:
+                elif said is not None:
                     found[said, "" if said in ("answered", "refused") else last] += 1
                     found["whole", ""] += whole
             process.kill()
             found["hang in a library", last] += 1
         except EOFError:
             process.join()
-            if open_one or process.exitcode:
+            if not done and said != "memory":
                 found[f"crash, exit code {process.exitcode}", last] += 1
         process.join()
         left = range(max(last, left.start) + 1, seeds.stop)
