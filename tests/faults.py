@@ -182,8 +182,8 @@ COMMANDS = {
                            ("data",), result="lab"),
     "live": Command("live --model model --source synthetic --speed 0 --seconds 1.5 --jsonl all.jsonl --json live.json",
                     lambda folder: whole_lines(folder / "all.jsonl"), ("model",), once=True),
-    "live calibrate": Command("live --model model --source synthetic --speed 4 --calibrate kept --hold-s 0.6 "
-                              "--rest-s 0.3 --seconds 24 --to savedmodels/l", lambda folder: model("savedmodels/l")(
+    "live calibrate": Command("live --model model --source synthetic --speed 2 --calibrate kept --hold-s 0.6 "
+                              "--rest-s 0.3 --seconds 50 --to savedmodels/l", lambda folder: model("savedmodels/l")(
                                   folder)[0], ("model",), result="savedmodels"),
 }
 

@@ -253,3 +253,16 @@ def test_synthesis_goes_on_where_it_was_cut_off(tmp_path):
     assert sorted(p.relative_to(cut) for p in cut.rglob("*")) == sorted(p.relative_to(whole) for p in whole.rglob("*"))
     with pytest.raises(InputError, match="never overwritten"):
         synthesize(cut, (1, 2, 3), **task)
+
+
+def test_one_process_synthesizes_in_a_folder(tmp_path):
+    from tfkfin import files
+    from tfkfin.recordings.synthetic import synthesize
+
+    task = {"movements": 1, "repetitions": 1, "hold_s": 0.5, "rest_s": 0.2}
+    with files.alone(tmp_path / "made" / ".synthesizing.lock", "first"), \
+            pytest.raises(InputError, match="another process makes recordings there: wait for it"):
+        synthesize(tmp_path / "made", (1,), **task)
+    assert not [*tmp_path.rglob("*.mat")]
+    (path,) = synthesize(tmp_path / "made", (1,), **task)
+    assert [p for p in (tmp_path / "made").rglob("*") if p.is_file()] == [path]
