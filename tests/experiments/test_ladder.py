@@ -39,7 +39,8 @@ def test_results_are_what_outsiders_rely_on(climbed):
     assert set(rungs) == {"random", "repetition-1", "session-0", "session-0u", "session-1", "person-0", "person-0u",
                           "person-1"}
     for models in rungs.values():
-        assert {"paper", "best", "tdar_lda", "tdar_cov_lda", "hierarchical", "tfkfin"} <= set(models)
+        assert {"paper", "best", "tdar_lda", "tdar_cov_lda", "riemann_lda", "riemann_lda_centred", "hierarchical",
+                "tfkfin"} <= set(models)
         for numbers in models.values():
             assert set(numbers) == {"window", "execution", "false_per_minute"}
             for number in numbers.values():
@@ -98,6 +99,18 @@ def test_what_is_tested_steers_nothing(tiny_db2, tmp_path):
                 answers = [ladder.CLOSED_FORM[name]().fit(group.learnt, clean.classes).decide(probe, None)
                            for group in (one, other)]
                 np.testing.assert_array_equal(*answers)
+
+
+def test_rows_are_left_out_without_their_library(monkeypatch, caplog):
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "tfkfin"):
+        patch.setattr(ladder.riemann, "installed", lambda: False)
+        ladder.titles.cache_clear()
+        for _ in range(2):
+            assert set(ladder.TITLES) - set(ladder.titles()) == {"riemann_lda", "riemann_lda_centred"}
+    ladder.titles.cache_clear()
+    assert [record.message for record in caplog.records if "tfkfin[riemann]" in record.message] == [
+        "ladder: pyriemann is not installed, so two rows are left out: pip install 'tfkfin[riemann]'"]
+    assert ladder.titles() == ladder.TITLES
 
 
 def test_no_two_models_look_alike():

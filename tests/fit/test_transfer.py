@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pyriemann.geometry.tangentspace import untangent_space
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from tfkfin.fit import transfer
+from tfkfin.fit import riemann, transfer
 from tfkfin.fit.transfer import Discriminant, Hierarchical, Known
 from tfkfin.models.hierarchical import HierarchicalGaussian
 
@@ -30,14 +31,20 @@ def see(session):
     return session.x
 
 
+def matrices(session):
+    """The same as positive matrices of three channels."""
+    return untangent_space(0.1 * session.x, np.eye(3))
+
+
 def everything(session):
     return np.ones(len(session.x), bool)
 
 
 EARLIER = [(s, everything(s)) for s in (stream(1, n, 10 + n) for n in range(1, 7))]
 LATER = [stream(1, n, 50 + n) for n in range(7, 27)]
-MODELS = {"lda": lambda: Discriminant(see), "recentred": lambda: Discriminant(see, True),
-          "hierarchical": lambda: Hierarchical(see)}
+MODELS = {"lda": lambda: Discriminant(see), "recentred": lambda: Discriminant(see, transfer.Centres),
+          "hierarchical": lambda: Hierarchical(see), "riemann": lambda: Discriminant(matrices, riemann.Tangents),
+          "riemann recentred": lambda: Discriminant(matrices, riemann.Recentred)}
 
 
 def accuracy(model, session, known=None):

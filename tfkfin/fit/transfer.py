@@ -57,26 +57,38 @@ class Centres:
         return scaled(x, *own) if own else running(x, *self._prior)
 
 
+class Uncentred:
+    """In place of `Centres`: descriptions as they are."""
+
+    def __init__(self, see: Callable[[Session], np.ndarray], learnt: Learnt):
+        self.see = see
+
+    def centred(self, session: Session, known: Known | None) -> np.ndarray:
+        return self.see(session)
+
+
 @dataclass
 class Discriminant:
     """Shrinkage LDA on descriptions, covariance by Ledoit and Wolf (2004).
 
-    With labels of the new session, these weigh as much as everything before. `recentred` z-scores every session by its
-    own windows: those learnt from, the repetition that is known of a new one, or what came earlier in the stream.
+    With labels of the new session, these weigh as much as everything before.
 
     Attributes:
         see: session -> descriptions (N, D).
+        centres: (see, what is learnt from) -> what says where descriptions lie. `Centres` z-scores every session by its
+            own windows: those learnt from, the repetition that is known of a new one, or what came earlier in the
+            stream.
         classes: labels that can be decided, ascending.
     """
 
     see: Callable[[Session], np.ndarray]
-    recentred: bool = False
+    centres: Callable = Uncentred
     classes: tuple[int, ...] = ()
 
     def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "Discriminant":
-        self.classes, self._centres, rows, labels = classes, Centres(self.see, learnt), [], []
+        self.classes, self._centres, rows, labels = classes, self.centres(self.see, learnt), [], []
         for session, chosen in learnt:
-            x = self._centres.centred(session, None) if self.recentred else self.see(session)
+            x = self._centres.centred(session, None)
             kept = chosen & np.isin(session.labels, classes)
             rows.append(x[kept]), labels.append(session.labels[kept])
         self._x, self._y = np.concatenate(rows), np.concatenate(labels)
@@ -85,7 +97,7 @@ class Discriminant:
 
     def decide(self, session: Session, known: Known | None) -> np.ndarray:
         """Probabilities (N, G) of a session's windows."""
-        x, model = self._centres.centred(session, known) if self.recentred else self.see(session), self._solved
+        x, model = self._centres.centred(session, known), self._solved
         if known is not None and known.labelled:
             own = known.windows & np.isin(session.labels, self.classes)
             times = max(1, len(self._x) // max(1, own.sum()))

@@ -1,6 +1,6 @@
 """Ladder: how decoders hold from repetition to repetition, day to day, person to person; three numbers each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, paired
-from tfkfin.fit import metrics
+from tfkfin.fit import metrics, riemann
 from tfkfin.fit.lasting import Lasting
-from tfkfin.fit.transfer import Discriminant, Hierarchical, described
+from tfkfin.fit.transfer import Centres, Discriminant, Hierarchical, described
 from tfkfin.models.decision import Decision
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.sessions import Session, sessions
+from tfkfin.recipe import Recipe
 
 TIME_DOMAIN, SPATIAL = ("time_domain",), ("time_domain", "log_covariance")
 TITLES = {
@@ -27,7 +28,10 @@ TITLES = {
     "best": "FINs + correlations + log-covariances, LDA; calibrated: hierarchical Gaussian",
     "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
     "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
-    "cov_lda": "log-covariance alone, LDA", "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
+    "cov_lda": "log-covariance alone, LDA",
+    "riemann_lda": "covariance, tangent space, LDA (pyriemann)",
+    "riemann_lda_centred": "covariance, tangent space, LDA, recentred (pyriemann)",
+    "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
     "tfkfin_fins": "FINs + correlations + log-covariances, hierarchical Gaussian that adapts",
     "tfkfin": "broad descriptions, hierarchical Gaussian that adapts (recommended)",
 }
@@ -36,13 +40,24 @@ NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution
 RECOMMENDED = "tfkfin"  # the one that others are tested against
 CLOSED_FORM: dict[str, Callable] = {
     "tdar_lda": lambda: Discriminant(partial(described, names=TIME_DOMAIN)),
-    "tdar_lda_centred": lambda: Discriminant(partial(described, names=TIME_DOMAIN), True),
+    "tdar_lda_centred": lambda: Discriminant(partial(described, names=TIME_DOMAIN), Centres),
     "tdar_cov_lda": lambda: Discriminant(partial(described, names=SPATIAL)),
-    "tdar_cov_lda_centred": lambda: Discriminant(partial(described, names=SPATIAL), True),
+    "tdar_cov_lda_centred": lambda: Discriminant(partial(described, names=SPATIAL), Centres),
     "cov_lda": lambda: Discriminant(partial(described, names=SPATIAL[1:])),
+    "riemann_lda": lambda: Discriminant(riemann.covariances, riemann.Tangents),
+    "riemann_lda_centred": lambda: Discriminant(riemann.covariances, riemann.Recentred),
     "hierarchical": lambda: Hierarchical(partial(described, names=SPATIAL)),
     "tfkfin": Lasting,
 }
+
+
+@cache
+def titles() -> dict[str, str]:
+    """The models that can be tried here and what they are called."""
+    if riemann.installed():
+        return TITLES
+    log.info("ladder: pyriemann is not installed, so two rows are left out: pip install 'tfkfin[riemann]'")
+    return {name: title for name, title in TITLES.items() if not name.startswith("riemann")}
 
 
 class Streams:
@@ -81,40 +96,45 @@ class Streams:
     def score(self, name: str, person: int) -> tuple[dict, dict]:
         """The three numbers of a model and person on every rung, and the decisions behind them."""
         people, data = self.people(name in CLOSED_FORM)
-        decision = Decision(self.recipe.classifier.vote, self.recipe.classifier.reject)
-        found: dict[str, list] = {}
-        for group in protocols.groups(people, data.split, self.recipe.seed, (person,)):
-            model = self.model(name).fit(group.learnt, self.classes)
-            for trial in group.trials:
-                decided, _ = decision(model.decide(trial.session, trial.known), self.classes)
-                at, offset = trial.tested, 1_000_000 * len(found.get(trial.rung, ()))
-                found.setdefault(trial.rung, []).append(
-                    np.stack([trial.session.labels[at], decided[at], trial.session.segments[at] + offset]))
-        arrays = {rung: np.concatenate(parts, axis=1).astype(np.int64) for rung, parts in found.items()}
-        stride_s = data.stride / data.rate_hz
-        return {"rungs": {rung: {
-            "window": metrics.window_accuracy(true, decided),
-            "execution": metrics.execution_accuracy(true, decided, segments),
-            "false_per_minute": metrics.false_activations(true, decided, stride_s) if 0 in self.classes else None,
-        } for rung, (true, decided, segments) in arrays.items()}}, arrays
+        groups = protocols.groups(people, data.split, self.recipe.seed, (person,))
+        return climbed(self.model(name), groups, self.recipe, self.classes, data.stride / data.rate_hz)
+
+
+def climbed(model, groups: Iterable[protocols.Group], recipe: Recipe, classes: tuple[int, ...],
+            stride_s: float) -> tuple[dict, dict]:
+    """The three numbers of a model on every rung, and the decisions behind them: true, decided, segment (3, N) each."""
+    decision, found = Decision(recipe.classifier.vote, recipe.classifier.reject), {}
+    for group in groups:
+        fitted = model.fit(group.learnt, classes)
+        for trial in group.trials:
+            decided, _ = decision(fitted.decide(trial.session, trial.known), classes)
+            at, offset = trial.tested, 1_000_000 * len(found.get(trial.rung, ()))
+            found.setdefault(trial.rung, []).append(
+                np.stack([trial.session.labels[at], decided[at], trial.session.segments[at] + offset]))
+    arrays = {rung: np.concatenate(parts, axis=1).astype(np.int64) for rung, parts in found.items()}
+    return {"rungs": {rung: {
+        "window": metrics.window_accuracy(true, decided),
+        "execution": metrics.execution_accuracy(true, decided, segments),
+        "false_per_minute": metrics.false_activations(true, decided, stride_s) if 0 in classes else None,
+    } for rung, (true, decided, segments) in arrays.items()}}, arrays
 
 
 @cache
-def _streams(evaluation: Evaluation) -> Streams:
+def streams(evaluation: Evaluation) -> Streams:
     return Streams(evaluation)
 
 
 def fits(evaluation: Evaluation) -> list[Fit]:
-    return [Fit(person, f"ladder-{name}") for person in evaluation.subjects for name in TITLES]
+    return [Fit(person, f"ladder-{name}") for person in evaluation.subjects for name in titles()]
 
 
 def work(estimators, fit: Fit) -> tuple[dict, dict]:
-    return _streams(estimators.evaluation).score(fit.model.removeprefix("ladder-"), fit.subject)
+    return streams(estimators.evaluation).score(fit.model.removeprefix("ladder-"), fit.subject)
 
 
 def result(evaluation: Evaluation, folder: Path) -> Result:
     scores = {name: {s: evaluation.ledger.get(Fit(s, f"ladder-{name}").key)["rungs"] for s in evaluation.subjects}
-              for name in TITLES}
+              for name in titles()}
     there = [rung for rung in protocols.RUNGS if any(rung in one for one in scores[RECOMMENDED].values())]
     rungs = {rung: {name: {number: metrics.over_people({s: one[rung][number] for s, one in people.items()
                                                         if rung in one}, evaluation.recipe.seed)
@@ -124,17 +144,17 @@ def result(evaluation: Evaluation, folder: Path) -> Result:
     few = len(evaluation.subjects) < 6
     blocks += [_people(evaluation, rungs)] if few else [_tests(evaluation, scores, there)]
     plot = figures.ladder({TITLES[name]: [100 * rungs[rung][name]["window"]["mean"] for rung in there]
-                           for name in TITLES}, [_titled(rung) for rung in there], evaluation.on)
+                           for name in titles()}, [titled(rung) for rung in there], evaluation.on)
     blocks.append(figures.save(plot, folder, "ladder", f"Accuracy a window by rung. Data: {evaluation.on}."))
     return Result("ladder", "Ladder of protocols: what holds tomorrow, and on another person", _findings(rungs), blocks,
                   _trust(evaluation), {"rungs": rungs}, top={"rungs": rungs})
 
 
-def _titled(rung: str) -> str:
+def titled(rung: str) -> str:
     return f"{rung} (leaks)" if rung in protocols.LEAKS else rung
 
 
-def _shown(one: dict, number: str) -> str:
+def shown(one: dict, number: str) -> str:
     factor, digits = (1, 1) if number == "false_per_minute" else (100, 1)
     if one["mean"] is None:
         return "–"
@@ -143,16 +163,16 @@ def _shown(one: dict, number: str) -> str:
 
 
 def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
-    rows = [[text, *(_shown(models[name][number], number) for models in rungs.values())]
-            for name, text in TITLES.items()]
+    rows = [[text, *(shown(models[name][number], number) for models in rungs.values())]
+            for name, text in titles().items()]
     note = "Mean over people; from six people on with the 95 % bootstrap interval."
-    return Table(f"{title} ({evaluation.on})", ["model", *map(_titled, rungs)], rows, note, papers=False)
+    return Table(f"{title} ({evaluation.on})", ["model", *map(titled, rungs)], rows, note, papers=False)
 
 
 def _people(evaluation: Evaluation, rungs: dict) -> Table:
-    rows = [[_titled(rung), TITLES[name], *(f"{100 * v:.1f}" if v is not None else "–"
+    rows = [[titled(rung), TITLES[name], *(f"{100 * v:.1f}" if v is not None else "–"
                                             for v in models[name]["window"]["per_subject"].values())]
-            for rung, models in rungs.items() for name in TITLES]
+            for rung, models in rungs.items() for name in titles()]
     return Table(f"Every person's accuracy a window, % ({evaluation.on})",
                  ["rung", "model", *(f"S{s}" for s in evaluation.subjects)],
                  [row for row in rows if len(row) == 2 + len(evaluation.subjects)], papers=False)
@@ -163,12 +183,12 @@ def _tests(evaluation: Evaluation, scores: dict, there: list[str]) -> Table:
     found = []
     for rung in there:
         own = {s: one[rung]["window"] for s, one in scores[RECOMMENDED].items() if rung in one}
-        for name in TITLES:
+        for name in titles():
             if name != RECOMMENDED:
                 other = {s: one[rung]["window"] for s, one in scores[name].items() if rung in one}
                 found.append((rung, name, paired(own, other)))
     corrected = holm([test["p"] for *_, test in found])
-    rows = [[_titled(rung), TITLES[name], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
+    rows = [[titled(rung), TITLES[name], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
              p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
     return Table(f"{TITLES[RECOMMENDED]} against the others, accuracy a window ({evaluation.on})",
                  ["rung", "model", "difference, points", "people better", "p"], rows,
