@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.console import InputError, format_numbers
 from tfkfin.experiments import horizon, paper
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.statistics import over_subjects
@@ -181,7 +181,7 @@ class Evaluation:
     def described(self) -> str:
         about, window = self.dataset.describe(), self.recipe.window
         learnt = f" (learnt from: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
-        train, test = (", ".join(map(str, about[f"{side}_repetitions"])) for side in ("train", "test"))
+        train, test = (format_numbers(about[f"{side}_repetitions"]) for side in ("train", "test"))
         return (f"{len(about['subjects'])} subjects, {about['channels']} channels, {about['rate_hz']:g} Hz, "
                 f"{len(about['movements'])} movements; learnt from repetitions {train}, tested on {test}; windows of "
                 f"{window.length_ms:g} ms every {window.stride_ms:g} ms{learnt}; features {', '.join(self.names)}")

@@ -15,8 +15,8 @@ DPI = 150  # of the plots
 class Table:
     """Rows of text under column titles, one of which is the paper's; `papers=False`: the paper has none of it.
 
-    Where the column "subjects" changes, a new group of rows begins. If it says the same in every row, it is left out,
-    and said in the note.
+    Where the column "subjects" or "rung" changes, a new group of rows begins. If "subjects" says the same in every row,
+    it is left out, and said in the note.
     """
 
     title: str
@@ -43,8 +43,16 @@ class Table:
 
     @property
     def groups(self) -> list[list[Sequence[str]]]:
-        """The rows, parted where the column "subjects" changes."""
-        return [list(rows) for _, rows in itertools.groupby(self.rows, lambda row: [row[at] for at in self._at])]
+        """The rows, parted where the column "subjects" or "rung" changes; what begins a group says so once."""
+        by = [i for i, title in enumerate(self.columns) if title in ("subjects", "rung")]
+        parted = [list(rows) for _, rows in itertools.groupby(self.rows, lambda row: [row[at] for at in by])]
+        return [[row if not i or self.columns[0] != "rung" else ["", *row[1:]] for i, row in enumerate(rows)]
+                for rows in parted]
+
+    @property
+    def many(self) -> bool:
+        """Whether what is in brackets goes below the figure, so that all columns fit on a page."""
+        return len(self.columns) > 7
 
     @property
     def classes(self) -> list[str]:

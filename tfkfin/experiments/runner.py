@@ -46,11 +46,16 @@ class Runner:
     def publish(self) -> dict:
         """Writes report.md, report.html, plots and results.json; returns the content of the last."""
         evaluation, made = self.evaluation, self.results()
-        title = f"Feature imitation networks: the paper's experiments on {evaluation.data_name}"
-        report = Report(title, _intro(evaluation), _warnings(evaluation), made)
+        papers = any(result.name in kinds.papers() for result in made)
+        about = ": the paper's experiments" if papers else ""
+        report = Report(f"Feature imitation networks{about} on {evaluation.data_name}", _intro(evaluation, papers),
+                        _warnings(evaluation, papers), made)
         write_text(self.folder / "report.md", report.markdown())
         write_text(self.folder / "report.html", report.html())
-        top = {key: value for result in made for key, value in result.top.items()}
+        top: dict[str, dict] = {"rungs": {}} if any(result.top for result in made) else {}
+        for result in made:  # the ladder and its ablation have other models on the same rungs
+            for rung, models in result.top.get("rungs", {}).items():
+                top["rungs"][rung] = top["rungs"].get(rung, {}) | models
         return evaluation.run.ledger.put("results", _without_nan(top | {
             "experiments": {result.name: result.data for result in made}, "data": evaluation.data_name,
             "synthetic": evaluation.dataset.synthetic, "protocol": evaluation.recipe.protocol,
@@ -73,30 +78,31 @@ class Runner:
         console.print(f"\n{self.folder / 'report.html'}", soft_wrap=True)
 
 
-def _intro(evaluation: Evaluation) -> list[str]:
+def _intro(evaluation: Evaluation, papers: bool) -> list[str]:
+    """`papers`: whether there are experiments of the paper's."""
     seeds, cap, machine = len(evaluation.seeds), evaluation.max_test_windows, environment()
     capped = f"; models of raw signals are tested on at most {cap} windows a subject, evenly spread" if cap else ""
     fin = evaluation.recipe.fin
     started = "from random weights" if not fin.pretrained else \
         f"from the shipped ones ({fin.family})" if fin.pretrained == "auto" else f"from {fin.pretrained}"
-    return [f"Paper: {SOURCE}. Its figures stand in the columns \"paper\" and were made on Ninapro DB2. Ours were made "
-            f"on {evaluation.data_name}: {evaluation.described()}. Protocol {evaluation.recipe.protocol}, {seeds} "
-            f"seed{'s' * (seeds > 1)}{capped}. FINs are of the family {fin.family} and start {started}; the "
-            "paper's are LSTMs. "
-            "Unless said otherwise ± is the standard deviation over subjects.",
-            "The paper's own figures come from its code's protocol: the best test accuracy over the epochs, test "
-            "windows scaled by their own statistics, BatchNorm and dropout as in training, the last incomplete batch "
-            "dropped. They flatter; --protocol paper judges ours the same way, for comparison only.",
-            f"Made by tfkfin {machine['tfkfin']}, recipe {evaluation.recipe.digest} (recipe.toml), TensorFlow "
+    ours = (f"made on {evaluation.data_name}: {evaluation.described()}. Protocol {evaluation.recipe.protocol}, {seeds} "
+            f"seed{'s' * (seeds > 1)}{capped}. FINs are of the family {fin.family} and start {started}")
+    lines = [f"Paper: {SOURCE}. Its figures stand in the columns \"paper\" and were made on Ninapro DB2. Ours were "
+             f"{ours}; the paper's are LSTMs. Unless said otherwise ± is the standard deviation over subjects.",
+             "The paper's own figures come from its code's protocol: the best test accuracy over the epochs, test "
+             "windows scaled by their own statistics, BatchNorm and dropout as in training, the last incomplete batch "
+             "dropped. They flatter; --protocol paper judges ours the same way, for comparison only."] if papers else [
+             f"All figures were {ours}."]
+    return [*lines, f"Made by tfkfin {machine['tfkfin']}, recipe {evaluation.recipe.digest} (recipe.toml), TensorFlow "
             f"{machine['tensorflow']}, Keras {machine['keras']}, {machine['cpus']} CPUs, {machine['time']}."]
 
 
-def _warnings(evaluation: Evaluation) -> list[str]:
+def _warnings(evaluation: Evaluation, papers: bool) -> list[str]:
     found = []
     if evaluation.dataset.synthetic:
         found.append("Synthetic recordings: nobody was recorded. Our figures prove that the code runs; they say "
                      "nothing about people, about Ninapro DB2 or about the paper's claims.")
-    elif COLUMN.rpartition(" ")[2].lower() not in evaluation.data_name.lower():
+    elif papers and COLUMN.rpartition(" ")[2].lower() not in evaluation.data_name.lower():
         found.append(f"Our data ({evaluation.data_name}) are not the paper's. Compare rows with rows within a column; "
                      "the columns differ in people, electrodes, movements and repetitions.")
     if evaluation.optimistic:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import log
+from tfkfin.console import format_numbers, log
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
@@ -24,16 +24,13 @@ from tfkfin.recipe import Recipe
 
 TIME_DOMAIN, SPATIAL = ("time_domain",), ("time_domain", "log_covariance")
 TITLES = {
-    "paper": "the paper's: FINs, conv head",
-    "best": "FINs + correlations + log-covariances, LDA; calibrated: hierarchical Gaussian",
-    "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred by session",
+    "paper": "paper: FINs, conv head", "best": "best: FINs + covariances",
+    "tdar_lda": "TD+AR, LDA", "tdar_lda_centred": "TD+AR, LDA, recentred",
     "tdar_cov_lda": "TD+AR + log-covariance, LDA", "tdar_cov_lda_centred": "TD+AR + log-covariance, LDA, recentred",
-    "cov_lda": "log-covariance alone, LDA",
-    "riemann_lda": "covariance, tangent space, LDA (pyriemann)",
-    "riemann_lda_centred": "covariance, tangent space, LDA, recentred (pyriemann)",
-    "hierarchical": "TD+AR + log-covariance, hierarchical Gaussian",
-    "tfkfin_fins": "FINs + correlations + log-covariances, hierarchical Gaussian that adapts",
-    "tfkfin": "broad descriptions, hierarchical Gaussian that adapts (recommended)",
+    "cov_lda": "log-covariance, LDA",
+    "riemann_lda": "tangent space, LDA", "riemann_lda_centred": "tangent space, LDA, recentred",
+    "hierarchical": "TD+AR + log-covariance, hierarchical",
+    "tfkfin_fins": "tfkfin_fins: FINs, adapts", "tfkfin": "tfkfin: recommended, adapts",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
            "false_per_minute": "False activations a minute of rest"}
@@ -201,26 +198,32 @@ def _findings(rungs: dict) -> list[str]:
     for rung, models in rungs.items():
         if rung not in protocols.LEAKS:
             best = max(models, key=lambda name: models[name]["window"]["mean"])
-            own = models[RECOMMENDED]["window"]["mean"]
-            said.append(f"{rung}: {TITLES[RECOMMENDED]} {100 * own:.1f} %; the best, {TITLES[best]}, "
-                        f"{100 * models[best]['window']['mean']:.1f} %.")
-    return [" ".join(said)]
+            other = "" if best == RECOMMENDED else f" ({TITLES[best]}: {100 * models[best]['window']['mean']:.1f})"
+            said.append(f"{rung} {100 * models[RECOMMENDED]['window']['mean']:.1f}{other}")
+    return [f"Accuracy a window of {RECOMMENDED}, %, and of the best where that is another: {'; '.join(said)}."]
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
     recipe, split = evaluation.recipe, evaluation.dataset.split
-    parted = (f"sessions {', '.join(map(str, split.train_sessions))} are learnt from, "
-              f"{', '.join(map(str, split.test_sessions))} tested" if split.between_sessions else
+    parted = (f"sessions {format_numbers(split.train_sessions)} are learnt from, {format_numbers(split.test_sessions)} "
+              "tested" if split.between_sessions else
               "one session a person: repetitions part what is learnt from and tested")
+    vote, reject = recipe.classifier.vote, recipe.classifier.reject
     return [f"Rungs: random parts windows that overlap, so that it leaks; repetition-k learns from k repetitions of a "
             f"session; 0 knows nothing of the new session or person but what came earlier in its stream, 0u its first "
             f"repetition without labels, 1 with labels, and that repetition is not tested then. Here {parted}.",
-            f"One operating point for all three numbers: the last {recipe.classifier.vote} windows averaged, decisions "
-            f"less probable than {recipe.classifier.reject:g} rejected and counted as wrong; rest is "
+            f"One operating point for all three numbers: "
+            f"{f'the last {vote} windows averaged' if vote > 1 else 'each window decided by itself'}, "
+            f"{f'decisions less probable than {reject:g} rejected and counted as wrong' if reject else 'none rejected'}"
+            f"; rest is "
             f"{'one more class' if recipe.window.rest else 'not decided, so that there are no false activations'}.",
             "Every model learns from the same windows, the paper's from at most 4000 of them, evenly spread; FINs are "
-            "the shipped ones, which no recording trained. `tfkfin` also goes on learning from earlier sessions of the "
-            "stream, without labels."]
+            "the shipped ones, which no recording trained. TD+AR are MAV, WL, ZC, SSC, AR(4) and log VAR, LDA has a "
+            "shrunk covariance, recentred means by each session's own mean, hierarchical is a Gaussian whose class "
+            "means vary by session. best is LDA on what FINs imitate, correlations and log-covariances until it is "
+            "calibrated, hierarchical from then on; tfkfin_fins is hierarchical on the same and adapts to the stream, "
+            "tfkfin does so on broad closed-form descriptions. Both go on learning from earlier sessions of the "
+            "stream, without labels. tangent space is pyriemann's."]
 
 
 EXPERIMENT = Experiment(fits, result, lambda recipe: None, work, "ladder")
