@@ -26,6 +26,9 @@ EXAMPLES = """examples:
   python -m tfkfin.experiments ladder --data MINE --set split.repetitions_per_session=4 \\
       --set split.train_sessions=1-5 --set split.test_sessions=6-30
       what a decoder keeps from repetition to repetition, day to day, person to person
+  python -m tfkfin.experiments ablation --data MINE --set split.train_repetitions=1,3 \\
+      --set split.test_repetitions=2
+      on the same ladder: the paper's network from FINs and from random weights, at equal updates
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --protocol paper
       the authors' way of judging, marked as optimistic wherever it is shown
 """

@@ -42,14 +42,7 @@ class Imitation:
 
     def learn(self, learnt: Learnt) -> None:
         """Mean and deviation of each channel over the movements' windows that may be learnt from."""
-        total = Moments(0, 0.0, 0.0)
-        for session, chosen in learnt:
-            rows = np.flatnonzero(chosen & (session.labels > 0))
-            for i in range(0, len(rows), CHUNK):
-                x = session.subject.volts(session.length, rows[i : i + CHUNK]).reshape(-1, self._mean.shape[0])
-                mean = x.mean(axis=0, dtype=np.float64)
-                total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
-        mean, sd = total.statistics()
+        mean, sd = statistics(learnt)
         self._mean.assign(mean), self._sd.assign(sd)
         self._kept.clear()
 
@@ -88,6 +81,19 @@ class Imitation:
         if key not in self._kept:
             self._kept[key] = self._over(session.subject.emg, session.subject.windows.starts)
         return self._kept[key]
+
+
+def statistics(learnt: Learnt) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel (C,) over the movements' windows that may be learnt from."""
+    total = Moments(0, 0.0, 0.0)
+    for session, chosen in learnt:
+        rows = np.flatnonzero(chosen & (session.labels > 0))
+        for i in range(0, len(rows), CHUNK):
+            x = session.subject.volts(session.length, rows[i : i + CHUNK])
+            x = x.reshape(-1, x.shape[2])
+            mean = x.mean(axis=0, dtype=np.float64)
+            total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
+    return total.statistics()
 
 
 class LastingFins(Lasting):

@@ -18,6 +18,11 @@ def papers_models(recipe: Recipe) -> None:
     """The paper's experiments are about its own models: other recipes are refused rather than half obeyed."""
     if recipe.split.between_sessions:
         raise InputError("the paper's experiments part by repetition within a session: take the experiment ladder")
+    papers_heads(recipe)
+
+
+def papers_heads(recipe: Recipe) -> None:
+    """Refuses recipes of another classifier than the paper's, or with votes."""
     if recipe.classifier.kind != "conv" or recipe.classifier.vote != 1:
         raise InputError("the paper's experiments judge its conv classifier window by window: take another recipe, or "
                          "--set classifier.kind=conv --set classifier.vote=1 --set finetune.epochs=3")

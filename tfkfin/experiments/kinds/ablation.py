@@ -1,0 +1,156 @@
+"""Ladder ablation: the same network from FINs and from random weights, its head on true features; equal updates."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.console import InputError
+from tfkfin.experiments import figures, protocols
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.fits import Fit
+from tfkfin.experiments.kinds import Experiment, papers_heads
+from tfkfin.experiments.kinds.ladder import NUMBERS, climbed, streams, titled
+from tfkfin.experiments.report import Result, Table, p_value
+from tfkfin.experiments.statistics import holm, least_p, paired
+from tfkfin.fit import metrics
+from tfkfin.recipe import Recipe
+
+TITLES = {"fin": "FIN start, trained end to end", "random": "random start, trained end to end",
+          "frozen": "FIN start, FINs frozen", "true": "head on closed-form features"}
+Scores = dict[str, dict[int, list[dict]]]  # arm -> person -> rungs of each seed
+
+
+def check(recipe: Recipe) -> None:
+    papers_heads(recipe)
+    options = recipe.finetune
+    if not (options.epochs and options.windows_per_epoch and options.fin_learning_rate):
+        raise InputError("the ablation trains FINs by a number of updates: finetune.epochs, finetune.windows_per_epoch "
+                         "and finetune.fin_learning_rate must not be 0")
+    if any(recipe.augment.model_dump().values()):
+        raise InputError("the ablation trains all arms on the same windows, and closed-form features are those of "
+                         "windows as recorded: set all of [augment] to 0")
+    if not recipe.fin.pretrained:
+        raise InputError("the ablation starts from pretrained FINs: fin.pretrained is empty")
+
+
+def fits(evaluation: Evaluation) -> list[Fit]:
+    return [Fit(person, f"ablation-{arm}", seed=seed) for person in evaluation.subjects for seed in evaluation.seeds
+            for arm in TITLES]
+
+
+@cache
+def networks(evaluation: Evaluation):
+    from tfkfin.fit.ablation import Networks
+
+    return Networks(evaluation.run, streams(evaluation).classes)
+
+
+def work(estimators, fit: Fit) -> tuple[dict, dict]:
+    from tfkfin.fit import ablation
+
+    evaluation = estimators.evaluation
+    there, made = streams(evaluation), networks(evaluation)
+    people, data = there.people(False)
+    groups = protocols.groups(people, data.split, evaluation.recipe.seed, (fit.subject,))
+    arm = ablation.arm(made, fit.model.removeprefix("ablation-"), fit.seed)
+    return climbed(arm, groups, evaluation.recipe, there.classes, data.stride / data.rate_hz)
+
+
+def result(evaluation: Evaluation, folder: Path) -> Result:
+    scores = {arm: {s: [evaluation.ledger.get(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
+                        for seed in evaluation.seeds] for s in evaluation.subjects} for arm in TITLES}
+    there = [rung for rung in protocols.RUNGS if any(rung in one[0] for one in scores["fin"].values())]
+    rungs = {rung: {arm: {number: _over(evaluation, people, rung, number) for number in NUMBERS}
+                    for arm, people in scores.items()} for rung in there}
+    tests = _tested(rungs)
+    blocks = [_table(evaluation, number, title, rungs) for number, title in NUMBERS.items()
+              if any(one[number]["mean"] is not None for arms in rungs.values() for one in arms.values())]
+    blocks += [_tests(evaluation, tests), _people(evaluation, rungs)]
+    plot = figures.ladder({text: [100 * rungs[rung][arm]["window"]["mean"] for rung in there]
+                           for arm, text in TITLES.items()}, [titled(rung) for rung in there], evaluation.on)
+    blocks.append(figures.save(plot, folder, "ablation", f"Accuracy a window by rung. Data: {evaluation.on}."))
+    data = {"rungs": rungs, "tests": {f"{rung}: fin - {arm}": test for rung, arm, test in tests}}
+    return Result("ablation", "Ablation on the ladder: does a FIN start help where it should matter?",
+                  _findings(tests), blocks, _trust(evaluation), data, top={"rungs": rungs})
+
+
+def _over(evaluation: Evaluation, people: dict[int, list[dict]], rung: str, number: str) -> dict:
+    """As `metrics.over_people` of every person's mean over seeds, and each seed's mean over people `per_seed`."""
+    values = {s: [one[rung][number] for one in seeds] for s, seeds in people.items() if rung in seeds[0]}
+    known = [row for row in values.values() if None not in row]
+    found = metrics.over_people({s: float(np.mean(row)) if None not in row else None for s, row in values.items()},
+                                evaluation.recipe.seed)
+    return found | {"per_seed": dict(zip(map(str, evaluation.seeds), np.mean(known, axis=0).tolist(), strict=True))
+                    if known else {}}
+
+
+def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
+    factor = 1 if number == "false_per_minute" else 100
+
+    def shown(one: dict) -> str:
+        if one["mean"] is None:
+            return "–"
+        seeds = factor * np.array(list(one["per_seed"].values()))
+        return f"{factor * one['mean']:.1f} ({seeds.min():.1f}–{seeds.max():.1f})"
+
+    rows = [[text, *(shown(arms[arm][number]) for arms in rungs.values())] for arm, text in TITLES.items()]
+    return Table(f"{title} ({evaluation.on})", ["arm", *map(titled, rungs)], rows,
+                 f"Mean over people of each one's mean over {len(evaluation.seeds)} seeds; in brackets the lowest and "
+                 "the highest seed's mean over people.", papers=False)
+
+
+def _tested(rungs: dict) -> list[tuple[str, str, dict]]:
+    """(rung, other arm, FIN start against it over people); `holm` is p corrected for all of them."""
+    found = [(rung, arm, paired(arms["fin"]["window"]["per_subject"], arms[arm]["window"]["per_subject"]))
+             for rung, arms in rungs.items() for arm in TITLES if arm != "fin"]
+    corrected = holm([test["p"] for *_, test in found])
+    return [(rung, arm, test | {"holm": p}) for (rung, arm, test), p in zip(found, corrected, strict=True)]
+
+
+def _tests(evaluation: Evaluation, tests: list[tuple[str, str, dict]]) -> Table:
+    rows = [[titled(rung), TITLES[arm], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
+             p_value(test["p"]), p_value(test["holm"])] for rung, arm, test in tests]
+    count = len(evaluation.subjects)
+    return Table(f"{TITLES['fin']}, against the other arms, accuracy a window ({evaluation.on})",
+                 ["rung", "against", "difference, points", "people better", "p", "p, Holm"], rows,
+                 "Wilcoxon's signed-rank test over people, each one's seeds averaged, two-sided; Holm's correction for "
+                 f"{len(rows)} tests. {count} people cannot give a p below {least_p(count):.3g} before it.",
+                 papers=False)
+
+
+def _people(evaluation: Evaluation, rungs: dict) -> Table:
+    rows = [[titled(rung), text, *(f"{100 * arms[arm]['window']['per_subject'][str(s)]:.1f}"
+                                   if str(s) in arms[arm]["window"]["per_subject"] else "–"
+                                   for s in evaluation.subjects)]
+            for rung, arms in rungs.items() for arm, text in TITLES.items()]
+    return Table(f"Every person's accuracy a window, % ({evaluation.on})",
+                 ["rung", "arm", *(f"S{s}" for s in evaluation.subjects)], rows, "Seeds averaged.", papers=False)
+
+
+def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:
+    said = []
+    for rung, arm, test in tests:
+        if arm == "random" and rung not in protocols.LEAKS:
+            said.append(f"{rung} {100 * test['mean']:+.1f} (better in {test['wins']} of {test['pairs']} people, "
+                        f"p = {p_value(test['holm'])})")
+    return [f"What starting from FINs gains over starting from random weights, in points of accuracy a window, p "
+            f"corrected for all tests below: {'; '.join(said)}."]
+
+
+def _trust(evaluation: Evaluation) -> list[str]:
+    from tfkfin.fit.ablation import AGAIN, updates
+
+    options, count = evaluation.recipe.finetune, updates(evaluation.recipe)
+    return [f"Every arm takes {count} steps of at most {options.batch_size} windows, drawn as stretches of neighbours, "
+            f"the same in all arms of a seed; learning rates {options.fin_learning_rate:g} for FINs and "
+            f"{options.head_learning_rate:g} for the head, {options.schedule}. Nothing is selected. A network from "
+            "random weights may catch up when trained for longer; this compares equal updates.",
+            "Heads start from the same random weights in all arms of a seed; of random FINs the output scale is set "
+            "from true features. Signals are not augmented; the head's own noise and dropout work in every arm.",
+            f"Rungs are the ladder's: 0u has no labels, so that it is the network of 0 on what is left; for 1 the "
+            f"network goes on learning from the labelled repetition, by {max(1, count // AGAIN)} more steps in every "
+            "arm. FINs are the shipped ones, which no recording trained."]
+
+
+EXPERIMENT = Experiment(fits, result, check, work, "ablation")
