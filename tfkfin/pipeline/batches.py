@@ -37,10 +37,8 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     Yields:
         (emg (B, L, C) float32 standardised, targets (B, C, F) float32 in own units).
     """
-    rng = np.random.default_rng([seed, epoch])
-    subjects = rng.permutation(dataset.split.pretrain_subjects)
+    subjects, keys = dealt(dataset, seed, epoch)
     share = shares(dataset, max_windows)
-
     read = _reading(dataset, tuple(names), share, spool)
 
     def windows(emg, starts, targets):
@@ -48,7 +46,6 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         return tf.data.Dataset.from_tensor_slices((starts, targets)).map(
             lambda start, target: (tf.gather(emg, start + rows), target))
 
-    keys = rng.integers(0, 2**31, len(subjects))
     in_flight = min(in_flight, len(subjects))
 
     def recordings(part: slice, side_by_side: int) -> tf.data.Dataset:
@@ -70,18 +67,13 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
 def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], spool: Spool | None):
     """(subject, key of its shuffle, maybe its signal) -> (emg (T, C), starts (N,), targets (N, C, F)), in a graph."""
 
-    def decode(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-        give_back()  # of recordings that are done with
-        loaded = dataset.load(subject, dataset.part("pretrain"), emg)
-        return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
-
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
         subject = int(subject)
         if spool is None or signal:
-            emg, starts, every = decode(subject, *(s.T for s in signal))
+            emg, starts, every = decoded(dataset, names, subject, *(s.T for s in signal))
         else:
-            emg, starts, every = spool(subject, lambda: decode(subject))
-        order = np.random.default_rng(key).permutation(len(starts))[: share[subject]]
+            emg, starts, every = spool(subject, lambda: decoded(dataset, names, subject))
+        order = chosen(key, len(starts), share[subject])
         targets = aligned(len(order), dataset.channels, len(names))
         np.take(every, order, axis=0, out=targets)
         del every
@@ -96,6 +88,29 @@ def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], sp
         return emg, starts, targets
 
     return read
+
+
+def decoded(dataset: Dataset, names: Sequence[str], subject: int,
+            emg: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A subject's pre-training windows: emg (T, C) standardised, starts (N,), targets (N, C, F) in own units.
+
+    `emg`: the signal, where it has been read already.
+    """
+    give_back()  # of recordings that are done with
+    loaded = dataset.load(subject, dataset.part("pretrain"), emg)
+    return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
+
+
+def dealt(dataset: Dataset, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pre-training subjects in the order of an epoch, and for each the key of `chosen`."""
+    rng = np.random.default_rng([seed, epoch])
+    subjects = rng.permutation(dataset.split.pretrain_subjects)
+    return subjects, rng.integers(0, 2**31, len(subjects))
+
+
+def chosen(key: int, windows: int, share: int) -> np.ndarray:
+    """Indices of the windows that an epoch takes of a recording, in their order there."""
+    return np.random.default_rng(key).permutation(windows)[:share]
 
 
 def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
@@ -135,8 +150,7 @@ def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: in
     """Batches of synthetic one-channel windows of wide range (see `signals`): (emg (B, L, 1), targets (B, 1, F))."""
 
     def make(step: np.ndarray):
-        x = signals.windows(np.random.default_rng([seed, epoch, int(step)]), batch_size, length, rate_hz)[..., None]
-        return x, features.direct(x, tuple(names), rate_hz)
+        return signal_batch(names, length, rate_hz, batch_size, seed, epoch, step)
 
     def batch(step):
         x, y = tf.numpy_function(make, (step,), (tf.float32, tf.float32))
@@ -144,3 +158,10 @@ def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: in
 
     steps = max(1, num_windows // batch_size)
     return tf.data.Dataset.range(steps).map(batch, num_parallel_calls=2).prefetch(4)
+
+
+def signal_batch(names: Sequence[str], length: int, rate_hz: float, batch_size: int, seed: int, epoch: int,
+                 step: int) -> tuple[np.ndarray, np.ndarray]:
+    """One batch of `of_signals`."""
+    x = signals.windows(np.random.default_rng([seed, epoch, int(step)]), batch_size, length, rate_hz)[..., None]
+    return x, features.direct(x, tuple(names), rate_hz)

@@ -253,6 +253,7 @@ class Launch(Section):
     memory_gb: Positive = 2.0  # of a fit
     retries: int = Field(3, ge=0)  # times that a fit is begun again whose process was killed
     address: str = ""  # of a Ray cluster, as in ray://host:10001 or auto; "" starts one here
+    input_service: str = ""  # host:port of `data serve-input`, which makes the batches of imitate; "": made here
     partition: str = ""  # of Slurm
     minutes: Count = 240  # of a Slurm job; one that is stopped at the limit is queued again and goes on
     fits_per_job: int = Field(0, ge=0)  # of a Slurm job, one after another; 0: as few as the largest array allows
