@@ -57,7 +57,7 @@ class Cued(Source):
     def __init__(self, source: Source, cues: Sequence[Cue], begins: bool = True):
         self.source, self._asked, self._taken = source, list(cues), 0
         self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
-        self.described, self.labelled = source.described, False
+        self.described, self.drifts, self.labelled = source.described, source.drifts, False
         self._wanted = {(cue.movement, cue.repetition) for cue in cues if cue.movement}
         self._lock, self.asking = threading.Lock(), False
         self.begin()

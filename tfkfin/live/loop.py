@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfkfin.live.drift import Drift
 from tfkfin.live.outputs import Made, Output
 from tfkfin.live.proportional import Proportional
 from tfkfin.live.scoring import UNKNOWN, Scores, Truth
@@ -77,6 +78,7 @@ class Loop:
         reach = int((stream.length + stream.stride) * source.rate_hz / stream.rate_hz) + 64
         self._truth, self._bad = Truth(reach), Truth(reach)
         self._seen, self._label = 0, UNKNOWN
+        self._drift = Drift(source.rate_hz) if source.drifts else None
         self.labelled, self.paused, self._ended = False, False, threading.Event()
 
     def run(self, seconds: float = 0.0) -> None:
@@ -190,6 +192,8 @@ class Loop:
             self._lost(chunk.lost)
         if chunk.begins:
             self.stream.restart(self._seen)
+        if self._drift:
+            self._followed(self._drift, chunk)
         if not len(chunk.samples):
             return
         bad = ~np.isfinite(chunk.samples).all(axis=1)
@@ -207,6 +211,15 @@ class Loop:
         self.timing.dropped += self.stream.following - before - (len(made) if made else 0)
         if made:
             self._sent(made, chunk, turn)
+
+    def _followed(self, drift: Drift, chunk: Chunk) -> None:
+        """A device whose clock is off is resampled as it truly samples, once that is known."""
+        if chunk.lost or chunk.begins:
+            drift.restart()
+        elif rate_hz := drift(len(chunk.samples), chunk.received):
+            self.note(f"{rate_hz:.2f} samples a second come, not {self.source.rate_hz:g}: they are resampled so, and "
+                      "windows begin anew")
+            self.stream.follow(rate_hz, self._seen)
 
     def _lost(self, count: int) -> None:
         """Samples that never came: a few are held as the last one was, more than a window begins anew."""

@@ -124,6 +124,12 @@ class Stream:
         self._at, self._known, self._first, self._last = at, 0, self._next, None
         self._past = np.empty((0, self.channels), np.float32)  # from the beginning of the next window on
 
+    def follow(self, rate_hz: float, at: int) -> None:
+        """The source truly gives so many samples a second: from its sample number `at` on they are resampled so."""
+        self.source_hz = float(rate_hz)
+        self._resample = Resampler(self.source_hz, self.rate_hz)
+        self.restart(at)
+
     def span(self, number: int) -> tuple[int, int]:
         """The source's samples [first, last] that window `number` covers, if it began after the last `restart`."""
         begin = (number - self._first) * self.stride

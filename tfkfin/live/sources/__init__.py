@@ -40,12 +40,14 @@ class Source:
         rate_hz: samples a second, as the source says.
         channels: how many.
         speed: seconds of signal in a second; 0: it waits until its samples are taken.
+        drifts: a clock of its own samples it, which may differ from this machine's.
         described: for people.
     """
 
     rate_hz: float
     channels: int
     speed: float = 1.0
+    drifts: bool = False
     described: str = ""
 
     def __iter__(self) -> Iterator[Chunk | None]:

@@ -30,6 +30,8 @@ class Board(Source):
         InputError: no brainflow, no such board or parameter, a board that does not answer.
     """
 
+    drifts = True
+
     def __init__(self, board: str, parameters: Mapping[str, str] | None = None, channels: tuple[int, ...] = ()):
         self._flow = needed("brainflow.board_shim")
         self._flow.BoardShim.disable_board_logger()

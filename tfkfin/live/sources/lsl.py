@@ -29,6 +29,8 @@ class Lsl(Source):
         InputError: no pylsl, no such stream, one without a rate or with text, or a unit that nobody tells.
     """
 
+    drifts = True
+
     def __init__(self, name: str = "", channels: tuple[int, ...] = (), unit: str = "", find_s: float = 10.0):
         self._pylsl, self._name, self._ended = needed("pylsl"), name, False
         self._inlet, info = self._found(find_s)
