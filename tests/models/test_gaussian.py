@@ -78,6 +78,8 @@ def test_a_head_that_knows_no_session_says_so():
     head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
     with pytest.raises(ValueError, match="solved first"):
         gaussian.adapt(head, drawn((0, 1), 1)[0], None)
+    with pytest.raises(ValueError, match="solved first"):
+        gaussian.update(head, drawn((0, 1), 1)[0], np.zeros(60, int))
 
 
 @pytest.mark.parametrize("sessions", [1, 3])
@@ -121,3 +123,33 @@ def test_a_file_that_knows_nothing_of_single_sessions_still_calibrates(tmp_path,
         assert gaussian.adapt(head, new, labels)["known_sessions"] == 3
         after = expected.calibrate(plain(new), labels)
         np.testing.assert_allclose(answers(head, new)[:, :3], after.probabilities(plain(new)), atol=1e-4)
+
+
+def test_updates_are_one_calibration(tmp_path):
+    """After an adaptation, and after a calibration whose windows count too, before it is saved and after."""
+    head, expected, _ = solved((0, 2, 3))
+    new, labels, (_, repetition) = drawn((0, 2, 3), 1, seed=9, moved=2)
+    first, every = repetition == 0, np.arange(len(labels))
+    gaussian.adapt(head, new, None)
+    for part in np.array_split(every, 20):
+        gaussian.update(head, [rows[part] for rows in new], labels[part])
+    whole = expected.calibrate(plain(new), labels).probabilities(plain(new))
+    np.testing.assert_allclose(answers(head, new)[:, (0, 2, 3)], whole, atol=1e-4)
+    gaussian.adapt(head, [rows[first] for rows in new], labels[first])
+    gaussian.update(head, [rows[~first] for rows in new], labels[~first])
+    np.testing.assert_allclose(answers(head, new)[:, (0, 2, 3)], whole, atol=1e-4)
+    gaussian.adapt(head, [rows[first] for rows in new], labels[first])
+    head.save(tmp_path / "head.keras")
+    again = saving.load(tmp_path / "head.keras")
+    gaussian.update(again, [rows[~first] for rows in new], labels[~first])
+    np.testing.assert_allclose(answers(again, new)[:, (0, 2, 3)], whole, atol=1e-4)
+    assert len(again.get_layer("knowledge").memory.last[0]) == len(labels)  # all of it is what the next day knows
+
+
+def test_a_day_of_some_movements_teaches_the_next_nothing():
+    head, _, _ = solved((0, 1, 2))
+    for seed, known in ((9, 3), (10, 3), (11, 4)):
+        new, labels, _ = drawn((0, 1, 2), 1, seed=seed, moved=2)
+        shown = labels < (2 if seed == 9 else 3)
+        said = gaussian.adapt(head, [part[shown] for part in new], labels[shown])
+        assert said["known_sessions"] == known

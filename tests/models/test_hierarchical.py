@@ -7,6 +7,7 @@ from sklearn.covariance import ledoit_wolf
 
 from tfkfin.models import hierarchical
 from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.models.prior import NOISE
 from tfkfin.models.taught import Scatter, Taught
 
 D, G, EACH = 5, 3, 20
@@ -50,7 +51,7 @@ def test_a_labelled_repetition_is_seen_exactly():
     x, y, r = LATER[0]
     new = MODEL.calibrate(x[r == 0], y[r == 0])
     z = (x - x[r == 0].mean(axis=0)) / (x[r == 0].std(axis=0) + 1e-9)
-    noise = MODEL.repeated + MODEL.within / hierarchical.NOISE
+    noise = MODEL.repeated + MODEL.within / NOISE
     seen = np.array([z[(r == 0) & (y == c)].mean(axis=0) for c in MODEL.classes])
     prior = np.kron(MODEL._kin, MODEL.between)  # classes that look alike move alike
     gain = prior @ np.linalg.inv(prior + np.kron(np.eye(G), noise))
@@ -135,7 +136,7 @@ def test_a_class_that_a_session_lacks_moves_as_those_that_look_like_it(gone):
     z = (x - x[kept].mean(axis=0)) / x[kept].std(axis=0)
     there = np.array([c != gone for c in MODEL.classes])
     seen = np.array([z[kept & (y == c)].mean(axis=0) for c in MODEL.classes[there]])
-    noise = np.kron(np.eye(G - 1), MODEL.repeated + MODEL.within / hierarchical.NOISE)
+    noise = np.kron(np.eye(G - 1), MODEL.repeated + MODEL.within / NOISE)
     own, across = (np.kron(MODEL._kin[np.ix_(rows, there)], MODEL.between) for rows in (there, ~there))
     moved = across @ np.linalg.solve(own + noise, (seen - MODEL.means[there]).ravel())
     np.testing.assert_allclose(new._now[gone - 1], MODEL.means[gone - 1] + moved, atol=1e-9)
@@ -202,3 +203,65 @@ def drawn_day(person, day, size=20):
 def test_a_state_without_sessions_cannot_learn():
     with pytest.raises(ValueError, match="fit anew"):
         HierarchicalGaussian.from_state(MODEL.state()).learn(*LATER[0])
+
+
+def plainly(x, own):
+    """Probabilities where the windows `own` alone say how features are z-scored, and nothing else is known."""
+    z = (x - own.mean(axis=0)) / own.std(axis=0)
+    return MODEL.begin().probabilities(MODEL.centre + MODEL.spread * z)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("shown", [1, 2, 3])
+def test_one_movement_alone_costs_little(shown, labelled):
+    """Means over twelve sessions drawn from the model, each moved: z-scored by one movement alone, more is lost.
+
+    With its label, one of three movements tells more of the session than nothing does.
+    """
+    found = {"nothing": [], "plainly": [], "told": []}
+    for i, (x, y, r) in enumerate(LATER):
+        x = x + np.random.default_rng(i).normal(size=D)
+        own, later = (r == 0) & (y == shown), r > 0
+        told = MODEL.calibrate(x[own], y[own]) if labelled else MODEL.adapt(x[own])
+        for name, p in (("nothing", MODEL.begin().probabilities(x)), ("plainly", plainly(x, x[own])),
+                        ("told", told.probabilities(x))):
+            found[name].append(accuracy(p[later], y[later]))
+    mean = {name: np.mean(values) for name, values in found.items()}
+    assert mean["told"] > mean["plainly"] + 0.1 and mean["told"] > mean["nothing"] + (0.02 if labelled else -0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_a_few_windows_of_one_movement_break_nothing(count):
+    x, y, r = LATER[2]
+    told = MODEL.begin().update(x[:count], y[:count])
+    assert accuracy(told.probabilities(x), y) > accuracy(MODEL.begin().probabilities(x), y) - 0.1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_unlabelled_windows_move_no_more_than_is_said(seed, monkeypatch):
+    """Hostile ones too, even were they not found to be far; and the stream that goes on from there."""
+    monkeypatch.setattr(hierarchical, "FAR", np.inf)
+    monkeypatch.setattr(hierarchical, "BLOCK", 30)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(300, D)) ** 5 * 10.0 ** rng.uniform(-4, 4, D) + 10.0 ** rng.uniform(-3, 4, D)
+    streamed = MODEL.begin()
+    streamed.stream(x, np.ones(len(x), bool))
+    adapted = MODEL.adapt(x)
+    adapted.stream(-x, np.ones(len(x), bool))
+    for new in (MODEL.adapt(x), streamed, adapted):
+        assert 0 < new.moves.max() <= hierarchical.REACH * (1 + 1e-9)
+        assert (np.abs(new._mean - MODEL.centre) <= hierarchical.SHIFTED * MODEL.spread * (1 + 1e-9)).all()
+        change = np.abs(np.log(new._sd / MODEL.spread))
+        assert (change <= np.log(hierarchical.WIDENED) * (1 + 1e-9)).all()
+    near = MODEL.begin()
+    monkeypatch.setattr(hierarchical, "REACH", 0.01)
+    assert 0 < near.adapt(LATER[0][0]).moves.max() <= 0.01
+
+
+def test_moves_are_those_of_the_posterior():
+    """By SciPy-free matrices: the Mahalanobis length of the move where sessions differ, over all directions."""
+    x, y, r = LATER[3]
+    new = MODEL.calibrate(x[r == 0], y[r == 0])
+    apart = new._now - MODEL.means
+    wanted = np.sqrt(np.einsum("gd,de,ge->g", apart, np.linalg.inv(MODEL.between), apart) / D)
+    np.testing.assert_allclose(new.moves, wanted, rtol=1e-6)

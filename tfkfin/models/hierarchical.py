@@ -11,35 +11,39 @@ NumPy and SciPy alone. The constants were chosen on three sets of people at once
 """
 
 import copy
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
 
 from tfkfin.models import kinship
-from tfkfin.models.taught import LEAST, Scatter, Taught
+from tfkfin.models.moments import Moments
+from tfkfin.models.prior import Prior
+from tfkfin.models.taught import LEAST
 
-NOISE = 8.0  # windows that count as one independent look: neighbours overlap
 SOFT = 0.3  # how much a window's log-odds count in soft labels
 NEIGHBOURS = 7  # windows to either side whose log-odds are added up
 TEMPER = 1.0  # of softly labelled windows' weight
 CAP = 2.0  # executions that unlabelled windows may count as
 OWN = 0.5  # share of a labelled session's own covariance within repetitions
-MIX = 0.25  # share of virtual forces
 PRIOR = 500.0  # windows that earlier sessions' mean and deviation count as
-GATE = 0.9  # least share of class means found where the others say, for unlabelled windows to move them
 FAR = 0.75  # mean squared distance of windows from the nearest class, a dimension, beyond which they move nothing
+REACH = 2.0  # how far unlabelled windows may move a class mean, see `moves`
+SHIFTED, WIDENED = 5.0, 20.0  # how far they may move the centre, in deviations, and how much these may change
+FEW, EACH = 4.0, 50.0  # classes, and windows of each, that what a session begins with counts as, if one alone is seen
 CARRY = 0.5  # how far an unlabelled session moves what the next one begins with
 BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked back at
-EVEN, EVENED = 100.0, 0.1  # looks that electrodes' being alike counts as for T, and its share of W
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
-STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
-         "execution", "trusted")
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
     found = np.exp(scores - scores.max(axis=1, keepdims=True))
     return found / found.sum(axis=1, keepdims=True)
+
+
+def absent(weights: np.ndarray) -> float:
+    """The share of classes that lack, by how unevenly windows are spread (G,): entropy's number of those there."""
+    share = weights / weights.sum()
+    return float(1 - np.exp(-(share * np.log(share + 1e-12)).sum()) / len(share))
 
 
 def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -55,106 +59,11 @@ def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.maximum(values, 0), vectors, noise @ vectors
 
 
-class HierarchicalGaussian:
+class HierarchicalGaussian(Prior):
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
-    Attributes:
-        classes: labels, ascending.
-        sessions: how many taught it.
-        means: M (G, D), z-scored; shift: what virtual forces add to it when it decides.
-        within, repeated, between: W, T, B (D, D); looks: W without virtual forces.
-        centre, spread: mean and deviation (D,) that a new session begins with; execution: windows of one.
-        taught: what each session taught, for `learn`.
-        trusted: whether unlabelled windows may move class means: whether earlier sessions predict each other's.
+    Its attributes are those of `Prior`.
     """
-
-    def fit(self, x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
-            virtual: Sequence[np.ndarray] = (), alike: np.ndarray | None = None) -> "HierarchicalGaussian":
-        """Learns from windows (N, D), their labels, sessions and repetitions (N,).
-
-        Args:
-            virtual: descriptions (N, D) of the same windows as if done with other forces.
-            alike: which entries of covariances (D, D) electrodes turn into each other if they change places, as of
-                `kinship.alike`; None: it is not known.
-        """
-        self._alike = alike
-        self.classes, index = np.unique(labels, return_inverse=True)
-        taught, moved, forced = Taught.nothing(len(self.classes), x.shape[1]), [], []
-        for own in (sessions == session for session in np.unique(sessions)):
-            taught = taught.session(x[own], index[own], repetitions[own])
-            if len(virtual):
-                every = (np.concatenate([x[own], *(rows[own] for rows in virtual)]) - taught.centres[-1])
-                every, which = every / taught.spreads[-1], np.tile(index[own], 1 + len(virtual))
-                at = np.full(taught.means.shape[1:], np.nan)
-                for k in np.unique(which):
-                    at[k] = every[which == k].mean(axis=0)
-                moved.append(at)
-                forced.append(every - at[which])
-        self._forced = None
-        if len(virtual):
-            self._forced = (MIX * (np.nanmean(moved, axis=0) - np.nanmean(taught.means, axis=0)),
-                            Scatter.of(np.concatenate(forced)).covariance())
-        return self._knowing(taught)
-
-    def learn(self, x: np.ndarray, labels: np.ndarray, repetitions: np.ndarray) -> "HierarchicalGaussian":
-        """A copy that was taught one session more: what `fit` makes of all; other forces stay what they were.
-
-        Args:
-            x, labels, repetitions: of the session's windows, as of `fit`.
-
-        Raises:
-            ValueError: this is of a state that says nothing of single sessions.
-        """
-        if self.taught is None:
-            raise ValueError("`state` must have been made with what each session taught: fit anew")
-        return copy.copy(self)._knowing(self.taught.session(x, np.searchsorted(self.classes, labels), repetitions))
-
-    def _knowing(self, taught: Taught) -> "HierarchicalGaussian":
-        self.taught, self._basis, self.sessions = taught, None, len(taught.means)
-        self.execution = max(float(taught.within.count / taught.executions), 1.0)  # windows
-        self.centre, self.spread = taught.centres.mean(axis=0), taught.spreads.mean(axis=0)
-        self.means = np.nanmean(taught.means, axis=0)
-        self.within, self.repeated = taught.within.covariance(), taught.repeated.covariance()
-        self.between = np.zeros_like(self.within)
-        if self.sessions > 1:
-            rows = (taught.means - self.means) * np.sqrt(self.sessions / (self.sessions - 1))
-            self.between = Scatter.of(rows[np.isfinite(rows).all(axis=2)]).covariance()
-        self.trusted = self.sessions > 1 and self._predicted(taught.means) >= GATE
-        self.shift, self.looks = np.zeros_like(self.means), self.within
-        if self._forced is not None:
-            self.shift, forced = self._forced
-            self.within = (1 - MIX) * self.within + MIX * forced
-        if self._alike is not None:
-            looks = float(taught.executions - np.isfinite(taught.means).all(axis=2).sum())
-            self.repeated = kinship.evened(self.repeated, EVEN / (EVEN + looks), self._alike)
-            self.within, self.looks = (kinship.evened(part, EVENED, self._alike) for part in (self.within, self.looks))
-        return self._begun()
-
-    def state(self) -> dict[str, np.ndarray]:
-        """All that decides, in float64: of classes that it knows (G, ...); `from_state` is the same again."""
-        return {name: np.asarray(getattr(self, name), np.float64) for name in STATE}
-
-    @classmethod
-    def from_state(cls, state: dict[str, np.ndarray], taught: Taught | None = None) -> "HierarchicalGaussian":
-        """What `state` gave. `taught`: without it, it cannot `learn`; other forces are not in it."""
-        new = cls()
-        new._basis, new._forced, new._alike, new.taught = None, None, None, taught
-        for name in STATE:
-            setattr(new, name, np.asarray(state[name], np.float64))
-        new.classes, new.sessions = new.classes.astype(np.int64), int(new.sessions)
-        new.trusted, new.execution = bool(new.trusted), float(new.execution)
-        return new._begun()
-
-    def _predicted(self, means: np.ndarray) -> float:
-        """Share of class means (S, G, D) of a session that the other sessions' would call right."""
-        right = []
-        for i in range(len(means)):
-            others = np.nanmean(np.delete(means, i, axis=0), axis=0)
-            weights = np.linalg.solve(self.within + self.repeated + self.between, others.T)
-            there = np.isfinite(means[i]).all(axis=1)
-            scores = means[i][there] @ weights - 0.5 * (others.T * weights).sum(axis=0)
-            right += (scores.argmax(axis=1) == np.flatnonzero(there)).tolist()
-        return float(np.mean(right))
 
     # === A new session ===
 
@@ -167,25 +76,47 @@ class HierarchicalGaussian:
 
         Where one session alone came before, how far sessions differ is read from how far this one's class means are.
         """
-        new, c = self.begin(), np.searchsorted(self.classes, labels)
-        z = new._centred_by(x)
-        seen, counts = self.means.copy(), np.zeros(len(self.classes))
-        for k in np.unique(c):
-            seen[k], counts[k] = z[c == k].mean(axis=0), 1
+        return self.begin().update(x, labels)
+
+    def update(self, x: np.ndarray, labels: np.ndarray) -> "HierarchicalGaussian":
+        """Takes in more labelled windows (N, D) of this session: it then is as if calibrated on all of them at once.
+
+        Exact, since all that a calibration asks of windows are their `Moments`; no window is kept.
+        """
+        told, mean, sd, self._running = self._told, self._mean, self._sd, False
+        told.add(x, np.searchsorted(self.classes, labels))
+        counts = (told.counts > 0).astype(float)
+        self._mean, self._sd = self._placed(*told.whole(), told.counts, 1 - counts.mean())
+        self._past = (self._past * sd + mean - self._mean) / self._sd
+        seen, own = told.about(self._mean, self._sd)
         if self.sessions == 1:
-            noise, apart = self._noise(), (seen - self.means)[counts > 0].T
-            apart = scipy.linalg.solve_triangular(np.linalg.cholesky(noise), apart, lower=True)
-            new.between, new._basis = max(float(np.mean(apart**2)) - 1, 0.0) * noise, None
-            new._begun()._centred_by(x)
-        new._labelled = seen, counts
-        new._known_within = (1 - OWN) * self.within + OWN * Scatter.of(z - seen[c]).covariance()
-        return new._posterior(seen, counts)
+            _, vectors, back = self._basis
+            apart = (seen - self.means)[counts > 0] @ vectors
+            self._basis = np.full(len(mean), max(float(np.mean(apart**2)) - 1, 0.0)), vectors, back
+            self.between = self._basis[0][0] * self._noise()
+        self._labelled = np.where(counts[:, None] > 0, seen, self.means), counts
+        self._known_within = (1 - OWN) * self.within + OWN * own
+        return self._posterior(*self._labelled)
 
     def adapt(self, x: np.ndarray, iterations: int = 4) -> "HierarchicalGaussian":
-        """A copy for the session of these windows (N, D), in order of time, of which no label is known."""
-        new = self.begin()
-        new._past = new._centred_by(x)
-        return new._look_back(iterations) if self.trusted else new
+        """A copy for the session of these windows (N, D), in order of time, of which no label is known.
+
+        Bounded: a feature's centre moves at most SHIFTED deviations and its deviation changes at most WIDENED-fold, a
+        class mean `moves` at most REACH; none moves where earlier sessions do not predict each other's (GATE), or where
+        these windows are far from them (FAR). Which movements lack is read from the soft labels.
+        """
+        new, mean, variance = self.begin(), x.mean(axis=0), x.var(axis=0)
+        weight, new._running = np.full(len(self.classes), len(x) / len(self.classes)), False
+        for i in range(iterations + 1):
+            soft = new._soft() if i else None
+            weight = weight if soft is None else soft.sum(axis=0)
+            new._mean, new._sd = self._bounded(*self._placed(mean, variance, weight, absent(weight)))
+            new._past = (x - new._mean) / new._sd
+            if soft is not None and self.trusted:
+                new._expect(soft)
+        if new.moved and new._distance(new._past) > FAR:
+            new._now, new._unknown, new._left = self.means, self.between, None
+        return new._solved()
 
     def _begun(self) -> "HierarchicalGaussian":
         if self._basis is None:
@@ -193,12 +124,9 @@ class HierarchicalGaussian:
             self._kin = kinship.kernel(self.means @ vectors / np.sqrt(values + 1))
         self._mean, self._sd, self._labelled, self._running = self.centre.copy(), self.spread.copy(), None, True
         self._now, self._unknown, self._known_within = self.means, self.between, self.within
-        self._past = np.empty((0, len(self.centre)))
+        self._left = None
+        self._past, self._told = np.empty((0, len(self.centre))), Moments(*self.means.shape)
         return self._solved()
-
-    def _noise(self) -> np.ndarray:
-        """Covariance (D, D) of one repetition's class mean about its session's."""
-        return self.repeated + self.looks / NOISE
 
     def _distance(self, z: np.ndarray) -> float:
         """Mean squared Mahalanobis distance of windows (N, D) from the nearest class of earlier sessions, over D.
@@ -211,18 +139,51 @@ class HierarchicalGaussian:
         squares = (z**2).sum(axis=1)[:, None] - 2 * z @ means.T + (means**2).sum(axis=1)
         return float(squares.min(axis=1).mean() / z.shape[1])
 
-    def _centred_by(self, x: np.ndarray) -> np.ndarray:
-        self._mean, self._sd, self._running = x.mean(axis=0), x.std(axis=0) + LEAST, False
-        return (x - self._mean) / self._sd
+    def _placed(self, mean: np.ndarray, variance: np.ndarray, counts: np.ndarray,
+                lacking: float) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and deviation (D,) of a session from windows that show a part of its movements.
 
-    def _posterior(self, seen: np.ndarray, counts: np.ndarray) -> "HierarchicalGaussian":
-        """Class means from means seen (G, D) that count as so many executions (G,) each."""
+        A session of all movements is z-scored by its windows. Those of some lie elsewhere and are less wide: by as much
+        of what earlier sessions' class means say as movements are lacking; and the fewer there are, the more what a
+        session begins with counts. Where none is lacking, this is the windows' mean and deviation.
+
+        Args:
+            mean, variance: of the windows (D,).
+            counts: windows of each class (G,).
+            lacking: share of movements, 0 to 1.
+        """
+        total, few = counts.sum(), FEW * lacking**3
+        apart = (self.repeated + (self.between if self.sessions > 1 else 0)).diagonal()
+        where, wide = [], []
+        for share in (counts / total, np.full(len(counts), 1 / len(counts))):
+            where.append(share @ self.means)
+            wide.append(self.looks.diagonal() + share @ (self.means - where[-1]) ** 2 + (1 - share @ share) * apart)
+        ratio = (wide[0] / wide[1]) ** lacking
+        sd = np.sqrt((total * variance / ratio + EACH * few * self.spread**2) / (total + EACH * few)) + LEAST
+        there = len(counts) * (1 - lacking)
+        centre = mean - lacking * sd * (where[0] - where[1])
+        return (there * centre + few * self.centre) / (there + few), sd
+
+    def _bounded(self, centre: np.ndarray, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """No farther than SHIFTED deviations from what a session begins with, no narrower or wider than WIDENED."""
+        return (np.clip(centre, self.centre - SHIFTED * self.spread, self.centre + SHIFTED * self.spread),
+                np.clip(sd, self.spread / WIDENED, self.spread * WIDENED))
+
+    def _posterior(self, seen: np.ndarray, counts: np.ndarray, reach: float = np.inf) -> "HierarchicalGaussian":
+        """Class means from means seen (G, D) that count as so many executions (G,) each; none `moves` beyond `reach`."""
         values, vectors, back = self._basis
-        apart = (seen - self.means) @ vectors
-        moved, left = kinship.posterior(apart, counts, values, self._kin)
+        moved, left = kinship.posterior((seen - self.means) @ vectors, counts, values, self._kin)
+        moved = moved * np.minimum(reach / (self._reached(moved) + LEAST), 1)[:, None]
         self._now = self.means + moved @ back.T
-        self._unknown = (back * left) @ back.T
+        if self._left is None or not np.array_equal(left, self._left):  # as a rule it is what it was an update before
+            self._unknown, self._left = (back * left) @ back.T, left
         return self._solved()
+
+    def _reached(self, moved: np.ndarray) -> np.ndarray:
+        """As `moves`, of moves (G, D) in the directions of `_basis`."""
+        values = self._basis[0]
+        there = values > 0
+        return np.sqrt((moved[:, there] ** 2 / values[there]).mean(axis=1)) if there.any() else np.zeros(len(moved))
 
     def _solved(self) -> "HierarchicalGaussian":
         means = self._now + self.shift
@@ -230,25 +191,27 @@ class HierarchicalGaussian:
         self.bias = -0.5 * (means.T * self.weights).sum(axis=0)
         return self
 
-    def _look_back(self, iterations: int) -> "HierarchicalGaussian":
-        """Expectation and maximisation over the session's past windows, if they are like those of earlier sessions."""
-        if not len(self._past) or self._distance(self._past) > FAR:
-            return self
+    def _soft(self) -> np.ndarray:
+        """Soft labels (N, G) of the session's past windows, added up over neighbours in time."""
         past, at = self._past, np.arange(len(self._past))
         low, high = np.maximum(at - NEIGHBOURS, 0), np.minimum(at + NEIGHBOURS + 1, len(past))
-        for _ in range(iterations):
-            scores = past @ self.weights + self.bias
-            scores = np.maximum(scores - scores.max(axis=1, keepdims=True), -30)
-            added = np.concatenate([np.zeros((1, scores.shape[1])), np.cumsum(scores, axis=0)])
-            soft = softmax(SOFT * (added[high] - added[low]))
-            weight = soft.sum(axis=0) + LEAST
-            seen, counts = soft.T @ past / weight[:, None], TEMPER * np.minimum(weight / self.execution, CAP)
-            if self._labelled is not None:
-                known, each = self._labelled
-                total = counts + each
-                seen, counts = (counts[:, None] * seen + each[:, None] * known) / total[:, None], total
-            self._posterior(seen, counts)
-        return self
+        scores = past @ self.weights + self.bias
+        scores = np.maximum(scores - scores.max(axis=1, keepdims=True), -30)
+        added = np.concatenate([np.zeros((1, scores.shape[1])), np.cumsum(scores, axis=0)])
+        return softmax(SOFT * (added[high] - added[low]))
+
+    def _expect(self, soft: np.ndarray) -> None:
+        """Class means by soft labels (N, G) of the past windows and by labelled ones, if there are any."""
+        weight = soft.sum(axis=0) + LEAST
+        apart = soft.T @ self._past / weight[:, None] - self.means
+        counts = TEMPER * np.minimum(weight / self.execution, CAP)
+        seen, reach = self.means + apart, REACH
+        if self._labelled is not None:
+            known, each = self._labelled
+            total = counts + each
+            seen, counts = (counts[:, None] * seen + each[:, None] * known) / total[:, None], total
+            reach = np.inf  # as far as labels say
+        self._posterior(seen, counts, reach)
 
     # === Decisions ===
 
@@ -256,6 +219,14 @@ class HierarchicalGaussian:
     def moved(self) -> bool:
         """Whether the session has moved class means, not only where windows are centred."""
         return bool((self._now != self.means).any())
+
+    @property
+    def moves(self) -> np.ndarray:
+        """How far each class mean (G,) has moved, in deviations of how sessions differ: root mean square of directions.
+
+        Without labels at most REACH.
+        """
+        return self._reached((self._now - self.means) @ self._basis[1])
 
     def linear(self) -> tuple[np.ndarray, ...]:
         """What decides now: z-score by (D,) and (D,), then weights (D, G) and bias (G,)."""
@@ -276,16 +247,16 @@ class HierarchicalGaussian:
         count, found = PRIOR, []
         total, square = count * self.centre, count * (self.spread**2 + self.centre**2)
         for i in range(0, len(x), BLOCK):
-            if self.trusted:
-                self._look_back(1)
+            if self.trusted and len(self._past) and self._distance(self._past) <= FAR:
+                self._expect(self._soft())
             block = x[i : i + BLOCK]
             found.append(self.probabilities(block))
             mean, sd = self._mean, self._sd
             block = block[active[i : i + BLOCK]]
             if self._running:
                 count, total, square = count + len(block), total + block.sum(axis=0), square + (block**2).sum(axis=0)
-                self._mean = total / count
-                self._sd = np.sqrt(np.maximum(square / count - self._mean**2, 0)) + LEAST
+                centre = total / count
+                self._mean, self._sd = self._bounded(centre, np.sqrt(np.maximum(square / count - centre**2, 0)))
                 self._past = (self._past * sd + mean - self._mean) / self._sd
             self._past = np.concatenate([self._past, (block - self._mean) / self._sd])[-BUFFER:]
         return np.concatenate(found)

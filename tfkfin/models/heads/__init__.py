@@ -28,6 +28,7 @@ class Head:
         adapt: sets them for a new session, from the same of some of its windows, class indices or None, and which of a
             class's executions each is of or None, and says what it did; None: it keeps nothing of sessions that it
             could adapt from.
+        update: goes on with more windows of that session and their class indices.
         prepare: sets statistics from the same before training; None: nothing to set.
 
     Raises:
@@ -38,6 +39,7 @@ class Head:
     describe: Callable[..., keras.layers.Layer] | None = None
     solve: Callable[[keras.Model, list[np.ndarray], np.ndarray, Groups], None] | None = None
     adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None, np.ndarray | None], dict] | None = None
+    update: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
 
     def __post_init__(self):

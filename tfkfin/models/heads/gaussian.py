@@ -15,7 +15,8 @@ from scipy.spatial.distance import cdist
 
 from tfkfin.models import descriptions
 from tfkfin.models.heads import Groups, Head, linear
-from tfkfin.models.hierarchical import STATE, HierarchicalGaussian
+from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.models.prior import STATE
 from tfkfin.models.taught import LEAST, Taught
 
 SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
@@ -40,8 +41,10 @@ class Knowledge(layers.Layer):
     """Keeps what a `HierarchicalGaussian` of `classes` classes was taught, as weights that nothing trains.
 
     Input and output: (B, D), unchanged. `state` is as of `HierarchicalGaussian.state`; None before there is one.
-    `memory` goes with it; it is saved with the weights.
+    `memory` goes with it; it is saved with the weights. `session` is the one that goes on, if it began in this process.
     """
+
+    session: HierarchicalGaussian | None = None
 
     def __init__(self, classes: int, **kwargs):
         super().__init__(**kwargs)
@@ -116,8 +119,8 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
           repetitions: np.ndarray | None = None) -> dict:
     """Sets the weights for the session that the windows `seen` are of: as `calibrate`, or `adapt` without labels.
 
-    What earlier sessions taught stays, and the session of the last labelled calibration is one of them, unless this is
-    that session again: then it is as if that calibration had never been.
+    What earlier sessions taught stays, and the session of the last labelled calibration is one of them, unless it did
+    not show all movements, or this is that session again: then it is as if that calibration had never been.
 
     Args:
         labels: class indices (N,); None: not known.
@@ -131,23 +134,55 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
     Raises:
         ValueError: the head was never solved.
     """
-    knowledge, x = model.get_layer("knowledge"), linear.inputs(model, seen)
-    if (state := knowledge.state) is None:
-        raise ValueError("`model` must be solved first. Received: a head that knows no session")
-    taught, last = HierarchicalGaussian.from_state(state, knowledge.memory.taught), knowledge.memory.last
-    if last and not _again(last, x):
+    knowledge, x, taught = model.get_layer("knowledge"), linear.inputs(model, seen), _taught(model)
+    last = knowledge.memory.last
+    if last and not _again(last, x) and len(np.unique(last[1])) == len(taught.classes):
         taught = taught.learn(last[0].astype(np.float64), taught.classes[last[1]], last[2])
     new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
-    centre, spread, weights, bias = new.linear()
-    model.get_layer("z_score").set(centre, spread)
-    linear.set_weights(model, new.classes, weights, bias)
     _keep(model, taught)
+    _decide_as(model, new)
     if labels is not None and taught.taught:
         knowledge.memory.last = (x.astype(np.float32), np.searchsorted(taught.classes, labels),
                                  np.zeros(len(x)) if repetitions is None else repetitions)
     shown = taught.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
     said = {"known_sessions": taught.sessions, "unseen": sorted(set(taught.classes.tolist()) - set(shown.tolist()))}
     return said | ({"moved": new.moved} if labels is None else {})
+
+
+def update(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> None:
+    """Takes in more labelled windows of the session that it was last adapted to: as `adapt` with all of them.
+
+    Args:
+        labels: class indices (N,).
+
+    Raises:
+        ValueError: the head was never solved.
+    """
+    knowledge, x, session = model.get_layer("knowledge"), linear.inputs(model, seen), None
+    last, session = knowledge.memory.last, knowledge.session
+    if session is None:
+        session = _taught(model)
+        if last:
+            session.update(last[0].astype(np.float64), session.classes[last[1]])
+    _decide_as(model, session.update(x, labels))
+    if session.taught:
+        new = x.astype(np.float32), np.searchsorted(session.classes, labels), np.full(len(x), -1.0)
+        knowledge.memory = Memory(knowledge.memory.taught, tuple(
+            np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
+
+
+def _taught(model: keras.Model) -> HierarchicalGaussian:
+    knowledge = model.get_layer("knowledge")
+    if (state := knowledge.state) is None:
+        raise ValueError("`model` must be solved first. Received: a head that knows no session")
+    return HierarchicalGaussian.from_state(state, knowledge.memory.taught)
+
+
+def _decide_as(model: keras.Model, session: HierarchicalGaussian) -> None:
+    centre, spread, weights, bias = session.linear()
+    model.get_layer("z_score").set(centre, spread)
+    linear.set_weights(model, session.classes, weights, bias)
+    model.get_layer("knowledge").session = session
 
 
 def _keep(model: keras.Model, taught: HierarchicalGaussian) -> None:
@@ -162,4 +197,4 @@ def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
     return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
 
 
-HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt)
+HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt, update=update)

@@ -1,0 +1,45 @@
+"""Recorded people: a session's other movements where one alone was shown, at other forces than were learnt."""
+
+import numpy as np
+import pytest
+
+from tfkfin import recipe as recipes
+from tfkfin.fit.transfer import described
+from tfkfin.models.hierarchical import REACH, HierarchicalGaussian
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline.sessions import sessions
+
+LEARNT, LATER = (3, 5), (1, 4, 7)  # of eight: 40 and 60 %, then 20, 50 and 80 % of full force
+
+
+@pytest.mark.real
+def test_one_movement_costs_recorded_people_little(real_sets):
+    """Mean over sessions and two movements, person 1: z-scored by one movement alone, most is lost."""
+    folder = next((folder for folder in real_sets if folder.name == "intensity10"), None)
+    if folder is None:
+        pytest.skip("the set at several forces is not there")
+    recipe = recipes.load("ladder", {"split.subjects": "1", "split.repetitions_per_session": 4,
+                                     "split.train_sessions": "3,5", "split.test_sessions": "1,4,7"})
+    parts = {}
+    for session in sessions(open_dataset(recipe, folder), 1):
+        moving = session.labels > 0
+        parts[session.number] = tuple(part[moving] for part in (
+            described(session, ("time_domain", "log_covariance")), session.labels, session.repetitions))
+    x, y, r = (np.concatenate(part) for part in zip(*(parts[s] for s in LEARNT), strict=True))
+    model = HierarchicalGaussian().fit(x, y, np.repeat(LEARNT, [len(parts[s][0]) for s in LEARNT]), r)
+    right = {"nothing": [], "plainly": [], "labelled": [], "unlabelled": []}
+    for number in LATER:
+        x, y, r = parts[number]
+        for shown in model.classes[[0, 3]]:
+            own, rest = (r == r.min()) & (y == shown), r > r.min()
+            centre, spread = x[own].mean(axis=0), x[own].std(axis=0) + 1e-9
+            adapted = model.adapt(x[own])
+            assert model.trusted and adapted.moves.max() <= REACH
+            for name, found in (("nothing", model.begin().probabilities(x)),
+                                ("plainly", model.begin().probabilities(
+                                    model.centre + model.spread * (x - centre) / spread)),
+                                ("labelled", model.calibrate(x[own], y[own]).probabilities(x)),
+                                ("unlabelled", adapted.probabilities(x))):
+                right[name].append(np.mean(model.classes[found.argmax(axis=1)][rest] == y[rest]))
+    mean = {name: np.mean(values) for name, values in right.items()}
+    assert min(mean["labelled"], mean["unlabelled"]) > max(mean["plainly"] + 0.3, mean["nothing"] - 0.05)
