@@ -89,7 +89,37 @@ def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
     assert right > 0.45 > wrong
 
 
+@pytest.mark.parametrize("words", [(), ("--unlabelled",)])
+def test_what_it_does_to_movements_that_it_was_not_shown_is_told(trained, tiny_db2, tmp_path, words):
+    """Recall counted here from each decoder's own decisions; the version before stays as it was."""
+    model, said = tmp_path / "mine", tmp_path / "said.json"
+    command(trained, "--data", tiny_db2, "--subject", 2, "--to", model)
+    kept = {path: path.read_bytes() for path in (model / "1").rglob("*") if path.is_file()}
+    command(model, "--data", tiny_db2, "--subject", 2, "--movements", "1,3", "--json", said, *words)
+    scores, card = json.loads(said.read_text()), json.loads((model / "2" / "model_card.json").read_text())
+    assert {path: path.read_bytes() for path in kept} == kept
+    arguments = calibrate.parser().parse_args([str(model), "--data", str(tiny_db2), "--subject", "2"])
+    for version, when in (("1", "before"), ("2", "after")):
+        decoder = Decoder.load(model / version)
+        subject, stretches, own = calibrate.recorded(arguments, decoder.card).led(decoder.decision.memory,
+                                                                                  decoder.stride)
+        there, right, rest = subject.windows.movements, {}, own & (subject.windows.repetitions > 1)
+        found = decoder.over(subject.emg, subject.windows.starts)["probabilities"]
+        for rows in stretches:
+            labels, _ = decoder.decision(found[rows], decoder.movements)
+            for true, label in zip(there[rows][rest[rows]].tolist(), labels[rest[rows]].tolist(), strict=True):
+                right.setdefault(true, []).append(true == label)
+        assert scores[when]["recall_seen"] == pytest.approx((np.mean(right[1]) + np.mean(right[3])) / 2, abs=1e-3)
+        assert scores[when]["recall_unseen"] == pytest.approx(np.mean(right[2]), abs=1e-3)
+    told = f"{100 * scores['before']['recall_unseen']:.1f} % of their windows"
+    assert any(told in line for line in card["limits"]) and card["calibration"]["movements"] == [1, 3]
+    assert card["calibration"]["after"]["recall_unseen"] == scores["after"]["recall_unseen"]
+    command(model, "--data", tiny_db2, "--subject", 2)  # all movements again: nothing of this is left in what is said
+    assert not any(told in line for line in json.loads((model / "3" / "model_card.json").read_text())["limits"])
+
+
 @pytest.mark.parametrize("words, said", [
+    (("--subject", 2, "--movements", "9"), "no movement 9 in repetitions 1, but 1-3"),
     (("--subject", 2, "--repetitions", 9), "no movement in repetitions 9"),
     (("--subject", 2, "--from-subject", 7), "has no fine-tuned model of subject 7"),
     (("--subject", 9), "9"),

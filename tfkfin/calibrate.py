@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ EXAMPLES = """examples:
       savedmodels/mine_s1 gets a new version, which knows the movements of repetition 1 in TODAY
   python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1 --unlabelled
       the same without using which movement is which
+  python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1 --movements 3,5
+      from two movements alone; what that does to the others is told
   python -m tfkfin.calibrate runs/mine-1a2b3c --from-subject 2 --data WEEK --session 3 --to savedmodels/mine
       subject 2's decoder of a run; of the recordings only session 3
 
@@ -48,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("model", metavar="MODEL", type=Path, help="model folder, version folder, or run folder")
     p.add_argument("--data", metavar="DIR", required=True, help="folder of recordings of one person")
     p.add_argument("--repetitions", metavar="LIST", default="1", help="learnt from, as in 1 or 1,2 (default: 1)")
+    p.add_argument("--movements", metavar="LIST", help="learnt from, of these repetitions (default: all)")
     p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's, or the "
                    "decoder's own)")
     p.add_argument("--subjects", metavar="1-25", help="several people, each from the run's decoder of their own if it "
@@ -132,9 +136,11 @@ def fitting(subject: "Subject", card: dict, repetitions: tuple[int, ...], where:
         raise InputError(f"{where} has movements {unknown} that the decoder does not know: {card['movements']}")
 
 
-def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray], tested: np.ndarray) -> dict | None:
+def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray], tested: np.ndarray,
+           shown: Sequence[int] | None = None) -> dict | None:
     """The three numbers of a decoder on the windows `tested` (N,), by what it has `seen` in all; None of none.
 
+    Given which movements were `shown`, the recall of these and of the others too, mean over movements.
     `stretches`: indices of windows in order of time, as of `Subject.led`.
     """
     from tfkfin.fit import scores
@@ -146,7 +152,13 @@ def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray]
         labels[rows], _ = decoder.decision(probabilities[rows], decoder.movements)
     found = scores.score(subject.windows[tested], labels[tested], decoder.movements,
                          decoder.stride / decoder.card["rate_hz"])
-    return {name: found[name] for name in ("accuracy", "execution", "false_per_minute")}
+    true, right = subject.windows.movements[tested], subject.windows.movements[tested] == labels[tested]
+    recall = {m: float(right[true == m].mean()) for m in np.unique(true).tolist() if m}
+    known, others = ([r for m, r in recall.items() if (m in (shown or ())) is wanted] for wanted in (True, False))
+    numbers = {name: found[name] for name in ("accuracy", "execution", "false_per_minute")}
+    return numbers if shown is None else numbers | {
+        name: float(np.mean(part)) if part else None for name, part in (("recall_seen", known),
+                                                                        ("recall_unseen", others))}
 
 
 def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tuple[Decoder, dict]":
@@ -162,22 +174,33 @@ def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tupl
         tf.zeros(1)
     from tfkfin.models.decoder import Decoder
 
-    return carried_on(Decoder.load(source), subject, chosen, not arguments.unlabelled, arguments.session)
+    movements = parse_numbers(arguments.movements) if arguments.movements else ()
+    return carried_on(Decoder.load(source), subject, chosen, not arguments.unlabelled, arguments.session, movements)
 
 
 def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...], labelled: bool,
-               session: int | None = None) -> "tuple[Decoder, dict]":
-    """As `calibrated`, from a person's windows; those of other repetitions are only scored."""
+               session: int | None = None, movements: tuple[int, ...] = ()) -> "tuple[Decoder, dict]":
+    """As `calibrated`, from a person's windows; those of other repetitions are only scored.
+
+    Raises:
+        InputError: as of `Decoder.calibrated`, or none of the `movements` is there; none given: all are learnt from.
+    """
     subject, stretches, own = subject.led(old.decision.memory, old.stride)  # a decision looks back
     seen = old.seen(subject.emg, subject.windows.starts)
-    learnt = own & np.isin(subject.windows.repetitions, repetitions)
+    there, known = subject.windows.movements, own & np.isin(subject.windows.repetitions, repetitions)
+    learnt = known & np.isin(there, movements) if movements else known
+    if not learnt.any():
+        raise InputError(f"there is no movement {format_numbers(movements)} in repetitions "
+                         f"{format_numbers(repetitions)}, but {format_numbers(np.unique(there[known]).tolist())}")
     began = time.monotonic()
-    there = subject.windows[learnt]
-    executions = np.unique(np.stack([there.sessions, there.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    new, said = old.calibrated([part[learnt] for part in seen], there.movements if labelled else None, executions)
+    rows = subject.windows[learnt]
+    executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
+    new, said = old.calibrated([part[learnt] for part in seen], there[learnt] if labelled else None, executions)
     said = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
             "windows": int(learnt.sum()), "seconds": time.monotonic() - began} | said
-    return new, said | {when: judged(decoder, subject, seen, stretches, own & ~learnt)
+    if movements:
+        said["movements"] = list(movements)
+    return new, said | {when: judged(decoder, subject, seen, stretches, own & ~known, np.unique(there[learnt]).tolist())
                         for when, decoder in (("before", old), ("after", new))}
 
 
@@ -207,7 +230,8 @@ def _of_one(arguments: argparse.Namespace, person: int) -> list[str]:
              "--repetitions", arguments.repetitions, *(["--unlabelled"] if arguments.unlabelled else [])]
     own = person if (model / "finetune" / f"S{person}").is_dir() else None
     for option, value in (("--from-subject", own if arguments.from_subject is None else arguments.from_subject),
-                          ("--session", arguments.session), ("--format", arguments.format)):
+                          ("--movements", arguments.movements), ("--session", arguments.session),
+                          ("--format", arguments.format)):
         words += [] if value is None else [option, str(value)]
     return words
 
@@ -253,6 +277,10 @@ def _tell(said: dict) -> None:
         log.info("other repetitions: %s", "; ".join(f"{when} {100 * said[when]['accuracy']:.1f} % of windows, "
                                                     f"{100 * said[when]['execution']:.1f} % of executions"
                                                     for when in ("before", "after")))
+        if said["after"]["recall_unseen"] is not None:
+            log.info("recall of movements that were shown: %s; of others: %s", *(" -> ".join(
+                f"{100 * said[when][part]:.1f} %" for when in ("before", "after")) for part in (
+                    "recall_seen", "recall_unseen")))
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ def _figures(version: Path, card: dict, data: str | Path | None, scratch: Path) 
     of = (_of_calibrated if calibrated else _of_recordings) if recipe is not None else None
     if recipe is not None and recipe.source.kind == "signals":
         yield from _of_fins(version, card, recipe, None)
+    elif "updated" in card:
+        yield from _unknown(card, "it was updated since it was scored")
     elif of is None or card.get("run") == "Python" and not calibrated:
         yield from _unknown(card, "it was fitted to signals in memory" if of else "its recipe is not in the card")
     elif (folder := _folder(recipe, data, bool(calibrated), scratch)) is None:
@@ -187,11 +189,13 @@ def _of_calibrated(version: Path, card: dict, recipe: Recipe, folder: str | Path
                                 repetitions=",".join(map(str, said["repetitions"])))
     decoder = Decoder.load(version)
     subject, stretches, own = calibrate.recorded(wanted, card).led(decoder.decision.memory, decoder.stride)
-    learnt = own & np.isin(subject.windows.repetitions, said["repetitions"])
+    known = own & np.isin(subject.windows.repetitions, said["repetitions"])
+    learnt = known & np.isin(subject.windows.movements, said.get("movements", subject.windows.movements))
     if "windows" in said:
         yield Figure("calibration.windows", said["windows"], int(learnt.sum()))
     seen = decoder.seen(subject.emg, subject.windows.starts)
-    found = calibrate.judged(decoder, subject, seen, stretches, own & ~learnt) or {}
+    found = calibrate.judged(decoder, subject, seen, stretches, own & ~known,
+                             np.unique(subject.windows.movements[learnt]).tolist()) or {}
     yield from _compared(card, found)
 
 

@@ -59,7 +59,7 @@ def of_calibrated(about: dict, said: dict) -> dict:
                                                                   if said["session"] else "")
     known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
     limits = [line for line in about["limits"] if not line.startswith((MADE_FOR, UNSEEN))]
-    return about | {
+    return {key: value for key, value in about.items() if key != "updated"} | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
         "calibration": said,
         "summary": f"decoder of {len(about['movements'])} movements, calibrated for {whose}",
@@ -71,7 +71,17 @@ def of_calibrated(about: dict, said: dict) -> dict:
         "limits": [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another session or "
                    "moved electrodes, calibrate anew.",
                    *([f"{UNSEEN} {said['unseen']} were not in what it was calibrated on."] if said["unseen"] else []),
+                   *_omitted(said),
                    *limits]}
+
+
+def _omitted(said: dict) -> list[str]:
+    """What calibration did to movements that it was not shown, where recordings say so."""
+    before, after = ((said[when] or {}).get("recall_unseen") for when in ("before", "after"))
+    if before is None or after is None:
+        return []
+    return [f"{UNSEEN} that it was not shown: {100 * before:.1f} % of their windows were decided right before it was "
+            f"calibrated, {100 * after:.1f} % after."]
 
 
 def of_fins(own: dict, results: dict) -> dict:
@@ -154,7 +164,7 @@ def write(version: Path, card: dict) -> None:
 def readme(card: dict) -> str:
     """A card for people, in Markdown."""
     rows = [("input", f"`emg` float32 {card['input']}"), ("features", ", ".join(card["features"])),
-            ("parameters", f"{card['parameters']:,}"), ("score", card["score"]),
+            ("parameters", f"{card['parameters']:,}"), ("score", card["score"] + _since(card)),
             ("protocol", card["scores"]["protocol"]),
             ("recipe", f"digest `{card['recipe_digest']}`, whole in model_card.json"),
             ("data", _data(card)), ("made by", f"tfkfin {card['tfkfin']}, {card['created'][:10]}, run {card['run']}"),
@@ -170,6 +180,10 @@ def readme(card: dict) -> str:
              "## Signatures", "", *_signatures(card), "", "## Limits", "", *(f"- {limit}" for limit in card["limits"]),
              "", "## Use", "", "```python", *_usage(card), "```", ""]
     return "\n".join(lines)
+
+
+def _since(card: dict) -> str:
+    return f" (before {card['updated']:,} more windows updated it)" if "updated" in card else ""
 
 
 def _data(card: dict) -> str:
