@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 import tfkfin
 from tfkfin import calibrate
 from tfkfin.console import InputError
+from tfkfin.models import saving
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
 from tfkfin.serving.engines import Exported
@@ -95,6 +96,38 @@ def test_calibrated_it_is_another_and_the_old_one_stays(fitted, people):
     windows = np.stack([other.emg[i : i + 600] for i in at if (other.labels[i : i + 600] == other.labels[i]).all()])
     true = [other.labels[i] for i in at if (other.labels[i : i + 600] == other.labels[i]).all()]
     assert np.mean(new.predict(windows) == true) > np.mean(fitted.predict(windows) == true)
+
+
+def held(recording, repetitions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where windows inside one movement begin, every 200 samples, these windows, and their movements."""
+    labels, wanted = recording.labels, np.isin(recording.repetitions, repetitions) & (recording.labels > 0)
+    starts = np.array([i for i in range(0, len(labels) - 600, 200)
+                       if wanted[i : i + 600].all() and (labels[i : i + 600] == labels[i]).all()])
+    return starts, np.stack([recording.emg[i : i + 600] for i in starts]), labels[starts]
+
+
+def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_path):
+    other, decoder = people[1], tfkfin.Decoder(fitted.card, saving.copied(fitted.model))
+    starts, windows, labels = held(other, (1, 2))
+    before, card = decoder(windows)["probabilities"], decoder.card
+    for part in np.array_split(np.arange(len(labels)), 5):
+        decoder.update(1e3 * windows[part], labels[part], unit="mV")
+    whole, _ = fitted.calibrated(fitted.seen(other.emg, starts), labels)
+    np.testing.assert_allclose(decoder(windows)["probabilities"], whole(windows)["probabilities"], atol=1e-3)
+    assert decoder.card["updated"] == len(labels) and "updated" not in fitted.card
+    version = decoder.export(tmp_path / "model")
+    assert f"(before {len(labels)} more windows updated it)" in (version / "README.md").read_text()
+    np.testing.assert_array_equal(decoder.revert()(windows)["probabilities"], before)
+    assert decoder.card == card and decoder.revert() is decoder
+    calibrated = fitted.calibrate(other, repetitions=1)
+    kept, begin = calibrated(windows)["probabilities"], starts[-1]
+    calibrated.update(other.emg[begin : begin + 1000], int(labels[-1]))  # one window every 100 samples
+    assert calibrated.card["updated"] == 5 and not np.array_equal(calibrated(windows)["probabilities"], kept)
+    np.testing.assert_array_equal(calibrated.revert()(windows)["probabilities"], kept)
+    for labels, said in ((9, "none that the decoder knows"), ([1, 2], "`labels` must be one")):
+        with pytest.raises(InputError, match=said):
+            calibrated.update(windows[:3], labels)
+    np.testing.assert_array_equal(calibrated(windows)["probabilities"], kept)
 
 
 @pytest.mark.parametrize(("preset", "give", "said"), [

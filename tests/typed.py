@@ -20,6 +20,7 @@ assert_type(decoder.fit(one.emg, one.labels, one.repetitions, one.rate_hz, "mV")
 assert_type(decoder.predict(one.emg), np.ndarray)
 assert_type(decoder.stream(one.emg, rate_hz=2000.0), dict[str, np.ndarray])
 assert_type(decoder.calibrate([one], repetitions="1,2"), tfkfin.Decoder)
+assert_type(decoder.update(one.emg, 3).revert(), tfkfin.Decoder)
 assert_type(decoder.export("folder", "both"), Path)
 decoder.fit(one, unit="volts")  # type: ignore[arg-type]
 decoder.predict(one)  # type: ignore[arg-type]

@@ -136,7 +136,8 @@ class Decoder(decoder.Decoder):
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
-                  repetitions: int | str | Iterable[int] | None = 1) -> Self:
+                  repetitions: int | str | Iterable[int] | None = 1,
+                  movements: int | str | Iterable[int] | None = None) -> Self:
         """A new decoder for the session or person of what it is given, as `python -m tfkfin.calibrate` makes it.
 
         Its `card["calibration"]` has the scores `before` and `after`, on the repetitions that are left.
@@ -145,6 +146,7 @@ class Decoder(decoder.Decoder):
             data, labels, groups, rate_hz, unit: as of `fit`; another rate than the decoder's is resampled.
             labelled: False uses where movements are and not which they are.
             repetitions: learnt from: a number, numbers, or text such as "1,3"; None: all, so that none is left.
+            movements: learnt from, likewise; None: all that are there. What that does to the others is scored too.
 
         Raises:
             InputError: this decoder keeps nothing of sessions (the recipe `best` does), other channels, no such
@@ -160,8 +162,26 @@ class Decoder(decoder.Decoder):
         chosen = _numbers(repetitions)
         calibrate.fitting(subject, about, chosen, "`data`")
         self._fitting(subject.emg)
-        new, said = calibrate.carried_on(self, subject, chosen, labelled)
+        new, said = calibrate.carried_on(self, subject, chosen, labelled,
+                                         movements=() if movements is None else _numbers(movements))
         return type(self)(card.of_calibrated(about, said), new.model)
+
+    def update(self, emg: np.ndarray, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
+        """Goes on learning, in place, from labelled windows of the session: exactly as if calibrated on all so far.
+
+        In closed form, with what earlier sessions taught. Windows that it was last calibrated on count too.
+        `card["updated"]` counts windows; the scores in the card are from before.
+        `revert` takes all updates back.
+
+        Args:
+            emg: windows (B, L, C), or a stretch (T, C), whose windows at the decoder's stride are meant.
+            labels: movements of the windows (B,), as in the files, or one of them all.
+            rate_hz, unit: as of `predict`.
+
+        Raises:
+            InputError: as of `predict`, this decoder keeps nothing of sessions, or a movement that it does not know.
+        """
+        return super().update(self._fitting(emg, rate_hz, unit), labels)
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""

@@ -19,6 +19,7 @@ from tfkfin.console import InputError
 from tfkfin.filtering import filtered, sections
 from tfkfin.models import presets
 from tfkfin.models.decision import Decision
+from tfkfin.models.of_sessions import OfSessions
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
@@ -76,7 +77,7 @@ def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> di
     return {"names": known} if known else {}
 
 
-class Decoder:
+class Decoder(OfSessions):
     """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
 
     Attributes:
@@ -131,14 +132,18 @@ class Decoder:
         Raises:
             InputError: shorter than one window, or what calling the decoder raises.
         """
-        starts = np.arange(0, len(emg) - self.length + 1, stride or self.stride)
+        answers = self.over(*self._stretch(emg, stride or self.stride))
+        answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
+        return answers
+
+    def _stretch(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """A stretch (T, C), filtered if the decoder has a filter, and where its windows begin."""
+        starts = np.arange(0, len(emg) - self.length + 1, stride)
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
         if "filter" in self.card:
             emg = filtered(np.asarray(emg, np.float32), sections(self.card["filter"], self.card["rate_hz"]))
-        answers = self.over(emg, starts)
-        answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
-        return answers
+        return emg, starts
 
     def over(self, emg: np.ndarray, starts: np.ndarray) -> Answers:
         """Answers for the windows of a recording (T, C), volts, that begin at `starts` (N,), each for itself.
@@ -173,63 +178,6 @@ class Decoder:
     def _keras(self, emg: np.ndarray) -> Answers:
         parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]
         return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-
-    def seen(self, emg: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
-        """What the head's classifier is given for windows of a recording: features (N, C, F), maybe descriptions."""
-        from tfkfin.models import streaming
-        from tfkfin.models.over_recording import over_recording
-
-        over = over_recording(self.model, streaming.stream_seen)
-        return over(np.asarray(emg, np.float32), np.asarray(starts))
-
-    def calibrated(self, seen: list[np.ndarray], labels: np.ndarray | None = None,
-                   repetitions: np.ndarray | None = None) -> "tuple[Decoder, dict]":
-        """A decoder for the session, or the person, that the windows are of in which this was `seen`, in order of time.
-
-        What earlier sessions taught lies in this decoder and goes on with the new one, which adds this one to them when
-        it is calibrated for yet another; no old recording is needed. The same session again takes the place of its last
-        calibration.
-
-        Args:
-            labels: their movements (N,), as in the files; None: they are not known.
-            repetitions: which of its executions each window is of (N,); None: all are of one.
-
-        Returns:
-            The new decoder, and what there is to say of it: `known_sessions`, how many taught it before; `unseen`,
-            movements that these windows do not show; and without labels `moved`, whether they were like enough to
-            earlier sessions to move what movements look like.
-
-        Raises:
-            InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
-        """
-        from tfkfin.models import saving
-
-        adapt = self.adapting()
-        if labels is not None and (unknown := sorted(set(np.unique(labels)) - set(self.movements))):
-            raise InputError(f"movements {unknown} are none that the decoder knows: {self.movements.tolist()}")
-        model = saving.copied(self.model)
-        said = adapt(model.get_layer("head").get_layer("classifier"), seen,
-                     None if labels is None else np.searchsorted(self.movements, labels), repetitions)
-        return Decoder(self.card, model), said | {"unseen": self.movements[said["unseen"]].tolist()}
-
-    def adapting(self) -> Callable:
-        """How its head goes on to another session, as `tfkfin.models.heads.Head.adapt`.
-
-        Raises:
-            InputError: it keeps nothing of sessions.
-        """
-        from tfkfin.models import heads
-
-        adapt = heads.kind(self.card["head"]).adapt
-        if adapt is None:
-            raise InputError(f"a decoder with the head {self.card['head']} keeps nothing of earlier sessions to "
-                             "calibrate from: train one with --set classifier.kind=gaussian")
-        return adapt
-
-    def of_seen(self, seen: list[np.ndarray]) -> np.ndarray:
-        """Probabilities (N, G) from what was `seen`: windows that two decoders see alike need be seen once."""
-        classifier = self.model.get_layer("head").get_layer("classifier")
-        return np.asarray(classifier([part.astype(np.float32) for part in seen] if len(seen) > 1 else seen[0]))
 
     def save(self, folder: Path | str) -> None:
         """Writes the whole decoder, network and card, into a folder."""

@@ -41,6 +41,10 @@ class OverRecording:
             tf.nest.map_structure(lambda out, a: out.__setitem__(windows[there], a[there]), outputs, answer)
         return outputs
 
+    def of_windows(self, windows: np.ndarray):
+        """Windows (B, L, C) float32 -> outputs (B, ...)."""
+        return self._answer(windows, self.length)
+
     def _cut(self, starts: np.ndarray, *_) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(which windows, the samples of each (n, length)), a few at a time."""
         for i in range(0, len(starts), CUT):
