@@ -170,7 +170,7 @@ class HierarchicalGaussian(Prior):
                 np.clip(sd, self.spread / WIDENED, self.spread * WIDENED))
 
     def _posterior(self, seen: np.ndarray, counts: np.ndarray, reach: float = np.inf) -> "HierarchicalGaussian":
-        """Class means from means seen (G, D) that count as so many executions (G,) each; none `moves` beyond `reach`."""
+        """Class means from means seen (G, D) that count as so many executions (G,); none `moves` beyond `reach`."""
         values, vectors, back = self._basis
         moved, left = kinship.posterior((seen - self.means) @ vectors, counts, values, self._kin)
         moved = moved * np.minimum(reach / (self._reached(moved) + LEAST), 1)[:, None]
