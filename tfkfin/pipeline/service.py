@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,6 +179,7 @@ def serve(port: int, workers: int, join: str, host: str) -> None:
     finally:
         for worker in crew:
             worker.process.kill()
+        for worker in crew:
             worker.process.wait()
 
 
@@ -217,6 +219,7 @@ def work(join: str, address: str) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it is interrupted too
+    threading.Thread(target=_end_with_who_started_this, daemon=True).start()
     with quiet_start():
         import tensorflow as tf
     with tf.Graph().as_default() as graph:
@@ -226,9 +229,12 @@ def work(join: str, address: str) -> None:
         raise RuntimeError(f"TensorFlow calls the worker's function {known}, not {FUNCTION}")
     service = tf.data.experimental.service
     server = service.WorkerServer(service.WorkerConfig(join, address, int(address.rpartition(":")[2])))
+    server.join()
+
+
+def _end_with_who_started_this() -> None:
     sys.stdin.read()
-    del server
-    os._exit(0)
+    os._exit(0)  # at once, whomever the server waits for
 
 
 if __name__ == "__main__":
