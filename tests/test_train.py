@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,6 +109,15 @@ def test_killed_and_started_again_it_ends_the_same(finished, tiny_db2, tmp_path)
     last = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert last.returncode == 0, last.stderr
     assert scores(tmp_path / "run") == scores(finished)
+
+
+def test_what_was_finished_and_not_yet_published_is_published(finished, tiny_db2, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    results = json.loads((finished / "results.json").read_text())
+    left = {key: value for key, value in results.items() if key not in ("svm", "classifier", "accuracy")}
+    (tmp_path / "run" / "results.json").write_text(json.dumps(left))
+    again = inside("train", "--stage", "finetune", "--data", tiny_db2, "--run", tmp_path / "run", *TINY)
+    assert again.returncode == 0 and scores(tmp_path / "run") == scores(finished)
 
 
 def test_another_recipe_does_not_touch_the_run(finished, tiny_db2):

@@ -57,6 +57,9 @@ def run_stage(run: Run, name: str) -> dict:
             scores = stage.run(run)
             run.seconds[name] = time.monotonic() - began
             run.finish(name, scores)
+    for needed in stage.needs:  # killed after a stage was finished and before its scores were published
+        if not run.done(needed).keys() <= run.results().keys():
+            run.publish(needed, run.done(needed))
     return run.publish(name, run.done(name))
 
 
