@@ -135,7 +135,7 @@ def run(trial: dict) -> dict:
         pids.append(pid)
     os.close(write)
     os.close(said)
-    after, limit = trial.get("after_s"), trial.get("limit_s", 240)
+    after, limit = trial.get("after_s"), trial.get("limit_s", 900)
     while len(codes) < len(pids) and time.monotonic() - began < limit:
         for pid in set(pids) - codes.keys():
             done, status = os.waitpid(pid, os.WNOHANG)
