@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   python -m tfkfin.export runs/own-1a2b3c --format litert
       model.tflite, for small machines: FINs without recurrence, no log-covariances
   python -m tfkfin.export runs/fin_bilstm --to savedmodels/fin_bilstm
-      a run of the stage imitate alone: its FINs
+      a run of the stage imitate or pooled alone: its FINs
 """
 
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def export(run_folder: str | Path, subject: int | None = None, to: str | Path | None = None,
            format: str = "savedmodel", precision: str = "float32") -> Path:
-    """Exports a run's fine-tuned decoder of one subject, or the FINs of a run of the stage `imitate` alone.
+    """Exports a run's fine-tuned decoder of one subject, or the FINs of a run of `imitate` or `pooled` alone.
 
     Args:
         run_folder: as `tfkfin.train` made it. Its recordings are not needed.
@@ -123,7 +123,8 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
     """
     if not (folder / "recipe.toml").is_file():
         raise InputError(f"{folder} is no run folder (it has no recipe.toml): python -m tfkfin.train makes one")
-    if not (folder / "imitate" / "stage.json").is_file():
+    trained = [stage for stage in ("pooled", "imitate") if (folder / stage / "stage.json").is_file()]
+    if not trained:
         raise InputError(f"{folder} has no finished stage yet: python -m tfkfin.train --stage finetune --run {folder}")
     subjects = fine_tuned(folder)
     if subject is None and subjects:
@@ -131,7 +132,7 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
     elif subject is not None and subject not in subjects:
         raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
                          f"{', '.join(map(str, subjects)) or 'none'}")
-    source = folder / "imitate" if subject is None else folder / "finetune" / f"S{subject}"
+    source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
     card = read_json(source / presets.CARD) or {}
     if "scores" not in card:
         again = source / "stage.json" if subject is None else source.parent

@@ -12,7 +12,7 @@ from tfkfin.console import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import imitate
+from tfkfin.fit.stages import _fins
 from tfkfin.pipeline import splits
 from tfkfin.pipeline.windows import Windows
 
@@ -87,7 +87,7 @@ def test_damaged_checkpoints_are_named_with_what_to_do(tmp_path):
     half.mkdir()
     manager = SimpleNamespace(directory=str(tmp_path), restore_or_initialize=restore)
     with pytest.raises(InputError, match=f"{tmp_path} is damaged: remove it"):
-        imitate._restored(manager)
+        _fins.restored(manager, "imitate")
     assert not half.exists()
 
 

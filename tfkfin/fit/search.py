@@ -20,7 +20,7 @@ from tfkfin.recipe import Recipe
 
 FIXED = ("protocol", "source", "split", "tune", "window.rest")  # tables and fields that decide what a score is of
 # What a stage and those before it do not look at.
-UNUSED = {"classify": ("batches.", "fin.", "augment.", "imitate.", "finetune."), "finetune": ()}
+UNUSED = {"classify": ("batches.", "fin.", "augment.", "imitate.", "finetune.", "pooled."), "finetune": ("pooled.",)}
 
 
 def check(recipe: Recipe, stage: str) -> None:

@@ -156,7 +156,7 @@ def verify(version: Path) -> None:
 
 
 def load(name: str | Path) -> "keras.Model":
-    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F); `name` may be a run's folder of the stage imitate.
+    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F); `name` may be a run's folder of imitate or pooled.
 
     Raises:
         InputError: no such model, or it holds no FINs to start from.

@@ -244,9 +244,12 @@ def stream_described(head: keras.Model, stride: int, compiled: bool = True,
                      slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""
     found, length = [layer for layer in head.layers if layer.name == "describe"], head.inputs[1].shape[1]
-    if not found:
-        return None
-    describe = found[0]
+    return stream_layer(found[0], length, stride, compiled, slide) if found else None
+
+
+def stream_layer(describe: keras.layers.Layer, length: int, stride: int, compiled: bool = True,
+                 slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A layer of windows, of `models.descriptions`, as a function of stretches: (B, T, C) -> (B, W, S)."""
     if hasattr(describe, "stream"):
         return lambda x: describe.stream(x, length, stride, compiled, slide)
     return lambda x: _of_each(cut(x, length, stride), describe)

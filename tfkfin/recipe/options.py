@@ -8,54 +8,22 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_serializer,
-    model_validator,
+from pydantic import Field, field_serializer, model_validator
+
+from tfkfin.recipe.bounds import (
+    Count,
+    Few,
+    Milliseconds,
+    Names,
+    Numbers,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Width,
+    each_of,
+    kind_of,
 )
-
-from tfkfin import registry
-from tfkfin.console import parse_numbers
-from tfkfin.recipe.bounds import Count, Few, Milliseconds, Positive, Rate, Seed, Width
-
-
-def _numbers(text: Any) -> Any:
-    """Numbers from text or one number; what is neither is left to validation."""
-    if isinstance(text, str):
-        return parse_numbers(text) if text.strip() else ()
-    return (text,) if isinstance(text, int) else text
-
-
-def _split_commas(text: Any) -> Any:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
-
-
-def _kind(room: str) -> AfterValidator:
-    """Text that names a module of a room: whatever is put there is known."""
-    def known(name: str) -> str:
-        if name not in (there := registry.names(room)):
-            raise ValueError(f"there are {', '.join(there)}")
-        return name
-
-    return AfterValidator(known)
-
-
-def _each(check: AfterValidator) -> AfterValidator:
-    return AfterValidator(lambda values: tuple(check.func(value) for value in values))
-
-
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
-
-
-class Section(BaseModel):
-    """A frozen table of options; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Synthetic(Section):
@@ -172,19 +140,19 @@ class Batches(Section):
 class Fin(Section):
     """The feature imitation networks, one a feature, shared by all channels."""
 
-    family: Annotated[str, _kind("models/fins")] = "bilstm"
+    family: Annotated[str, kind_of("models/fins")] = "bilstm"
     units: Width = 32
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
-    pretrained: str = "auto"  # FINs to start from: "auto" the shipped ones of the family, a name or folder, "" random
+    pretrained: str = "auto"  # FINs to start from: "auto" shipped ones of the family, a name, RUN/pooled, "" random
 
 
 class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
-    kind: Annotated[str, _kind("models/heads")] = "conv"  # conv: the paper's
-    describe: Annotated[Names, _each(_kind("models/descriptions"))] = ("correlations",)  # solved heads: seen besides
+    kind: Annotated[str, kind_of("models/heads")] = "conv"  # conv: the paper's
+    describe: Annotated[Names, each_of(kind_of("models/descriptions"))] = ("correlations",)  # solved heads see it too
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
     vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
@@ -195,7 +163,7 @@ class Classifier(Section):
 
 
 class Augment(Section):
-    """Random changes of raw windows while FINs and head are fine-tuned; 0 is none. See `tfkfin.models.layers`."""
+    """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.models.layers`."""
 
     gain: float = Field(0.0, ge=0)  # sd of each channel's log amplitude
     shift: float = Field(0.0, ge=0, le=0.5)  # greatest share that comes from the neighbouring electrode
@@ -244,6 +212,22 @@ class Finetune(Section):
     schedule: Literal["constant", "cosine"] = "constant"
 
 
+class Pooled(Section):
+    """The stage `pooled`: FINs learn on, so that a head solved on one repetition decides another; see [augment]."""
+
+    episodes: int = Field(400, ge=0, le=10_000_000)  # each a person, two repetitions, a head
+    movements: Few = 12  # of an episode, at most
+    seconds: float = Field(0.9, gt=0, le=60)  # of a movement's signal in an episode, from each of the two repetitions
+    stride_ms: Milliseconds = 75.0  # between windows
+    between: float = Field(0.7, ge=0, le=1)  # share of episodes from one session to another, where there are some
+    learning_rate: Positive = 5e-4  # at first; it falls to 0 along half a cosine
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: Positive = 1.0
+    imitation_weight: float = Field(1.0, ge=0)  # of the imitation loss beside the cross-entropy; less lets them drift
+    look_every: Count = 50  # episodes between looks at the held-out training repetitions, and checkpoints
+    validation_episodes: Count = 24
+
+
 class Launch(Section):
     """Where and how many fits run at once (`--launcher`). It decides nothing of the results but by `threads`."""
 
@@ -276,6 +260,7 @@ class Recipe(Section):
     imitate: Imitate = Imitate()
     classify: Classify = Classify()
     finetune: Finetune = Finetune()
+    pooled: Pooled = Pooled()
     launch: Launch = Launch()
     tune: dict[str, list[Any]] = {}  # recipe field -> values to try, for `python -m tfkfin.tune`
 
@@ -293,6 +278,8 @@ class Recipe(Section):
         options["source"].pop("data")
         if not self.filter.active:  # as before there were filters
             options.pop("filter")
+        if self.pooled == Pooled():  # as before there was this stage
+            options.pop("pooled")
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_toml(self) -> str:

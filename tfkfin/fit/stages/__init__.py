@@ -3,6 +3,7 @@
 imitate   FINs learn the features from raw windows, without labels; channels and subjects pooled.
 classify  the head learns movements from true features, subject by subject.
 finetune  FINs and head, loaded from both, trained as a whole, subject by subject.
+pooled    FINs go on learning over people and sessions, by episodes; `fin.pretrained` then starts other runs from them.
 
 Stages that go subject by subject go together: a subject is read, and looked at, once for all of them.
 """

@@ -1,6 +1,5 @@
 """The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
 
-import shutil
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,12 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import InputError, log
-from tfkfin.files import replacing, write_json
+from tfkfin.console import log
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit import strategy as strategies
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import Stage
+from tfkfin.fit.stages import Stage, _fins
 from tfkfin.models import presets, saving
 from tfkfin.pipeline import batches, service
 from tfkfin.pipeline.dataset import Dataset
@@ -39,10 +37,7 @@ def imitate(run: Run) -> dict:
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.imitate.epochs)
         figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
         shown.figure("imitated against true", figure, run.recipe.imitate.epochs, run.folder / "plots" / "imitation.png")
-    with replacing(folder / presets.FINS_FILE.name) as path:
-        _on_one_channel(run, bank).save(path)
-    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
-                                                    "scores": {"fin": scores}})
+    _fins.keep(run, bank, folder, {"fin": scores})
     return {"fin": scores}
 
 
@@ -77,8 +72,8 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
                                              str(run.stage_folder("imitate") / "checkpoints"), max_to_keep=1)
     if not options.epochs:
         saving.save_weights(bank, best)
-    elif not _restored(checkpoints):
-        _improve(bank, agreed(_error(loss, predict, kept)), state, best)
+    elif not _fins.restored(checkpoints, "imitate"):
+        _fins.improve(bank, agreed(_error(loss, predict, kept)), state, best)
     steps = source.steps_per_epoch(options.batch_size)
     with training.progress("imitate", options.epochs * steps) as bar:
         for epoch in range(int(state["epoch"]), options.epochs):
@@ -92,7 +87,7 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
             with service.failures_told(run.recipe.launch.input_service):
                 learnt = one_epoch(source.epoch(epoch), calls)
             value = agreed(_error(loss, predict, kept))
-            _improve(bank, value, state, best)
+            _fins.improve(bank, value, state, best)
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
             state["epoch"].assign(epoch + 1)
             if curves is not None:
@@ -108,44 +103,6 @@ def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
 
 def _error(loss, predict, kept: tuple) -> float:
     return float(np.mean(loss(kept[1], predict(kept[0]))))
-
-
-def _restored(checkpoints: tf.train.CheckpointManager) -> bool:
-    """Whether there was a checkpoint to go on from.
-
-    Raises:
-        InputError: there was, and it is damaged.
-    """
-    for half in Path(checkpoints.directory).glob("*_temp"):  # of a process that was killed as it wrote
-        shutil.rmtree(half, ignore_errors=True)
-    try:
-        return checkpoints.restore_or_initialize() is not None
-    except Exception as error:  # TensorFlow's own errors, or those of a parser
-        raise InputError(f"{checkpoints.directory} is damaged: remove it, and the same command begins the stage "
-                         "imitate anew") from error
-
-
-def _improve(bank: keras.Model, value: float, state: dict, best: Path) -> None:
-    """The weights are kept if their validation loss is the best so far."""
-    if value < float(state["best"]):
-        saving.save_weights(bank, best)
-        state["best"].assign(value)
-        state["stale"].assign(0)
-    else:
-        state["stale"].assign_add(1)
-
-
-def _on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
-    """The FINs to start from and to export, in float32 whatever they were trained in."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        options = run.recipe.fin.model_copy(update={"pretrained": ""})
-        one = presets.new_bank(options, run.recipe.features.names, run.length, 1)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    one.set_weights(bank.get_weights())
-    return one
 
 
 class _Examples:
