@@ -381,7 +381,7 @@ def test_command_line_resolves_as_train_does():
 
 def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch):
     there = kinds.summaries()
-    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward", "ladder"]
+    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward", "ablation", "ladder"]
     assert list(kinds.papers()) == list(there)[:5]
     shown = command.parser().format_help()
     assert all(summary in shown for summary in there.values())
@@ -402,8 +402,8 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
         return {"double": 2 * fit.subject}, {"start": np.arange(3)}
 
     def result(evaluation, folder):
-        return report.Result("ladder", "6. Ladder", [], [], [], {"a": 1}, top={"rungs": evaluation.values(
-            "imitation", Setting(fraction=7), "double")[2, None]})
+        doubled = evaluation.values("imitation", Setting(fraction=7), "double")[2, None]
+        return report.Result("ladder", "6. Ladder", [], [], [], {"a": 1}, top={"rungs": {"random": {"it": doubled}}})
 
     made = kinds.Experiment(lambda evaluation: evaluation.fits(["imitation"], [Setting(fraction=7)]), result,
                                   kinds.papers_models, work)
@@ -412,4 +412,4 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
     other = Runner(open_run(tiny(tiny_db2), tmp_path / "run"), 1, 20)
     other.run(["ladder"])
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
-    assert results["rungs"] == 4 and results["experiments"] == {"ladder": {"a": 1}}
+    assert results["rungs"] == {"random": {"it": 4}} and results["experiments"] == {"ladder": {"a": 1}}

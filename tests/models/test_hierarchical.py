@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from tfkfin.models import hierarchical
+from tfkfin.models import hierarchical, kinship
 from tfkfin.models.hierarchical import HierarchicalGaussian
 from tfkfin.models.prior import NOISE
 from tfkfin.models.taught import Scatter, Taught
@@ -265,3 +265,19 @@ def test_moves_are_those_of_the_posterior():
     apart = new._now - MODEL.means
     wanted = np.sqrt(np.einsum("gd,de,ge->g", apart, np.linalg.inv(MODEL.between), apart) / D)
     np.testing.assert_allclose(new.moves, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("repetitions, few", [(2, True), (80, False)])
+def test_electrodes_are_taken_to_be_alike_where_repetitions_are_few(repetitions, few):
+    """Then every electrode's variance between repetitions is near the mean of all; of many each has its own."""
+    parts = [session(100 + s, repetitions=repetitions) for s in range(2)]
+    x, y, r = (np.concatenate(column) for column in zip(*parts, strict=True))
+    x = x + np.where(np.arange(D) == 0, 1, 0) * np.random.default_rng(0).normal(
+        0, 3, (len(r) // EACH, 1)).repeat(EACH, axis=0)  # the first electrode differs more from execution to execution
+    given = x, y, np.repeat(np.arange(2), len(parts[0][0])), r
+    plain, even = (HierarchicalGaussian().fit(*given, (), which) for which in (
+        None, kinship.alike([0] * D, [(d,) for d in range(D)])))
+    mean = np.full(D, np.trace(plain.repeated) / D)
+    apart = [np.abs(np.diag(model.repeated) - mean).max() for model in (plain, even)]
+    assert apart[1] < 0.1 * apart[0] if few else 0.5 * apart[0] < apart[1]
+    np.testing.assert_allclose(np.trace(even.repeated), np.trace(plain.repeated))

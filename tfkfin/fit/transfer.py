@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.features.describe import DESCRIPTIONS
-from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.models.hierarchical import HierarchicalGaussian, softmax
 from tfkfin.pipeline.sessions import Session
 
 CHUNK = 2048  # windows described at a time
@@ -139,7 +139,8 @@ class Hierarchical:
             own = known.windows & np.isin(session.labels, self.classes)
             found = self._model.calibrate(x[own], session.labels[own]).probabilities(x)
         else:
-            found = self._model.adapt(x[known.windows]).probabilities(x)
+            *_, weights, bias = self._model.begin().linear()
+            found = softmax(scaled(x, *moments(x[known.windows])) @ weights + bias)
         return spread(found, self._model.classes, self.classes)
 
 

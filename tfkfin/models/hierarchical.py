@@ -22,7 +22,7 @@ from tfkfin.models.taught import LEAST
 
 SOFT = 0.3  # how much a window's log-odds count in soft labels
 NEIGHBOURS = 7  # windows to either side whose log-odds are added up
-TEMPER = 1.0  # of softly labelled windows' weight
+TEMPER = 0.7  # of softly labelled windows' weight
 CAP = 2.0  # executions that unlabelled windows may count as
 OWN = 0.5  # share of a labelled session's own covariance within repetitions
 PRIOR = 500.0  # windows that earlier sessions' mean and deviation count as
@@ -30,7 +30,7 @@ FAR = 0.75  # mean squared distance of windows from the nearest class, a dimensi
 REACH = 2.0  # how far unlabelled windows may move a class mean, see `moves`
 SHIFTED, WIDENED = 5.0, 20.0  # how far they may move the centre, in deviations, and how much these may change
 FEW, EACH = 4.0, 50.0  # classes, and windows of each, that what a session begins with counts as, if one alone is seen
-CARRY = 0.5  # how far an unlabelled session moves what the next one begins with
+CARRY = 0.25  # how far an unlabelled session moves what the next one begins with
 BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked back at
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
 

@@ -12,7 +12,7 @@ from tfkfin.models.taught import Scatter, Taught
 NOISE = 8.0  # windows that count as one independent look: neighbours overlap
 MIX = 0.25  # share of virtual forces
 GATE = 0.9  # least share of class means found where the others say, for unlabelled windows to move them
-EVEN, EVENED = 100.0, 0.1  # looks that electrodes' being alike counts as for T, and its share of W
+FEW, EVENED = 60.0, 0.1  # looks that are few: then electrodes are taken to be alike in T, and at most so far in W
 STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
          "execution", "trusted")
 
@@ -88,8 +88,9 @@ class Prior:
             self.within = (1 - MIX) * self.within + MIX * forced
         if self._alike is not None:
             looks = float(taught.executions - np.isfinite(taught.means).all(axis=2).sum())
-            self.repeated = kinship.evened(self.repeated, EVEN / (EVEN + looks), self._alike)
-            self.within, self.looks = (kinship.evened(part, EVENED, self._alike) for part in (self.within, self.looks))
+            few = 1 / (1 + (looks / FEW) ** 2)
+            self.repeated = kinship.evened(self.repeated, few, self._alike)
+            self.within, self.looks = (kinship.evened(w, EVENED * few, self._alike) for w in (self.within, self.looks))
         return self._begun()
 
     def state(self) -> dict[str, np.ndarray]:
