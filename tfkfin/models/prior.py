@@ -12,7 +12,7 @@ from tfkfin.models.taught import Scatter, Taught
 NOISE = 8.0  # windows that count as one independent look: neighbours overlap
 MIX = 0.25  # share of virtual forces
 GATE = 0.9  # least share of class means found where the others say, for unlabelled windows to move them
-FEW, EVENED = 60.0, 0.1  # looks that are few: then electrodes are taken to be alike in T, and at most so far in W
+FEW_LOOKS, EVENED = 60.0, 0.1  # looks that are few: then electrodes are taken to be alike in T, and at most so far in W
 STATE = ("classes", "sessions", "means", "shift", "within", "looks", "repeated", "between", "centre", "spread",
          "execution", "trusted")
 
@@ -88,7 +88,7 @@ class Prior:
             self.within = (1 - MIX) * self.within + MIX * forced
         if self._alike is not None:
             looks = float(taught.executions - np.isfinite(taught.means).all(axis=2).sum())
-            few = 1 / (1 + (looks / FEW) ** 2)
+            few = 1 / (1 + (looks / FEW_LOOKS) ** 2)
             self.repeated = kinship.evened(self.repeated, few, self._alike)
             self.within, self.looks = (kinship.evened(w, EVENED * few, self._alike) for w in (self.within, self.looks))
         return self._begun()
