@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tfkfin.recordings import synthetic
+from tfkfin.recordings import matfile, synthetic
 
 
 def pytest_sessionstart(session):
@@ -32,6 +33,19 @@ def tiny_db2(tmp_path_factory) -> Path:
     """A folder of two synthetic subjects: 3 movements, 6 repetitions, 4 channels, holds of 0.8 s at 2 kHz."""
     folder = tmp_path_factory.mktemp("tiny_db2")
     synthetic.synthesize(folder, (1, 2), movements=3, channels=4, hold_s=0.8, rest_s=0.5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def noisy_tests(tiny_db2, tmp_path_factory) -> Path:
+    """The same with noise where repetitions 5 and 6 were."""
+    folder = tmp_path_factory.mktemp("noisy_tests")
+    for path in tiny_db2.rglob("*.mat"):
+        content = matfile.load(path, tuple(matfile.shapes(path)))
+        tested = np.isin(content["rerepetition"][:, 0], (5, 6))
+        noise = np.random.default_rng(0).standard_normal(content["emg"].shape) * 3e-5
+        content["emg"] = np.where(tested[:, None], noise, content["emg"]).astype(np.float32)
+        matfile.save(folder / path.relative_to(tiny_db2), content, "poisoned")
     return folder
 
 

@@ -15,7 +15,6 @@ from tfkfin.features.describe import log_covariance
 from tfkfin.fit.run import open_run
 from tfkfin.fit.transfer_fins import Imitation
 from tfkfin.pipeline.sessions import sessions
-from tfkfin.recordings import matfile
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
         "fin.pretrained": "", "features.names": "ENT,RMS", "classify.epochs": 2, "classifier.vote": 3,
@@ -76,17 +75,10 @@ def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):
         np.testing.assert_allclose(seen.spatial(session)[:, -wanted.shape[1]:], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_tested_steers_nothing(tiny_db2, tmp_path):
+def test_what_is_tested_steers_nothing(tiny_db2, noisy_tests, tmp_path):
     """Closed-form models at rungs that know nothing of the tested session: the first window's decision stays."""
-    poisoned = tmp_path / "poisoned"
-    for path in tiny_db2.rglob("*.mat"):
-        content = matfile.load(path, tuple(matfile.shapes(path)))
-        tested = np.isin(content["rerepetition"][:, 0], (5, 6))
-        noise = np.random.default_rng(0).standard_normal(content["emg"].shape) * 3e-5
-        content["emg"] = np.where(tested[:, None], noise, content["emg"]).astype(np.float32)
-        matfile.save(poisoned / path.relative_to(tiny_db2), content, "poisoned")
     people = []
-    for data in (tiny_db2, poisoned):
+    for data in (tiny_db2, noisy_tests):
         opened = open_run(recipes.load("ladder", TINY | {"source.data": str(data)}), tmp_path / f"run-{data.name}")
         streams = ladder.Streams(Runner(opened, 1, 0).evaluation)
         people.append((streams, *streams.people(True)))
