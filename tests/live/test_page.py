@@ -161,9 +161,9 @@ def opened(browser, loop, folder, calibrating=None):
 
         yield page, lambda name: button(name).click(), lambda name: button(name).wait_for()
     finally:
+        page.close()  # before its server ends: Bokeh's client then tries to connect anew, and complains
         loop.stop()
         session.join(60)
-        page.close()
     assert not errors
 
 
