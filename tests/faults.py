@@ -4,9 +4,9 @@
     python tests/faults.py --command export --fault SIGKILL --count 1 --seed 7
 
 Faults: SIGKILL, SIGTERM and SIGINT at a moment that the seed chooses, before a change of a file or after some time; a
-disk that is full from a change on (`full`; on a small tmpfs where root can mount one: `disk`), files that may not grow
-(`size`), few open files (`files`), the folder of recordings or of results gone (`vanish`), a clock that steps
-(`clock`), and two at once (`twice`).
+disk that is full from a change on (`full`; on a small tmpfs where root can mount one: `disk`), a disk that is mounted
+to be read alone (`readonly`, which wants root too), files that may not grow (`size`), few open files (`files`), the
+folder of recordings or of results gone (`vanish`), a clock that steps (`clock`), and two at once (`twice`).
 """
 
 import argparse
@@ -38,7 +38,8 @@ import hub_server  # noqa: E402
 from tfkfin.models import presets  # noqa: E402
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
-FAULTS = (*SIGNALS, "full", "size", "files", "vanish", "clock", "twice", "disk")
+MOUNTED = ("disk", "readonly")
+FAULTS = (*SIGNALS, "full", "size", "files", "vanish", "clock", "twice", *MOUNTED)
 CODES = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
 LIGHT = ("scipy.io", "scipy.signal", "h5py", "matplotlib.pyplot", "rich.markdown", "requests", "edfio", "filelock",
          "huggingface_hub", "tfkfin.data", "tfkfin.recordings.download.command")
@@ -346,7 +347,8 @@ def trial(made: Bench, name: str, fault: str, seed: int) -> str:
         made.fresh(command, folder)
         if fault == "disk":
             fill(folder, rng)
-        answer, said = made.run(command, folder, **faulty(fault, rng, known, command, folder))
+        with unwritable(folder, fault):
+            answer, said = made.run(command, folder, **faulty(fault, rng, known, command, folder))
         if wrong := ended(fault, command, answer, said) or "; ".join(left(fault, folder)):
             return wrong
         (folder / "filling").unlink(missing_ok=True)
@@ -404,8 +406,8 @@ def left(fault: str, folder: Path) -> list[str]:
 
 @contextmanager
 def small_disk(folder: Path, fault: str, rng: random.Random):
-    """For the fault `disk` a tmpfs at `folder`."""
-    if fault != "disk":
+    """For faults of disks a tmpfs at `folder`."""
+    if fault not in MOUNTED:
         yield
         return
     folder.mkdir()
@@ -414,6 +416,16 @@ def small_disk(folder: Path, fault: str, rng: random.Random):
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def unwritable(folder: Path, fault: str):
+    """For the fault `readonly` nothing can be written to the tmpfs at `folder`."""
+    if fault == "readonly":
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    yield
+    if fault == "readonly":
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
 
 
 def can_mount() -> bool:
@@ -447,7 +459,7 @@ def main() -> int:
     parser.add_argument("--fault", choices=FAULTS, action="append", help="default: every one")
     parser.add_argument("--seed", type=int, default=0, help="the first (default: 0)")
     options = parser.parse_args()
-    faults = options.fault or [fault for fault in FAULTS if fault != "disk" or can_mount()]
+    faults = options.fault or [fault for fault in FAULTS if fault not in MOUNTED or can_mount()]
     done, wrong = Counter(), 0
     with bench() as made:
         for seed in range(options.seed, options.seed + options.count):

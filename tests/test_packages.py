@@ -1,6 +1,7 @@
 """No version is admitted, or installed here, that is known to let in what SECURITY.md promises to keep out."""
 
 import configparser
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
@@ -12,20 +13,31 @@ SAFE = {"keras": "3.15.1", "urllib3": "2.7.0", "requests": "2.33.0", "filelock":
         "scikit-learn": "1.5.0", "pyarrow": "23.0.1", "bokeh": "3.8.2", "ray": "2.55.0"}
 
 
-def admitted() -> dict[str, Requirement]:
-    """Package -> what setup.cfg says of it, where that is first named."""
+def admitted(of_all: bool = True) -> dict[str, Requirement]:
+    """Package -> what setup.cfg says of it, where that is first named; else of what is always installed."""
     told = configparser.ConfigParser(interpolation=None)
     told.read("setup.cfg")
-    parts = [told["options"]["install_requires"], *told["options.extras_require"].values()]
+    parts = [told["options"]["install_requires"], *(told["options.extras_require"].values() if of_all else ())]
     lines = [line for part in parts for line in part.strip().splitlines() if "%(" not in line]
     return {(one := Requirement(line)).name.lower(): one for line in reversed(lines)}
 
 
+def lowest(one: Requirement) -> Version | None:
+    return max((Version(clause.version) for clause in one.specifier if clause.operator in (">=", "==")), default=None)
+
+
 @pytest.mark.parametrize("name", SAFE)
 def test_lowest_versions_are_safe(name):
-    least = [Version(clause.version) for clause in admitted()[name].specifier if clause.operator in (">=", "==")]
-    assert least and max(least) >= Version(SAFE[name])
+    assert lowest(admitted()[name]) >= Version(SAFE[name])
     try:
         assert Version(version(name)) >= Version(SAFE[name])
     except PackageNotFoundError:
         pytest.skip(f"{name} is of an extra that is not installed here")
+
+
+def test_what_is_always_installed_has_a_lowest_version():
+    """Which is the one that .ci/run installs, and runs these tests with TFKFIN_LOWEST set."""
+    for name, one in admitted(of_all=False).items():
+        least = lowest(one)
+        assert least, f"{name} has none"
+        assert Version(version(name)) == least or "TFKFIN_LOWEST" not in os.environ, (name, version(name))

@@ -374,3 +374,34 @@ def test_an_older_card_is_taken_as_it_is(model):
     (model / presets.CARD).write_text(json.dumps(card))
     presets.verify(model)
     assert not presets.changed(model) and os.path.getsize(model / "README.md")
+
+
+HOSTILE = {
+    "a SavedModel of its own": {"module": "keras.layers", "class_name": "TFSMLayer",
+                                "config": {"filepath": "{folder}/saved", "call_endpoint": "serve"}},
+    "a function's bytes": {"module": "keras.layers", "class_name": "Lambda", "config": {"function": {
+        "class_name": "__lambda__", "config": {"code": "4wAAAA==\n", "defaults": None, "closure": None}}}},
+    "a call": {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "{folder}/ran"]}},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_code_of_a_keras_file_runs(kind, tmp_path, monkeypatch):
+    import zipfile
+
+    import keras
+
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "good.keras")
+    with zipfile.ZipFile(tmp_path / "good.keras") as good, \
+            zipfile.ZipFile(tmp_path / presets.FINS_FILE.name, "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                text = json.dumps(HOSTILE[kind] | {"registered_name": None}).replace("{folder}", str(tmp_path))
+                config["config"]["layers"][-1] = json.loads(text)
+                content = json.dumps(config).encode()
+            bad.writestr(name, content)
+    with pytest.raises(InputError, match="cannot be loaded: .*(arbitrary code|Popen)"):
+        presets.load(tmp_path)
+    assert not (tmp_path / "ran").exists()
