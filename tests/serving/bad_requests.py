@@ -156,9 +156,10 @@ class Storm:
                 self.counts[kind, code] += 1
                 self.counts["good", "OK"] += 1
 
-    def run(self, bad: int, threads: int = 4) -> dict:
+    def run(self, bad: int, threads: int = 4, seed: int = 0) -> dict:
         """Sends `bad` bad requests and as many good ones; {(kind, code): count}. The first error is raised."""
-        workers = [threading.Thread(target=self._work, args=(bad // threads, seed)) for seed in range(threads)]
+        workers = [threading.Thread(target=self._work, args=(bad // threads, threads * seed + i))
+                   for i in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:

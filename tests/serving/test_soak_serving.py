@@ -6,6 +6,7 @@ TFKFIN_SOAK_S: how long, in seconds.
 import os
 import shutil
 import time
+from collections import Counter
 
 import keras
 import numpy as np
@@ -48,10 +49,10 @@ def test_a_long_service_answers_rightly_and_grows_no_memory(model, tmp_path):
     emg = (1e-5 * np.random.default_rng(0).standard_normal((2100, 3))).astype(np.float32)
     windows = np.stack([emg[start : start + 100] for start in range(0, 2001, 20)])
     wanted, streamed = engines["native"](windows), engines["native"].stream(emg)
-    ours, theirs, served, answered, end = [], [], 0, 0, time.monotonic() + SECONDS
+    ours, theirs, seen, answered, end = [], [], Counter(), 0, time.monotonic() + SECONDS
     with cases.standin(tmp_path / "models", tmp_path / "ready.json") as server:
         while time.monotonic() < end or len(ours) < 4:
-            served += Storm(server["rest"], server["grpc"]).run(bad=80)["good", "OK"]
+            seen.update(Storm(server["rest"], server["grpc"]).run(bad=80, seed=len(ours)))
             for _ in range(20):
                 for engine in engines.values():
                     for got, right in ((engine(windows), wanted), (engine.stream(emg), streamed)):
@@ -60,8 +61,12 @@ def test_a_long_service_answers_rightly_and_grows_no_memory(model, tmp_path):
             ours.append(cases.resident_mb(os.getpid()))
             theirs.append(cases.resident_mb(server["pid"]))
         assert server["process"].poll() is None
-    print(f"{SECONDS:g} s: {served} requests served between as many bad ones, {answered} windows on {len(engines)} "
-          f"engines, MB here {ours[0]:.0f} {ours[-1]:.0f}, of the server {theirs[0]:.0f} {theirs[-1]:.0f}")
+    served, refused = seen.pop(("good", "OK")), Counter()
+    for (_, code), count in seen.items():
+        refused[code] += count
+    print(f"{SECONDS:g} s: {served} requests served, {refused.total()} of {len({kind for kind, _ in seen})} bad kinds "
+          f"refused {dict(refused)}, {answered} windows on {len(engines)} engines, MB here {ours[0]:.0f} "
+          f"{ours[-1]:.0f}, of the server {theirs[0]:.0f} {theirs[-1]:.0f}")
     for memory in (ours, theirs):  # the first rounds fill caches
         early, late = max(memory[: 1 + len(memory) // 3]), max(memory[-2:])
         assert late < 1.05 * early + 20, memory
