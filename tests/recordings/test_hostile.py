@@ -113,6 +113,14 @@ def pipe(path):
     return RecordingFile(path, 1)
 
 
+def twice(path):
+    """A bomb before what takes its name."""
+    file = v5(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:128] + bomb(0.3) + content[128:])
+    return file
+
+
 LIES = {
     "12e9 samples": (lambda p: v5(p, element(2**31 - 1, 6), emg=None), "damaged"),
     "12e9 samples, packed": (lambda p: v5(p, packed(element(2**31 - 1, 6, count=2**32 - 8)), emg=None), "damaged"),
@@ -121,6 +129,7 @@ LIES = {
     "bytes for doubles": (lambda p: v5(p, packed(element(T, C, 6, 2, count=8 * T * C)), emg=None), "damaged"),
     "a long name": (lambda p: v5(p, packed(element(1, 1, name=b"n" * 3000, data=bytes(4)))), "damaged"),
     "a bomb": (lambda p: v5(p, bomb(0.3), emg=None), "would unpack to 0.3 GB"),
+    "two of a name": (twice, "emg is there twice"),
     "sparse frequency": (sparse_frequency, "frequency is no single number"),
     "complex": (lambda p: v5(p, emg=1j * np.ones((T, C))), "emg is not numeric"),
     "0.001 Hz": (lambda p: v5(p, frequency=0.001), "frequency is 0.001"),
@@ -229,9 +238,12 @@ def test_a_header_takes_no_memory_for_what_it_only_says(tmp_path):
 
 
 def test_memory_is_asked_for_first(tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
     monkeypatch.setattr("tfkfin.machine.memory", lambda: 50_000)
-    with pytest.raises(InputError, match="S1_E1_A1.mat: emg takes 9.6e-05 GB of memory, and 5e-05 GB are free"):
-        readers.read(v5(tmp_path / "S1_E1_A1.mat"))
+    said = "S1_E1_A1.mat: .*emg.* takes 0.000108 GB of memory, and 5e-05 GB are free"  # with its labels and rate, twice
+    for file in (v5(tmp_path / "S1_E1_A1.mat"), v73(tmp_path / "new" / "S1_E1_A1.mat", lambda file: None)):
+        with pytest.raises(InputError, match=said):
+            readers.read(file)
 
 
 def test_synthesis_goes_on_where_it_was_cut_off(tmp_path):

@@ -27,14 +27,15 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         emg = emg.astype(np.float32, copy=False)
     with np.errstate(all="ignore"):
-        suspects = np.flatnonzero(~np.isfinite(emg.sum(axis=0)))  # a sum may overflow, so only a suspicion
-    bad = [(int(np.argmin(ok)), c + 1) for c in suspects if not (ok := np.isfinite(emg[:, c])).all()]
+        loudest = max(emg.max(), -emg.min())  # NaN where there is one
+    bad = [(int(np.argmin(ok)), c + 1) for c in (range(emg.shape[1]) if not np.isfinite(loudest) else ())
+           if not (ok := np.isfinite(emg[:, c])).all()]
     if bad:
         channels = ", ".join(str(channel) for _, channel in bad)
         raise InputError(f"{path}: emg has NaN or Inf in channel {channels}, first at sample {min(bad)[0]} "
                          "(counted from 0): repair or leave out the recording")
-    if max(emg.max(), -emg.min()) > LOUDEST:
-        raise InputError(f"{path}: emg reaches {max(emg.max(), -emg.min()):g}, which no amplifier gives in any unit: "
+    if loudest > LOUDEST:
+        raise InputError(f"{path}: emg reaches {loudest:g}, which no amplifier gives in any unit: "
                          "repair or leave out the recording")
     if (emg[:1000] == emg[0]).all() and (emg == emg[0]).all():
         raise InputError(f"{path}: emg never changes in any channel: leave out the recording")

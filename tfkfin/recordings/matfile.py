@@ -7,6 +7,7 @@ that is free, before it is read; and no other file is read in its place.
 import io
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -31,7 +32,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     if is_v73(path):
         return _v73(path, None)
-    return {name: variable.shape for name, variable in _v5(path).items()}
+    return {variable.name: variable.shape for variable in _v5(path)}
 
 
 def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -45,9 +46,8 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         return _v73(path, names)
     from scipy.io import loadmat
 
-    for variable in _v5(path).values():
-        if variable.name in names:
-            _fits(path, variable.name, variable.size, variable.numeric)
+    _afford(path, {variable.name: _fits(path, variable.name, variable.size, variable.numeric)
+                   for variable in _v5(path) if variable.name in names})
     found = _guarded(path, lambda: loadmat(str(path), variable_names=list(names)))
     return {name: found[name] for name in names if name in found}
 
@@ -67,21 +67,31 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
         (_save_v73 if v73 else _save_v5)(partial, variables, text.encode("ascii").ljust(116)[:116])
 
 
-def _v5(path: Path) -> dict[str, mat5.Variable]:
+def _v5(path: Path) -> list[mat5.Variable]:
     with open(path, "rb") as file:
         order = "<" if file.read(_HEADER)[126:128] == b"IM" else ">"
-    return {variable.name: variable for variable in _guarded(path, lambda: list(mat5.variables(path, order)))}
+    found = _guarded(path, lambda: list(mat5.variables(path, order)))
+    for name, count in Counter(variable.name for variable in found).most_common(1):
+        if count > 1:  # scipy reads the first of them
+            raise InputError(f"{path} is damaged ({name[:40]} is there twice): fetch it again")
+    return found
 
 
-def _fits(path: Path, name: str, size: int, numeric: bool) -> None:
-    """Makes sure that a variable can be read: `size` bytes in memory."""
+def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
+    """`size`, bytes of a variable in memory, which its file can hold."""
     if not numeric:
         raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed")
     there = path.stat().st_size
     if size > max(_ALWAYS, _RATIO * there):
         raise InputError(f"{path}: {name} would unpack to {size / 1e9:.3g} GB out of a file of {there / 1e6:.3g} MB, "
                          "which no recording does: fetch it again")
-    machine.afford(2 * size, f"{path}: {name}", "close other programs, or read fewer recordings at once")
+    return size
+
+
+def _afford(path: Path, sizes: dict[str, int]) -> None:
+    """Makes sure that there is memory for variables of these bytes; asked once, which takes as long as small ones."""
+    machine.afford(2 * sum(sizes.values()), f"{path}: {' with '.join(sizes)}",
+                   "close other programs, or read fewer recordings at once")
 
 
 def _guarded(path: Path, action):
@@ -135,7 +145,9 @@ def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
             data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
             if names is None:
                 return {key: item.shape[::-1] if _is_numeric(item) else () for key, item in data.items()}
-            return {key: whole(path, data[key])[()].T for key in names if key in data}
+            wanted = {key: data[key] for key in names if key in data}
+            _afford(path, {key: _size(path, item) for key, item in wanted.items()})
+            return {key: item[()].T for key, item in wanted.items()}
 
     return _guarded(path, read)
 
@@ -150,12 +162,17 @@ def whole(path: Path, item):
     Raises:
         InputError: its values lie in other files, or are more than the file or the memory can hold.
     """
+    _afford(path, {item.name.lstrip("/"): _size(path, item)})
+    return item
+
+
+def _size(path: Path, item) -> int:
+    """Bytes in memory of a dataset that its own file can hold."""
     if item.external or item.is_virtual:
         raise InputError(f"{path}: {item.name} takes its values from other files, which are not read")
     numeric = _is_numeric(item)
     chunk = prod(item.chunks or ()) * item.dtype.itemsize if numeric else 0
-    _fits(path, item.name.lstrip("/"), max(item.nbytes, chunk) if numeric else 0, numeric)
-    return item
+    return _fits(path, item.name.lstrip("/"), max(item.nbytes, chunk) if numeric else 0, numeric)
 
 
 def _save_v5(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> None:
