@@ -402,6 +402,8 @@ def test_no_code_of_a_keras_file_runs(kind, tmp_path, monkeypatch):
                 config["config"]["layers"][-1] = json.loads(text)
                 content = json.dumps(config).encode()
             bad.writestr(name, content)
-    with pytest.raises(InputError, match="cannot be loaded: .*(arbitrary code|Popen)"):
+    (tmp_path / presets.CARD).write_text("{}")
+    said = "could not be deserialized" if kind == "a call" else "arbitrary code"
+    with pytest.raises(InputError, match=f"cannot be loaded: .*{said}"):
         presets.load(tmp_path)
     assert not (tmp_path / "ran").exists()
