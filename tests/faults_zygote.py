@@ -101,6 +101,9 @@ def child(trial: dict, counted: int, said: int) -> None:
             commands.script()
         except SystemExit as end:
             code = end.code or 0
+        except KeyboardInterrupt as error:  # before a command begins and after its end, as Python does
+            sys.excepthook(KeyboardInterrupt, error, error.__traceback__)
+            code = 130
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         os.write(counted, b"%d" % events.count)
     except BaseException:
