@@ -134,22 +134,26 @@ def arguments(description: str, argv: list[str] | None = None) -> argparse.Names
 
 
 class Report:
-    """Comparisons and figures, written to the JSON file as each comes, and shown as tables at the end."""
+    """Comparisons and figures, written to the JSON file as each comes, and shown as tables at the end.
 
-    def __init__(self, title: str, packages: tuple[str, ...], file: Path | None):
+    `part`: what the file holds under other names stays there.
+    """
+
+    def __init__(self, title: str, packages: tuple[str, ...], file: Path | None, part: bool = False):
         self.title, self.packages, self.file = title, packages, file
-        self.comparisons, self.figures, self.more = [], [], {}
+        before = json.loads(file.read_text()) if part and file and file.is_file() else {}
+        self.comparisons, self.figures, self.more = before.get("comparisons", []), before.get("measured", []), {}
         self.console = Console() if sys.stdout.isatty() else Console(width=140)  # 80 columns break the names in a log
         self.about = machine()  # the load at the start; the benchmark's own comes on top
 
     def compare(self, name: str, ours: Callable, peer: Callable, unit: str, **timing) -> dict:
-        self.comparisons.append(compare(name, ours, peer, unit, **timing))
+        self.comparisons = _without(self.comparisons, name) + [compare(name, ours, peer, unit, **timing)]
         self.console.log(f"{name}: {self.comparisons[-1]['ratio']:.2f} times faster")
         self.write()
         return self.comparisons[-1]
 
     def measured(self, name: str, value: float, unit: str, limit: float | None = None) -> None:
-        self.figures.append(measured(name, value, unit, limit))
+        self.figures = _without(self.figures, name) + [measured(name, value, unit, limit)]
         self.console.log(f"{name}: {value:,.2f} {unit}")
         self.write()
 
@@ -168,6 +172,10 @@ class Report:
         found = ", ".join(f"{name} {version}" for name, version in versions(*self.packages).items())
         self.console.print(f"{self.about['cpu']}, {self.about['cores']} cores, load {self.about['load']:.1f} at the "
                            f"start, {self.about['date']}; {found}")
+
+
+def _without(entries: list[dict], name: str) -> list[dict]:
+    return [entry for entry in entries if entry["name"] != name]
 
 
 def _compared(title: str, comparisons: list[dict]) -> Table:

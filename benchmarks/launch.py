@@ -1,6 +1,6 @@
 """Launchers: what a task costs, two workers against one process on both cores, the books of 15,000 fits.
 
-    python benchmarks/launch.py [--json FILE] [--quick] [--keep DIR]
+    python benchmarks/launch.py [--json FILE] [--quick] [--keep DIR] [--part books|overheads|best|classifier]
 
 Ray wants its extra; Slurm wants root and Debian's slurmctld, slurmd, slurm-client and munge, and is started here.
 What is not there is said, and not measured.
@@ -17,12 +17,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import HERE, Report, alone, arguments, recordings
+from common import HERE, Report, alone, parser, recordings
 
 TOYS = HERE.parent / "tests" / "launch"
 sys.path.insert(0, str(TOYS))
-BEST = ("--stage", "finetune", "--pipeline", str(HERE.parent / "pipelines" / "best.toml"), "--set",
-        "split.train_repetitions=1,3,4,6", "--set", "split.test_repetitions=2,5")
+SPLIT = ("--set", "split.train_repetitions=1,3,4,6", "--set", "split.test_repetitions=2,5")
+FITS = {"best": ("--stage", "finetune", "--pipeline", str(HERE.parent / "pipelines" / "best.toml"), *SPLIT),
+        "classifier": (  # the paper's, 5 epochs of windows every 50 ms
+            "--stage", "classify", *SPLIT, "--set", "window.stride_ms=50", "--set", "classify.epochs=5")}
+WORKERS = 2  # as toy.py asks for
 
 
 def command(*given: str, **environment: str) -> float:
@@ -54,31 +57,36 @@ def place(launcher: str) -> Iterator[dict[str, str] | None]:
 
 
 def overheads(report: Report, quick: bool) -> None:
-    for launcher, many in (("local", 400), ("ray", 400), ("slurm", 24)):
+    """What a worker spends on a task of no work: the time of many less that of few, times the workers."""
+    repeats, spent = 1 if quick else 3, {}
+    for launcher, many in (("local", 4000), ("ray", 4000), ("slurm", 24)):
         with place(launcher) as environment:
             if environment is None:
                 report.console.log(f"no {launcher} here: not measured")
                 continue
-            few, many = 2, many // 4 if quick else many
-            pairs = [(toys(launcher, few, environment), toys(launcher, few + many, environment))
-                     for _ in range(1 if quick else 3)]
-        task = statistics.median((late - early) / many for early, late in pairs)
-        report.measured(f"{launcher}: {few} tasks of no work, from start to end", statistics.median(
-            early for early, _ in pairs), "s")
-        report.measured(f"{launcher}: each further task of no work", 1000 * task, "ms")
-        report.measured(f"{launcher}: the same, of a task of 60 s", 100 * task / 60, "%")
-    seconds = statistics.median(command("-c", "import tensorflow") for _ in range(1 if quick else 3))
-    report.measured("import of TensorFlow: once a worker, with Slurm once a job", seconds, "s")
+            many = many // 4 if quick else many
+            pairs = [(toys(launcher, WORKERS, environment), toys(launcher, WORKERS + many, environment))
+                     for _ in range(repeats)]
+        spent[launcher] = statistics.median(WORKERS * (late - early) / many for early, late in pairs)
+        report.measured(f"{launcher}: {WORKERS} tasks of no work by {WORKERS} workers, from start to end",
+                        statistics.median(early for early, _ in pairs), "s")
+        report.measured(f"{launcher}: a worker's time for each further task of no work", 1000 * spent[launcher], "ms")
+        report.measured(f"{launcher}: the same, of a task of 60 s", 100 * spent[launcher] / 60, "%")
+    imported = statistics.median(command("-c", "import tensorflow") for _ in range(repeats))
+    report.measured("import of TensorFlow: once a worker, with Slurm once a job", imported, "s")
+    if "slurm" in spent:
+        report.measured("slurm: a task and its own import, of a task of 60 s", 100 * (spent["slurm"] + imported) / 60,
+                        "%")
 
 
-def two_workers(report: Report, folder: Path, people: int, repeats: int) -> None:
+def two_workers(report: Report, folder: Path, name: str, people: int, repeats: int) -> None:
     """The same people by one process that uses both cores, and by two workers of one thread each, in turn."""
 
     def fits(*more: str) -> None:
         with tempfile.TemporaryDirectory() as made:
-            command("-m", "tfkfin.train", *BEST, "--data", str(folder), "--run", made, *more)
+            command("-m", "tfkfin.train", *FITS[name], "--data", str(folder), "--run", made, *more)
 
-    report.compare(f"{people} people, best: two workers against one process on both cores",
+    report.compare(f"{people} people, {name}: two workers against one process on both cores",
                    lambda: fits("--launcher", "local", "--set", "launch.workers=2"), fits, "people/min",
                    repeats=repeats, work=(60 * people, 60 * people))
 
@@ -103,13 +111,19 @@ def books(report: Report, subjects: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(__doc__.splitlines()[0], argv)
-    report = Report("Launchers", ("tensorflow", "keras", "numpy", "ray", "submitit"), args.json)
-    books(report, 50 if args.quick else 1000)
-    overheads(report, args.quick)
+    p = parser(__doc__.splitlines()[0])
+    p.add_argument("--part", choices=("books", "overheads", *FITS), help="only this; other figures of FILE stay")
+    args = p.parse_args(argv)
+    report = Report("Launchers", ("tensorflow", "keras", "numpy", "ray", "submitit"), args.json, bool(args.part))
+    if args.part in (None, "books"):
+        books(report, 50 if args.quick else 1000)
+    if args.part in (None, "overheads"):
+        overheads(report, args.quick)
     people, size = (2, {"movements": 4, "hold_s": 2.0, "rest_s": 1.0}) if args.quick else (4, {})
-    with recordings(people, None if args.quick else args.keep, **size) as folder:
-        two_workers(report, folder, people, 1 if args.quick else 3)
+    for name in FITS:
+        if args.part in (None, name):
+            with recordings(people, None if args.quick else args.keep, **size) as folder:
+                two_workers(report, folder, name, people, 1 if args.quick else 2)
     report.show()
 
 

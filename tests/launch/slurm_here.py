@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
@@ -90,9 +90,10 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
                     raise RuntimeError((folder / "daemons.log").read_text(errors="replace")[-2000:])
                 time.sleep(0.5)
             yield environment
-            subprocess.run(["scancel", "--me"], env=environment, check=False)
-            time.sleep(2)
         finally:
+            with suppress(subprocess.TimeoutExpired):  # jobs would outlive the daemons
+                subprocess.run(["scancel", "--me"], env=environment, check=False, capture_output=True, timeout=30)
+            time.sleep(2)
             for daemon in reversed(daemons):
                 daemon.terminate()
                 daemon.wait()

@@ -5,6 +5,7 @@ Real fits under every launcher: test_same.py. Slurm's are run by `bash .ci/slurm
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from pathlib import Path
 import chaos
 import pytest
 import slurm_here
+from rich.console import Console
 
 from tfkfin import launch
 from tfkfin.console import InputError
-from tfkfin.launch import Desk, Task
+from tfkfin.launch import Desk, Event, Task
 from tfkfin.launch import local as local_launcher
+from tfkfin.launch._progress import Progress
 from tfkfin.launch._task import last_line
 from tfkfin.recipe import Launch
 
@@ -83,7 +86,7 @@ def test_what_goes_wrong_is_told_and_tried_again(launcher, place, tmp_path):
 
 
 @pytest.mark.parametrize(("launcher", "kills", "apart"), [  # Ray's are in test_same.py: it takes long to start
-    ("local", 20, (0.05, 0.5)), pytest.param("slurm", 20, (0.5, 4), marks=pytest.mark.slurm)])
+    ("local", 20, (0.05, 0.5)), pytest.param("slurm", 10, (0.5, 4), marks=pytest.mark.slurm)])
 def test_kills_of_workers_and_drivers_change_nothing(launcher, kills, apart, request, tmp_path):
     environment = request.getfixturevalue("slurm") if launcher == "slurm" else dict(os.environ)
     folder = tmp_path / "run"
@@ -124,6 +127,46 @@ def test_as_many_processes_as_pay(monkeypatch, tmp_path):
     assert workers(100, memory_gb=50) == 1 and workers(100, workers=7) == 7
     monkeypatch.setattr(local_launcher, "_gpus", lambda: ["0", "1"])
     assert workers(100) == 2
+
+
+def test_one_table_tells_how_far_any_launcher_is(tmp_path):
+    tasks, desk = [Task(f"a/{i}", "toy:work") for i in range(6)], Desk(Launch(), tmp_path)
+    (tmp_path / "logs").mkdir()
+    for task in tasks[:4]:
+        desk.log_of(task).touch()
+    progress = Progress("toys", "ray", 10, tasks, desk)  # four were done before
+    for event in (Event("a/0", "done"), Event("a/1", "failed", "why"), None, Event("a/2", "lost", "how")):
+        progress.tell(event)
+    columns = progress._columns()
+    assert columns.pop("left").startswith("about ") and columns == {
+        "done": "5 of 10", "running": "2", "waiting": "2", "failed": "1", "lost and begun again": "1"}
+    drawn = Console(file=io.StringIO(), width=120)
+    drawn.print(progress._table())
+    assert all(text in drawn.file.getvalue() for text in ("toys, by ray", "5 of 10", *columns))
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_is_there(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}  # else a token of whoever runs this decides
+    head = subprocess.Popen([str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2",
+                             f"--port={address.partition(':')[2]}", "--include-dashboard=false",
+                             "--disable-usage-stats"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            env=environment)
+    folder, deadline, code = tmp_path / "run", time.monotonic() + 240, 1
+    folder.mkdir()
+    try:
+        while code and head.poll() is None and time.monotonic() < deadline:  # it takes long to start
+            done = subprocess.run([sys.executable, str(HERE / "toy.py"), "ray", str(folder), "3", "0", address],
+                                  env=environment, capture_output=True, text=True)
+            code = done.returncode
+        assert (folder / "table").read_text() == "0,0\n1,1\n2,4\n", done.stderr
+        assert head.poll() is None  # it is not the launcher's to end
+    finally:
+        head.terminate()
+        head.wait(60)
 
 
 def test_slurm_without_slurm_and_extras_that_are_not_there(monkeypatch, tmp_path):

@@ -66,7 +66,7 @@ def table(tiny_db2, tmp_path_factory) -> bytes:
 
 @pytest.mark.parametrize(("launcher", "kills"), [
     pytest.param("local", 5, marks=pytest.mark.slow), pytest.param("ray", 3, marks=pytest.mark.slow),
-    pytest.param("slurm", 20, marks=pytest.mark.slurm)])
+    pytest.param("slurm", 5, marks=pytest.mark.slurm)])
 def test_twelve_fits_are_the_same_whoever_was_killed(launcher, kills, table, tiny_db2, request, tmp_path):
     """TFKFIN_KILLS=20 asks for more kills."""
     kills = int(os.environ.get("TFKFIN_KILLS", kills))

@@ -27,7 +27,7 @@ def work(folder: str, name: str, seconds: float = 0.0, how: str = "well") -> Non
 
 
 def main() -> None:
-    """`python toy.py LAUNCHER FOLDER COUNT SECONDS`: launches so many, adds up to a table; 1 if some failed."""
+    """`python toy.py LAUNCHER FOLDER COUNT SECONDS [ADDRESS]`: launches so many, makes a table; 1 if some failed."""
     from tfkfin.console import log_to_stderr
     from tfkfin.launch import Task, launch
     from tfkfin.recipe import Launch
@@ -37,7 +37,7 @@ def main() -> None:
     tasks = [Task(f"toys/{i}", "toy:work", {"folder": str(folder), "name": str(i), "seconds": seconds})
              for i in range(count)]
     failed = launch(tasks, lambda task: (folder / task.arguments["name"]).is_file(), launcher,
-                    Launch(workers=2, retries=9, memory_gb=0.2), folder, "toys")
+                    Launch(workers=2, retries=9, memory_gb=0.2, address="".join(sys.argv[5:])), folder, "toys")
     if failed:
         sys.exit(1)
     write_text(folder / "table", "".join(f"{i},{(folder / str(i)).read_text()}\n" for i in range(count)))

@@ -124,11 +124,11 @@ def test_lost_late_and_repeated_batches(monkeypatch):
 
 
 @contextmanager
-def served(folder: Path, workers: int = 2):
+def served(folder: Path, workers: int = 2, port: str = "0"):
     """The service, and its address."""
     log = folder / "service.log"
     with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", "tfkfin.data", "serve-input", "--port", "0", "--workers",
+        process = subprocess.Popen([sys.executable, "-m", "tfkfin.data", "serve-input", "--port", port, "--workers",
                                     str(workers), "--host", "localhost"], stderr=file)
     try:
         deadline = time.monotonic() + 240
@@ -176,3 +176,36 @@ def test_two_workers_give_every_window_once_also_when_one_is_killed(tiny_db2, tm
     assert "was killed" in (tmp_path / "service.log").read_text()
     with pytest.raises(console.InputError, match="nobody listens at"):
         service.batches(address, source, str(tiny_db2), 0)
+
+
+def imitating(folder: Path, data: Path, *more: str) -> list[str]:
+    settings = {"fin.units": 4, "fin.layers": 1, "fin.pretrained": "", "imitate.epochs": 3, "imitate.patience": 3,
+                **SETTINGS, "imitate.batch_size": 4, "imitate.windows_per_epoch": 0}
+    return [sys.executable, "-m", "tfkfin.train", "--stage", "imitate", "--data", str(data), "--run", str(folder),
+            *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")), *more]
+
+
+@pytest.mark.slow
+def test_a_dispatcher_that_is_started_again_is_noticed_and_the_same_command_goes_on(tiny_db2, tmp_path):
+    """It comes while the training waits for its epoch's batches, which then ends; or too late, when all go on."""
+    assert subprocess.run(imitating(tmp_path / "one", tiny_db2), capture_output=True).returncode == 0
+    with served(tmp_path) as (process, address, _):
+        command = imitating(tmp_path / "two", tiny_db2, "--set", f"launch.input_service={address}")
+        training, deadline = subprocess.Popen(command, stderr=subprocess.PIPE, text=True), time.monotonic() + 240
+        while not list((tmp_path / "two" / "imitate").glob("checkpoints/ckpt-*")):  # an epoch is over
+            assert training.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    with served(tmp_path, port=address.rpartition(":")[2]):
+        said = training.communicate(timeout=400)[1]
+        sys.stdout.write(said)
+        assert training.returncode in (0, 2) and "Traceback" not in said, said
+        if training.returncode:
+            assert f"the input service at {address} failed" in said and "same command goes on" in said
+        again = subprocess.run(command, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+    mine, its = (keras.models.load_model(tmp_path / name / "imitate" / "fins.keras").get_weights()
+                 for name in ("one", "two"))
+    assert len(mine) > 10
+    for one, two in zip(mine, its, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
