@@ -59,7 +59,7 @@ def place(launcher: str) -> Iterator[dict[str, str] | None]:
 def overheads(report: Report, quick: bool) -> None:
     """What a worker spends on a task of no work: the time of many less that of few, times the workers."""
     repeats, spent = 1 if quick else 3, {}
-    for launcher, many in (("local", 4000), ("ray", 4000), ("slurm", 24)):
+    for launcher, many in (("local", 1000), ("ray", 400), ("slurm", 24)):
         with place(launcher) as environment:
             if environment is None:
                 report.console.log(f"no {launcher} here: not measured")

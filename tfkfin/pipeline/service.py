@@ -145,8 +145,9 @@ def failures_told(address: str) -> Iterator[None]:
         if not address or not ours or type(error).__module__.partition(".")[0] != "tensorflow":
             raise
         said = re.search(r"\b[A-Z]\w*Error: (.*)", str(error))  # of Python, there
-        raise InputError(f"the input service at {address} failed ({said[1] if said else str(error)[:300]}): the same "
-                         "command goes on after the last epoch") from None
+        shown = said[1] if said else re.sub(r"\{\{.*?\}\}", "", str(error)).strip().split(". ")[0][:300]
+        raise InputError(f"the input service at {address} failed ({shown}): the same command goes on after the last "
+                         "epoch") from None
 
 
 def serve(port: int, workers: int, join: str, host: str) -> None:
