@@ -122,17 +122,19 @@ class Decoder(decoder.Decoder):
         emg = self._fitting(emg, rate_hz, unit)
         return (super().stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
 
-    def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V") -> decoder.Answers:
+    def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
+               adapt: bool = False) -> decoder.Answers:
         """As `predict` of a stretch (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
         Args:
             stride: samples between decisions; 0: the decoder's own.
             rate_hz, unit: as of `predict`.
+            adapt: goes on learning from it without labels; the decoder stays what it is. `session` takes what follows.
 
         Raises:
             InputError: as of `predict`, or a stretch that is shorter than one window.
         """
-        return super().stream(self._fitting(emg, rate_hz, unit), stride)
+        return super().stream(self._fitting(emg, rate_hz, unit), stride, adapt)
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
@@ -225,9 +227,11 @@ def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict
     head = heads.new(recipe.classifier, names, length, channels, len(movements))
     model = decoder.network(bank, head)
     model.get_layer("standardise").set(subject.mean, subject.sd)
-    seen = over_recording(model, stream_seen)(subject.emg, subject.windows.starts)
-    kind.solve(head.get_layer("classifier"), seen, np.searchsorted(movements, subject.windows.movements),
-               subject.groups)
+    over, classifier = over_recording(model, stream_seen), head.get_layer("classifier")
+    kind.solve(classifier, over(subject.emg, subject.windows.starts),
+               np.searchsorted(movements, subject.windows.movements), subject.groups)
+    if kind.resting and (rest := subject.resting()):
+        kind.resting(classifier, over(rest.emg, rest.windows.starts))
     return decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd), model
 
 

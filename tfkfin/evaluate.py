@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
                    "with --stream the model's own)")
     p.add_argument("--stream", action="store_true", help="decide whole recordings as a live session does, rest and "
                    "transitions too")
+    p.add_argument("--adapt", action="store_true", help="with --stream: go on learning from it without labels, and "
+                   "from session to session")
     p.add_argument("--engine", default="auto", help="with --stream, as of tfkfin.live (default: the fastest)")
     p.add_argument("--decisions", metavar="FILE", type=Path, help="with --stream: every decision as a line of JSON, to "
                    "a new file")
@@ -127,6 +129,8 @@ def streams(folder: Path, arguments: argparse.Namespace, is_run: bool) -> Iterat
         split, part, people = opened.dataset.split, opened.dataset.part("test"), opened.dataset.files
     else:
         decoder, engine = stream.load(folder, arguments.engine)
+        decoder, engine = (stream.whole(decoder, folder), "keras") if arguments.adapt and decoder.model is None else (
+            decoder, engine)
         log.info("engine %s", engine)
         wanted, repetitions = _numbers(arguments.subjects), _numbers(arguments.repetitions)
         split, part = recipes.Split(), repetitions and Part(repetitions)
@@ -250,9 +254,9 @@ def main(argv: list[str]) -> None:
         presets.find(folder)  # what is unfit is said before TensorFlow loads
         if arguments.data is None:
             raise InputError("name the folder of recordings with --data DIR")
-    asked = arguments.engine != "auto" or arguments.decisions
+    asked = arguments.engine != "auto" or arguments.decisions or arguments.adapt
     if arguments.stream and arguments.fin or asked and not arguments.stream:
-        raise InputError("--stream is for decoders; --engine and --decisions go with it")
+        raise InputError("--stream is for decoders; --engine, --decisions and --adapt go with it")
     with quiet_start():
         import tensorflow as tf
 
@@ -260,7 +264,8 @@ def main(argv: list[str]) -> None:
     if arguments.stream:
         from tfkfin.live import offline
 
-        offline.evaluate(str(folder), streams(folder, arguments, is_run), arguments.stride_ms, arguments.decisions)
+        offline.evaluate(str(folder), streams(folder, arguments, is_run), arguments.stride_ms, arguments.decisions,
+                         arguments.adapt)
         return
     from tfkfin.serving.engines import Exported
 

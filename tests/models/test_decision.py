@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.models.decision import Decision, filtered
+from tfkfin.models.decision import Decision, Smoothed
 
 LABELS = (3, 5, 9)
 P = np.random.default_rng(3).dirichlet((1, 1, 1), 40).astype(np.float32)
@@ -45,15 +45,22 @@ def test_unfit_decisions_are_refused(wrong):
         Decision(**wrong)
 
 
-def test_filtered_is_a_hidden_markov_models_forward_step():
-    """By hand for two classes, and causal; no order of classes is preferred."""
+def test_smoothed_is_a_hidden_markov_models_forward_step():
+    """By hand for two classes; however windows are parted into calls; no order of classes is preferred."""
     p = np.array([[0.8, 0.2], [0.3, 0.7]])
     seen = np.sqrt(p)
     now = seen[0] / seen[0].sum()
     then = np.array([(0.95 * now[0] + 0.05 * now[1]) * seen[1, 0], (0.05 * now[0] + 0.95 * now[1]) * seen[1, 1]])
-    np.testing.assert_allclose(filtered(p), [now, then / then.sum()])
+    np.testing.assert_allclose(Smoothed(2)(p), [now, then / then.sum()])
     rng = np.random.default_rng(0)
     q = rng.dirichlet(np.ones(4), 50)
-    turned = rng.permutation(4)
-    np.testing.assert_allclose(filtered(q[:, turned]), filtered(q)[:, turned])
-    np.testing.assert_array_equal(filtered(q)[:20], filtered(q[:20]))
+    turned, parted = rng.permutation(4), Smoothed(4)
+    np.testing.assert_allclose(Smoothed(4)(q[:, turned]), Smoothed(4)(q)[:, turned])
+    np.testing.assert_array_equal(np.concatenate([parted(part) for part in (q[:1], q[1:1], q[1:20], q[20:])]),
+                                  Smoothed(4)(q))
+
+
+def test_smoothing_of_windows_that_lie_closer_is_nearly_the_same():
+    """Five windows where one was, all alike: after each five about what one gives."""
+    q = np.repeat(np.random.default_rng(1).dirichlet(np.ones(3), 30), 5, axis=0)
+    np.testing.assert_allclose(Smoothed(3, 5)(q)[4::5], Smoothed(3)(q[::5]), atol=0.03)

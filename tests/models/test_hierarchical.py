@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from tfkfin.models import hierarchical, kinship
+from tfkfin.models import hierarchical, kinship, onwards
 from tfkfin.models.hierarchical import HierarchicalGaussian
 from tfkfin.models.prior import NOISE
 from tfkfin.models.taught import Scatter, Taught
@@ -80,7 +80,7 @@ def test_what_is_given_helps():
 
 
 def test_a_stream_looks_back_only(monkeypatch):
-    monkeypatch.setattr(hierarchical, "BLOCK", 30)
+    monkeypatch.setattr(onwards, "BLOCK", 30)
     x, y, _ = LATER[0]
     every, other = np.ones(len(x), bool), x.copy()
     other[90:] = 50.0
@@ -241,7 +241,7 @@ def test_a_few_windows_of_one_movement_break_nothing(count):
 def test_unlabelled_windows_move_no_more_than_is_said(seed, monkeypatch):
     """Hostile ones too, even were they not found to be far; and the stream that goes on from there."""
     monkeypatch.setattr(hierarchical, "FAR", np.inf)
-    monkeypatch.setattr(hierarchical, "BLOCK", 30)
+    monkeypatch.setattr(onwards, "BLOCK", 30)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(300, D)) ** 5 * 10.0 ** rng.uniform(-4, 4, D) + 10.0 ** rng.uniform(-3, 4, D)
     streamed = MODEL.begin()

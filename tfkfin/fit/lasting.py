@@ -7,7 +7,7 @@ import numpy as np
 
 from tfkfin.features.describe import broad, layout, unit
 from tfkfin.fit.transfer import CHUNK, Known, Learnt, over, spread
-from tfkfin.models.decision import filtered
+from tfkfin.models.decision import Smoothed
 from tfkfin.models.hierarchical import GAINS, HierarchicalGaussian
 from tfkfin.models.kinship import alike
 from tfkfin.pipeline.sessions import Session
@@ -76,7 +76,8 @@ class Lasting:
                 self._next = key, new.carried(self._model)
         else:
             found[later] = new.probabilities(x[later])
-        return spread(filtered(found) if self.adapts else found, self._model.classes, self.classes)
+        found = Smoothed(found.shape[1])(found) if self.adapts else found
+        return spread(found, self._model.classes, self.classes)
 
     def _see(self, session: Session) -> np.ndarray:
         if self.see is not None:

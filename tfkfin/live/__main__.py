@@ -13,6 +13,7 @@ from tfkfin.console import InputError, log, numeric, quiet_start, run
 if TYPE_CHECKING:
     from tfkfin.live.calibration import Calibration
     from tfkfin.live.loop import Loop
+    from tfkfin.models.adapting import Adapting
 
 EXAMPLES = """examples:
   python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat
@@ -27,6 +28,8 @@ EXAMPLES = """examples:
       any board of BrainFlow
   python -m tfkfin.live --model mine --source lsl --page --calibrate SESSIONS --cued 2
       asks for every movement twice, solves a new decoder while the old one decides, and goes on with it
+  python -m tfkfin.live --model mine --source lsl --adapt --to savedmodels/mine
+      goes on learning from the stream without labels; what it learnt moves what the next day's version begins with
 """
 
 
@@ -41,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
                    help="between decisions (default: the model's own)")
     p.add_argument("--engine", default="auto", help="live (FINs that stream), native, xla, onnx, savedmodel (default: "
                    "the fastest)")
+    p.add_argument("--adapt", action="store_true", help="go on learning from the signal without labels, with a decoder "
+                   "that remembers sessions; the model stays what it is (see --to)")
     p.add_argument("--seconds", type=numeric(float, 0, 1e9), default=0.0,
                    help="of signal, then stop (default: until it ends)")
     group = p.add_argument_group("sources")
@@ -64,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
                      "(default: 3)")
     new.add_argument("--rest-s", type=numeric(float, 0.1, 3600), default=2.0, help="rest before each (default: 2)")
     new.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets the new version (default: the "
-                     "model's own)")
+                     "model's own; with --adapt alone: none is written)")
     return p
 
 
@@ -95,11 +100,13 @@ def main(argv: list[str]) -> None:
     from tfkfin.pipeline.windows import samples
 
     decoder, engine = load(arguments.model, arguments.engine)
+    if arguments.adapt and decoder.model is None:
+        decoder, engine = whole(decoder, arguments.model), "keras"
     source = sources.kind(arguments.source).open(arguments, decoder.card)
     if source.channels != decoder.channels:
         raise InputError(f"{source.described} has {source.channels} channels, the model {decoder.channels}")
     stride = samples(arguments.stride_ms, decoder.card["rate_hz"]) if arguments.stride_ms else decoder.stride
-    stream = Stream(decoder, stride, source.rate_hz)
+    stream = Stream(decoder, stride, source.rate_hz, adapt=arguments.adapt)
     log.info("%s", source.described)
     log.info("engine %s, a decision every %g ms%s", engine, 1e3 * stride / stream.rate_hz,
              "" if stream.source_hz == stream.rate_hz else f", resampled to {stream.rate_hz:g} Hz")
@@ -121,6 +128,8 @@ def main(argv: list[str]) -> None:
     show(summary)
     if calibrating and calibrating.wanted:
         summary |= {"calibration": _kept(calibrating, arguments)}
+    elif arguments.adapt:
+        summary |= {"adapted": _carried(stream.network.session, arguments)}
     answer(summary)
 
 
@@ -173,6 +182,20 @@ def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
     written = calibrate.write(calibrating.made, about | {"format": about.get("format", "savedmodel")}, model)
     log.info("%s", written)
     return calibrating.said | {"model": str(written)}
+
+
+def _carried(session: "Adapting", arguments: argparse.Namespace) -> dict:
+    """What a session learnt without labels; `--to` gets what the next one begins with, as a new version."""
+    from tfkfin import calibrate
+
+    said = {"moved": session.moved}
+    if arguments.to:
+        carried = session.carried()
+        about = carried.card
+        written = calibrate.write(carried, about | {"format": about.get("format", "savedmodel")}, arguments.to)
+        log.info("%s", written)
+        said |= {"model": str(written)}
+    return said
 
 
 def _check(arguments: argparse.Namespace) -> None:

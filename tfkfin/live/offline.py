@@ -31,17 +31,18 @@ class Offline:
 
     Args:
         take: is given every decision, as `tfkfin.live.outputs.line` has it with `subject` and `session`.
+        adapt: learns from them without labels; a session's recordings are one, the next session goes on from there.
     """
 
-    def __init__(self, decoder: Decoder, stride: int, take: Callable[[dict], None] | None = None):
-        self.decoder, self.stride, self._take, self._streams = decoder, stride, take, {}
+    def __init__(self, decoder: Decoder, stride: int, take: Callable[[dict], None] | None = None, adapt: bool = False):
+        self.decoder, self.stride, self._take, self._adapt = decoder, stride, take, adapt
+        self._streams, self._session = {}, None
 
     def __call__(self, recordings: Iterable[Recording]) -> dict:
         """`Scores.summary` of a person's recordings, with their true labels, UNKNOWN where not to be scored."""
         scores: Scores | None = None
         for recording in recordings:
-            stream = self._stream(recording.rate_hz)
-            stream.restart(0, 0)
+            stream = self._stream(recording.rate_hz, recording.file.session)
             outputs = [_Kept(recording, self._take)] if self._take else []
             if recording.num_channels != stream.channels:
                 raise InputError(f"{recording.path} has {recording.num_channels} channels, the model {stream.channels}")
@@ -52,19 +53,25 @@ class Offline:
             raise InputError("there is no recording to decide")
         return scores.summary()
 
-    def _stream(self, rate_hz: float) -> Stream:
+    def _stream(self, rate_hz: float, session: int) -> Stream:
         if rate_hz not in self._streams:
-            self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz)
+            self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz, adapt=self._adapt)
+        elif session != self._session:
+            self._streams[rate_hz].begin()
+        self._session = session
+        self._streams[rate_hz].restart(0, 0)
         return self._streams[rate_hz]
 
 
-def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisions: Path | None) -> dict:
+def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisions: Path | None,
+             adapt: bool = False) -> dict:
     """Scores whole recordings and shows the scores, as --json asks.
 
     Args:
         parts: a decoder, whose recordings, and these, one after another.
         stride_ms: between decisions; None: the decoder's own.
         decisions: a new file for every decision as a line of JSON.
+        adapt: as of `Offline`.
 
     Raises:
         InputError: recordings that do not fit a decoder, or a file that is there already.
@@ -77,12 +84,12 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
         for decoder, number, recordings in parts:
             if decoder is not of:  # of a run each person has an own one
                 stride = samples(stride_ms, decoder.card["rate_hz"]) if stride_ms else decoder.stride
-                of, offline = decoder, Offline(decoder, stride, take)
+                of, offline = decoder, Offline(decoder, stride, take, adapt)
             found[number] = offline(recordings)
     every = {key: spread({s: one[key] for s, one in found.items()})
              for key in ("accuracy", "execution", "false_per_minute")}
     delays = {key: spread({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
-    summary = {"model": name, "stream": True, "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
+    summary = {"model": name, "stream": True, "adapt": adapt, "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
                "transition": delays, "windows": {str(s): one["windows"] for s, one in found.items()}}
     _show(found)
     answer(summary)

@@ -41,10 +41,14 @@ class Decisions:
 
 
 class Cut:
-    """`models.live.Live` for FINs that see a window as a whole: every window is cut and answered for itself."""
+    """`models.live.Live` for FINs that see a window as a whole: every window is cut and answered for itself.
 
-    def __init__(self, decoder: Decoder, stride: int):
-        self.decoder, self.stride, self.length, self.channels = decoder, stride, decoder.length, decoder.channels
+    `answer`: of windows (1, L, C); None: the decoder's.
+    """
+
+    def __init__(self, decoder: Decoder, stride: int, answer: Callable[[np.ndarray], Answers] | None = None):
+        self.stride, self.length, self.channels = stride, decoder.length, decoder.channels
+        self._answer = answer or decoder
         self.restart()
 
     def restart(self) -> None:
@@ -56,7 +60,7 @@ class Cut:
         known = np.concatenate([self._waiting, np.asarray(volts, np.float32)])
         count = (len(known) - self.length) // self.stride + 1
         first = 0 if newest is None else max(0, count - newest)
-        answers = [self.decoder(known[None, w * self.stride : w * self.stride + self.length])
+        answers = [self._answer(known[None, w * self.stride : w * self.stride + self.length])
                    for w in range(first, count)]
         self._waiting = known[max(0, count) * self.stride :]
         return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]} if answers else None
@@ -71,13 +75,15 @@ class Stream:
         decoder: a whole one, or an exported one on some engine.
         stride: samples at the decoder's rate; 0: the decoder's own.
         rate_hz: of the signal; 0: the decoder's. Another one is resampled, causally.
+        streamed: whether the network filters each sample once; None: where it can.
+        adapt: goes on learning without labels, as `tfkfin.models.adapting` does.
 
     Raises:
-        InputError: a rate that cannot be resampled, or a stride longer than a window.
+        InputError: a rate that cannot be resampled, a stride longer than a window, or a decoder that cannot adapt.
     """
 
-    def __init__(self, decoder: Decoder, stride: int = 0, rate_hz: float = 0.0, streamed: bool | None = None):
-        """`streamed`: whether the network filters each sample once; by default where it can."""
+    def __init__(self, decoder: Decoder, stride: int = 0, rate_hz: float = 0.0, streamed: bool | None = None,
+                 adapt: bool = False):
         self.stride, self.length, self.channels = stride or decoder.stride, decoder.length, decoder.channels
         if not 0 < self.stride <= self.length:
             raise InputError(f"a stride must be 1 to {self.length} samples, one window. Received: {self.stride}")
@@ -85,16 +91,20 @@ class Stream:
         self.source_hz = float(rate_hz) or self.rate_hz
         self._resample = None if self.source_hz == self.rate_hz else Resampler(self.source_hz, self.rate_hz)
         self._filter = Causal(sections(decoder.card.get("filter"), self.rate_hz))
-        self._next = 0
+        self._next, self._adapt = 0, adapt
         self.use(decoder, self.prepared(decoder, streamed))
         self.restart()
 
     def prepared(self, decoder: Decoder, streamed: bool | None = None) -> Callable:
         """A decoder's network, with all that has to be compiled done, for `use`."""
-        network = _network(decoder, self.stride, streamed)
+        network = _network(decoder, self.stride, streamed, self._adapt)
         network(np.tile(np.asarray(decoder.card["mean_v"], np.float32), (self.length + self.stride, 1)))
         network.restart()
-        return network
+        if not self._adapt:
+            return network
+        from tfkfin.models.adapting import Ahead
+
+        return Ahead(network, decoder, self.stride)
 
     def use(self, decoder: Decoder, network: Callable) -> None:
         """Goes on with another decoder of the same windows and filter, `prepared`; no window is missed."""
@@ -123,6 +133,11 @@ class Stream:
         self._decide = self.decoder.decision.start(self.movements)
         self._at, self._known, self._first, self._last = at, 0, self._next, None
         self._past = np.empty((0, self.channels), np.float32)  # from the beginning of the next window on
+
+    def begin(self) -> None:
+        """Another session: what was learnt without labels is carried on."""
+        if self._adapt:
+            self.network.next()
 
     def follow(self, rate_hz: float, at: int) -> None:
         """The source truly gives so many samples a second: from its sample number `at` on they are resampled so."""
@@ -177,11 +192,18 @@ class Stream:
         return np.tile(last, (count, 1))
 
 
-def _network(decoder: Decoder, stride: int, streamed: bool | None) -> Callable:
+def _network(decoder: Decoder, stride: int, streamed: bool | None, adapt: bool) -> Callable:
+    if adapt and decoder.model is None:
+        raise InputError("an exported graph alone cannot adapt: the engine must be live or keras")
     if streamed is None and decoder.model is not None:
         from tfkfin.models.streaming import streams
 
         streamed = streams(decoder.model.get_layer("fins"))
+    if adapt:
+        from tfkfin.models import adapting
+
+        decoder.adapting()
+        return adapting.live(decoder, stride) if streamed else Cut(decoder, stride, adapting.windows(decoder))
     if streamed:
         from tfkfin.models.live import Live
 

@@ -56,18 +56,29 @@ class Decided:
         return np.where(voted.max(axis=1, initial=0.0) >= self.decision.reject, chosen, REJECTED), voted
 
 
-def filtered(probabilities: np.ndarray, stay: float = 0.95, weight: float = 0.5) -> np.ndarray:
-    """Probabilities (N, G) of windows in order of time, each given those before: a hidden Markov model's forward step.
+class Smoothed:
+    """A hidden Markov model's forward step: call it with probabilities (N, G) of the next windows in order of time.
 
     What was done goes on with the probability `stay`, or gives way to any other class alike: no order is expected. A
     window overlaps those before it, so that it says less anew: its log-odds count `weight`.
+
+    Args:
+        classes: G.
+        every: windows lie so many times closer than those that `stay` and `weight` are of.
     """
-    found, now = np.empty_like(probabilities), np.full(probabilities.shape[1], 1 / probabilities.shape[1])
-    leave = (1 - stay) / max(1, probabilities.shape[1] - 1)
-    for i, seen in enumerate(probabilities):
-        now = (leave + (stay - leave) * now) * np.maximum(seen, 1e-12) ** weight
-        found[i] = now = now / now.sum()
-    return found
+
+    def __init__(self, classes: int, every: int = 1, stay: float = 0.95, weight: float = 0.5):
+        self.stay, self.weight = stay ** (1 / every), weight / every
+        self._leave = (1 - self.stay) / max(1, classes - 1)
+        self._now = np.full(classes, 1 / classes)
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        found, now = np.empty_like(probabilities), self._now
+        for i, seen in enumerate(probabilities):
+            now = (self._leave + (self.stay - self._leave) * now) * np.maximum(seen, 1e-12) ** self.weight
+            found[i] = now = now / now.sum()
+        self._now = now
+        return found
 
 
 def averaged(probabilities: np.ndarray, vote: int) -> np.ndarray:

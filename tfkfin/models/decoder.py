@@ -121,8 +121,12 @@ class Decoder(OfSessions):
         names = {-1: "rejected"} | {int(m): name for m, name in self.card.get("names", {}).items()}
         return np.array([names.get(m, str(m)) for m in np.ravel(labels).tolist()]).reshape(np.shape(labels))
 
-    def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:
+    def stream(self, emg: np.ndarray, stride: int = 0, adapt: bool = False) -> Answers:
         """A stretch (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.
+
+        Args:
+            adapt: goes on learning from it without labels, see `session`, which takes a session's next stretch too; the
+                decoder stays what it is.
 
         Returns:
             As for windows (W, L, C), W = (T - L) // stride + 1, but `probabilities` are voted and a rejected
@@ -132,11 +136,13 @@ class Decoder(OfSessions):
         Raises:
             InputError: shorter than one window, or what calling the decoder raises.
         """
-        answers = self.over(*self._stretch(emg, stride or self.stride))
+        if adapt:
+            return self.session(stride).stream(emg)
+        answers = self.over(*self.stretch(emg, stride or self.stride))
         answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
         return answers
 
-    def _stretch(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    def stretch(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
         """A stretch (T, C), filtered if the decoder has a filter, and where its windows begin."""
         starts = np.arange(0, len(emg) - self.length + 1, stride)
         if not len(starts):

@@ -17,6 +17,7 @@ import scipy.linalg
 
 from tfkfin.models import kinship
 from tfkfin.models.moments import Moments
+from tfkfin.models.onwards import Onwards
 from tfkfin.models.prior import Prior
 from tfkfin.models.taught import LEAST
 
@@ -25,13 +26,12 @@ NEIGHBOURS = 7  # windows to either side whose log-odds are added up
 TEMPER = 0.7  # of softly labelled windows' weight
 CAP = 2.0  # executions that unlabelled windows may count as
 OWN = 0.5  # share of a labelled session's own covariance within repetitions
-PRIOR = 500.0  # windows that earlier sessions' mean and deviation count as
 FAR = 0.75  # mean squared distance of windows from the nearest class, a dimension, beyond which they move nothing
 REACH = 2.0  # how far unlabelled windows may move a class mean, see `moves`
 SHIFTED, WIDENED = 5.0, 20.0  # how far they may move the centre, in deviations, and how much these may change
 FEW, EACH = 4.0, 50.0  # classes, and windows of each, that what a session begins with counts as, if one alone is seen
 CARRY = 0.25  # how far an unlabelled session moves what the next one begins with
-BLOCK, BUFFER = 210, 4000  # windows between two looks back, and windows looked back at
+BUFFER = 4000  # windows looked back at
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
 
 
@@ -62,7 +62,7 @@ def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class HierarchicalGaussian(Prior):
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
-    Its attributes are those of `Prior`.
+    Its attributes are those of `Prior`; `running` says whether a session's mean and deviation are still to be learnt.
     """
 
     # === A new session ===
@@ -83,7 +83,7 @@ class HierarchicalGaussian(Prior):
 
         Exact, since all that a calibration asks of windows are their `Moments`; no window is kept.
         """
-        told, mean, sd, self._running = self._told, self._mean, self._sd, False
+        told, mean, sd, self.running = self._told, self._mean, self._sd, False
         told.add(x, np.searchsorted(self.classes, labels))
         counts = (told.counts > 0).astype(float)
         self._mean, self._sd = self._placed(*told.whole(), told.counts, 1 - counts.mean())
@@ -106,7 +106,7 @@ class HierarchicalGaussian(Prior):
         these windows are far from them (FAR). Which movements lack is read from the soft labels.
         """
         new, mean, variance = self.begin(), x.mean(axis=0), x.var(axis=0)
-        weight, new._running = np.full(len(self.classes), len(x) / len(self.classes)), False
+        weight, new.running = np.full(len(self.classes), len(x) / len(self.classes)), False
         for i in range(iterations + 1):
             soft = new._soft() if i else None
             weight = weight if soft is None else soft.sum(axis=0)
@@ -122,7 +122,7 @@ class HierarchicalGaussian(Prior):
         if self._basis is None:
             values, vectors, _ = self._basis = _basis(self.between, self._noise())
             self._kin = kinship.kernel(self.means @ vectors / np.sqrt(values + 1))
-        self._mean, self._sd, self._labelled, self._running = self.centre.copy(), self.spread.copy(), None, True
+        self._mean, self._sd, self._labelled, self.running = self.centre.copy(), self.spread.copy(), None, True
         self._now, self._unknown, self._known_within = self.means, self.between, self.within
         self._left = None
         self._past, self._told = np.empty((0, len(self.centre))), Moments(*self.means.shape)
@@ -237,29 +237,24 @@ class HierarchicalGaussian(Prior):
         return softmax((x - self._mean) / self._sd @ self.weights + self.bias)
 
     def stream(self, x: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Windows (N, D) of the session in order of time -> (N, G), going on to learn from what came before each block.
+        """Windows (N, D) of the session in order of time -> (N, G), by `Onwards`, which changes it."""
+        onwards = Onwards(self)
+        found = onwards(x, active)
+        onwards.end()
+        return found
 
-        Causal. Where nothing of the session was given beforehand, its mean and deviation are learnt on the way too.
+    def look_back(self) -> None:
+        """Moves class means by what the session's past windows are like, if these are to be trusted."""
+        if self.trusted and len(self._past) and self._distance(self._past) <= FAR:
+            self._expect(self._soft())
 
-        Args:
-            active: which windows (N,) may be learnt from: those that are louder than rest.
-        """
-        count, found = PRIOR, []
-        total, square = count * self.centre, count * (self.spread**2 + self.centre**2)
-        for i in range(0, len(x), BLOCK):
-            if self.trusted and len(self._past) and self._distance(self._past) <= FAR:
-                self._expect(self._soft())
-            block = x[i : i + BLOCK]
-            found.append(self.probabilities(block))
-            mean, sd = self._mean, self._sd
-            block = block[active[i : i + BLOCK]]
-            if self._running:
-                count, total, square = count + len(block), total + block.sum(axis=0), square + (block**2).sum(axis=0)
-                centre = total / count
-                self._mean, self._sd = self._bounded(centre, np.sqrt(np.maximum(square / count - centre**2, 0)))
-                self._past = (self._past * sd + mean - self._mean) / self._sd
-            self._past = np.concatenate([self._past, (block - self._mean) / self._sd])[-BUFFER:]
-        return np.concatenate(found)
+    def remember(self, x: np.ndarray, mean: np.ndarray | None = None, sd: np.ndarray | None = None) -> None:
+        """Adds windows (N, D) to the session's past; with `mean` and `sd` (D,) it lies about these from then on."""
+        if mean is not None and sd is not None:
+            mean, sd = self._bounded(mean, sd)
+            self._past = (self._past * self._sd + self._mean - mean) / sd
+            self._mean, self._sd = mean, sd
+        self._past = np.concatenate([self._past, (x - self._mean) / self._sd])[-BUFFER:]
 
     def carried(self, before: "HierarchicalGaussian") -> "HierarchicalGaussian":
         """What `before` becomes after this session, which it began, and of which nothing was told: CARRY of the way."""

@@ -58,10 +58,10 @@ class LogScale(layers.Layer):
     def __init__(self, features: tuple[str, ...], floor: float = FLOOR, **kwargs):
         super().__init__(**kwargs)
         self.features, self.floor = tuple(features), floor
-        self._mask = np.array([name in LOG_SCALED for name in self.features])
+        self.logged = np.array([name in LOG_SCALED for name in self.features], bool)
 
     def call(self, inputs):
-        return ops.where(self._mask, ops.log(ops.maximum(inputs, self.floor)), inputs)
+        return ops.where(self.logged, ops.log(ops.maximum(inputs, self.floor)), inputs)
 
     def get_config(self):
         return {**super().get_config(), "features": list(self.features), "floor": self.floor}

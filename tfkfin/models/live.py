@@ -23,12 +23,13 @@ class Live:
         ValueError: its FINs see a window as a whole.
     """
 
-    def __init__(self, network: keras.Model, stride: int):
+    def __init__(self, network: keras.Model, stride: int, function: Callable = stream_network):
+        """`function`: what is answered, as `stream_network` makes it of the network."""
         bank = network.get_layer("fins")
         self.network, self.stride, (self.length, self.channels) = network, stride, bank.input_shape[1:]
         if not streams(bank):
             raise ValueError("`network` must have FINs that stream. Received: one whose FINs see a window as a whole")
-        self._sums, self._step = [], None
+        self._sums, self._step, self._function = [], None, function
         self.restart()
 
     def restart(self) -> None:
@@ -84,7 +85,7 @@ class Live:
             return tf.constant(self._sums[-1].begin(self._window))
 
         def answer(slide):
-            return stream_network(self.network, self.stride, True, slide, standardised=True)
+            return self._function(self.network, self.stride, True, slide, standardised=True)
 
         answer(noted)(tf.constant(self._window))
 

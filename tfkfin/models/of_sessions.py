@@ -12,11 +12,8 @@ from tfkfin.console import InputError
 if TYPE_CHECKING:
     import keras
 
+    from tfkfin.models.adapting import Adapting
     from tfkfin.models.over_recording import OverRecording
-
-
-def _classifier(model: "keras.Model") -> "keras.Model":
-    return model.get_layer("head").get_layer("classifier")
 
 
 class OfSessions:
@@ -29,6 +26,24 @@ class OfSessions:
     stride: int
     movements: np.ndarray
     _before: tuple | None = None  # the first update: weights, session, memory, card
+
+    @property
+    def classifier(self) -> "keras.Model":
+        """The head's network of what is seen."""
+        return self.model.get_layer("head").get_layer("classifier")
+
+    def session(self, stride: int = 0) -> "Adapting":
+        """Begins a session, or goes on with the one it was calibrated for, that goes on learning without labels.
+
+        Args:
+            stride: samples between windows; 0: the decoder's own.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions.
+        """
+        from tfkfin.models.adapting import Adapting
+
+        return Adapting(self, stride)
 
     def seen(self, emg: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """What the head's classifier is given for windows of a recording: features (N, C, F), maybe descriptions."""
@@ -65,8 +80,9 @@ class OfSessions:
 
         adapt, indices = self.adapting(), None if labels is None else self._indices(labels)
         model = saving.copied(self.model)
-        said = adapt(_classifier(model), seen, indices, repetitions)
-        return type(self)(self.card, model), said | {"unseen": self.movements[said["unseen"]].tolist()}
+        new = type(self)(self.card, model)
+        said = adapt(new.classifier, seen, indices, repetitions)
+        return new, said | {"unseen": self.movements[said["unseen"]].tolist()}
 
     def update(self, emg: np.ndarray, labels: np.ndarray | int) -> Self:
         """Goes on learning, in place, from labelled windows of the session: exactly as if calibrated on all so far.
@@ -86,13 +102,13 @@ class OfSessions:
         self.adapting()
         emg = np.asarray(emg, np.float32)
         if emg.ndim == 2:
-            emg, starts = self._stretch(emg, self.stride)
+            emg, starts = self.stretch(emg, self.stride)
             emg = emg[starts[:, None] + np.arange(self.length)]
         if emg.shape[1:] != (self.length, self.channels) or not len(emg) or not np.isfinite(emg).all():
             raise InputError(f"`emg` must be finite, (B, {self.length}, {self.channels}). Received: shape {emg.shape}")
         if np.ndim(labels) and np.shape(labels) != (len(emg),):
             raise InputError(f"`labels` must be one, or ({len(emg)},). Received: shape {np.shape(labels)}")
-        indices, classifier = self._indices(np.broadcast_to(labels, len(emg))), _classifier(self.model)
+        indices, classifier = self._indices(np.broadcast_to(labels, len(emg))), self.classifier
         if self._before is None:
             knowledge = classifier.get_layer("knowledge")
             self._before = classifier.get_weights(), copy.deepcopy(knowledge.session), knowledge.memory, self.card
@@ -104,7 +120,7 @@ class OfSessions:
         """Takes back every `update` since this decoder was made, calibrated or loaded."""
         if self._before is not None:
             weights, session, memory, self.card = self._before
-            classifier, self._before = _classifier(self.model), None
+            classifier, self._before = self.classifier, None
             classifier.set_weights(weights)
             knowledge = classifier.get_layer("knowledge")
             knowledge.session, knowledge.memory = session, memory
@@ -131,5 +147,4 @@ class OfSessions:
 
     def of_seen(self, seen: list[np.ndarray]) -> np.ndarray:
         """Probabilities (N, G) from what was `seen`: windows that two decoders see alike need be seen once."""
-        classifier = _classifier(self.model)
-        return np.asarray(classifier([part.astype(np.float32) for part in seen] if len(seen) > 1 else seen[0]))
+        return np.asarray(self.classifier([part.astype(np.float32) for part in seen] if len(seen) > 1 else seen[0]))

@@ -14,8 +14,8 @@ import numpy as np
 
 from tfkfin.console import InputError, log
 from tfkfin.filtering import filtered, sections
-from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.memory import aligned, give_back
+from tfkfin.pipeline import joining, splits, windows
+from tfkfin.pipeline.memory import give_back
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Filter, Recipe, Split, Window
 from tfkfin.recordings import readers, resampling
@@ -81,7 +81,7 @@ class Dataset:
         """
         parts = [wanted] if wanted else [self.part(name) for name in ("train", "pretrain", "finetune", "test")]
         train, test = self.part("train"), self.part("test")
-        pieces, moments = [], []
+        pieces, moments, rest = [], [], []
         for file in self.files[subject]:
             recording = readers.read(file, emg)
             cuts = splits.cuts(recording, self.split, self.window.rest)
@@ -94,11 +94,14 @@ class Dataset:
                 s for s in every if s.movement and train.holds(s.repetition, s.session)]))
             kept = [s for s in every if any(side.holds(s.repetition, s.session) for side in parts)]
             lead = [memory * self.stride * bool(test.holds(s.repetition, s.session)) for s in kept]
-            pieces.append(_cut_out(recording, kept, lead))
+            pieces.append(joining.cut_out(recording, kept, lead))
+            if not self.window.rest:
+                rest.append(joining.resting(recording, self.split, train, self.length))
             del recording
             give_back()
         mean, sd = sum(moments[1:], moments[0]).statistics()
-        return _joined(subject, pieces, mean, sd, self.length, partial(_strides, self.window, self.split, self.rate_hz))
+        strides = partial(_strides, self.window, self.split, self.rate_hz)
+        return joining.joined(subject, pieces, mean, sd, self.length, strides, rest)
 
     def subjects(self, wanted: Iterable[int] | None = None, memory: int = 0) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
@@ -181,7 +184,7 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
 
     `memory`: windows kept before the first of each movement, for decisions that look back; `filter`: as cards have it.
     """
-    pieces, moments = [], []
+    pieces, moments, rest = [], [], []
     for recording in recordings:
         recording = resampling.resampled(recording, window.rate_hz)
         _report(recording)
@@ -189,48 +192,18 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         emg = filtered(recording.emg, sections(filter, rate), recording.seams)
         moments.append(splits.moments(emg, every))
-        pieces.append(_cut_out(replace(recording, emg=emg), every, [memory * stride] * len(every)))
+        recording = replace(recording, emg=emg)
+        pieces.append(joining.cut_out(recording, every, [memory * stride] * len(every)))
+        if not window.rest:
+            rest.append(joining.resting(recording, Split(), splits.Part(), length))
     mean, sd = sum(moments[1:], moments[0]).statistics()
-    return _joined(recording.subject, pieces, mean, sd, length, lambda segments: stride), rate
+    return joining.joined(recording.subject, pieces, mean, sd, length, lambda segments: stride, rest), rate
 
 
 def _strides(window: Window, split: Split, rate: float, segments: Iterable[windows.Segment]) -> list[int]:
     """The stride of each segment's windows, in samples: learnt from, or tested on."""
     closer = windows.samples(window.train_stride_ms or window.stride_ms, rate)
     return [closer if splits.learnt(split, s) else windows.samples(window.stride_ms, rate) for s in segments]
-
-
-def _cut_out(recording: Recording, kept: list[windows.Segment], lead: Sequence[int]):
-    """The kept segments alone, joined, each with `lead` samples before it: the recording, far larger, can go.
-
-    Returns:
-        emg (T, C), the segments where they lie in it, and for each where it begins there and where in the recording.
-    """
-    emg, edges = recording.emg, np.array([0, *recording.seams])
-    begins = [max(int(edges[edges <= s.start].max()), s.start - n) for s, n in zip(kept, lead, strict=True)]
-    joined = aligned(sum(s.stop - begin for s, begin in zip(kept, begins, strict=True)), emg.shape[1])
-    moved, stretches, position = [], [], 0
-    for s, begin in zip(kept, begins, strict=True):
-        stop = position + s.stop - begin
-        joined[position:stop] = emg[begin : s.stop]
-        moved.append(replace(s, start=position + s.start - begin, stop=stop))
-        stretches.append((position, begin))
-        position = stop
-    return joined, moved, stretches
-
-
-def _joined(subject: int, pieces: list[tuple], mean: np.ndarray, sd: np.ndarray, length: int, strides) -> Subject:
-    """What was cut out of a subject's files as one; `strides` gives segments' window strides."""
-    moved, stretches, position = [], [], 0
-    for number, (emg, segments, begins) in enumerate(pieces):
-        moved += [replace(s, start=s.start + position, stop=s.stop + position) for s in segments]
-        stretches += [(position + begin, place, number) for begin, place in begins]
-        position += len(emg)
-    emg = pieces[0][0]
-    if len(pieces) > 1:
-        emg = np.concatenate([one for one, _, _ in pieces], out=aligned(position, emg.shape[1]))
-    cut = windows.starts(moved, length, strides(moved))
-    return Subject(subject, emg, cut, mean, sd, np.array(stretches, np.int64).reshape(-1, 3))
 
 
 def _counts(every: windows.Windows) -> dict[tuple[int, int], int]:

@@ -23,6 +23,7 @@ class Subject:
         mean, sd: (C,) float64 volts, of the training repetitions' movements.
         stretches: (S, 3) where each joined stretch begins: in `emg`, in its file (at the windows' rate), and the number
             of that file among the subject's.
+        rest: (R, length, C) float32 volts, some windows of rest where it is none of the movements; or None.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Subject:
     mean: np.ndarray
     sd: np.ndarray
     stretches: np.ndarray
+    rest: np.ndarray | None = None
 
     @property
     def places(self) -> np.ndarray:
@@ -76,6 +78,15 @@ class Subject:
         every = self.windows[rows]
         every = replace(every, starts=every.starts - back * stride)
         return replace(self, windows=every), np.split(np.arange(len(rows)), begins[1:]), back == 0
+
+    def resting(self) -> "Subject | None":
+        """The same with its windows of rest for all windows, laid end to end; None without any."""
+        if self.rest is None or not len(self.rest):
+            return None
+        count, length, channels = self.rest.shape
+        none = np.zeros(count, np.int16)
+        return replace(self, emg=self.rest.reshape(-1, channels), rest=None, stretches=np.zeros((1, 3), np.int64),
+                       windows=windows.Windows(np.arange(count) * length, none, none))
 
     def select(self, wanted: splits.Part | Iterable[int]) -> "Subject":
         """The same with the windows of a part of the split, or of the given repetitions."""

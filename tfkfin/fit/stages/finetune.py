@@ -37,7 +37,10 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
 
     def solve():  # for the features that the FINs imitate now
         seen = trainer.seen(part, subject.described("finetune", trainer.described))
-        kind.solve(trainer.head.get_layer("classifier"), seen, labels, part.groups)
+        classifier = trainer.head.get_layer("classifier")
+        kind.solve(classifier, seen, labels, part.groups)
+        if kind.resting and (rest := part.resting()):
+            kind.resting(classifier, trainer.seen(rest))
 
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []

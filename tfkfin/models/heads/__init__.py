@@ -7,6 +7,7 @@ layer `describe`, if it wants something, and the model `classifier` of [features
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,6 +30,9 @@ class Head:
             class's executions each is of or None, and says what it did; None: it keeps nothing of sessions that it
             could adapt from.
         update: goes on with more windows of that session and their class indices.
+        onwards: the session that it goes on with, and what says which windows are as loud as movements; `adapt` there.
+        carry: what the next session begins with moves towards where such a session went on to.
+        resting: how loud rest is, from the same of windows of it, where rest is no class.
         prepare: sets statistics from the same before training; None: nothing to set.
 
     Raises:
@@ -40,6 +44,9 @@ class Head:
     solve: Callable[[keras.Model, list[np.ndarray], np.ndarray, Groups], None] | None = None
     adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None, np.ndarray | None], dict] | None = None
     update: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
+    onwards: Callable[[keras.Model], tuple] | None = None
+    carry: Callable[[keras.Model, Any], None] | None = None
+    resting: Callable[[keras.Model, list[np.ndarray]], None] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
 
     def __post_init__(self):

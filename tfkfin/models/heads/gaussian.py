@@ -6,7 +6,9 @@ recording. Sessions that it was calibrated for with labels count among them from
 last one's descriptions are kept, so that it can be done again.
 """
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -20,7 +22,7 @@ from tfkfin.models.prior import STATE
 from tfkfin.models.taught import LEAST, Taught
 
 SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
-LAST = ("x", "labels", "repetitions")
+LAST, LOUD = ("x", "labels", "repetitions"), ("low", "middle", "rest")
 
 
 @dataclass
@@ -30,10 +32,24 @@ class Memory:
     Attributes:
         taught: what each session taught; None in files of versions that did not keep it.
         last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
+        low, middle, rest: loudness of movements, a twentieth and half of its windows below it, and of rest; see `quiet`.
     """
 
     taught: Taught | None = None
     last: tuple[np.ndarray, ...] = ()
+    low: float = -np.inf
+    middle: float = -np.inf
+    rest: float = np.nan
+
+    @property
+    def quiet(self) -> float:
+        """The loudness below which no movement is expected: midway between rest and the quietest movements.
+
+        Where rest was not recorded, as far below these as most movements lie above them.
+        """
+        if not np.isfinite(self.low):
+            return -np.inf
+        return (self.low + self.rest) / 2 if np.isfinite(self.rest) else 2 * self.low - self.middle
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -83,12 +99,14 @@ class Knowledge(layers.Layer):
         more = self.memory.taught.arrays() if self.memory.taught else {}
         for name, part in (more | {f"last_{name}": p for name, p in zip(LAST, self.memory.last, strict=False)}).items():
             store[name] = part
+        store["loudness"] = np.array([getattr(self.memory, name) for name in LOUD])
 
     def load_own_variables(self, store):
         parts = {name: np.array(store[name]) for name in store.keys()}
         super().load_own_variables({name: part for name, part in parts.items() if name.isdecimal()})
         self.memory = Memory(Taught.of_arrays(parts) if "executions" in parts else None,
-                             tuple(parts[f"last_{name}"] for name in LAST if f"last_{name}" in parts))
+                             tuple(parts[f"last_{name}"] for name in LAST if f"last_{name}" in parts),
+                             *parts.get("loudness", ()))
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes}
@@ -111,7 +129,9 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups
         labels: class indices (N,).
         groups: sessions and repetitions (N,) of the windows.
     """
-    _keep(model, HierarchicalGaussian().fit(linear.inputs(model, seen), labels, *groups))
+    x, model.get_layer("knowledge").memory = linear.inputs(model, seen), Memory()
+    _keep(model, HierarchicalGaussian().fit(x, labels, *groups))
+    _louder(model, x)
     linear.solve(model, seen, labels, groups)
 
 
@@ -140,6 +160,8 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
         taught = taught.learn(last[0].astype(np.float64), taught.classes[last[1]], last[2])
     new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
     _keep(model, taught)
+    if labels is not None:
+        _louder(model, x)
     _decide_as(model, new)
     if labels is not None and taught.taught:
         knowledge.memory.last = (x.astype(np.float32), np.searchsorted(taught.classes, labels),
@@ -158,17 +180,70 @@ def update(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> No
     Raises:
         ValueError: the head was never solved.
     """
-    knowledge, x, session = model.get_layer("knowledge"), linear.inputs(model, seen), None
-    last, session = knowledge.memory.last, knowledge.session
-    if session is None:
-        session = _taught(model)
-        if last:
-            session.update(last[0].astype(np.float64), session.classes[last[1]])
+    knowledge, x, session = model.get_layer("knowledge"), linear.inputs(model, seen), _session(model)
+    last = knowledge.memory.last
     _decide_as(model, session.update(x, labels))
     if session.taught:
         new = x.astype(np.float32), np.searchsorted(session.classes, labels), np.full(len(x), -1.0)
-        knowledge.memory = Memory(knowledge.memory.taught, tuple(
+        knowledge.memory = replace(knowledge.memory, last=tuple(
             np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
+
+
+def onwards(model: keras.Model) -> tuple[HierarchicalGaussian, Callable[[np.ndarray], np.ndarray]]:
+    """The session that it was last calibrated for, or a new one that nothing is known of, to go on with.
+
+    Nothing of the model changes with it. One that was calibrated without labels in another process begins anew.
+
+    Returns:
+        The session, and what says which inputs of the z-score (N, D) are as loud as movements are.
+
+    Raises:
+        ValueError: the head was never solved.
+    """
+    quiet = model.get_layer("knowledge").memory.quiet
+    return copy.copy(_session(model)), lambda x: loudness(model, x) > quiet
+
+
+def carry(model: keras.Model, session: HierarchicalGaussian) -> None:
+    """Moves what the next session begins with towards where a session went on to, of which nothing was told."""
+    knowledge = model.get_layer("knowledge")
+    if knowledge.session is None and not knowledge.memory.last:
+        knowledge.state = session.carried(_taught(model)).state()
+
+
+def loudness(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Mean over channels of the features that scale with the signal, logarithms: inputs of the z-score (N, D) -> (N,).
+
+    Infinite if there are none: then nothing is quiet.
+    """
+    log_scale, channels = model.get_layer("log_scale"), model.inputs[0].shape[1]
+    features = x[:, : channels * len(log_scale.features)].reshape(len(x), channels, -1)
+    logged = features[..., log_scale.logged]
+    return logged.mean(axis=(1, 2)) if logged.size else np.full(len(x), np.inf)
+
+
+def resting(model: keras.Model, seen: list[np.ndarray]) -> None:
+    """Learns how loud rest is, which is none of its classes, from windows `seen` of it."""
+    found = loudness(model, linear.inputs(model, seen))
+    knowledge = model.get_layer("knowledge")
+    knowledge.memory = replace(knowledge.memory, rest=float(np.median(found)))
+
+
+def _louder(model: keras.Model, moving: np.ndarray) -> None:
+    """Learns how loud movements are, of which these are the z-score's inputs (N, D)."""
+    found, knowledge = loudness(model, moving), model.get_layer("knowledge")
+    if np.isfinite(found).all():
+        low, middle = np.quantile(found, (0.05, 0.5)).tolist()
+        knowledge.memory = replace(knowledge.memory, low=low, middle=middle)
+
+
+def _session(model: keras.Model) -> HierarchicalGaussian:
+    """The session that goes on, or is again as the last calibration with labels left it, or begins."""
+    knowledge = model.get_layer("knowledge")
+    if knowledge.session is not None:
+        return knowledge.session
+    session, last = _taught(model), knowledge.memory.last
+    return session.update(last[0].astype(np.float64), session.classes[last[1]]) if last else session
 
 
 def _taught(model: keras.Model) -> HierarchicalGaussian:
@@ -187,7 +262,7 @@ def _decide_as(model: keras.Model, session: HierarchicalGaussian) -> None:
 
 def _keep(model: keras.Model, taught: HierarchicalGaussian) -> None:
     knowledge = model.get_layer("knowledge")
-    knowledge.state, knowledge.memory = taught.state(), Memory(taught.taught)
+    knowledge.state, knowledge.memory = taught.state(), replace(knowledge.memory, taught=taught.taught, last=())
 
 
 def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
@@ -197,4 +272,5 @@ def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
     return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
 
 
-HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt, update=update)
+HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt, update=update,
+            onwards=onwards, carry=carry, resting=resting)

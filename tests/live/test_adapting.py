@@ -1,0 +1,115 @@
+"""A decoder that goes on learning from what it decides: in Python, live and offline, against the model it is made of."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from live_cases import played
+
+from tfkfin import evaluate
+from tfkfin.console import InputError
+from tfkfin.live.offline import Offline
+from tfkfin.live.stream import Stream
+from tfkfin.models import onwards
+from tfkfin.models.decision import Smoothed
+from tfkfin.models.heads import gaussian, linear
+from tfkfin.models.hierarchical import HierarchicalGaussian
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch):
+    monkeypatch.setattr(onwards, "BLOCK", 40)
+
+
+def expected(decoder, emg, starts):
+    """By the hierarchical Gaussian alone, given the z-score's inputs: probabilities, and the session after them."""
+    knowledge = decoder.classifier.get_layer("knowledge")
+    before = HierarchicalGaussian.from_state(knowledge.state, knowledge.memory.taught)
+    x = linear.inputs(decoder.classifier, decoder.seen(emg, starts))
+    session = before.begin()
+    return Smoothed(len(before.classes))(session.stream(x, np.ones(len(x), bool))), session, before
+
+
+def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording):
+    """All three kinds of decoders; whole, in two stretches, and sample by sample as a device gives them."""
+    emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.classifier.get_weights())
+    cut, starts = decoder.stretch(emg, decoder.stride)
+    wanted, session, before = expected(decoder, cut, starts)
+    wanted = decoder.decision(wanted, decoder.movements)[1]
+    answers = decoder.stream(emg, adapt=True)
+    np.testing.assert_allclose(answers["probabilities"], wanted, atol=1e-4)
+    assert np.abs(wanted - decoder.stream(emg)["probabilities"]).max() > 0.1
+    two = decoder.session()
+    kept = (len(starts) // 2) * decoder.stride
+    if "filter" not in decoder.card:  # it begins anew with each stretch
+        parts = [two.stream(part)["probabilities"] for part in (emg[: kept - decoder.stride + decoder.length], emg[kept:])]
+        np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4)
+        carried, after = two.carried().classifier.get_layer("knowledge").state, session.carried(before).state()
+        for name, value in after.items():
+            np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
+    live = Stream(decoder, adapt=True)
+    made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := live(part)) is not None]
+    np.testing.assert_allclose(np.concatenate([m.probabilities for m in made]), wanted, atol=1e-4)
+    for one, other in zip(weights, decoder.classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)  # the decoder is what it was
+
+
+def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, recording):
+    emg = recording.emg[2000:10000]
+    session = streaming.session(streaming.stride // 4)
+    often = session.stream(emg)["probabilities"]
+    assert session._onwards._seen == -(-len(often) // 4)
+    near = streaming.stream(emg, adapt=True)["probabilities"]
+    agree = often[::4][: len(near)].argmax(axis=1) == near[: len(often[::4])].argmax(axis=1)
+    assert agree.mean() > 0.9
+
+
+def test_rest_is_not_learnt_from_where_it_is_no_movement(streaming):
+    """Rest's loudness decides, or without it the quietest movements'."""
+    classifier, x = streaming.classifier, np.zeros((3, streaming.classifier.get_layer("z_score").output.shape[-1]))
+    channels, names = classifier.inputs[0].shape[1:]
+    logged = classifier.get_layer("log_scale").logged
+    for row, level in zip(x, (-9.0, -3.0, 1.0), strict=True):
+        row[: channels * names].reshape(channels, names)[:, logged] = level
+    np.testing.assert_allclose(gaussian.loudness(classifier, x), [-9, -3, 1])
+    assert gaussian.Memory(low=0, middle=1).quiet == -1 and gaussian.Memory(low=0, middle=1, rest=-8).quiet == -4
+    assert gaussian.Memory().quiet == -np.inf
+
+
+def test_sessions_are_carried_from_recording_to_recording(streaming, recording):
+    """Offline: the second session begins where the first went on to; a recording of the same session goes on."""
+    first = replace(recording, emg=recording.emg[:9000], labels=recording.labels[:9000],
+                    repetitions=recording.repetitions[:9000])
+    second = replace(first, file=replace(first.file, session=first.file.session + 1))
+    for following, carried in ((second, True), (first, False)):
+        made = []
+        Offline(streaming, streaming.stride, made.append, adapt=True)([first, following])
+        session = streaming.session()
+        session.stream(first.emg)
+        if carried:
+            session = session.carried().session()
+        # the filter over probabilities and the vote begin anew with a session, and go on with the same one
+        expected = session.stream(following.emg)["probabilities"].max(axis=1)
+        got = np.array([one["probability"] for one in made][len(made) // 2 :])
+        np.testing.assert_allclose(got[3:], expected[3:], atol=1e-3)
+
+
+def test_an_exported_graph_or_another_head_cannot(exported, streaming, recording, tmp_path):
+    from tfkfin.models.decoder import Decoder
+
+    with pytest.raises(InputError, match="cannot adapt"):
+        Stream(Decoder(streaming.card, None, lambda emg: {}), adapt=True)
+    with pytest.raises(InputError, match="keeps nothing of earlier sessions"):
+        Decoder(streaming.card | {"head": "linear"}, streaming.model).session()
+    assert played(Stream(streaming, adapt=True), replace(recording, emg=recording.emg[:9000])).made
+
+
+def test_the_command(exported, tiny_db2, tmp_path):
+    out = tmp_path / "scores.json"
+    evaluate.main([str(exported), "--data", str(tiny_db2), "--subjects", "1", "--stream", "--adapt", "--json", str(out)])
+    scores = json.loads(out.read_text())
+    assert scores["adapt"] and 0.3 < scores["accuracy"]["mean"] <= 1
+    with pytest.raises(InputError, match="--adapt go with it"):
+        evaluate.main([str(exported), "--data", str(tiny_db2), "--adapt"])

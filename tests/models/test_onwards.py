@@ -1,0 +1,74 @@
+"""A session that goes on to learn: the same however its windows are parted, and by a loop over blocks."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from tfkfin.models import hierarchical
+from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.models.onwards import BLOCK, PRIOR, Onwards
+
+D, G, EACH = 4, 3, 30
+
+
+def session(seed):
+    """Windows (N, D) of one session in order of time, and their labels."""
+    rng, base = np.random.default_rng(seed), np.random.default_rng(0).normal(0, 2, (G, D))
+    means = base + rng.normal(0, 0.6, base.shape)
+    labels = np.tile(np.repeat(np.arange(G), EACH), 8)
+    return means[labels] + rng.normal(size=(len(labels), D)), labels
+
+
+@pytest.fixture(scope="module")
+def model():
+    parts = [session(100 + s) for s in range(6)]
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    count = len(parts[0][1])
+    return HierarchicalGaussian().fit(x, y, np.repeat(np.arange(6), count), np.tile(np.arange(count) // (G * EACH), 6))
+
+
+X, Y = session(7)
+ACTIVE = np.random.default_rng(1).random(len(X)) > 0.2
+
+
+@pytest.mark.parametrize("begin", [lambda m: m.begin(), lambda m: m.adapt(X[:90]), lambda m: m.calibrate(X[:90], Y[:90])],
+                         ids=["nothing", "unlabelled", "labelled"])
+def test_however_windows_are_parted(model, begin, monkeypatch):
+    """Against a loop over blocks of all windows, as the method is said to be."""
+    monkeypatch.setattr(hierarchical, "FAR", np.inf)
+    new, found, start = begin(model), [], begin(model)
+    count, total, square = PRIOR, PRIOR * new.centre, PRIOR * (new.spread**2 + new.centre**2)
+    for i in range(0, len(X), BLOCK):
+        if len(new._past):
+            new._expect(new._soft())
+        found.append(new.probabilities(X[i : i + BLOCK]))
+        block = X[i : i + BLOCK][ACTIVE[i : i + BLOCK]]
+        count, total, square = count + len(block), total + block.sum(axis=0), square + (block**2).sum(axis=0)
+        new.remember(block, *([total / count, np.sqrt(square / count - (total / count) ** 2)] if new.running else []))
+    expected = np.concatenate(found)
+    assert model.trusted and len(found) > 3 and not np.array_equal(expected, start.probabilities(X))
+    np.testing.assert_allclose(begin(model).stream(X, ACTIVE), expected, atol=1e-9)
+    for cuts in ([BLOCK], [1, 2, 2, BLOCK - 1, BLOCK + 1, 3 * BLOCK], range(7, len(X), 7)):
+        parted = Onwards(copy.copy(start))
+        parts = [parted(x, on) for x, on in zip(np.split(X, cuts), np.split(ACTIVE, cuts), strict=True)]
+        np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-9)
+
+
+def test_windows_between_are_decided_and_not_learnt_from(model):
+    """Every window three times, learnt from once: decided as if it had been there once."""
+    once, thrice = Onwards(model.begin()), Onwards(model.begin())
+    every = np.arange(3 * len(X)) % 3 == 0
+    expected = once(X, ACTIVE)
+    got = thrice(np.repeat(X, 3, axis=0), np.repeat(ACTIVE, 3), every)
+    np.testing.assert_allclose(got[::3], expected, atol=1e-9)
+    same = np.arange(len(X)) % BLOCK < BLOCK - 1  # those after a block's last see what was learnt from it
+    np.testing.assert_allclose(got[1::3][same], expected[same], atol=1e-9)
+
+
+def test_nothing_comes_of_nothing(model):
+    begun = Onwards(model.begin())
+    assert begun(X[:0], ACTIVE[:0]).shape == (0, G)
+    quiet = begun(X, np.zeros(len(X), bool))
+    np.testing.assert_allclose(quiet, model.begin().probabilities(X), atol=1e-9)
+    assert not begun.session.moved
