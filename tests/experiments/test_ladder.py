@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tfkfin
 from tfkfin import recipe as recipes
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.kinds import ladder
@@ -73,6 +74,32 @@ def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):
         windows = (volts - of.mean(0)) / of.std(0)
         wanted = np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
         np.testing.assert_allclose(seen.spatial(session)[:, -wanted.shape[1]:], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_that_adapts_is_the_ladders_row(tiny_db2, tmp_path):
+    """`tfkfin.Decoder.session` on another person's stream against `tfkfin_fins`, both taught by the first person.
+
+    They standardise by samples and by windows, and take rest's loudness from its middles and from all of it: nearly
+    the same.
+    """
+    tiny = {name: value for name, value in TINY.items() if name[:3] in ("win", "fea")}
+    opened = open_run(recipes.load("ladder", tiny | {"source.data": str(tiny_db2)}), tmp_path / "run")
+    streams = ladder.Streams(Runner(opened, 1, 0).evaluation)
+    people, _ = streams.people(False)
+    session, classes = people[2][0], tuple(m for m in opened.dataset.movements if m)
+    every = [(one, np.ones(len(one), bool)) for one in people[1]]
+    row = streams.model("tfkfin_fins").fit(every, classes)
+    expected = row.decide(session, None)
+    decoder = tfkfin.Decoder.from_preset("best")
+    decoder.recipe = recipes.load("best", tiny)
+    decoder.fit([one for one in tfkfin.read(tiny_db2) if one.subject == 1])
+    assert tuple(decoder.movements) == classes
+    adapting = decoder.session()
+    got = adapting(adapting._inputs(session.subject.emg, session.subject.windows.starts)["inputs"])
+    assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.98 and np.abs(got - expected).mean() < 0.01
+    quiet = decoder.classifier.get_layer("knowledge").memory.quiet
+    loud = row._loudness(session)
+    assert abs(quiet - row._rest) < 0.3 and 0.05 < np.mean(loud < quiet) < 0.9
 
 
 def test_what_is_tested_steers_nothing(tiny_db2, noisy_tests, tmp_path):

@@ -58,7 +58,7 @@ class Lasting:
         x, key = self._see(session), (session.person, session.number)
         if self._next is not None and self._next[0] != key:
             self._model, self._next = self._next[1], None
-        active = (loudness(self._power(session)) > self._rest) | (0 in self.classes)
+        active = (self._loudness(session) > self._rest) | (0 in self.classes)
         found = np.zeros((len(x), len(self._model.classes)))
         later = np.ones(len(x), bool) if known is None else ~known.windows
         if known is None:
@@ -105,6 +105,10 @@ class Lasting:
                 found = model.stream(x[~kept], np.ones(int(np.sum(~kept)), bool))
                 right[i] += np.mean(model.classes[found.argmax(axis=1)] == labels[~kept])
         return right[1] - right[0] < 0.01 * LEFT_OUT
+
+    def _loudness(self, session: Session) -> np.ndarray:
+        """How loud each window is (N,), for `_quiet`."""
+        return loudness(self._power(session))
 
     def _power(self, session: Session) -> np.ndarray:
         """Power of each channel (N, C)."""

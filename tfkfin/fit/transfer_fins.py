@@ -1,5 +1,7 @@
 """Decoders on FINs, for the ladder of protocols: the paper's head and the solved one, on what shipped FINs imitate."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
 from tfkfin.fit.transfer import CHUNK, Discriminant, Known, Learnt, over
 from tfkfin.models import descriptions, presets, streaming
+from tfkfin.models.heads.gaussian import Memory
 from tfkfin.models.layers import LogScale
 from tfkfin.models.over_recording import OverRecording
 from tfkfin.pipeline.sessions import Session
@@ -56,6 +59,11 @@ class Imitation:
         logged = np.asarray(self._log(features)).reshape(len(features), -1)
         return np.concatenate([logged, correlations], axis=1).astype(np.float64)
 
+    def loudness(self, session: Session) -> np.ndarray:
+        """(N,) as of `tfkfin.models.heads.gaussian.loudness`."""
+        logged = np.asarray(self._log(self.features(session)))[..., self._log.logged]
+        return logged.mean(axis=(1, 2)) if logged.size else np.full(len(session), np.inf)
+
     def spatial(self, session: Session) -> np.ndarray:
         """The same and log-covariances of the standardised signal and its first two differences."""
         key = session.person, session.number, "spatial"
@@ -97,7 +105,10 @@ def statistics(learnt: Learnt) -> tuple[np.ndarray, np.ndarray]:
 
 
 class LastingFins(Lasting):
-    """The recommended model on imitated features, correlations and log-covariances."""
+    """The recommended model on imitated features, correlations and log-covariances.
+
+    It is what a decoder of the recipe `best` does as `tfkfin.models.adapting`, which the tests hold.
+    """
 
     def __init__(self, imitation: Imitation, adapts: bool = True):
         super().__init__(adapts=adapts, see=imitation.spatial)
@@ -106,6 +117,15 @@ class LastingFins(Lasting):
     def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "LastingFins":
         self._imitation.learn(learnt)
         return super().fit(learnt, classes)
+
+    def _loudness(self, session: Session) -> np.ndarray:
+        return self._imitation.loudness(session)
+
+    def _quiet(self, learnt: Learnt, rows: Sequence[tuple[Session, np.ndarray]]) -> float:
+        """As the head `gaussian` has it."""
+        found = Memory().heard(np.concatenate([self._loudness(s)[at] for s, at in rows]),
+                               np.concatenate([self._loudness(s)[chosen & (s.labels == 0)] for s, chosen in learnt]))
+        return found.quiet
 
 
 class SolvedHead:

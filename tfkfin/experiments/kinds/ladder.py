@@ -30,7 +30,7 @@ TITLES = {
     "cov_lda": "log-covariance, LDA",
     "riemann_lda": "tangent space, LDA", "riemann_lda_centred": "tangent space, LDA, recentred",
     "hierarchical": "TD+AR + log-covariance, hierarchical",
-    "tfkfin_fins": "tfkfin_fins: FINs, adapts", "tfkfin": "tfkfin: recommended, adapts",
+    "tfkfin_fins": "tfkfin_fins: best that adapts", "tfkfin": "tfkfin: recommended, adapts",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
            "false_per_minute": "False activations a minute of rest"}
@@ -221,7 +221,7 @@ def _trust(evaluation: Evaluation) -> list[str]:
             "the shipped ones, which no recording trained. TD+AR are MAV, WL, ZC, SSC, AR(4) and log VAR, LDA has a "
             "shrunk covariance, recentred means by each session's own mean, hierarchical is a Gaussian whose class "
             "means vary by session. best is LDA on what FINs imitate, correlations and log-covariances until it is "
-            "calibrated, hierarchical from then on; tfkfin_fins is hierarchical on the same and adapts to the stream, "
+            "calibrated, hierarchical from then on; tfkfin_fins is the same decoder adapting to the stream, "
             "tfkfin does so on broad closed-form descriptions. Both go on learning from earlier sessions of the "
             "stream, without labels. tangent space is pyriemann's."]
 

@@ -22,6 +22,7 @@ from tfkfin.models.prior import STATE
 from tfkfin.models.taught import LEAST, Taught
 
 SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
+NONE = np.empty(0)
 LAST, LOUD = ("x", "labels", "repetitions"), ("low", "middle", "rest")
 
 
@@ -41,13 +42,19 @@ class Memory:
     middle: float = -np.inf
     rest: float = np.nan
 
+    def heard(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> "Memory":
+        """The same, told how loud windows of movements and of rest are (N,), as far as any are given."""
+        tells = len(moving) and np.isfinite(moving).all()
+        low, middle = np.quantile(moving, (0.05, 0.5)).tolist() if tells else (self.low, self.middle)
+        return replace(self, low=low, middle=middle, rest=float(np.median(rest)) if len(rest) else self.rest)
+
     @property
     def quiet(self) -> float:
         """The loudness below which no movement is expected: midway between rest and the quietest movements.
 
         Where rest was not recorded, as far below these as most movements lie above them.
         """
-        if not np.isfinite(self.low):
+        if not np.isfinite(self.low):  # no feature tells loudness, or nothing was solved
             return -np.inf
         return (self.low + self.rest) / 2 if np.isfinite(self.rest) else 2 * self.low - self.middle
 
@@ -131,7 +138,8 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups
     """
     x, model.get_layer("knowledge").memory = linear.inputs(model, seen), Memory()
     _keep(model, HierarchicalGaussian().fit(x, labels, *groups))
-    _louder(model, x)
+    knowledge = model.get_layer("knowledge")
+    knowledge.memory = knowledge.memory.heard(loudness(model, x))
     linear.solve(model, seen, labels, groups)
 
 
@@ -161,7 +169,7 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
     new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
     _keep(model, taught)
     if labels is not None:
-        _louder(model, x)
+        knowledge.memory = knowledge.memory.heard(loudness(model, x))
     _decide_as(model, new)
     if labels is not None and taught.taught:
         knowledge.memory.last = (x.astype(np.float32), np.searchsorted(taught.classes, labels),
@@ -224,17 +232,8 @@ def loudness(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 def resting(model: keras.Model, seen: list[np.ndarray]) -> None:
     """Learns how loud rest is, which is none of its classes, from windows `seen` of it."""
-    found = loudness(model, linear.inputs(model, seen))
     knowledge = model.get_layer("knowledge")
-    knowledge.memory = replace(knowledge.memory, rest=float(np.median(found)))
-
-
-def _louder(model: keras.Model, moving: np.ndarray) -> None:
-    """Learns how loud movements are, of which these are the z-score's inputs (N, D)."""
-    found, knowledge = loudness(model, moving), model.get_layer("knowledge")
-    if np.isfinite(found).all():
-        low, middle = np.quantile(found, (0.05, 0.5)).tolist()
-        knowledge.memory = replace(knowledge.memory, low=low, middle=middle)
+    knowledge.memory = knowledge.memory.heard(rest=loudness(model, linear.inputs(model, seen)))
 
 
 def _session(model: keras.Model) -> HierarchicalGaussian:
