@@ -33,7 +33,7 @@ class Memory:
     Attributes:
         taught: what each session taught; None in files of versions that did not keep it.
         last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
-        low, middle, rest: loudness of movements, a twentieth and half of its windows below it, and of rest; see `quiet`.
+        low, middle, rest: loudness of movements, which a twentieth and half of windows are below, and of rest.
     """
 
     taught: Taught | None = None
