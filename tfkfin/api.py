@@ -123,7 +123,7 @@ class Decoder(decoder.Decoder):
         return (super().stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
 
     def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
-               adapt: bool = False) -> decoder.Answers:
+               *, adapt: bool = False) -> decoder.Answers:
         """As `predict` of a stretch (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
         Args:
@@ -134,7 +134,7 @@ class Decoder(decoder.Decoder):
         Raises:
             InputError: as of `predict`, or a stretch that is shorter than one window.
         """
-        return super().stream(self._fitting(emg, rate_hz, unit), stride, adapt)
+        return super().stream(self._fitting(emg, rate_hz, unit), stride, adapt=adapt)
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,

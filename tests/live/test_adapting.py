@@ -1,4 +1,4 @@
-"""A decoder that goes on learning from what it decides: in Python, live and offline, against the model it is made of."""
+"""A decoder that goes on learning from what it decides: in Python, live and offline, against what it is made of."""
 
 import copy
 import json
@@ -44,7 +44,8 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording):
     two = decoder.session()
     kept = (len(starts) // 2) * decoder.stride
     if "filter" not in decoder.card:  # it begins anew with each stretch
-        parts = [two.stream(part)["probabilities"] for part in (emg[: kept - decoder.stride + decoder.length], emg[kept:])]
+        stretches = emg[: kept - decoder.stride + decoder.length], emg[kept:]
+        parts = [two.stream(part)["probabilities"] for part in stretches]
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4)
         carried, after = two.carried().classifier.get_layer("knowledge").state, session.carried(before).state()
         for name, value in after.items():
@@ -108,7 +109,8 @@ def test_an_exported_graph_or_another_head_cannot(exported, streaming, recording
 
 def test_the_command(exported, tiny_db2, tmp_path):
     out = tmp_path / "scores.json"
-    evaluate.main([str(exported), "--data", str(tiny_db2), "--subjects", "1", "--stream", "--adapt", "--json", str(out)])
+    evaluate.main([str(exported), "--data", str(tiny_db2), "--subjects", "1", "--stream", "--adapt", "--json",
+                   str(out)])
     scores = json.loads(out.read_text())
     assert scores["adapt"] and 0.3 < scores["accuracy"]["mean"] <= 1
     with pytest.raises(InputError, match="--adapt go with it"):

@@ -32,8 +32,11 @@ X, Y = session(7)
 ACTIVE = np.random.default_rng(1).random(len(X)) > 0.2
 
 
-@pytest.mark.parametrize("begin", [lambda m: m.begin(), lambda m: m.adapt(X[:90]), lambda m: m.calibrate(X[:90], Y[:90])],
-                         ids=["nothing", "unlabelled", "labelled"])
+BEGINS = {"nothing": lambda model: model.begin(), "unlabelled": lambda model: model.adapt(X[:90]),
+          "labelled": lambda model: model.calibrate(X[:90], Y[:90])}
+
+
+@pytest.mark.parametrize("begin", BEGINS.values(), ids=BEGINS)
 def test_however_windows_are_parted(model, begin, monkeypatch):
     """Against a loop over blocks of all windows, as the method is said to be."""
     monkeypatch.setattr(hierarchical, "FAR", np.inf)

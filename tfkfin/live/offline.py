@@ -89,7 +89,8 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
     every = {key: spread({s: one[key] for s, one in found.items()})
              for key in ("accuracy", "execution", "false_per_minute")}
     delays = {key: spread({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
-    summary = {"model": name, "stream": True, "adapt": adapt, "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
+    summary = {"model": name, "stream": True, "adapt": adapt,
+               "stride_ms": 1e3 * stride / decoder.card["rate_hz"], **every,
                "transition": delays, "windows": {str(s): one["windows"] for s, one in found.items()}}
     _show(found)
     answer(summary)

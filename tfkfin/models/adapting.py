@@ -1,7 +1,7 @@
 """A decoder that goes on learning, without labels, from the signal that it decides.
 
-Nothing of the decoder changes by that: a session is taken back by leaving it. What it learnt moves what the next session
-begins with where `carried` is asked for.
+Nothing of the decoder changes by that: a session is taken back by leaving it. What it learnt moves what the next
+session begins with where `carried` is asked for.
 """
 
 from collections.abc import Callable

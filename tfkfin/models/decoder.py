@@ -121,7 +121,7 @@ class Decoder(OfSessions):
         names = {-1: "rejected"} | {int(m): name for m, name in self.card.get("names", {}).items()}
         return np.array([names.get(m, str(m)) for m in np.ravel(labels).tolist()]).reshape(np.shape(labels))
 
-    def stream(self, emg: np.ndarray, stride: int = 0, adapt: bool = False) -> Answers:
+    def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:
         """A stretch (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.
 
         Args:
