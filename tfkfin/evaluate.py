@@ -137,6 +137,8 @@ def streams(folder: Path, arguments: argparse.Namespace, is_run: bool) -> Iterat
         people = readers.by_subject(readers.find(arguments.data, wanted, parse_numbers(arguments.exercise)))
     for number in wanted or people:
         recordings = (readers.read(file) for file in people[number])
+        if arguments.adapt:
+            recordings = (piece for recording in recordings for piece in scoring.of_sessions(recording, split, part))
         if part:
             recordings = (scoring.masked(recording, split, part) for recording in recordings)
         yield finetune.load(opened, number) if is_run else decoder, number, recordings

@@ -9,13 +9,16 @@ import pytest
 from live_cases import played
 
 from tfkfin import evaluate
+from tfkfin import recipe as recipes
 from tfkfin.console import InputError
+from tfkfin.live import scoring
 from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
 from tfkfin.models import onwards
 from tfkfin.models.decision import Smoothed
 from tfkfin.models.heads import gaussian, linear
 from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.pipeline.splits import Part
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,25 @@ def test_sessions_are_carried_from_recording_to_recording(streaming, recording):
         expected = session.stream(following.emg)["probabilities"].max(axis=1)
         got = np.array([one["probability"] for one in made][len(made) // 2 :])
         np.testing.assert_allclose(got[3:], expected[3:], atol=1e-3)
+
+
+def test_a_recording_of_several_sessions_is_parted(recording):
+    """Repetitions 1 to 6 of each movement, two a session: three sessions, whole; or those that are scored."""
+    split = recipes.Split(repetitions_per_session=2)
+    pieces = list(scoring.of_sessions(recording, split))
+    assert [piece.file.session for piece in pieces] == [1, 2, 3]
+    assert sum(len(piece.labels) for piece in pieces) == len(recording.labels)
+    for piece in pieces:
+        moving = piece.labels > 0
+        assert ((np.unique(piece.repetitions[moving]) - 1) // 2 + 1 == piece.file.session).all()
+        own = (recording.labels > 0) & ((recording.repetitions - 1) // 2 + 1 == piece.file.session)
+        np.testing.assert_array_equal(piece.emg[moving], recording.emg[own])
+        jumps = np.flatnonzero(np.diff(np.flatnonzero(own)) > 1)  # of movements, of which a session has each
+        assert len(piece.seams) == len(np.unique(piece.labels[moving])) - 1 and len(jumps)
+    part = Part(sessions=(2, 3))
+    assert [piece.file.session for piece in scoring.of_sessions(recording, split, part)] == [2, 3]
+    (whole,) = scoring.of_sessions(recording, recipes.Split())
+    assert whole.seams == recording.seams and np.array_equal(whole.emg, recording.emg)
 
 
 def test_an_exported_graph_or_another_head_cannot(exported, streaming, recording, tmp_path):

@@ -1,7 +1,9 @@
 """How decisions score while they are made, where it is known what was truly done: in constant memory."""
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +23,22 @@ def masked(recording: Recording, split: Split, part: Part) -> Recording:
         if part.holds(s.repetition, s.session):
             labels[s.start : s.stop] = s.movement
     return replace(recording, labels=labels)
+
+
+def of_sessions(recording: Recording, split: Split, part: Part | None = None) -> Iterator[Recording]:
+    """The recording session by session, where its repetition numbers tell several: those of a part's sessions."""
+    found = splits.segments(recording, split, rest=True)
+    begins = [0, *(s.start for before, s in pairwise(found) if s.session != before.session), len(recording.labels)]
+    numbers = [next((s.session for s in found if begin <= s.start < end), recording.file.session)
+               for begin, end in pairwise(begins)]
+    for session in sorted(set(numbers)):
+        if part is None or part.sessions is None or session in part.sessions:
+            pieces = [span for number, span in zip(numbers, pairwise(begins), strict=True) if number == session]
+            seams = [[begin, *(seam for seam in recording.seams if begin < seam < end)] for begin, end in pieces]
+            at = np.concatenate([np.arange(*span) for span in pieces])
+            yield replace(recording, emg=recording.emg[at], labels=recording.labels[at],
+                          repetitions=recording.repetitions[at], file=replace(recording.file, session=session),
+                          seams=tuple(np.searchsorted(at, np.concatenate(seams)).tolist()[1:]))
 
 
 class Truth:
