@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -47,6 +48,19 @@ class Kept(Output):
     @property
     def labels(self):
         return np.array([made.label for made in self.made])
+
+
+class Slow:
+    """A network that takes its time."""
+
+    def __init__(self, network, seconds):
+        self.network, self.seconds, self.restart = network, seconds, network.restart
+
+    def __call__(self, volts, newest=None):
+        answers = self.network(volts, newest)
+        for _ in range(0 if answers is None else len(answers["probabilities"])):
+            time.sleep(self.seconds)
+        return answers
 
 
 def played(stream, recording, **how) -> Kept:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from live_cases import Kept
+from live_cases import Kept, Slow
 
 from tfkfin.console import InputError
 from tfkfin.live import outputs
@@ -67,19 +67,6 @@ def test_a_recording_in_real_time_is_decided_as_at_once(stream, recording):
     assert timing["total"]["p50_ms"] >= timing["inference"]["p50_ms"] > 0
     assert timing["acquisition"]["p50_ms"] < 2000 and found["signal"]["received"] == 6000
     assert found["delay"] == {"window_ms": 100.0, "middle_ms": pytest.approx(70.0)}
-
-
-class Slow:
-    """A network that takes its time."""
-
-    def __init__(self, network, seconds):
-        self.network, self.seconds, self.restart = network, seconds, network.restart
-
-    def __call__(self, volts, newest=None):
-        answers = self.network(volts, newest)
-        for _ in range(0 if answers is None else len(answers["probabilities"])):
-            time.sleep(self.seconds)
-        return answers
 
 
 def test_what_cannot_be_kept_is_dropped_in_whole_strides_newest_kept(streaming, recording):

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
                    "that remembers sessions; the model stays what it is (see --to)")
     p.add_argument("--seconds", type=numeric(float, 0, 1e9), default=0.0,
                    help="of signal, then stop (default: until it ends)")
+    p.add_argument("--usual-priority", action="store_true", help="in real time too, decisions come not before other "
+                   "programs (default: they do, where the system permits it)")
     group = p.add_argument_group("sources")
     for kind in kinds:
         sources.kind(kind).options(group)
@@ -115,7 +117,8 @@ def main(argv: list[str]) -> None:
         recorder.fits(arguments.calibrate, source.rate_hz, names)
         asked = calibration.cues(decoder.movements.tolist(), arguments.cued, arguments.hold_s, arguments.rest_s)
         source = calibration.Cued(source, asked, arguments.page is None)
-    loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride, names))
+    loop = Loop(stream, source, outputs(arguments, decoder.movements.tolist(), stream.rate_hz / stride, names),
+                first=not arguments.usual_priority)
     calibrating = calibration.Calibration(loop, whole(decoder, arguments.model), arguments.calibrate,
                                           arguments.subject or 1) if arguments.calibrate else None
     _paged(arguments, loop, calibrating)
@@ -224,7 +227,8 @@ def show(summary: dict) -> None:
     if summary["smallest_stride_ms"] is not None:
         jitter = "-" if timing["jitter_ms"] is None else f"{timing['jitter_ms']:.2f} ms"
         console.print(f"missed deadlines {timing['missed']}, dropped strides {timing['dropped']}, jitter {jitter}; "
-                      f"smallest stride sustained here: {summary['smallest_stride_ms']:g} ms")
+                      f"smallest stride sustained here: {summary['smallest_stride_ms']:g} ms; "
+                      f"priority: {summary['priority'] or 'the usual'}")
     console.print(f"Besides, the middle of what a decision sees is {summary['delay']['middle_ms']:.0f} ms old on any "
                   f"machine: windows of {summary['delay']['window_ms']:g} ms, their vote, resampling.")
     told = summary["signal"]

@@ -87,7 +87,7 @@ class Feed(Output):
 
     def _send_if_due(self) -> None:
         if (now := time.perf_counter()) >= self._due:
-            self._due = now + FRAME_S
+            self._due = max(self._due + FRAME_S, now)  # decisions come in steps: on average so often
             self._send()
 
     def _send(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfkfin.live.drift import Drift
 from tfkfin.live.outputs import Made, Output
+from tfkfin.live.priority import Priority
 from tfkfin.live.proportional import Proportional
 from tfkfin.live.scoring import UNKNOWN, Scores, Truth
 from tfkfin.live.sources import Chunk, Source
@@ -21,7 +22,8 @@ from tfkfin.live.stream import Decisions, Stream
 from tfkfin.live.timing import Times, Timing
 
 STALL_S = 0.5  # without a sample: it is said
-LATE = 2  # strides that a backlog may take to be decided before strides are dropped
+OVERLOAD = 0.5  # of the stride, that a decision costs: where strides are dropped then, no priority helps
+CATCH_UP_S = 0.1  # a backlog is decided whole if it is made up for within this time; otherwise strides are dropped
 
 
 @dataclass
@@ -63,9 +65,11 @@ class Loop:
         source: gives samples.
         outputs: take every decision.
         scores: of earlier recordings, to go on with.
+        first: decisions in real time have a priority above the usual, where the system permits it.
     """
 
-    def __init__(self, stream: Stream, source: Source, outputs: Sequence[Output] = (), scores: Scores | None = None):
+    def __init__(self, stream: Stream, source: Source, outputs: Sequence[Output] = (), scores: Scores | None = None,
+                 first: bool = False):
         self.stream, self.source, self.outputs = stream, source, list(outputs)
         stride_s = stream.stride / stream.rate_hz
         self._period = 1 / (source.rate_hz * source.speed) if source.speed else 0.0  # seconds from sample to sample
@@ -80,10 +84,14 @@ class Loop:
         self._seen, self._label = 0, UNKNOWN
         self._drift = Drift(source.rate_hz) if source.drifts else None
         self.labelled, self.paused, self._ended = False, False, threading.Event()
+        self._first, self._priority, self.priority = first and bool(source.speed), Priority(), None
 
     def run(self, seconds: float = 0.0) -> None:
         """Until the source ends, `stop` is called, or so many seconds of signal are over (0: no limit)."""
         most = round(seconds * self.source.rate_hz) or None
+        if self._first:
+            self._priority.take()
+            self.priority = self._priority.how
         try:
             for chunks in self._taken() if self.source.speed else ([chunk] for chunk in self.source):
                 self._decided([chunk for chunk in chunks if chunk is not None])
@@ -92,6 +100,7 @@ class Loop:
                     break
         finally:
             self._ended.set()
+            self._priority.give_back()
             self.source.close()
             for output in self.outputs:
                 output.close()
@@ -122,7 +131,8 @@ class Loop:
         sustained = self.timing.sustained_ms(1e3 / self.stream.rate_hz)
         return {"stride_ms": 1e3 * self.stream.stride / self.stream.rate_hz, "delay": delay,
                 "smallest_stride_ms": sustained if self.timing.decided else None, "timing": self.timing.summary(),
-                "signal": self.signal.summary(), "scores": self.scores.summary() if self.labelled else None}
+                "signal": self.signal.summary(), "priority": self.priority,
+                "scores": self.scores.summary() if self.labelled else None}
 
     def _taken(self):
         """All chunks that are there, as soon as some are."""
@@ -130,6 +140,7 @@ class Loop:
 
         def read() -> None:
             try:
+                self._priority.join()
                 for chunk in self.source:
                     there.put(chunk)
                     if self._ended.is_set():
@@ -173,10 +184,14 @@ class Loop:
         if self.source.speed and len(chunks) > 1:
             backlog = sum(len(chunk.samples) for chunk in chunks) * self._period / self.timing.stride_s
             cost = self.timing.parts["preparation"].percentile(50) + self.timing.parts["inference"].percentile(50)
-            if backlog > 1 and backlog * cost > LATE * self.timing.stride_s:
+            spare = 1 - cost / self.timing.stride_s
+            if backlog > 1 and backlog * cost > spare * CATCH_UP_S:
                 newest = 1
                 if not self.timing.dropped:
                     self.note(f"{backlog:.0f} strides wait, at {1e3 * cost:.1f} ms each: whole strides are dropped")
+                if self._priority.how and cost > OVERLOAD * self.timing.stride_s:
+                    self._priority.give_back()
+                    self.note("decisions have the usual priority from now on: the rest of the machine is to go on")
         if newest is None:
             for chunk in chunks:
                 self._taken_in(chunk, None)

@@ -81,7 +81,7 @@ def is_clipped(signal: np.ndarray) -> bool:
 def mains_share(emg: np.ndarray, rate_hz: float) -> tuple[float, ...]:
     """Share of the power within 1 Hz of each of MAINS_HZ; the constant part counts for nothing. 0 above Nyquist."""
     length = int(2 * rate_hz)  # 2 s, so 0.5 Hz a bin
-    chosen = np.linspace(0, max(0, len(emg) - length), 30).astype(int)  # 60 s of the recording tell enough
+    chosen = np.unique(np.linspace(0, max(0, len(emg) - length), 30).astype(int))  # 60 s of the recording tell enough
     power = np.zeros((length // 2 + 1, emg.shape[1]))
     for start in chosen:
         part = emg[start : start + length].astype(np.float64)

@@ -1,7 +1,6 @@
 """What the page knows of a session: the newest samples and decisions, and what follows from them. No Bokeh here."""
 
 import json
-import threading
 from collections import deque
 
 import numpy as np
@@ -26,7 +25,7 @@ class State:
     """
 
     def __init__(self, about: dict):
-        self.about, self.lock = about, threading.Lock()
+        self.about = about
         self._block = max(1, round(about["source_hz"] / COLUMNS))
         channels = about["channels"]
         self.raw = np.zeros((round(SECONDS * about["source_hz"]), channels), np.float32)
@@ -45,16 +44,15 @@ class State:
         head, _, rest = datagram.partition(b"\n")
         made = json.loads(head)
         volts = np.frombuffer(rest, np.float32).reshape(made["shape"])
-        with self.lock:
-            if len(volts):
-                self._add(volts)
-            cued = made["cue"]["movement"] if made["cue"] else None
-            if self.last is None or made["window"] != self.last["window"]:
-                self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued,
-                                       made["force"]))
-            self.last, self.frames = made, self.frames + 1
-            np.add.at(self.counts, np.clip(np.searchsorted(BINS, made["ms"]) - 1, 0, len(BINS) - 1), 1)
-            self.notes.extend(made["notes"])
+        if len(volts):
+            self._add(volts)
+        cued = made["cue"]["movement"] if made["cue"] else None
+        if self.last is None or made["window"] != self.last["window"]:
+            self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued,
+                                   made["force"]))
+        self.last, self.frames = made, self.frames + 1
+        np.add.at(self.counts, np.clip(np.searchsorted(BINS, made["ms"]) - 1, 0, len(BINS) - 1), 1)
+        self.notes.extend(made["notes"])
 
     def _add(self, volts: np.ndarray) -> None:
         self.raw = np.concatenate([self.raw, volts])[-len(self.raw) :]
@@ -69,18 +67,16 @@ class State:
 
     def true_features(self) -> np.ndarray:
         """Closed-form features (C, F) of the newest window: what FINs imitate."""
-        with self.lock:
-            x = (self._window - self.about["mean_v"]) / self.about["sd_v"]
+        x = (self._window - self.about["mean_v"]) / self.about["sd_v"]
         return catalogue.direct(x[None].astype(np.float32), tuple(self.about["features"]), self.about["rate_hz"])[0]
 
     def quality(self) -> list[str]:
         """Of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
-        with self.lock:
-            raw, rate = self.raw[-min(self._seen or 1, len(self.raw)) :], self.about["source_hz"]
-        found = []
+        rate = self.about["source_hz"]
+        raw, found, looked = self.raw[-min(self._seen or 1, len(self.raw)) :], [], int(2 * rate)
         for c in range(raw.shape[1]):
             one = raw[:, c]
-            share = mains_share(one[:, None], rate) if len(one) >= 2 * rate else (0.0, 0.0)
+            share = mains_share(one[-looked:, None], rate) if len(one) >= looked else (0.0, 0.0)
             loud = [f"hum {hertz:g} Hz" for hertz, part in zip(MAINS_HZ, share, strict=True) if part > HUM]
             found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (loud or ["good"])[0])
         return found

@@ -1,4 +1,4 @@
-"""The document that a browser shows of a `State`: its plots, and what of them changes thirty times a second."""
+"""The document that a browser shows of a `State`: its plots, and what of them changes, thirty times a second."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,8 @@ from bokeh.plotting import figure
 from tfkfin.live.page.cue import Asked, Hand
 from tfkfin.live.page.state import BINS, COLUMNS, SECONDS, State
 
-FRAME_MS, SLOW = 33, 30  # of the view; frames between looks at what is slow
+SLOW = 30  # frames between looks at what is slow
+COURSE = 300  # decisions that are shown
 STYLE = {"toolbar_location": None, "sizing_mode": "stretch_width"}
 
 
@@ -25,7 +26,8 @@ class View:
     """
 
     def __init__(self, document: Document, state: State, send: Callable[[str], None]):
-        self.state, self.send, self.about, self._frame, self._shown = state, send, state.about, 0, -1.0
+        self.state, self.send, self.about, self._document = state, send, state.about, document
+        self._frame, self._shown, self._decided, self._woken = 0, -1.0, -1.0, False
         movements, names = self.about["movements"], self.about["names"]
         self.names = [names[str(m)] for m in movements]
         signals, probabilities, course = self._signals(), self._probabilities(), self._course()
@@ -43,39 +45,55 @@ class View:
         document.add_root(column(row(self.pausing, self.recording, self.calibrating, self.words), self.cue.panel,
                                  row(left, right, sizing_mode="stretch_width"), self.told, sizing_mode="stretch_width"))
         document.title = "tfkfin live"
-        document.add_periodic_callback(self.update, FRAME_MS)
+
+    def wake(self) -> None:
+        """Something is new: it is shown as soon as the server has time, together with what comes until then."""
+        if not self._woken:
+            self._woken = True
+            self._document.add_next_tick_callback(self.update)
 
     def update(self) -> None:
-        """Shows what is new."""
-        state = self.state
-        with state.lock:
-            last = state.last
-            points = [point for point in state.extremes if point[0] > self._shown]
-            decisions, counts = list(state.decisions), state.counts.copy()
-            notes = " · ".join(state.notes)
-        if last is None:
+        """Shows what is new: signals every time; the rest, of which each is a message of its own, in turn."""
+        self._woken = False
+        if (last := self.state.last) is None:
             return
+        self._newest()
+        name, session = self._named(last["label"]), last["session"]
+        if self._frame % 2 == 0:
+            self.bars.data = {"name": self.names, "p": last["probabilities"]}
+            self.cue.show(last["cue"], last["time_s"], self.state.decisions)
+        else:
+            self._course_on()
+        if self._frame % 3 == 0:
+            self.hand.show(last["label"], name, last["speed"], f"{name}, speed {last['speed']:.2f}")
+        if self._frame % 3 == 1:
+            self.words.text = "paused" if session.get("paused") else f"<b>{name}</b> {last['probability']:.2f}"
+        if self._frame % 6 == 2:
+            self._features(np.array(last["features"]))
+        if self._frame % 6 == 5:
+            self.bins.data = self.bins.data | {"top": self.state.counts.tolist()}
+        if self._frame % SLOW == 0:
+            self._slow()
+            self.told.text = " · ".join(self.state.notes)
+        self._buttons(session)
         self._frame += 1
+
+    def _newest(self) -> None:
+        """Signals since they were last shown; as lists, for of an array Bokeh makes two messages more."""
+        points = [point for point in self.state.extremes if point[0] > self._shown]
         if points:
             self._shown = points[-1][0]
             volts = np.array([v for _, v in points]) / self._span + np.arange(self.about["channels"])
-            self.signals.stream({"t": [t for t, _ in points], **{f"c{c}": volts[:, c] for c in range(volts.shape[1])}},
-                                rollover=int(2 * SECONDS * COLUMNS))
-        self.bars.data = {"name": self.names, "p": last["probabilities"]}
-        times, decided, truth, _ = zip(*decisions[-300:], strict=True)
-        self.course.data = {"t": times, "decided": decided, "cue": [np.nan if v is None else v for v in truth]}
-        name = self._named(last["label"])
-        self.hand.show(last["label"], name, last["speed"], f"{name}, speed {last['speed']:.2f}")
-        self.cue.show(last["cue"], last["time_s"], decisions)
-        if self._frame % 5 == 0:
-            self._features(np.array(last["features"]))
-            self.bins.data = {"left": BINS, "right": BINS + 0.5, "top": counts}
-        if self._frame % SLOW == 1:
-            self._slow()
-            self.told.text = notes
-        decided, session = f"<b>{name}</b> {last['probability']:.2f}", last["session"]
-        self.words.text = "paused" if session.get("paused") else decided
-        self._buttons(session)
+            columns = {f"c{c}": column for c, column in enumerate(np.round(volts.T, 3).tolist())}
+            self.signals.stream({"t": [t for t, _ in points]} | columns, rollover=int(2 * SECONDS * COLUMNS))
+
+    def _course_on(self) -> None:
+        """Decisions since they were last shown."""
+        new = [made for made in list(self.state.decisions)[-COURSE:] if made[0] > self._decided]
+        if new:
+            times, decided, truth, _ = zip(*new, strict=True)
+            self._decided, cues = times[-1], [float("nan") if v is None else v for v in truth]
+            self.course.stream({"t": times, "decided": decided, "cue": cues}, rollover=COURSE)
 
     def _named(self, label: int) -> str:
         return "rejected" if label < 0 else self.about["names"].get(str(label), str(label))
@@ -94,8 +112,7 @@ class View:
 
     def _slow(self) -> None:
         """Scale and quality of the electrodes."""
-        with self.state.lock:
-            spread = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
+        spread = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
         self._span = 8 * max(float(np.median(spread)), 1e-7)
         labels = {c: f"{c + 1} {quality}" for c, quality in enumerate(self.state.quality())}
         self.plot.yaxis.major_label_overrides = labels
@@ -103,7 +120,8 @@ class View:
     def _features(self, imitated: np.ndarray) -> None:
         true = self.state.true_features()
         for i, source in enumerate(self.imitated):
-            source.data = {"true": np.maximum(true[:, i], 1e-4), "imitated": np.maximum(imitated[:, i], 1e-4)}
+            source.data = {"true": np.maximum(true[:, i], 1e-4).tolist(),
+                           "imitated": np.maximum(imitated[:, i], 1e-4).tolist()}
 
     def _signals(self):
         channels = self.about["channels"]
@@ -148,7 +166,7 @@ class View:
         return plot
 
     def _latency(self):
-        self.bins = ColumnDataSource({"left": BINS, "right": BINS + 0.5, "top": np.zeros(len(BINS))})
+        self.bins = ColumnDataSource({"left": BINS.tolist(), "right": (BINS + 0.5).tolist(), "top": [0] * len(BINS)})
         plot = figure(height=360, title="decisions by ms from last sample to sent", **STYLE)
         plot.quad(left="left", right="right", top="top", bottom=0, source=self.bins)
         plot.xaxis.axis_label = "ms (the last bin holds all beyond)"
