@@ -25,6 +25,6 @@ def test_a_command_bears_a_fault(name, fault, made):
 @pytest.mark.parametrize(("name", "fault"), [
     ("train best", "SIGKILL"), ("evaluate", "SIGTERM"), ("export", "SIGKILL"), ("tune", "SIGINT"),
     *(pytest.param(name, fault, marks=MOUNTS) for name, fault in (
-        ("evaluate", "disk"), ("evaluate", "readonly"), ("export", "readonly"), ("tune", "readonly")))])
+        ("evaluate", "disk"), ("evaluate", "readonly"), ("export", "readonly")))])
 def test_a_command_that_takes_tensorflow_bears_a_fault(name, fault, made):
     assert trial(made, name, fault, 0) == ""
