@@ -14,7 +14,7 @@ from tfkfin.console import InputError
 from tfkfin.live import scoring
 from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
-from tfkfin.models import onwards
+from tfkfin.models import adapting, onwards
 from tfkfin.models.decision import Smoothed
 from tfkfin.models.heads import gaussian, linear
 from tfkfin.models.hierarchical import HierarchicalGaussian
@@ -35,7 +35,7 @@ def expected(decoder, emg, starts):
     return Smoothed(len(before.classes))(session.stream(x, np.ones(len(x), bool))), session, before
 
 
-def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording):
+def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, monkeypatch):
     """All three kinds of decoders; whole, in two stretches, and sample by sample as a device gives them."""
     emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.classifier.get_weights())
     cut, starts = decoder.stretch(emg, decoder.stride)
@@ -53,6 +53,7 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording):
         carried, after = two.carried().classifier.get_layer("knowledge").state, session.carried(before).state()
         for name, value in after.items():
             np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
+    monkeypatch.setattr(adapting, "LAG", 0)
     live = Stream(decoder, adapt=True)
     made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := live(part)) is not None]
     np.testing.assert_allclose(np.concatenate([m.probabilities for m in made]), wanted, atol=1e-4)
@@ -82,8 +83,9 @@ def test_rest_is_not_learnt_from_where_it_is_no_movement(streaming):
     assert gaussian.Memory().quiet == -np.inf
 
 
-def test_sessions_are_carried_from_recording_to_recording(streaming, recording):
+def test_sessions_are_carried_from_recording_to_recording(streaming, recording, monkeypatch):
     """Offline: the second session begins where the first went on to; a recording of the same session goes on."""
+    monkeypatch.setattr(adapting, "LAG", 0)
     first = replace(recording, emg=recording.emg[:9000], labels=recording.labels[:9000],
                     repetitions=recording.repetitions[:9000])
     second = replace(first, file=replace(first.file, session=first.file.session + 1))

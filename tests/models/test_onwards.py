@@ -58,6 +58,23 @@ def test_however_windows_are_parted(model, begin, monkeypatch):
         np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-9)
 
 
+def test_what_is_found_decides_later(model, monkeypatch):
+    """With a lag, in a thread: until then a block's windows are decided as before it, from then on as without a lag."""
+    monkeypatch.setattr(hierarchical, "FAR", np.inf)
+    at_once, later, lag = Onwards(model.begin()), Onwards(model.begin(), 25), 25
+    expected = [at_once(X[:BLOCK], ACTIVE[:BLOCK])]
+    before = copy.copy(at_once.session)  # what the next block's first windows are decided by
+    expected.append(at_once(X[BLOCK : 2 * BLOCK], ACTIVE[BLOCK : 2 * BLOCK]))
+    got = np.concatenate([later(x, on) for x, on in zip(np.split(X, range(9, len(X), 9)),
+                                                        np.split(ACTIVE, range(9, len(X), 9)), strict=True)])
+    np.testing.assert_allclose(got[:BLOCK], expected[0], atol=1e-9)
+    np.testing.assert_allclose(got[BLOCK : BLOCK + lag], before.probabilities(X[BLOCK : BLOCK + lag]), atol=1e-9)
+    np.testing.assert_allclose(got[BLOCK + lag : 2 * BLOCK], expected[1][lag:], atol=1e-9)
+    assert np.abs(expected[1][:lag] - got[BLOCK : BLOCK + lag]).max() > 1e-4
+    whole = Onwards(model.begin(), 25)
+    np.testing.assert_allclose(whole(X, ACTIVE), got, atol=1e-9)
+
+
 def test_windows_between_are_decided_and_not_learnt_from(model):
     """Every window three times, learnt from once: decided as if it had been there once."""
     once, thrice = Onwards(model.begin()), Onwards(model.begin())

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tfkfin.models.decoder import Answers, Decoder
 
 
+LAG = 20  # windows that are learnt from: a second at 50 ms; looking back takes a tenth of one, longer than a stride
+
+
 class Adapting:
     """A session of a decoder that remembers sessions: stretches, or single windows, in order of time.
 
@@ -39,11 +42,12 @@ class Adapting:
         InputError: the decoder keeps nothing of sessions.
     """
 
-    def __init__(self, decoder: "Decoder", stride: int = 0):
+    def __init__(self, decoder: "Decoder", stride: int = 0, lag: int = 0):
+        """`lag`: as of `models.onwards.Onwards`."""
         decoder.adapting()
         self.decoder, self.stride = decoder, stride or decoder.stride
         session, self._loud = heads.kind(decoder.card["head"]).onwards(decoder.classifier)
-        self._onwards, self._count = Onwards(session), 0
+        self._onwards, self._count = Onwards(session, lag), 0
         self._every = max(1, round(decoder.stride / self.stride))
         self._smoothed = Smoothed(len(session.classes), self._every)
         self._decide = decoder.decision.start(decoder.movements)
@@ -86,7 +90,7 @@ class Ahead:
     """`models.live.Live`, or another network of inputs over a live signal, deciding as a session that adapts."""
 
     def __init__(self, network: Callable, decoder: "Decoder", stride: int):
-        self.network, self.session, self._stride = network, Adapting(decoder, stride), stride
+        self.network, self.session, self._stride = network, Adapting(decoder, stride, LAG), stride
 
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> "Answers | None":
         answers = self.network(volts, newest)
@@ -98,7 +102,7 @@ class Ahead:
 
     def next(self) -> None:
         """Another session begins, with what this one carried on."""
-        self.session = Adapting(self.session.carried(), self._stride)
+        self.session = Adapting(self.session.carried(), self._stride, LAG)
 
 
 def stream_inputs(network: keras.Model, stride: int, compiled: bool = True, slide: Callable = over_stretch,

@@ -248,6 +248,11 @@ class HierarchicalGaussian(Prior):
         if self.trusted and len(self._past) and self._distance(self._past) <= FAR:
             self._expect(self._soft())
 
+    def follow(self, other: "HierarchicalGaussian") -> None:
+        """Decides as another one of this session does, which has looked back."""
+        self._now, self._unknown, self._left = other._now, other._unknown, other._left
+        self._solved()
+
     def remember(self, x: np.ndarray, mean: np.ndarray | None = None, sd: np.ndarray | None = None) -> None:
         """Adds windows (N, D) to the session's past; with `mean` and `sd` (D,) it lies about these from then on."""
         if mean is not None and sd is not None:

@@ -1,5 +1,7 @@
 """A session in order of time that goes on to learn, without labels, from what came before each block of windows."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +20,13 @@ class Onwards:
 
     Args:
         session: begun, calibrated or adapted; it is changed.
+        lag: what a look back finds decides so many windows later, and is found meanwhile in a thread of its own; 0: at
+            once. The same windows are decided the same, whatever the machine does.
     """
 
-    def __init__(self, session: "HierarchicalGaussian"):
+    def __init__(self, session: "HierarchicalGaussian", lag: int = 0):
         self.session, self._block, self._seen, self._due, self._count = session, [], 0, True, PRIOR
+        self.lag, self._thread, self._ahead = lag, ThreadPoolExecutor(1) if lag else None, None
         self._total, self._square = PRIOR * session.centre, PRIOR * (session.spread**2 + session.centre**2)
 
     def __call__(self, x: np.ndarray, active: np.ndarray, learnt: np.ndarray | None = None) -> np.ndarray:
@@ -32,22 +37,38 @@ class Onwards:
             learnt: which of them (N,) make up blocks; None: all. Others are decided only.
         """
         learnt, found = np.ones(len(x), bool) if learnt is None else learnt, []
-        whole = learnt & ((self._seen + np.cumsum(learnt)) % BLOCK == 0)  # with these a block is whole
-        for part in np.split(np.arange(len(x)), np.flatnonzero(whole) + 1):
+        place = (self._seen + np.cumsum(learnt)) % BLOCK
+        last = learnt & ((place == 0) | (place == self.lag))  # with these a block is whole, or what was found decides
+        for part in np.split(np.arange(len(x)), np.flatnonzero(last) + 1):
             if not len(part):
                 continue
             if self._due:
-                self.session.look_back()
-                self._due = False
+                self._look_back()
             found.append(self.session.probabilities(x[part]))
             self._block.append(x[part][(learnt & active)[part]])
             self._seen += int(learnt[part].sum())
-            if whole[part[-1]]:
-                self.end()
+            if last[part[-1]]:
+                self._follow()
+                if not place[part[-1]]:
+                    self.end()
         return np.concatenate([np.empty((0, len(self.session.classes))), *found])
+
+    def _look_back(self) -> None:
+        self._due, new = False, copy.copy(self.session)
+        if self._thread is None:
+            self.session.look_back()
+        else:
+            self._ahead = self._thread.submit(lambda: new.look_back() or new)
+
+    def _follow(self) -> None:
+        """What was looked back for decides from now on."""
+        if self._ahead is not None:
+            self.session.follow(self._ahead.result())
+            self._ahead = None
 
     def end(self) -> None:
         """Takes the block in as it is: it is whole, or nothing more comes."""
+        self._follow()
         block, self._block, self._due = np.concatenate([np.empty((0, len(self._total))), *self._block]), [], True
         if not self.session.running:
             self.session.remember(block)
