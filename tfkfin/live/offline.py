@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tfkfin.answers import answer, paper
-from tfkfin.console import InputError
+from tfkfin.console import InputError, log
 from tfkfin.fit.scores import spread
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Made, Output, line
@@ -85,6 +85,7 @@ def evaluate(name: str, parts: Iterable[tuple], stride_ms: float | None, decisio
             if decoder is not of:  # of a run each person has an own one
                 stride = samples(stride_ms, decoder.card["rate_hz"]) if stride_ms else decoder.stride
                 of, offline = decoder, Offline(decoder, stride, take, adapt)
+            log.info("deciding the recordings of S%d", number)
             found[number] = offline(recordings)
     every = {key: spread({s: one[key] for s, one in found.items()})
              for key in ("accuracy", "execution", "false_per_minute")}
