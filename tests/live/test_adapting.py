@@ -11,11 +11,13 @@ from live_cases import played
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
+from tfkfin.live import __main__ as live
 from tfkfin.live import scoring
 from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
 from tfkfin.models import adapting, onwards
 from tfkfin.models.decision import Smoothed
+from tfkfin.models.decoder import Decoder
 from tfkfin.models.heads import gaussian, linear
 from tfkfin.models.hierarchical import HierarchicalGaussian
 from tfkfin.pipeline.splits import Part
@@ -54,8 +56,8 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, mon
         for name, value in after.items():
             np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
     monkeypatch.setattr(adapting, "LAG", 0)
-    live = Stream(decoder, adapt=True)
-    made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := live(part)) is not None]
+    stream = Stream(decoder, adapt=True)
+    made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := stream(part)) is not None]
     np.testing.assert_allclose(np.concatenate([m.probabilities for m in made]), wanted, atol=1e-4)
     for one, other in zip(weights, decoder.classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)  # the decoder is what it was
@@ -122,8 +124,6 @@ def test_a_recording_of_several_sessions_is_parted(recording):
 
 
 def test_an_exported_graph_or_another_head_cannot(exported, streaming, recording, tmp_path):
-    from tfkfin.models.decoder import Decoder
-
     with pytest.raises(InputError, match="cannot adapt"):
         Stream(Decoder(streaming.card, None, lambda emg: {}), adapt=True)
     with pytest.raises(InputError, match="keeps nothing of earlier sessions"):
@@ -139,3 +139,22 @@ def test_the_command(exported, tiny_db2, tmp_path):
     assert scores["adapt"] and 0.3 < scores["accuracy"]["mean"] <= 1
     with pytest.raises(InputError, match="--adapt go with it"):
         evaluate.main([str(exported), "--data", str(tiny_db2), "--adapt"])
+
+
+def test_what_a_live_session_learnt_becomes_a_version(exported, streaming, tiny_db2, tmp_path):
+    to, out = tmp_path / "models" / "next", tmp_path / "out.json"
+    command = ["--source", "replay", "--data", str(tiny_db2), "--subject", "2", "--speed", "0", "--seconds", "20",
+               "--adapt", "--to", str(to), "--quiet", "--json", str(out)]
+    live.main(["--model", str(exported), *command])
+    said = json.loads(out.read_text())["adapted"]
+    assert said == {"moved": False, "model": str(to / "1")}  # one session alone tells nothing of how sessions differ
+    card = json.loads((to / "1" / "model_card.json").read_text())
+    assert card["carried"] == 1 and "carried on from 1 sessions" in (to / "1" / "README.md").read_text()
+    before, after = (d.classifier.get_layer("knowledge").state for d in (streaming, Decoder.load(to / "1")))
+    assert not np.allclose(before["centre"], after["centre"]) and np.allclose(before["means"], after["means"])
+    streaming.save(tmp_path / "saved")
+    bare = json.loads((tmp_path / "saved" / "model_card.json").read_text())
+    del bare["input"]
+    (tmp_path / "saved" / "model_card.json").write_text(json.dumps(bare))
+    with pytest.raises(InputError, match="is part of a run"):
+        live.main(["--model", str(tmp_path / "saved"), *command])

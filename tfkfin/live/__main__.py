@@ -104,6 +104,8 @@ def main(argv: list[str]) -> None:
     decoder, engine = load(arguments.model, arguments.engine)
     if arguments.adapt and decoder.model is None:
         decoder, engine = whole(decoder, arguments.model), "keras"
+    if arguments.adapt and arguments.to and "input" not in decoder.card:
+        raise InputError(f"{arguments.model} is part of a run: export it, and --adapt --to can make a version of that")
     source = sources.kind(arguments.source).open(arguments, decoder.card)
     if source.channels != decoder.channels:
         raise InputError(f"{source.described} has {source.channels} channels, the model {decoder.channels}")

@@ -74,11 +74,15 @@ class Adapting:
         return self._onwards.session.moved
 
     def carried(self) -> "Decoder":
-        """The decoder that the next session begins with, moved a part of the way. One that was calibrated stays."""
+        """The decoder that the next session begins with, moved a part of the way. One that was calibrated stays.
+
+        `card["carried"]` counts such sessions; scores in the card are from before.
+        """
         model = saving.copied(self.decoder.model)
-        new = type(self.decoder)(self.decoder.card, model)
+        card = self.decoder.card | {"carried": self.decoder.card.get("carried", 0) + 1}
+        new = type(self.decoder)(card, model)
         self._onwards.end()
-        heads.kind(self.decoder.card["head"]).carry(new.classifier, self._onwards.session)
+        heads.kind(card["head"]).carry(new.classifier, self._onwards.session)
         return new
 
     @cached_property

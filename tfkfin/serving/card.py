@@ -59,7 +59,7 @@ def of_calibrated(about: dict, said: dict) -> dict:
                                                                   if said["session"] else "")
     known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
     limits = [line for line in about["limits"] if not line.startswith((MADE_FOR, UNSEEN))]
-    return {key: value for key, value in about.items() if key != "updated"} | {
+    return {key: value for key, value in about.items() if key not in ("updated", "carried")} | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
         "calibration": said,
         "summary": f"decoder of {len(about['movements'])} movements, calibrated for {whose}",
@@ -183,7 +183,9 @@ def readme(card: dict) -> str:
 
 
 def _since(card: dict) -> str:
-    return f" (before {card['updated']:,} more windows updated it)" if "updated" in card else ""
+    changed = [f"{card['updated']:,} more windows updated it"] if "updated" in card else []
+    changed += [f"it was carried on from {card['carried']} sessions without labels"] if "carried" in card else []
+    return f" (before {' and '.join(changed)})" if changed else ""
 
 
 def _data(card: dict) -> str:
