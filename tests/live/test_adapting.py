@@ -63,6 +63,25 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, mon
         np.testing.assert_array_equal(one, other)  # the decoder is what it was
 
 
+@pytest.mark.parametrize("unfit", [np.nan, np.inf, "channels", "short"])
+def test_unfit_stretches_are_refused_and_teach_nothing(streaming, recording, unfit):
+    emg, session = recording.emg[2000:8000].copy(), streaming.session()
+    if isinstance(unfit, float):
+        emg[3000, 1] = unfit
+    with pytest.raises(InputError, match="`emg` must"):
+        session.stream({"channels": emg[:, 1:], "short": emg[:100]}.get(unfit, emg))
+    fine = recording.emg[2000:8000]
+    np.testing.assert_array_equal(session.stream(fine)["label"], streaming.stream(fine, adapt=True)["label"])
+
+
+def test_a_session_that_it_was_calibrated_for_is_not_carried(streaming, recording):
+    calibrated = streaming.calibrate(recording, repetitions=1)
+    session = calibrated.session()
+    session.stream(recording.emg[2000:8000])
+    assert "carried" not in session.carried().card
+    assert streaming.session().carried().card["carried"] == 1
+
+
 def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, recording):
     emg = recording.emg[2000:10000]
     session = streaming.session(streaming.stride // 4)

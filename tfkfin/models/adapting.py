@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.console import InputError
 from tfkfin.models import heads, saving
 from tfkfin.models.decision import Smoothed
 from tfkfin.models.live import Live
@@ -63,7 +64,14 @@ class Adapting:
         return found
 
     def stream(self, emg: np.ndarray) -> "Answers":
-        """As `Decoder.stream`, of the next stretch (T, C) of this session."""
+        """As `Decoder.stream`, of the next stretch (T, C) of this session.
+
+        Raises:
+            InputError: other channels, shorter than one window, NaN or Inf: nothing is learnt of it.
+        """
+        emg = np.asarray(emg, np.float32)
+        if emg.ndim != 2 or emg.shape[1] != self.decoder.channels or not np.isfinite(emg).all():
+            raise InputError(f"`emg` must be finite, (T, {self.decoder.channels}). Received: shape {emg.shape}")
         seen = self._inputs(*self.decoder.stretch(emg, self.stride))
         labels, probabilities = self._decide(self(seen["inputs"]))
         return {"label": labels, "probabilities": probabilities, "features": seen["features"]}
@@ -79,10 +87,10 @@ class Adapting:
         `card["carried"]` counts such sessions; scores in the card are from before.
         """
         model = saving.copied(self.decoder.model)
-        card = self.decoder.card | {"carried": self.decoder.card.get("carried", 0) + 1}
-        new = type(self.decoder)(card, model)
+        new = type(self.decoder)(self.decoder.card, model)
         self._onwards.end()
-        heads.kind(card["head"]).carry(new.classifier, self._onwards.session)
+        if heads.kind(new.card["head"]).carry(new.classifier, self._onwards.session):
+            new.card = new.card | {"carried": new.card.get("carried", 0) + 1}
         return new
 
     @cached_property

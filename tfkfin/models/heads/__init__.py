@@ -31,7 +31,7 @@ class Head:
             could adapt from.
         update: goes on with more windows of that session and their class indices.
         onwards: the session that it goes on with, and what says which windows are as loud as movements; `adapt` there.
-        carry: what the next session begins with moves towards where such a session went on to.
+        carry: what the next session begins with moves towards where such a session went on to; whether it did.
         resting: how loud rest is, from the same of windows of it, where rest is no class.
         prepare: sets statistics from the same before training; None: nothing to set.
 
@@ -45,7 +45,7 @@ class Head:
     adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None, np.ndarray | None], dict] | None = None
     update: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
     onwards: Callable[[keras.Model], tuple] | None = None
-    carry: Callable[[keras.Model, Any], None] | None = None
+    carry: Callable[[keras.Model, Any], bool] | None = None
     resting: Callable[[keras.Model, list[np.ndarray]], None] | None = None
     prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
 

@@ -212,11 +212,17 @@ def onwards(model: keras.Model) -> tuple[HierarchicalGaussian, Callable[[np.ndar
     return copy.copy(_session(model)), lambda x: loudness(model, x) > quiet
 
 
-def carry(model: keras.Model, session: HierarchicalGaussian) -> None:
-    """Moves what the next session begins with towards where a session went on to, of which nothing was told."""
+def carry(model: keras.Model, session: HierarchicalGaussian) -> bool:
+    """Moves what the next session begins with towards where a session went on to, of which nothing was told.
+
+    Returns:
+        Whether it did: a session that the model was calibrated for is not carried.
+    """
     knowledge = model.get_layer("knowledge")
-    if knowledge.session is None and not knowledge.memory.last:
-        knowledge.state = session.carried(_taught(model)).state()
+    if knowledge.session is not None or knowledge.memory.last:
+        return False
+    knowledge.state = session.carried(_taught(model)).state()
+    return True
 
 
 def loudness(model: keras.Model, x: np.ndarray) -> np.ndarray:
