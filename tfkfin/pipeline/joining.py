@@ -43,7 +43,7 @@ def resting(recording: Recording, split: Split, wanted: splits.Part, length: int
 
 
 def joined(subject: int, pieces: list[tuple], mean: np.ndarray, sd: np.ndarray, length: int, strides: Callable,
-            rest: Sequence[np.ndarray] = ()) -> Subject:
+           rest: Sequence[np.ndarray] = ()) -> Subject:
     """What was cut out of a subject's files as one; `strides` gives segments' window strides."""
     moved, stretches, position = [], [], 0
     for number, (emg, segments, begins) in enumerate(pieces):
