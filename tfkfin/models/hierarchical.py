@@ -24,7 +24,7 @@ from tfkfin.models.taught import LEAST
 SOFT = 0.3  # how much a window's log-odds count in soft labels
 NEIGHBOURS = 7  # windows to either side whose log-odds are added up
 TEMPER = 0.7  # of softly labelled windows' weight
-CAP = 2.0  # executions that unlabelled windows may count as
+CAP = 2.0  # executions of a class that unlabelled windows may count as
 OWN = 0.5  # share of a labelled session's own covariance within repetitions
 FAR = 0.75  # mean squared distance of windows from the nearest class, a dimension, beyond which they move nothing
 REACH = 2.0  # how far unlabelled windows may move a class mean, see `moves`
@@ -32,6 +32,7 @@ SHIFTED, WIDENED = 5.0, 20.0  # how far they may move the centre, in deviations,
 FEW, EACH = 4.0, 50.0  # classes, and windows of each, that what a session begins with counts as, if one alone is seen
 CARRY = 0.25  # how far an unlabelled session moves what the next one begins with
 BUFFER = 4000  # windows looked back at
+PRIOR = 50.0  # windows that what a session begins with counts as, where its own are centred on the way
 GAINS = (0.25, 0.4, 0.65, 1.5)  # of virtual forces
 
 
@@ -62,7 +63,8 @@ def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class HierarchicalGaussian(Prior):
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
-    Its attributes are those of `Prior`; `running` says whether a session's mean and deviation are still to be learnt.
+    Its attributes are those of `Prior`; `start` is the mean and deviation (D,) that a session without labels began with
+    and how many of its windows they count as, None where labels told them.
     """
 
     # === A new session ===
@@ -83,7 +85,7 @@ class HierarchicalGaussian(Prior):
 
         Exact, since all that a calibration asks of windows are their `Moments`; no window is kept.
         """
-        told, mean, sd, self.running = self._told, self._mean, self._sd, False
+        told, mean, sd, self.start = self._told, self._mean, self._sd, None
         told.add(x, np.searchsorted(self.classes, labels))
         counts = (told.counts > 0).astype(float)
         self._mean, self._sd = self._placed(*told.whole(), told.counts, 1 - counts.mean())
@@ -106,7 +108,7 @@ class HierarchicalGaussian(Prior):
         these windows are far from them (FAR). Which movements lack is read from the soft labels.
         """
         new, mean, variance = self.begin(), x.mean(axis=0), x.var(axis=0)
-        weight, new.running = np.full(len(self.classes), len(x) / len(self.classes)), False
+        weight = np.full(len(self.classes), len(x) / len(self.classes))
         for i in range(iterations + 1):
             soft = new._soft() if i else None
             weight = weight if soft is None else soft.sum(axis=0)
@@ -116,13 +118,15 @@ class HierarchicalGaussian(Prior):
                 new._expect(soft)
         if new.moved and new._distance(new._past) > FAR:
             new._now, new._unknown, new._left = self.means, self.between, None
+        new.start = new._mean, new._sd, float(len(x))
         return new._solved()
 
     def _begun(self) -> "HierarchicalGaussian":
         if self._basis is None:
             values, vectors, _ = self._basis = _basis(self.between, self._noise())
             self._kin = kinship.kernel(self.means @ vectors / np.sqrt(values + 1))
-        self._mean, self._sd, self._labelled, self.running = self.centre.copy(), self.spread.copy(), None, True
+        self._mean, self._sd, self._labelled = self.centre.copy(), self.spread.copy(), None
+        self.start = self._mean, self._sd, PRIOR
         self._now, self._unknown, self._known_within = self.means, self.between, self.within
         self._left = None
         self._past, self._told = np.empty((0, len(self.centre))), Moments(*self.means.shape)
@@ -248,17 +252,26 @@ class HierarchicalGaussian(Prior):
         if self.trusted and len(self._past) and self._distance(self._past) <= FAR:
             self._expect(self._soft())
 
-    def follow(self, other: "HierarchicalGaussian") -> None:
-        """Decides as another one of this session does, which has looked back."""
-        self._now, self._unknown, self._left = other._now, other._unknown, other._left
-        self._solved()
+    def recentre(self, latest: int) -> None:
+        """Centres a session without labels by the latest of its past windows and by what it began with.
 
-    def remember(self, x: np.ndarray, mean: np.ndarray | None = None, sd: np.ndarray | None = None) -> None:
-        """Adds windows (N, D) to the session's past; with `mean` and `sd` (D,) it lies about these from then on."""
-        if mean is not None and sd is not None:
-            mean, sd = self._bounded(mean, sd)
-            self._past = (self._past * self._sd + self._mean - mean) / sd
-            self._mean, self._sd = mean, sd
+        Each class counts as at most CAP executions, as far as soft labels tell: one that is held for long does not draw
+        the centre to itself.
+        """
+        if self.start is None or not latest:
+            return
+        past, soft = self._past[-latest:], self._soft()[-latest:]
+        weight = soft @ np.minimum(1, CAP * self.execution / (soft.sum(axis=0) + LEAST))
+        x, (mean, sd, count) = past * self._sd + self._mean, self.start
+        total = count + weight.sum()
+        centre = (count * mean + weight @ x) / total
+        square = (count * (sd**2 + mean**2) + weight @ x**2) / total
+        mean, sd = self._bounded(centre, np.sqrt(np.maximum(square - centre**2, 0)))
+        self._past = (self._past * self._sd + self._mean - mean) / sd
+        self._mean, self._sd = mean, sd
+
+    def remember(self, x: np.ndarray) -> None:
+        """Adds windows (N, D) to the session's past."""
         self._past = np.concatenate([self._past, (x - self._mean) / self._sd])[-BUFFER:]
 
     def carried(self, before: "HierarchicalGaussian") -> "HierarchicalGaussian":

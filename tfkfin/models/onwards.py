@@ -9,14 +9,13 @@ import numpy as np
 if TYPE_CHECKING:
     from tfkfin.models.hierarchical import HierarchicalGaussian
 
-PRIOR = 500.0  # windows that earlier sessions' mean and deviation count as
-BLOCK = 210  # windows between two looks back
+BLOCK = 84  # windows between two looks back
 
 
 class Onwards:
     """Decides the windows of a session as they come: causal, and the same however they are parted into calls.
 
-    Where nothing of the session was given beforehand, its mean and deviation are learnt on the way too.
+    Where no labels of the session were given beforehand, its mean and deviation are learnt on the way too.
 
     Args:
         session: begun, calibrated or adapted; it is changed.
@@ -25,9 +24,8 @@ class Onwards:
     """
 
     def __init__(self, session: "HierarchicalGaussian", lag: int = 0):
-        self.session, self._block, self._seen, self._due, self._count = session, [], 0, True, PRIOR
+        self.session, self._block, self._seen, self._kept, self._due = session, [], 0, 0, True
         self.lag, self._thread, self._ahead = lag, ThreadPoolExecutor(1) if lag else None, None
-        self._total, self._square = PRIOR * session.centre, PRIOR * (session.spread**2 + session.centre**2)
 
     def __call__(self, x: np.ndarray, active: np.ndarray, learnt: np.ndarray | None = None) -> np.ndarray:
         """The next windows (N, D), however many -> probabilities (N, G).
@@ -50,30 +48,38 @@ class Onwards:
             if last[part[-1]]:
                 self._follow()
                 if not place[part[-1]]:
-                    self.end()
+                    self._remember()
         return np.concatenate([np.empty((0, len(self.session.classes))), *found])
 
     def _look_back(self) -> None:
-        self._due, new = False, copy.copy(self.session)
+        """Before the next block: moves what decides, or begins to find out how, by all that came before it."""
+        self._due, session, kept = False, self.session, self._kept
+
+        def found() -> "HierarchicalGaussian":
+            session.recentre(kept)
+            session.look_back()
+            return session
+
         if self._thread is None:
-            self.session.look_back()
+            found()
         else:
-            self._ahead = self._thread.submit(lambda: new.look_back() or new)
+            session = copy.copy(session)
+            self._ahead = self._thread.submit(found)
 
     def _follow(self) -> None:
         """What was looked back for decides from now on."""
         if self._ahead is not None:
-            self.session.follow(self._ahead.result())
-            self._ahead = None
+            self.session, self._ahead = self._ahead.result(), None
+
+    def _remember(self) -> None:
+        """The block is whole, or nothing more comes."""
+        self._follow()
+        if self._block:
+            block, self._block, self._due = np.concatenate(self._block), [], True
+            self.session.remember(block)
+            self._kept += len(block)
 
     def end(self) -> None:
-        """Takes the block in as it is: it is whole, or nothing more comes."""
-        self._follow()
-        block, self._block, self._due = np.concatenate([np.empty((0, len(self._total))), *self._block]), [], True
-        if not self.session.running:
-            self.session.remember(block)
-            return
-        self._count += len(block)
-        self._total, self._square = self._total + block.sum(axis=0), self._square + (block**2).sum(axis=0)
-        centre = self._total / self._count
-        self.session.remember(block, centre, np.sqrt(np.maximum(self._square / self._count - centre**2, 0)))
+        """Takes in what came since the last look back: nothing more comes."""
+        self._remember()
+        self.session.recentre(self._kept)
