@@ -12,7 +12,7 @@ from tfkfin.console import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import _fins
+from tfkfin.fit.stages import _fins, _subjects
 from tfkfin.pipeline import splits
 from tfkfin.pipeline.windows import Windows
 
@@ -77,6 +77,13 @@ def test_a_finished_stage_that_says_nothing_is_damaged(content, tmp_path):
     (tmp_path / "classify" / "stage.json").write_text(content)
     with pytest.raises(InputError, match="classify/stage.json is damaged: remove it"):
         run_in(tmp_path).done("classify")
+
+
+def test_scores_that_are_gone_before_they_are_summed_up_are_named(tmp_path):
+    run = SimpleNamespace(folder=tmp_path, dataset=SimpleNamespace(split=SimpleNamespace(subjects=(1, 2))),
+                          done=lambda stage, item: {"accuracy": 1.0} if item == "S1" else None)
+    with pytest.raises(InputError, match=r"scores of subjects \[2\] are gone: the same command makes them again"):
+        _subjects.accuracies(run, "classify")
 
 
 def test_damaged_checkpoints_are_named_with_what_to_do(tmp_path):

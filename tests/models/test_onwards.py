@@ -110,7 +110,7 @@ def test_nothing_comes_of_nothing(model):
 
 
 def test_one_movement_held_for_long_does_not_draw_the_centre(model):
-    """After a hundred executions of one class alone the others are still found; a plain mean of all windows loses them."""
+    """After a hundred executions of one class alone the others are found; a plain mean of all windows loses them."""
     right = {"recentred": [], "plain": []}
     for held in range(G):
         others, long = X[Y != held], np.concatenate([X[Y == held]] * 12)
@@ -121,3 +121,14 @@ def test_one_movement_held_for_long_does_not_draw_the_centre(model):
         for name, found in scores.items():
             right[name].append(np.mean(found.argmax(axis=1) == Y[Y != held]))
     assert np.mean(right["recentred"]) > 0.85 > np.mean(right["plain"]) + 0.05
+
+
+def test_labels_that_bear_earlier_sessions_out_let_the_centre_go_on(model):
+    """And of a session in which movements are exchanged they hold it."""
+    assert model.trusted
+    for labels, goes_on in ((Y, True), ((Y + 1) % G, False)):
+        new = model.calibrate(X[:90], labels[:90])
+        before = new.linear()[0]
+        new.stream(X[90:] + 1, ACTIVE[90:])
+        moved = np.abs(new.linear()[0] - before).max()
+        assert (moved > 0.3) == goes_on and (moved == 0) != goes_on

@@ -18,7 +18,7 @@ import scipy.linalg
 from tfkfin.models import kinship
 from tfkfin.models.moments import Moments
 from tfkfin.models.onwards import Onwards
-from tfkfin.models.prior import Prior
+from tfkfin.models.prior import GATE, Prior
 from tfkfin.models.taught import LEAST
 
 SOFT = 0.3  # how much a window's log-odds count in soft labels
@@ -63,8 +63,8 @@ def _basis(between: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class HierarchicalGaussian(Prior):
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
-    Its attributes are those of `Prior`; `start` is the mean and deviation (D,) that a session without labels began with
-    and how many of its windows they count as, None where labels told them.
+    Its attributes are those of `Prior`; `start` is the mean and deviation (D,) that a session began with, and how many
+    of its windows they count as; None where labels told them and do not bear earlier sessions out (GATE).
     """
 
     # === A new session ===
@@ -85,12 +85,14 @@ class HierarchicalGaussian(Prior):
 
         Exact, since all that a calibration asks of windows are their `Moments`; no window is kept.
         """
-        told, mean, sd, self.start = self._told, self._mean, self._sd, None
+        told, mean, sd = self._told, self._mean, self._sd
         told.add(x, np.searchsorted(self.classes, labels))
         counts = (told.counts > 0).astype(float)
         self._mean, self._sd = self._placed(*told.whole(), told.counts, 1 - counts.mean())
         self._past = (self._past * sd + mean - self._mean) / self._sd
         seen, own = told.about(self._mean, self._sd)
+        called = self._called(np.where(counts[:, None] > 0, seen, np.nan), self.means)
+        self.start = (self._mean, self._sd, told.counts.sum()) if self.trusted and called.mean() >= GATE else None
         if self.sessions == 1:
             _, vectors, back = self._basis
             apart = (seen - self.means)[counts > 0] @ vectors
@@ -118,7 +120,7 @@ class HierarchicalGaussian(Prior):
                 new._expect(soft)
         if new.moved and new._distance(new._past) > FAR:
             new._now, new._unknown, new._left = self.means, self.between, None
-        new.start = new._mean, new._sd, float(len(x))
+        new.start = new._mean, new._sd, len(x)
         return new._solved()
 
     def _begun(self) -> "HierarchicalGaussian":
@@ -253,7 +255,7 @@ class HierarchicalGaussian(Prior):
             self._expect(self._soft())
 
     def recentre(self, latest: int) -> None:
-        """Centres a session without labels by the latest of its past windows and by what it began with.
+        """Centres a session by the latest of its past windows, and by what it began with.
 
         Each class counts as at most CAP executions, as far as soft labels tell: one that is held for long does not draw
         the centre to itself.

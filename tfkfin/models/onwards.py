@@ -15,7 +15,7 @@ BLOCK = 84  # windows between two looks back
 class Onwards:
     """Decides the windows of a session as they come: causal, and the same however they are parted into calls.
 
-    Where no labels of the session were given beforehand, its mean and deviation are learnt on the way too.
+    Its mean and deviation are learnt on the way too, unless labels told them and the session is unlike earlier ones.
 
     Args:
         session: begun, calibrated or adapted; it is changed.

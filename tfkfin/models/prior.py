@@ -110,14 +110,15 @@ class Prior:
 
     def _predicted(self, means: np.ndarray) -> float:
         """Share of class means (S, G, D) of a session that the other sessions' would call right."""
-        right = []
-        for i in range(len(means)):
-            others = np.nanmean(np.delete(means, i, axis=0), axis=0)
-            weights = np.linalg.solve(self.within + self.repeated + self.between, others.T)
-            there = np.isfinite(means[i]).all(axis=1)
-            scores = means[i][there] @ weights - 0.5 * (others.T * weights).sum(axis=0)
-            right += (scores.argmax(axis=1) == np.flatnonzero(there)).tolist()
-        return float(np.mean(right))
+        right = [self._called(means[i], np.nanmean(np.delete(means, i, axis=0), axis=0)) for i in range(len(means))]
+        return float(np.mean(np.concatenate(right)))
+
+    def _called(self, means: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Which of a session's class means (G, D), nan where it lacks one, those of others (G, D) call right."""
+        weights = np.linalg.solve(self.within + self.repeated + self.between, others.T)
+        there = np.isfinite(means).all(axis=1)
+        scores = means[there] @ weights - 0.5 * (others.T * weights).sum(axis=0)
+        return scores.argmax(axis=1) == np.flatnonzero(there)
 
     def _noise(self) -> np.ndarray:
         """Covariance (D, D) of one repetition's class mean about its session's."""
