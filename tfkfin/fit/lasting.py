@@ -1,4 +1,4 @@
-"""The decoder that we recommend, as the ladder of protocols tries it: it lasts from session to session."""
+"""The decoder that lasts from session to session, as the ladder of protocols tries it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LEFT_OUT = 3  # sessions, each left out once to see whether other forces pay
 
 @dataclass
 class Lasting:
-    """The one we recommend: `tfkfin.models.hierarchical` on broad descriptions.
+    """`tfkfin.models.hierarchical` on broad descriptions.
 
     What is learnt from is learnt also at other forces, unless sessions that are left out lose by it: each window times
     a gain, with a window of rest added, since rest's noise does not shrink with the force. Streams are adapted to as

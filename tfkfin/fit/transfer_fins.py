@@ -105,7 +105,7 @@ def statistics(learnt: Learnt) -> tuple[np.ndarray, np.ndarray]:
 
 
 class LastingFins(Lasting):
-    """The recommended model on imitated features, correlations and log-covariances.
+    """The model that lasts, on imitated features, correlations and log-covariances: the one that we recommend.
 
     It is what a decoder of the recipe `best` does as `tfkfin.models.adapting`, which the tests hold.
     """

@@ -30,11 +30,11 @@ TITLES = {
     "cov_lda": "log-covariance, LDA",
     "riemann_lda": "tangent space, LDA", "riemann_lda_centred": "tangent space, LDA, recentred",
     "hierarchical": "TD+AR + log-covariance, hierarchical",
-    "tfkfin_fins": "tfkfin_fins: best that adapts", "tfkfin": "tfkfin: recommended, adapts",
+    "tfkfin_fins": "tfkfin_fins: best that adapts", "tfkfin": "tfkfin: closed form, adapts",
 }
 NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
            "false_per_minute": "False activations a minute of rest"}
-RECOMMENDED = "tfkfin"  # the one that others are tested against
+REFERENCE = "tfkfin"  # the one that others are tested against
 CLOSED_FORM: dict[str, Callable] = {
     "tdar_lda": lambda: Discriminant(partial(described, names=TIME_DOMAIN)),
     "tdar_lda_centred": lambda: Discriminant(partial(described, names=TIME_DOMAIN), Centres),
@@ -132,7 +132,7 @@ def work(estimators, fit: Fit) -> tuple[dict, dict]:
 def result(evaluation: Evaluation, folder: Path) -> Result:
     scores = {name: {s: evaluation.ledger.get(Fit(s, f"ladder-{name}").key)["rungs"] for s in evaluation.subjects}
               for name in titles()}
-    there = [rung for rung in protocols.RUNGS if any(rung in one for one in scores[RECOMMENDED].values())]
+    there = [rung for rung in protocols.RUNGS if any(rung in one for one in scores[REFERENCE].values())]
     rungs = {rung: {name: {number: metrics.over_people({s: one[rung][number] for s, one in people.items()
                                                         if rung in one}, evaluation.recipe.seed)
                            for number in NUMBERS} for name, people in scores.items()} for rung in there}
@@ -176,18 +176,18 @@ def _people(evaluation: Evaluation, rungs: dict) -> Table:
 
 
 def _tests(evaluation: Evaluation, scores: dict, there: list[str]) -> Table:
-    """Others against the recommended one, over people, corrected for how many tests there are."""
+    """Others against one, over people, corrected for how many tests there are."""
     found = []
     for rung in there:
-        own = {s: one[rung]["window"] for s, one in scores[RECOMMENDED].items() if rung in one}
+        own = {s: one[rung]["window"] for s, one in scores[REFERENCE].items() if rung in one}
         for name in titles():
-            if name != RECOMMENDED:
+            if name != REFERENCE:
                 other = {s: one[rung]["window"] for s, one in scores[name].items() if rung in one}
                 found.append((rung, name, paired(own, other)))
     corrected = holm([test["p"] for *_, test in found])
     rows = [[titled(rung), TITLES[name], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
              p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
-    return Table(f"{TITLES[RECOMMENDED]} against the others, accuracy a window ({evaluation.on})",
+    return Table(f"{TITLES[REFERENCE]} against the others, accuracy a window ({evaluation.on})",
                  ["rung", "model", "difference, points", "people better", "p"], rows,
                  f"Wilcoxon's signed-rank test over people, two-sided, Holm's correction for {len(rows)} tests.",
                  papers=False)
@@ -198,9 +198,9 @@ def _findings(rungs: dict) -> list[str]:
     for rung, models in rungs.items():
         if rung not in protocols.LEAKS:
             best = max(models, key=lambda name: models[name]["window"]["mean"])
-            other = "" if best == RECOMMENDED else f" ({TITLES[best]}: {100 * models[best]['window']['mean']:.1f})"
-            said.append(f"{rung} {100 * models[RECOMMENDED]['window']['mean']:.1f}{other}")
-    return [f"Accuracy a window of {RECOMMENDED}, %, and of the best where that is another: {'; '.join(said)}."]
+            other = "" if best == REFERENCE else f" ({TITLES[best]}: {100 * models[best]['window']['mean']:.1f})"
+            said.append(f"{rung} {100 * models[REFERENCE]['window']['mean']:.1f}{other}")
+    return [f"Accuracy a window of {REFERENCE}, %, and of the best where that is another: {'; '.join(said)}."]
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
