@@ -56,7 +56,7 @@ def test_however_windows_are_parted(model, begin, monkeypatch):
     monkeypatch.setattr(hierarchical, "FAR", np.inf)
     new, found, start, seen = begin(model), [], begin(model), X[:0]
     for i in range(0, len(X), BLOCK):
-        if len(seen) and new.start:
+        if len(seen):
             recentred(new, seen)
         if len(new._past):
             new._expect(new._soft())

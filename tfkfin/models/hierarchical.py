@@ -64,7 +64,7 @@ class HierarchicalGaussian(Prior):
     """A decoder of descriptions (N, D); `fit` it, then take a new session with `begin`, `calibrate` or `adapt`.
 
     Its attributes are those of `Prior`; `start` is the mean and deviation (D,) that a session began with, and how many
-    of its windows they count as; None where labels told them and do not bear earlier sessions out (GATE).
+    of its windows they count as.
     """
 
     # === A new session ===
@@ -91,8 +91,7 @@ class HierarchicalGaussian(Prior):
         self._mean, self._sd = self._placed(*told.whole(), told.counts, 1 - counts.mean())
         self._past = (self._past * sd + mean - self._mean) / self._sd
         seen, own = told.about(self._mean, self._sd)
-        called = self._called(np.where(counts[:, None] > 0, seen, np.nan), self.means)
-        self.start = (self._mean, self._sd, told.counts.sum()) if self.trusted and called.mean() >= GATE else None
+        self.start = self._mean, self._sd, told.counts.sum()
         if self.sessions == 1:
             _, vectors, back = self._basis
             apart = (seen - self.means)[counts > 0] @ vectors
@@ -258,9 +257,9 @@ class HierarchicalGaussian(Prior):
         """Centres a session by the latest of its past windows, and by what it began with.
 
         Each class counts as at most CAP executions, as far as soft labels tell: one that is held for long does not draw
-        the centre to itself.
+        the centre to itself. Where labels told the centre it stays, unless they bear earlier sessions out (GATE).
         """
-        if self.start is None or not latest:
+        if not latest or not self._borne_out():
             return
         past, soft = self._past[-latest:], self._soft()[-latest:]
         weight = soft @ np.minimum(1, CAP * self.execution / (soft.sum(axis=0) + LEAST))
@@ -271,6 +270,13 @@ class HierarchicalGaussian(Prior):
         mean, sd = self._bounded(centre, np.sqrt(np.maximum(square - centre**2, 0)))
         self._past = (self._past * self._sd + self._mean - mean) / sd
         self._mean, self._sd = mean, sd
+
+    def _borne_out(self) -> bool:
+        if self._labelled is None:
+            return True
+        seen, counts = self._labelled
+        called = self._called(np.where(counts[:, None] > 0, seen, np.nan), self.means)
+        return self.trusted and called.mean() >= GATE
 
     def remember(self, x: np.ndarray) -> None:
         """Adds windows (N, D) to the session's past."""
