@@ -49,6 +49,8 @@ ENDS = {
     "no right": (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied: choose a folder"),
     "vanished": (FileNotFoundError(errno.ENOENT, "No such file", "/gone"), 2, "/gone: No such file.*once more"),
     "open files": (OSError(errno.EMFILE, "Too many open files", "/a"), 2, "ulimit -n"),
+    "open files, C++": (RuntimeError("random_device::random_device(const std::string&): device not available"), 2,
+                        "random_device.*ulimit -n"),
     "file size": (OSError(errno.EFBIG, "File too large"), 2, "File too large: let files grow"),
     "no words": (OSError("odd"), 2, "odd"),
     "memory": (MemoryError(), 2, "more memory than there is"),

@@ -86,6 +86,8 @@ def explained(error: BaseException) -> str | None:
     if number is None:
         told = re.search(r"errno = (\d+)", text)
         number = int(told[1]) if told else next((n for n in _REMEDIES if os.strerror(n) in text), None)
+        if "random_device" in text:  # libstdc++ could not open the system's source of randomness, and does not say why
+            number = errno.EMFILE
     if number is None and not isinstance(error, OSError):
         return None
     found = re.search(r"name = '([^']*)'", text)
