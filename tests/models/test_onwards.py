@@ -132,3 +132,14 @@ def test_labels_that_bear_earlier_sessions_out_let_the_centre_go_on(model):
         new.stream(X[90:] + 1, ACTIVE[90:])
         moved = np.abs(new.linear()[0] - before).max()
         assert (moved > 0.3) == goes_on and (moved == 0) != goes_on
+
+
+def test_where_labels_told_the_centre_bounds_are_about_that(model):
+    """A session far from earlier ones, as of another amplifier, is decided as well after looks back as at first."""
+    far = 100 * X + 1000
+    new = model.calibrate(far[:90], Y[:90])
+    first = new.probabilities(far[90:])
+    found = new.stream(far[90:], ACTIVE[90:])
+    right = [np.mean(part.argmax(axis=1) == Y[90:]) for part in (first, found)]
+    assert new.moved and right[0] > 0.9 and right[1] > right[0] - 0.02
+    assert (np.abs(new.linear()[0] - new.start[0]) <= hierarchical.SHIFTED * new.start[1]).all()

@@ -170,9 +170,13 @@ class HierarchicalGaussian(Prior):
         return (there * centre + few * self.centre) / (there + few), sd
 
     def _bounded(self, centre: np.ndarray, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """No farther than SHIFTED deviations from what a session begins with, no narrower or wider than WIDENED."""
-        return (np.clip(centre, self.centre - SHIFTED * self.spread, self.centre + SHIFTED * self.spread),
-                np.clip(sd, self.spread / WIDENED, self.spread * WIDENED))
+        """No farther than SHIFTED deviations from what a session begins with, no narrower or wider than WIDENED.
+
+        That is what earlier sessions say, or what labels told of this one.
+        """
+        about, spread = (self.centre, self.spread) if self._labelled is None else self.start[:2]
+        return (np.clip(centre, about - SHIFTED * spread, about + SHIFTED * spread),
+                np.clip(sd, spread / WIDENED, spread * WIDENED))
 
     def _posterior(self, seen: np.ndarray, counts: np.ndarray, reach: float = np.inf) -> "HierarchicalGaussian":
         """Class means from means seen (G, D) that count as so many executions (G,); none `moves` beyond `reach`."""
