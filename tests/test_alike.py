@@ -188,6 +188,28 @@ def test_an_interrupt_is_heard_in_c_code_too(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+SWALLOWED = """
+import signal, time, weakref
+from tfkfin.console import run
+def main(argv):
+    class Module:
+        pass
+    module = Module()
+    ref = weakref.ref(module, lambda _: signal.raise_signal(signal.%s))  # as importlib's locks have, heard in there
+    del module
+    time.sleep(20)
+run(main, [])
+"""
+
+
+@pytest.mark.parametrize("name, code, word", [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_that_comes_where_nothing_can_be_raised_is_heard(name, code, word, tmp_path):
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", SWALLOWED % name], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (code, f"{word}: the same command resumes where it stopped\n")
+    assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(4.0, marks=pytest.mark.slow),
                                      pytest.param(15.0, marks=pytest.mark.slow),
                                      pytest.param(30.0, marks=pytest.mark.slow)])

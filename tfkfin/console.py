@@ -246,21 +246,33 @@ def _told(error: BaseException) -> int:
 
 @contextmanager
 def _ends_tidily() -> Iterator[None]:
-    """Turns SIGTERM and a closed terminal into an exception, which tidies up what is half done; a second one kills."""
+    """Turns SIGTERM and a closed terminal into an exception, which tidies up what is half done; a second one kills.
+
+    One that Python heard of where nothing is raised (in a weak reference's callback, as imports have) comes again.
+    """
     def end(number: int, frame: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise Terminated
+        raise Terminated(number)
+
+    def lost(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            return report(unraisable)
+        number = unraisable.exc_value.args[0] if isinstance(unraisable.exc_value, Terminated) else signal.SIGINT
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else end)
+        threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, number]).start()
 
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         names = []
     before = {number: signal.getsignal(number) for number in names}
+    report, sys.unraisablehook = sys.unraisablehook, lost
     for number in names:
         if before[number] == signal.SIG_DFL:  # nohup has SIGHUP ignored, and means it
             signal.signal(number, end)
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, was in before.items():
             if was is not None:  # None: not set from Python
                 signal.signal(number, was)
