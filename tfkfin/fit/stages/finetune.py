@@ -66,8 +66,9 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
 
 def _after(trainer: JointTrainer, curves: board.Curves, subject: _subjects.Views) -> Callable[[int, dict], None]:
     """What is shown after each epoch: Keras's own of training, and how some test windows are decided."""
-    streams = streaming.streams(trainer.fins)
-    chosen = _subjects.watched(len(subject.labels("test")), 256 if streams else 48)  # Bi-LSTMs take their time
+    learnt = trainer.run.recipe.finetune.windows_per_epoch or len(subject.labels("finetune"))
+    most = 256 if streaming.streams(trainer.fins) else min(48, -(-learnt // 8))  # Bi-LSTMs take their time
+    chosen = _subjects.watched(len(subject.labels("test")), most)
     windows, labels = subject.part("test").volts(trainer.run.length, chosen), subject.labels("test")[chosen]
 
     def after(epoch: int, values: dict) -> None:
