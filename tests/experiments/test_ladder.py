@@ -1,8 +1,10 @@
 """The ladder by command on sessions: every rung and model is there, scores are recomputed, poison steers nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -61,6 +63,20 @@ def test_numbers_are_of_the_decisions_that_are_kept(climbed):
         assert found["window"]["per_subject"]["1"] == pytest.approx(np.mean(true[moving] == decided[moving]))
         assert len(np.unique(segments[moving])) == 3  # one repetition of three movements: the other was known
         assert 0 in true and found["false_per_minute"]["mean"] >= 0
+
+
+def test_a_row_whose_networks_begin_at_random_is_the_same_in_another_process(climbed, tmp_path):
+    """FINs and the paper's head, after a kill, with other random numbers drawn before and one person done."""
+    rungs, folder = climbed
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("paper", "tfkfin_fins"):
+        for kept in (tmp_path / "run" / "cells" / f"ladder-{name}" / "plain").glob("S2.*"):
+            kept.unlink()
+    (tmp_path / "run" / "results.json").unlink()
+    keras.utils.set_random_seed(99)
+    recipe = recipes.load(tmp_path / "run" / "recipe.toml")
+    Runner(open_run(recipe, tmp_path / "run"), 1, 0).run(["ladder"])
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["rungs"] == rungs
 
 
 def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):

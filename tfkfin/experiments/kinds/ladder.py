@@ -79,6 +79,8 @@ class Streams:
     def model(self, name: str):
         if name in CLOSED_FORM:
             return CLOSED_FORM[name]()
+        import keras
+
         from tfkfin.fit.transfer_fins import (
             ConvHead,
             Imitation,
@@ -86,9 +88,13 @@ class Streams:
             SolvedHead,
         )
 
-        seen = self._imitation = self._imitation or Imitation(self.run)
-        return {"best": lambda: SolvedHead(seen), "tfkfin_fins": lambda: LastingFins(seen),
-                "paper": lambda: ConvHead(seen, self.run, self.classes)}[name]()
+        def begun(make: Callable):  # networks' first weights are the same in every process, whatever it did before
+            keras.utils.set_random_seed(self.recipe.seed)
+            return make()
+
+        seen = self._imitation = self._imitation or begun(lambda: Imitation(self.run))
+        return begun({"best": lambda: SolvedHead(seen), "tfkfin_fins": lambda: LastingFins(seen),
+                      "paper": lambda: ConvHead(seen, self.run, self.classes)}[name])
 
     def score(self, name: str, person: int) -> tuple[dict, dict]:
         """The three numbers of a model and person on every rung, and the decisions behind them."""
