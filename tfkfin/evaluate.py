@@ -248,8 +248,7 @@ def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     if (arguments.fin is None) == (arguments.model is None):
         raise InputError("give either a run or SavedModel to score, or --fin NAME_OR_DIR")
-    folder = Path(arguments.fin or arguments.model)
-    if not arguments.fin and not folder.exists():
+    if not (folder := Path(arguments.fin or arguments.model)).exists() and not arguments.fin:
         raise InputError(f"{folder} is not there: give a run folder or a model folder")
     is_run = not arguments.fin and (folder / "recipe.toml").is_file()
     if not is_run:
@@ -258,7 +257,8 @@ def main(argv: list[str]) -> None:
             raise InputError("name the folder of recordings with --data DIR")
     asked = arguments.engine != "auto" or arguments.decisions or arguments.adapt
     if arguments.stream and arguments.fin or asked and not arguments.stream:
-        raise InputError("--stream is for decoders; --engine, --decisions and --adapt go with it")
+        raise InputError("--stream is for decoders" if arguments.stream else
+                         "--stream is missing: --engine, --decisions and --adapt go with it")
     with quiet_start():
         import tensorflow as tf
 

@@ -156,7 +156,7 @@ def test_the_command(exported, tiny_db2, tmp_path):
                    str(out)])
     scores = json.loads(out.read_text())
     assert scores["adapt"] and 0.3 < scores["accuracy"]["mean"] <= 1
-    with pytest.raises(InputError, match="--adapt go with it"):
+    with pytest.raises(InputError, match="--stream is missing"):
         evaluate.main([str(exported), "--data", str(tiny_db2), "--adapt"])
 
 

@@ -96,6 +96,7 @@ def test_what_is_unfit_is_said(exported, tiny_db2, words, said):
 def test_engines_of_the_stream_are_named(exported):
     with pytest.raises(InputError, match="no model"):
         live.main(["--model", "nothing", "--source", "synthetic"])
-    for words in ((str(exported), "--data", "x", "--engine", "native"), ("--fin", "conv", "--data", "x", "--stream")):
-        with pytest.raises(InputError, match="--stream is for decoders"):
+    for words, said in (((str(exported), "--data", "x", "--engine", "native"), "--stream is missing"),
+                        (("--fin", "conv", "--data", "x", "--stream"), "--stream is for decoders")):
+        with pytest.raises(InputError, match=said):
             evaluate.main(list(words))
