@@ -57,8 +57,16 @@ def test_every_family_answers_as_on_windows(family, stride):
 def test_more_filters_of_different_shapes_stream_together(compiled):
     mixed = [*fins.fins_of(bank_of("conv", 3, ("ENT", "VAR"))), *fins.fins_of(bank_of("conv", 2, ("RMS",)))]
     bank = fins.bank([mixed[0], mixed[2], mixed[1]], CHANNELS)
+    assert streaming.streams(bank)
     x = signal(1, 140)
     np.testing.assert_allclose(streaming.stream_bank(bank, 7, compiled)(x), cut_one_by_one(bank, x, 7), rtol=1e-5)
+
+
+def test_one_trunk_of_several_features_streams():
+    bank = fins.bank([fins.fin(("ENT", "RMS", "VAR"), LENGTH, "conv", units=4)], CHANNELS)
+    x = signal(2, 140)
+    assert streaming.streams(bank)
+    np.testing.assert_allclose(streaming.stream_bank(bank, 7)(x), cut_one_by_one(bank, x, 7), rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 7])
@@ -82,6 +90,7 @@ def test_a_long_stretch_stays_exact():
 def test_gradients_are_those_of_windows(num_layers, stride):
     """Windows in float64: in float32 their own gradient of the filters' biases is off by up to 1e-4."""
     bank, x = bank_of("conv", num_layers), signal(2, 220)
+    assert streaming.streams(bank)
     cut = tf.constant(windows(x, stride).reshape(-1, LENGTH, CHANNELS), tf.float64)
     weight = rng.normal(size=(2, len(cut) // 2, CHANNELS, 2))
     weights = [tf.cast(w, tf.float64) for model in fins.fins_of(bank) for w in model.get_weights()]

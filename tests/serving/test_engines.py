@@ -27,15 +27,21 @@ from tfkfin.serving.engines import ENGINES, Exported
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
 
-@pytest.fixture(scope="module", params=[f"{family}-{head}" for family in registry.names("models/fins")
-                                        for head in registry.names("models/heads")])
-def model(request, tiny_db2, tmp_path_factory):
-    """A version folder with SavedModel and ONNX of every family and head: solved, or prepared, for a recording."""
-    family, head = request.param.split("-")
+KINDS = [f"{family}-{head}" for family in registry.names("models/fins") for head in registry.names("models/heads")] + \
+    [f"conv-linear-{kind}" for kind in (*registry.names("models/descriptions"), "shared")]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request, tiny_db2, correlation_fin, tmp_path_factory):
+    """A version folder with SavedModel and ONNX of every family and head, of every description, and of one trunk of
+    all features: solved, or prepared, for a recording.
+    """
+    family, head, *kind = request.param.split("-")
+    more = {"fin.shared": True} if kind == ["shared"] else {"classifier.describe": kind} if kind else {}
     recipe = recipes.load(None, {
         "window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 2, "fin.pretrained": "",
         "fin.family": family, "features.names": "ENT,RMS", "classifier.kind": head, "classifier.vote": VOTE,
-        "classifier.reject": REJECT})
+        "classifier.reject": REJECT, "classifier.correlation_fin": correlation_fin} | more)
     keras.utils.set_random_seed(5)
     subject, rate = dataset.joined([readers.read(readers.find(tiny_db2)[0])], recipe.window)
     shape, rng = (60, subject.emg.shape[1]), np.random.default_rng(5)
@@ -61,9 +67,15 @@ def model(request, tiny_db2, tmp_path_factory):
         about |= {"name": request.param, "version": number, "format": "both"}
         version.write_decoder(partial, Decoder(about, network), about)
         made = signatures.Signatures(Decoder(about, network), "keras")
-        with nullcontext() if family != "bilstm" else pytest.raises(InputError, match="without recurrence"):
+        with pytest.raises(InputError, match=lacks[0]) if (lacks := without_litert(request.param)) else nullcontext():
             litert_file.save(made.answer, made.window, partial / presets.LITERT)
     return folder / "1"
+
+
+def without_litert(name: str) -> list[str]:
+    """Why LiteRT cannot hold a model, if it cannot."""
+    return [why for part, why in (("bilstm", "without recurrence"), ("log_covariance", "cannot become a LiteRT"))
+            if part in name]
 
 
 def volts(model, count: int) -> np.ndarray:
@@ -73,7 +85,8 @@ def volts(model, count: int) -> np.ndarray:
 
 
 def there(model) -> list[str]:
-    lacking = ("xla", "litert") if presets.card(model)["family"] == "bilstm" else ()
+    lacking = ("xla", "litert") if presets.card(model)["family"] == "bilstm" else ("litert",) if without_litert(
+        presets.card(model)["name"]) else ()
     return [e for e in ENGINES if e not in lacking]
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import keras
@@ -13,6 +13,7 @@ from keras import ops
 from tfkfin.answers import margin, steps
 from tfkfin.console import InputError, log
 from tfkfin.models.fins import fins_of
+from tfkfin.models.layers import FeatureScale
 from tfkfin.models.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
 
@@ -167,19 +168,25 @@ def imitation_loss(bank: keras.Model):
 
     Returns a Keras loss: features (B, C, F) true and imitated, own units -> (B,).
     """
-    scales = [model.get_layer("scale") for model in fins_of(bank)]
-
     def loss(true, imitated):
-        errors = [ops.square(scale.inverse(true[..., i]) - scale.inverse(imitated[..., i]))
-                  for i, scale in enumerate(scales)]
-        return ops.mean(ops.stack(errors), axis=(0, 2))
+        errors = [ops.square(scale.inverse(true[..., which]) - scale.inverse(imitated[..., which]))
+                  for scale, which in _scales(bank)]
+        return ops.mean(ops.concatenate(errors, axis=-1), axis=(1, 2))
 
     return loss
 
 
 def fit_scales(bank: keras.Model, targets: np.ndarray) -> None:
     """Sets the output scale of FINs that start from random weights, from targets (N, C, F) in own units."""
-    for i, model in enumerate(fins_of(bank)):
+    for scale, which in _scales(bank):
+        if np.all(ops.convert_to_numpy(scale.sd) == 1.0) and np.all(ops.convert_to_numpy(scale.mean) == 0.0):
+            scale.fit(targets[..., which])
+
+
+def _scales(bank: keras.Model) -> Iterator[tuple[FeatureScale, slice]]:
+    """The last step of each FIN, and which of the bank's features it gives."""
+    first = 0
+    for model in fins_of(bank):
         scale = model.get_layer("scale")
-        if float(ops.convert_to_numpy(scale.sd)) == 1.0 and float(ops.convert_to_numpy(scale.mean)) == 0.0:
-            scale.fit(targets[..., i])
+        yield scale, slice(first, first + scale.width)
+        first += scale.width

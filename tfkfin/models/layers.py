@@ -1,11 +1,14 @@
 """Small Keras layers: scalers that live inside the models, augmentation of raw windows, correlations in closed form."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
+from tfkfin.features.spatial import LIMIT
 from tfkfin.models.sliding import (
     jitted,
     over_stretch,
@@ -19,7 +22,6 @@ from tfkfin.models.sliding import (
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
-LIMIT = 0.999  # |r| beyond which Fisher's z would run away
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -72,33 +74,46 @@ class FeatureScale(layers.Layer):
     """The last step of a FIN: its linear output y -> the feature in its own units.
 
     `log=False`: mean + sd * y. `log=True`: exp(mean + sd * y), so that an error counts relative to the feature.
-    mean and sd are weights, set from the targets that the FIN is trained on, not trained.
+    mean and sd are weights, set from the targets that the FIN is trained on, not trained. Of a FIN of several features
+    `log` says it of each, and each has its own mean and sd.
 
-    Input and output: (N, 1).
+    Input and output: (..., features).
     """
 
-    def __init__(self, log: bool = False, **kwargs):
+    def __init__(self, log: bool | Sequence[bool] = False, **kwargs):
         super().__init__(**kwargs)
-        self.log = log
+        self.log = log if isinstance(log, bool) else [bool(one) for one in log]
+
+    @property
+    def width(self) -> int:
+        """How many features it is of."""
+        return 1 if isinstance(self.log, bool) else len(self.log)
 
     def build(self, input_shape):
-        self.mean = self.add_weight(shape=(), initializer="zeros", trainable=False, name="mean")
-        self.sd = self.add_weight(shape=(), initializer="ones", trainable=False, name="sd")
+        shape = () if isinstance(self.log, bool) else (self.width,)
+        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
+        self.sd = self.add_weight(shape=shape, initializer="ones", trainable=False, name="sd")
 
     def call(self, inputs):
         scaled = self.mean + self.sd * inputs
-        return ops.exp(ops.clip(scaled, -LOG_LIMIT, LOG_LIMIT)) if self.log else scaled
+        return self._where_log(lambda y: ops.exp(ops.clip(y, -LOG_LIMIT, LOG_LIMIT)), scaled)
 
     def inverse(self, feature):
         """The y that gives `feature`: what the imitation loss compares."""
-        target = ops.log(ops.maximum(feature, FLOOR)) if self.log else feature
-        return (target - self.mean) / self.sd
+        return (self._where_log(lambda y: ops.log(ops.maximum(y, FLOOR)), feature) - self.mean) / self.sd
 
     def fit(self, targets: np.ndarray) -> None:
-        """Sets mean and sd from sample targets of the feature, any shape."""
-        values = np.log(np.maximum(targets, FLOOR)) if self.log else np.asarray(targets)
-        self.mean.assign(float(np.mean(values)))
-        self.sd.assign(float(np.std(values)) or 1.0)
+        """Sets mean and sd from sample targets (..., features); of a FIN of one feature any shape."""
+        values = np.reshape(targets, (-1, self.width)).astype(np.float64)
+        values = np.where(self.log, np.log(np.maximum(values, FLOOR)), values)
+        mean, sd = values.mean(axis=0), values.std(axis=0)
+        self.mean.assign(np.reshape(mean, self.mean.shape))
+        self.sd.assign(np.reshape(np.where(sd > 0, sd, 1.0), self.sd.shape))
+
+    def _where_log(self, function, y):
+        if isinstance(self.log, bool):
+            return function(y) if self.log else y
+        return ops.where(np.array(self.log), function(y), y)
 
     def get_config(self):
         return {**super().get_config(), "log": self.log}

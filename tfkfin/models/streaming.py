@@ -48,8 +48,8 @@ def taken_apart(fin: keras.Model) -> Means | None:
     if len(means) != 1 or not means[0]:
         return None
     filters, after = tuple(layers[: means[0]]), tuple(layers[means[0] + 1 :])
-    plain = all(isinstance(f, keras.layers.Conv1D) and f.padding == "same" and f.groups == 1 and f.use_bias
-                and (f.strides, f.dilation_rate) == ((1,), (1,)) for f in filters)
+    plain = all(isinstance(f, keras.layers.Conv1D) and (f.padding == "same" or f.kernel_size == (1,)) and f.use_bias
+                and f.groups == 1 and (f.strides, f.dilation_rate) == ((1,), (1,)) for f in filters)
     if not plain or any(f.kernel_size != (1,) for f in filters[1:]) or filters[0].kernel_size[0] > fin.input_shape[1]:
         return None
     return Means(filters, after)
@@ -57,7 +57,7 @@ def taken_apart(fin: keras.Model) -> Means | None:
 
 def streams(bank: keras.Model) -> bool:
     """Whether all FINs of a bank stream."""
-    return all(taken_apart(fin) for fin in fins_of(bank))
+    return all(fin.input_shape[2] == 1 and taken_apart(fin) for fin in fins_of(bank))
 
 
 def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,
@@ -124,11 +124,11 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
     def sums(kernels, biases):
         def answers(xp, samples, axis=1):
             y = _taps(xp, samples, kernels[0], axis, xla) + xp.reshape(biases[0], (-1,))
-            y = _activated(xp, activations[0], y)
+            y = activated(xp, activations[0], y)
             if pointwise:
                 y = xp.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
             for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
-                y = _activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
+                y = activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
             return y
 
         total = over_windows(answers)
@@ -174,7 +174,7 @@ def _slope(by: int, kernel: tf.Tensor, bias: tf.Tensor, activation: Callable, _,
     return slope if by == taps else slope * near[by]
 
 
-def _activated(xp, activation: Callable, y):
+def activated(xp, activation: Callable, y):
     """An activation of Keras, which would take NumPy's arrays on the way of a tensor."""
     return xp.maximum(y, 0) if activation is keras.activations.relu else activation(y)
 

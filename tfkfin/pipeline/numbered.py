@@ -30,7 +30,8 @@ class Numbered:
         self.recipe, self.dataset, self.length, self._spool = recipe, dataset, length, spool or Spool()
         options = recipe.imitate
         if dataset is None:
-            self.steps, self.channels = max(1, options.windows_per_epoch // options.batch_size), 1
+            self.steps, self.channels = max(1, options.windows_per_epoch // options.batch_size), \
+                batches.channels_of(recipe.features.names)
         else:
             self._share = batches.shares(dataset, options.windows_per_epoch)
             self.steps, self.channels = -(-sum(self._share.values()) // options.batch_size), dataset.channels

@@ -138,10 +138,11 @@ class Batches(Section):
 
 
 class Fin(Section):
-    """The feature imitation networks, one a feature, shared by all channels."""
+    """The feature imitation networks, shared by all channels."""
 
     family: Annotated[str, kind_of("models/fins")] = "bilstm"
     units: Width = 32
+    shared: bool = False  # one trunk with an output for each feature; otherwise a network a feature
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
@@ -154,6 +155,7 @@ class Classifier(Section):
     kind: Annotated[str, kind_of("models/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, each_of(kind_of("models/descriptions"))] = ("correlations",)  # solved heads see it too
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
+    correlation_fin: str = ""  # for imitated_correlations: RUN/imitate of the recipe fin_correlation
     vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
     filters: tuple[Width, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement

@@ -10,6 +10,7 @@ from tfkfin.console import InputError
 from tfkfin.files import replacing, write_json
 from tfkfin.fit.run import Run
 from tfkfin.models import presets, saving
+from tfkfin.pipeline.batches import channels_of
 
 
 def keep(run: Run, bank: keras.Model, folder: Path, scores: dict) -> None:
@@ -46,12 +47,13 @@ def improve(bank: keras.Model, value: float, state: dict, best: Path) -> None:
 
 
 def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
-    """The FINs to start from and to export, in float32 whatever they were trained in."""
+    """The FINs to start from and to export, on a channel, or on two, in float32 whatever they were trained in."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         options = run.recipe.fin.model_copy(update={"pretrained": ""})
-        one = presets.new_bank(options, run.recipe.features.names, run.length, 1)
+        names = run.recipe.features.names
+        one = presets.new_bank(options, names, run.length, channels_of(names))
     finally:
         keras.config.set_dtype_policy(policy)
     one.set_weights(bank.get_weights())
