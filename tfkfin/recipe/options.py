@@ -282,6 +282,9 @@ class Recipe(Section):
             options.pop("filter")
         if self.pooled == Pooled():  # as before there was this stage
             options.pop("pooled")
+        for table, key in (("fin", "shared"), ("classifier", "correlation_fin")):
+            if not options[table][key]:  # as before there was this option
+                options[table].pop(key)
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_toml(self) -> str:
