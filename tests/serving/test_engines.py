@@ -27,11 +27,13 @@ from tfkfin.serving.engines import ENGINES, Exported
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
 
-KINDS = [f"{family}-{head}" for family in registry.names("models/fins") for head in registry.names("models/heads")] + \
-    [f"conv-linear-{kind}" for kind in (*registry.names("models/descriptions"), "shared")]
+KINDS = [f"{family}-{head}" for family in registry.names("models/fins") for head in registry.names("models/heads")]
+BESIDE = sorted({*registry.names("models/descriptions"), "shared"} - {"correlations"})  # which heads have anyway
+LONG = {"log_covariance": pytest.mark.slow}  # logarithms of matrices by products alone
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS + [
+    pytest.param(f"conv-linear-{kind}", marks=LONG.get(kind, ())) for kind in BESIDE])
 def model(request, tiny_db2, correlation_fin, tmp_path_factory):
     """A version folder with SavedModel and ONNX of every family and head, of every description, and of one trunk of
     all features: solved, or prepared, for a recording.
