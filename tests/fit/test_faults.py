@@ -154,3 +154,15 @@ def test_recipes_nested_thousands_deep_are_refused(text, tmp_path):
         recipes.load(str(tmp_path / "own.toml"))
     with pytest.raises(InputError):
         recipes.load("demo", dict([recipes.parse_setting("fin=" + text.partition(" = ")[2])]))
+
+
+def test_scores_that_vanished_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="what the stage classify left is gone: the same command"):
+        run_in(tmp_path).publish("classify", None)
+
+
+def test_what_a_start_without_open_files_could_not_take_away_again_is_in_nobodys_way(tmp_path):
+    for name in ("run.lock", "recordings.json"):
+        (tmp_path / name).write_text("{}")
+    runs.open_run(recipes.replaced(recipes.Recipe(), **SIGNALS), tmp_path)
+    assert (tmp_path / "recipe.toml").is_file()

@@ -146,8 +146,14 @@ class Run:
     def results(self) -> dict:
         return self.ledger.get("results", kind=kept.Results) or {}
 
-    def publish(self, stage: str, scores: dict) -> dict:
-        """Merges a stage's scores into results.json."""
+    def publish(self, stage: str, scores: dict | None) -> dict:
+        """Merges a stage's scores into results.json.
+
+        Raises:
+            InputError: there are none, because somebody has removed them meanwhile.
+        """
+        if scores is None:
+            raise InputError(f"{self.folder}: what the stage {stage} left is gone: the same command makes it again")
         before = self.results()
         results = before | scores | {
             "stage": stage, "protocol": self.recipe.protocol, "recipe_digest": self.recipe.digest,
@@ -219,7 +225,7 @@ def cleared(folder: Path) -> Iterator[None]:
 
 def _of_a_start(path: Path) -> bool:
     """Whether a file may be what a start left that was killed before it had written recipe.toml."""
-    return path.name in ("recordings.json", "fingerprint.json") or ".partial." in path.name
+    return path.name in ("recordings.json", "fingerprint.json", "run.lock") or ".partial." in path.name
 
 
 def _afford(run: Run) -> None:
