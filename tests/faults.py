@@ -2,6 +2,7 @@
 
     nice -n 19 python tests/faults.py --count 20                       so many of each fault for each command; seeded
     python tests/faults.py --command export --fault SIGKILL --count 1 --seed 7
+    python tests/faults.py --everywhere --fault full            wherever in the code a file changes, once for each place
 
 Faults: SIGKILL, SIGTERM and SIGINT at a moment that the seed chooses, before a change of a file or after some time; a
 disk that is full from a change on (`full`; on a small tmpfs where root can mount one: `disk`), a disk that is mounted
@@ -150,7 +151,9 @@ TINY = " ".join(f"--set {word}" for word in (
     "fin.layers=1", "fin.pretrained=", "imitate.windows_per_epoch=32", "imitate.validation_windows=16",
     "imitate.test_windows=16", "imitate.batch_size=16", "imitate.epochs=2", "finetune.windows_per_epoch=32",
     "finetune.epochs=1", "finetune.batch_size=16", "features.names=RMS,VAR"))
-BEST = "--pipeline best --data data --set window.length_ms=100 --set window.stride_ms=60"
+WINDOWS = "--set window.length_ms=100 --set window.stride_ms=60"
+BEST = f"--pipeline best --data data {WINDOWS}"
+PLAIN = f"{BEST} --set classifier.describe=correlations"
 COMMANDS = {
     "synthesize": Command("data synthesize made --subjects 1-3 --movements 2 --repetitions 2 --channels 3 --hold 0.3 "
                           "--rest 0.2", lambda folder: files(folder / "made"), heavy=False, once=True, result="made"),
@@ -175,14 +178,20 @@ COMMANDS = {
     "export": Command("export run --to savedmodels/m", model("savedmodels/m"), ("data", "run"), result="savedmodels"),
     "export onnx": Command("export run --to savedmodels/o --format onnx", model("savedmodels/o"), ("data", "run"),
                            result="savedmodels"),
+    "export litert": Command("export litert --to savedmodels/l --format litert", model("savedmodels/l"),
+                             ("data", "litert"), result="savedmodels"),
     "calibrate": Command("calibrate model --data data --subject 2 --repetitions 1 --to savedmodels/c",
                          model("savedmodels/c"), ("data", "model"), result="savedmodels"),
     "tune": Command(f"tune --stage classify {BEST} --run search --set tune.features.names=[[\"RMS\"],[\"VAR\"]]",
                     results("search/tuning.json"), ("data",), result="search"),
     "experiments": Command(f"experiments imitation --data data {TINY} --run lab", results("lab/results.json"),
                            ("data",), result="lab"),
+    "ladder": Command(f"experiments ladder --data data --pipeline ladder {WINDOWS} --set classify.epochs=1 --run lab",
+                      results("lab/results.json"), ("data",), result="lab"),
     "live": Command("live --model model --source synthetic --speed 0 --seconds 1.5 --jsonl all.jsonl --json live.json",
                     lambda folder: whole_lines(folder / "all.jsonl"), ("model",), once=True),
+    "live adapt": Command("live --model model --source synthetic --speed 0 --seconds 8 --adapt --to savedmodels/a",
+                          lambda folder: model("savedmodels/a")(folder)[0], ("model",), result="savedmodels"),
     "live calibrate": Command("live --model model --source synthetic --speed 2 --calibrate kept --hold-s 0.6 "
                               "--rest-s 0.3 --seconds 50 --to savedmodels/l", lambda folder: model("savedmodels/l")(
                                   folder)[0], ("model",), result="savedmodels"),
@@ -255,13 +264,14 @@ class Bench:
             makers = {"data": Command("data synthesize data --subjects 1-2 --movements 2 --repetitions 6 --channels 3 "
                                       "--hold 0.5 --rest 0.3", files, heavy=False),
                       "run": Command(f"train --stage finetune {BEST} --run run", files),
+                      "litert": Command(f"train --stage finetune {PLAIN} --run litert", files),
                       "model": Command("export run --to model", files)}
             if name == "own":
                 made.mkdir(parents=True)
                 lines = ["a,b,m", *(f"{i % 7},{i % 5},{i // 50 % 3}" for i in range(300))]
                 (made / "p1.csv").write_text("\n".join(lines))
                 return made
-            for before in {"run": ("data",), "model": ("data", "run")}.get(name, ()):
+            for before in {"run": ("data",), "litert": ("data",), "model": ("data", "run")}.get(name, ()):
                 self.needed(before)
             answer, said = self.run(makers[name], made.parent)
             if answer["codes"] != [0]:
@@ -319,9 +329,14 @@ def archives(folder: Path) -> dict[int, bytes]:
     return made
 
 
-def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder: Path) -> dict:
-    """What a trial is told of its fault."""
-    at = rng.randint(1, max(1, known["events"]))
+PLACED = (*SIGNALS, "full", "vanish")
+
+
+def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder: Path, at: int = 0) -> dict:
+    """What a trial is told of its fault; which strikes at the change `at` of a file, 0: where the seed says."""
+    if at and fault in SIGNALS:
+        return {"fault": "kill", "signal": int(getattr(signal, fault)), "at": at}
+    at = at or rng.randint(1, max(1, known["events"]))
     if fault in SIGNALS:
         number = int(getattr(signal, fault))
         if rng.random() < 0.6 and known["events"]:
@@ -338,17 +353,17 @@ def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder
     return {"fault": fault, "at": limits[fault]} if fault in limits else {"times": 2} if fault == "twice" else {}
 
 
-def trial(made: Bench, name: str, fault: str, seed: int) -> str:
+def trial(made: Bench, name: str, fault: str, seed: int, at: int = 0) -> str:
     """What is wrong with how a command bears a fault; "" if nothing is."""
-    command, rng = COMMANDS[name], random.Random(f"{name} {fault} {seed}")
-    folder = made.folder / f"{name} {fault} {seed}".replace(" ", "-")
+    command, rng = COMMANDS[name], random.Random(f"{name} {fault} {seed}" + f" {at}" * bool(at))
+    folder = made.folder / f"{name} {fault} {seed} {at}".replace(" ", "-")
     known = made.undisturbed(name)
     with small_disk(folder, fault, rng):
         made.fresh(command, folder)
         if fault == "disk":
             fill(folder, rng)
         with unwritable(folder, fault):
-            answer, said = made.run(command, folder, **faulty(fault, rng, known, command, folder))
+            answer, said = made.run(command, folder, **faulty(fault, rng, known, command, folder, at))
         if wrong := ended(fault, command, answer, said) or "; ".join(left(fault, folder)):
             return wrong
         (folder / "filling").unlink(missing_ok=True)
@@ -452,26 +467,40 @@ def fits(name: str, fault: str) -> bool:
     return True
 
 
+def everywhere(made: Bench, names: list[str], faults: list[str], seed: int):
+    """Yields command, fault, seed and change of a file for every place in the code where commands change files."""
+    seen = set()
+    for name in names:
+        new = {place: at for place, at in made.undisturbed(name).get("places", {}).items() if place not in seen}
+        print(f"{name}: {len(new)} places that no command before came to", flush=True)
+        seen |= new.keys()
+        yield from ((name, fault, seed, at) for at in new.values() for fault in faults
+                    if fault in PLACED and fits(name, fault))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5, help="trials of each fault for each command (default: 5)")
     parser.add_argument("--command", choices=COMMANDS, action="append", help="default: every one")
     parser.add_argument("--fault", choices=FAULTS, action="append", help="default: every one")
     parser.add_argument("--seed", type=int, default=0, help="the first (default: 0)")
+    parser.add_argument("--everywhere", action="store_true", help="once wherever in the code a command changes a file, "
+                        f"in place of --count; faults: {', '.join(PLACED)}")
     options = parser.parse_args()
     faults = options.fault or [fault for fault in FAULTS if fault not in MOUNTED or can_mount()]
-    done, wrong = Counter(), 0
+    done, wrong, names = Counter(), 0, options.command or list(COMMANDS)
     with bench() as made:
-        for seed in range(options.seed, options.seed + options.count):
-            for name in options.command or COMMANDS:
-                for fault in (fault for fault in faults if fits(name, fault)):
-                    found = trial(made, name, fault, seed)
-                    done[fault] += 1
-                    if found:
-                        wrong += 1
-                        print(f"{name}, {fault}, --seed {seed}: {found}", flush=True)
-            print(f"seed {seed}: {dict(done)}, {wrong} wrong", flush=True)
-    print(f"{sum(done.values())} trials of {len(options.command or COMMANDS)} commands: {wrong} wrong")
+        trials = everywhere(made, names, faults, options.seed) if options.everywhere else (
+            (name, fault, seed, 0) for seed in range(options.seed, options.seed + options.count) for name in names
+            for fault in faults if fits(name, fault))
+        for name, fault, seed, at in trials:
+            done[fault] += 1
+            if not sum(done.values()) % 20:
+                print(f"{sum(done.values())} trials, {wrong} wrong; now {name}", file=sys.stderr, flush=True)
+            if found := trial(made, name, fault, seed, at):
+                wrong += 1
+                print(f"{name}, {fault}, --seed {seed}{f', change {at}' if at else ''}: {found}", flush=True)
+    print(f"{sum(done.values())} trials of {len(names)} commands ({dict(done)}): {wrong} wrong")
     return 1 if wrong else 0
 
 

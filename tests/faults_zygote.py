@@ -23,6 +23,7 @@ class Events:
 
     def __init__(self, root: str, at: int, act):
         self.root, self.at, self.act, self.count, self.busy = os.path.realpath(root), at, act, 0, False
+        self.places: dict[str, int] = {}  # in the code -> the first event there
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if self.busy or not (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES
@@ -35,12 +36,24 @@ class Events:
         if not path.startswith(self.root):
             return
         self.count += 1
+        self.places.setdefault(f"{event} {_place(sys._getframe(1))}", self.count)
         if self.act is not None and self.count >= self.at:
             self.busy = True
             try:
                 self.act(path, self.count, event)
             finally:
                 self.busy = False
+
+
+def _place(frame) -> str:
+    """The innermost lines of the package that led somewhere; not those through which every command goes."""
+    lines = []
+    while frame and len(lines) < 4:
+        name = frame.f_code.co_filename
+        if f"{os.sep}tfkfin{os.sep}" in name and not name.endswith(("console.py", "__main__.py")):
+            lines.append(f"{name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " ".join(lines)
 
 
 def _act(trial: dict):
@@ -105,7 +118,7 @@ def child(trial: dict, counted: int, said: int) -> None:
             sys.excepthook(KeyboardInterrupt, error, error.__traceback__)
             code = 130
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        os.write(counted, b"%d" % events.count)
+        os.write(counted, json.dumps({"events": events.count, "places": events.places}).encode())
     except BaseException:
         traceback.print_exc()
         code = 71
@@ -122,11 +135,11 @@ def run(trial: dict) -> dict:
     heard, said = os.pipe()  # no file: it may grow whatever files may not
     for descriptor in (read, heard):
         os.set_blocking(descriptor, False)
-    words = b""
+    words = counts = b""
 
-    def listen() -> bytes:
+    def listen(descriptor: int) -> bytes:
         try:
-            return os.read(heard, 1 << 20)
+            return os.read(descriptor, 1 << 20)
         except BlockingIOError:
             return b""
 
@@ -150,18 +163,16 @@ def run(trial: dict) -> dict:
             after = None
             for pid in set(pids) - codes.keys():
                 os.kill(pid, trial["signal"])
-        words += listen()
+        words, counts = words + listen(heard), counts + listen(read)
         time.sleep(0.003)
     for pid in set(pids) - codes.keys():
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    counts = os.read(read, 1000).split() if set(codes.values()) else []
-    words += listen()
+    words, counts = words + listen(heard), counts + listen(read)
     os.close(read)
     os.close(heard)
     return {"said": words.decode("utf-8", "replace"), "codes": [codes.get(pid) for pid in pids],
-            "seconds": time.monotonic() - began,
-            "events": int(counts[0]) if len(counts) == 1 and len(pids) == 1 else None}
+            "seconds": time.monotonic() - began, **(json.loads(counts) if counts and len(pids) == 1 else {})}
 
 
 def main() -> None:

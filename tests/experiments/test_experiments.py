@@ -396,6 +396,13 @@ def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch
         kinds.load("imitation").check(recipes.load(None, {"classifier.vote": 3}))
 
 
+def test_a_recipe_of_another_head_is_refused_by_every_experiment_before_work_begins(tiny_db2):
+    solved = recipes.load("best", {"source.data": str(tiny_db2)})
+    for name in kinds.summaries():
+        with pytest.raises(InputError, match="classifier.kind=conv"):
+            kinds.load(name).check(solved)
+
+
 def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypatch):
     """Its own work, and what it puts at the top of results.json."""
     def work(estimators, fit):

@@ -9,14 +9,14 @@ import numpy as np
 from tfkfin.features import describe
 from tfkfin.models import kinship
 
-RNG = np.random.default_rng(0)
+rng = np.random.default_rng(0)
 
 
 def test_posterior_is_the_joint_gaussian_conditioned():
     classes, size = 4, 3
-    kin = kinship.kernel(RNG.normal(size=(classes, size)))
+    kin = kinship.kernel(rng.normal(size=(classes, size)))
     values, counts = np.array([0.0, 0.7, 5.0]), np.array([1.0, 0.0, 2.5, 0.3])
-    apart = RNG.normal(size=(classes, size))
+    apart = rng.normal(size=(classes, size))
     moved, left = kinship.posterior(apart, counts, values, kin)
     there = counts > 0
     for d in range(size):
@@ -35,7 +35,7 @@ def test_classes_apart_move_alone_and_one_class_or_equal_ones_are_no_fault():
 
 def test_exchangeable_is_the_mean_over_every_permutation_of_real_descriptions():
     channels = 4
-    windows = RNG.normal(size=(60, 80, channels)) @ RNG.normal(size=(channels, channels))
+    windows = rng.normal(size=(60, 80, channels)) @ rng.normal(size=(channels, channels))
     x = describe.broad(windows, 1000.0)
     sample = np.cov(x, rowvar=False)
     turned = []

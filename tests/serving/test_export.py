@@ -19,9 +19,11 @@ from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.export import PRECISIONS, export
+from tfkfin.files import shipped
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.models import presets
+from tfkfin.serving import card as cards
 from tfkfin.serving import layout, warmup
 from tfkfin.serving.engines import Exported
 
@@ -200,6 +202,17 @@ def test_a_failed_export_leaves_nothing(tmp_path):
         assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
         raise RuntimeError
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("gone", ["", "m"])
+def test_a_model_that_is_removed_while_it_is_written_becomes_no_version(gone, tmp_path):
+    """What writes on makes the folder anew, without what was there before."""
+    model = tmp_path / "models" / "m"
+    with pytest.raises(InputError, match="was removed while"), layout.new_version(model) as (folder, _):
+        (folder / "saved_model.pb").write_text("whole")
+        shutil.rmtree(tmp_path / "models" / gone)
+        cards.write(folder, presets.card(shipped("savedmodels") / "fin_dense" / "1"))
+    assert not model.exists()
 
 
 def test_models_config_names_each_model_once(exported, fins, tmp_path):

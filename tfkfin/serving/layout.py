@@ -36,7 +36,7 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     A server that polls `model` sees nothing or the whole version. If the block fails, nothing is left behind.
 
     Raises:
-        InputError: `model` is a file, cannot be written, or has no name that a model can have.
+        InputError: `model` is a file, cannot be written, has no name that a model can have, or was removed meanwhile.
     """
     presets.checked_name(model.absolute().name)
     with ExitStack() as stack:
@@ -49,6 +49,8 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
         try:
             unfinished.add(partial)
             yield partial, number
+            if not Path(lock.lock_file).exists():  # what was written before is gone, and what came after made it anew
+                raise InputError(f"{model} was removed while a version was written there: give the command again")
             write_text(model / LAST, f"{number}\n")
             os.rename(partial, model / str(number))
         except BaseException:

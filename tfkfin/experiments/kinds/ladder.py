@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import format_numbers, log
+from tfkfin.console import InputError, format_numbers, log
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
@@ -127,6 +127,14 @@ def streams(evaluation: Evaluation) -> Streams:
     return Streams(evaluation)
 
 
+def check(recipe: Recipe) -> None:
+    """The recipe's head is that of the row `paper`; the others on FINs see what it describes and covariances."""
+    options = recipe.classifier
+    if options.kind != "conv" or "log_covariance" in options.describe:
+        raise InputError("the ladder tries its own heads beside the paper's: take --pipeline ladder, or --set "
+                         "classifier.kind=conv --set classifier.describe=correlations")
+
+
 def fits(evaluation: Evaluation) -> list[Fit]:
     return [Fit(person, f"ladder-{name}") for person in evaluation.subjects for name in titles()]
 
@@ -232,4 +240,4 @@ def _trust(evaluation: Evaluation) -> list[str]:
             "stream, without labels. tangent space is pyriemann's."]
 
 
-EXPERIMENT = Experiment(fits, result, lambda recipe: None, work, "ladder")
+EXPERIMENT = Experiment(fits, result, check, work, "ladder")
