@@ -330,32 +330,31 @@ def archives(folder: Path) -> dict[int, bytes]:
 
 
 PLACED = (*SIGNALS, "full", "vanish")
+LIMITS = {"size": (0, 1, 30, 100, 300, 1000, 2000, 4096, 8192, 20_000, 50_000, 200_000), "files": tuple(range(5, 40))}
 
 
-def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder: Path, at: int = 0) -> dict:
-    """What a trial is told of its fault; which strikes at the change `at` of a file, 0: where the seed says."""
-    if at and fault in SIGNALS:
-        return {"fault": "kill", "signal": int(getattr(signal, fault)), "at": at}
+def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder: Path, at: int | None) -> dict:
+    """What a trial is told of its fault; which is at the limit or the change of a file `at`, None: as the seed says."""
+    if fault in LIMITS:
+        return {"fault": fault, "at": rng.choice(LIMITS[fault]) if at is None else at}
+    by_time = at is None and fault in SIGNALS and (rng.random() > 0.6 or not known["events"])
     at = at or rng.randint(1, max(1, known["events"]))
+    if by_time:
+        return {"signal": int(getattr(signal, fault)), "after_s": rng.uniform(0.02, 1.1 * known["seconds"])}
     if fault in SIGNALS:
-        number = int(getattr(signal, fault))
-        if rng.random() < 0.6 and known["events"]:
-            return {"fault": "kill", "signal": number, "at": at}
-        return {"signal": number, "after_s": rng.uniform(0.02, 1.1 * known["seconds"])}
+        return {"fault": "kill", "signal": int(getattr(signal, fault)), "at": at}
     if fault == "vanish":
         gone = rng.choice([*command.needs, *([command.result] if command.result else [])] or ["nothing"])
         return {"fault": "vanish", "at": at, "gone": str(folder / gone)}
     if fault == "clock":
         return {"fault": "clock", "steps": [rng.choice([0, 0, 0, 3600, -3600, 86400 * 400, -86400 * 400, -1, 1])
                                             for _ in range(5000)]}
-    limits = {"full": at, "size": rng.choice([0, 100, 1000, 4096, 30_000]),
-              "files": rng.choice([6, 8, 10, 12, 16, 20, 30])}
-    return {"fault": fault, "at": limits[fault]} if fault in limits else {"times": 2} if fault == "twice" else {}
+    return {"fault": fault, "at": at} if fault == "full" else {"times": 2} if fault == "twice" else {}
 
 
-def trial(made: Bench, name: str, fault: str, seed: int, at: int = 0) -> str:
+def trial(made: Bench, name: str, fault: str, seed: int, at: int | None = None) -> str:
     """What is wrong with how a command bears a fault; "" if nothing is."""
-    command, rng = COMMANDS[name], random.Random(f"{name} {fault} {seed}" + f" {at}" * bool(at))
+    command, rng = COMMANDS[name], random.Random(f"{name} {fault} {seed} {at}")
     folder = made.folder / f"{name} {fault} {seed} {at}".replace(" ", "-")
     known = made.undisturbed(name)
     with small_disk(folder, fault, rng):
@@ -371,7 +370,8 @@ def trial(made: Bench, name: str, fault: str, seed: int, at: int = 0) -> str:
             if fault == "vanish":  # the user puts back what is gone
                 shutil.copytree(made.needed(need), folder / need, dirs_exist_ok=True)
         again, told = made.run(command, folder)
-        if fault == "vanish" and command.result and again["codes"] == [2] and re.search("is there (already|and)", told):
+        removed = fault == "vanish" and command.result and re.search("is there (already|and)|[Rr]emove it", told)
+        if removed and again["codes"] == [2]:
             shutil.rmtree(folder / command.result)  # what was at work when it vanished has written again
             again, told = made.run(command, folder)
         if again["codes"] != [0] and not (command.once and again["codes"] == [2] and "there already" in told):
@@ -468,7 +468,7 @@ def fits(name: str, fault: str) -> bool:
 
 
 def everywhere(made: Bench, names: list[str], faults: list[str], seed: int):
-    """Yields command, fault, seed and change of a file for every place in the code where commands change files."""
+    """Yields command, fault, seed and where: each place in the code where commands change files, and each limit."""
     seen = set()
     for name in names:
         new = {place: at for place, at in made.undisturbed(name).get("places", {}).items() if place not in seen}
@@ -476,6 +476,8 @@ def everywhere(made: Bench, names: list[str], faults: list[str], seed: int):
         seen |= new.keys()
         yield from ((name, fault, seed, at) for at in new.values() for fault in faults
                     if fault in PLACED and fits(name, fault))
+        yield from ((name, fault, seed, limit) for fault, limits in LIMITS.items() if fault in faults
+                    for limit in limits)
 
 
 def main() -> int:
@@ -484,14 +486,14 @@ def main() -> int:
     parser.add_argument("--command", choices=COMMANDS, action="append", help="default: every one")
     parser.add_argument("--fault", choices=FAULTS, action="append", help="default: every one")
     parser.add_argument("--seed", type=int, default=0, help="the first (default: 0)")
-    parser.add_argument("--everywhere", action="store_true", help="once wherever in the code a command changes a file, "
-                        f"in place of --count; faults: {', '.join(PLACED)}")
+    parser.add_argument("--everywhere", action="store_true", help="in place of --count: once wherever in the code a "
+                        f"command changes a file ({', '.join(PLACED)}), and at every limit ({', '.join(LIMITS)})")
     options = parser.parse_args()
     faults = options.fault or [fault for fault in FAULTS if fault not in MOUNTED or can_mount()]
     done, wrong, names = Counter(), 0, options.command or list(COMMANDS)
     with bench() as made:
         trials = everywhere(made, names, faults, options.seed) if options.everywhere else (
-            (name, fault, seed, 0) for seed in range(options.seed, options.seed + options.count) for name in names
+            (name, fault, seed, None) for seed in range(options.seed, options.seed + options.count) for name in names
             for fault in faults if fits(name, fault))
         for name, fault, seed, at in trials:
             done[fault] += 1
@@ -499,7 +501,7 @@ def main() -> int:
                 print(f"{sum(done.values())} trials, {wrong} wrong; now {name}", file=sys.stderr, flush=True)
             if found := trial(made, name, fault, seed, at):
                 wrong += 1
-                print(f"{name}, {fault}, --seed {seed}{f', change {at}' if at else ''}: {found}", flush=True)
+                print(f"{name}, {fault}, --seed {seed}{'' if at is None else f', at {at}'}: {found}", flush=True)
     print(f"{sum(done.values())} trials of {len(names)} commands ({dict(done)}): {wrong} wrong")
     return 1 if wrong else 0
 

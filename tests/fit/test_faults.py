@@ -1,6 +1,8 @@
 """Runs under faults: locked, damaged, read-only, unfit for the recipe, losses that are no numbers."""
 
 import errno
+import os
+import shutil
 from types import SimpleNamespace
 
 import keras
@@ -28,7 +30,8 @@ def test_one_process_works_on_a_run_and_sweeps_what_others_left(tmp_path):
     old.parent.mkdir()
     for path in (old, new):
         path.write_text("half")
-    __import__("os").utime(old, (1e9, 1e9))
+    os.utime(old, (1e9, 1e9))
+    run_in(tmp_path).note()
     with run_in(tmp_path).alone():
         assert not old.exists() and new.exists()  # a task of another machine may write it now
         with pytest.raises(InputError, match="another process works on this run"):
@@ -36,6 +39,17 @@ def test_one_process_works_on_a_run_and_sweeps_what_others_left(tmp_path):
                 pass
     with run_in(tmp_path).alone():
         pass
+
+
+def test_a_run_whose_folder_was_removed_meanwhile_does_not_end_well(tmp_path):
+    """What comes after makes the folder anew: the next start would find half a run there."""
+    folder = tmp_path / "run"
+    run_in(folder).note()
+    with pytest.raises(InputError, match="was removed while this run wrote there"), run_in(folder).alone():
+        shutil.rmtree(folder)
+        run_in(folder).finish("imitate", {"seconds": 1.0})
+    with pytest.raises(InputError, match="is there and is no run folder"):
+        runs.open_run(run_in(folder).recipe, folder)
 
 
 def test_who_comes_second_takes_nothing_away_from_who_came_first(tmp_path):
@@ -61,6 +75,7 @@ def test_a_disk_that_cannot_be_written_still_shows_what_is_finished(tmp_path, mo
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
 
     first = run_in(tmp_path)
+    first.note()
     first.seconds["imitate"] = 1.5
     shown = first.publish("imitate", {"fin": {"RMS": {"r2": 0.5}}})
     monkeypatch.setattr(runs.Ledger, "put", full)

@@ -24,6 +24,8 @@ from tfkfin.fit.ledger import Ledger
 from tfkfin.models import presets
 from tfkfin.recipe import Recipe
 
+RECIPE = "recipe.toml"
+
 
 @dataclass
 class Run:
@@ -73,6 +75,21 @@ class Run:
         """Of the content of the recordings that this run is about."""
         return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
 
+    def note(self) -> None:
+        """Writes what a folder has from its start on: the recipe, after which recordings it is made from.
+
+        Raises:
+            InputError: as `claim`.
+        """
+        if self.recipe.source.kind == "recordings":
+            self.claim()
+        if not (self.folder / RECIPE).is_file():
+            write_text(self.folder / RECIPE, self.recipe.to_toml())
+
+    def _is_noted(self) -> bool:
+        claimed = self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None
+        return claimed and (self.folder / RECIPE).is_file()
+
     def claim(self) -> None:
         """Makes sure that what is finished here was made from these very recordings.
 
@@ -81,8 +98,8 @@ class Run:
         """
         before = self.ledger.get("fingerprint", "give another folder with --run", kept.Fingerprint)
         if before is None and any(self.folder.glob("*/stage.json")):
-            raise InputError(f"{self.folder} was made by an older tfkfin, which did not note its recordings: "
-                             "give another folder with --run")
+            raise InputError(f"{self.folder} does not note its recordings: an older tfkfin made it, or it was removed "
+                             "while a run wrote there. Remove it, or give another folder with --run")
         if before is not None and before["recordings"] != self.fingerprint:
             raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
                              f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
@@ -107,7 +124,7 @@ class Run:
         """Keeps other processes off this run, and removes what killed ones have left half written.
 
         Raises:
-            InputError: another process works on it.
+            InputError: another process works on it, or somebody has removed it meanwhile.
         """
         lock = self.ledger.lock("run")
         try:
@@ -123,6 +140,9 @@ class Run:
                     if files.is_dead(partial) or time.time() - partial.stat().st_mtime > 3600:
                         partial.unlink(missing_ok=True)  # younger ones a task on another machine may write now
             yield
+            if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
+                raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
+                                 "whole: remove it, and give the command again")
         finally:
             lock.release()
 
@@ -182,7 +202,7 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
     Raises:
         InputError: the folder holds another recipe's run or something else; nothing in it is changed.
     """
-    noted = folder / "recipe.toml"
+    noted = folder / RECIPE
     if noted.is_file():
         old = recipes.load(noted)
         if old.digest != recipe.digest:
@@ -197,10 +217,7 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
     _afford(opened)
     with cleared(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if recipe.source.kind == "recordings":
-            opened.claim()
-        if not noted.is_file():
-            write_text(noted, recipe.to_toml())
+        opened.note()
     return opened
 
 
