@@ -14,6 +14,7 @@ from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, paired
+from tfkfin.features import catalogue
 from tfkfin.fit import metrics, riemann
 from tfkfin.fit.lasting import Lasting
 from tfkfin.fit.transfer import Centres, Discriminant, Hierarchical, described
@@ -129,6 +130,7 @@ def streams(evaluation: Evaluation) -> Streams:
 
 def check(recipe: Recipe) -> None:
     """The recipe's head is that of the row `paper`; the others on FINs see what it describes and covariances."""
+    catalogue.names(recipe.features.names)  # of one channel
     options = recipe.classifier
     if options.kind != "conv" or "log_covariance" in options.describe:
         raise InputError("the ladder tries its own heads beside the paper's: take --pipeline ladder, or --set "
