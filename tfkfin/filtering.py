@@ -22,9 +22,11 @@ def sections(options: Filter | Mapping[str, Any] | None, rate_hz: float) -> np.n
     Raises:
         InputError: a frequency at or above half the rate, or a band that is none.
     """
+    options = options if isinstance(options, Filter) else Filter.model_validate(options or {})
+    if not options.active:
+        return np.empty((0, 6))
     from scipy import signal
 
-    options = options if isinstance(options, Filter) else Filter.model_validate(options or {})
     made, low, high = [np.empty((0, 6))], options.high_pass_hz, options.low_pass_hz
     for name in ("high_pass_hz", "low_pass_hz", "notch_hz"):
         if (hertz := getattr(options, name)) >= rate_hz / 2:
