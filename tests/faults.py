@@ -330,7 +330,8 @@ def archives(folder: Path) -> dict[int, bytes]:
 
 
 PLACED = (*SIGNALS, "full", "vanish")
-LIMITS = {"size": (0, 1, 30, 100, 300, 1000, 2000, 4096, 8192, 20_000, 50_000, 200_000), "files": tuple(range(5, 40))}
+LIMITS = {"size": (0, 1, 30, 100, 300, 1000, 2000, 4096, 8192, 20_000, 50_000, 200_000),
+          "files": (8, 63, *range(64, 100, 4))}
 
 
 def faulty(fault: str, rng: random.Random, known: dict, command: Command, folder: Path, at: int | None) -> dict:

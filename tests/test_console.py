@@ -80,6 +80,15 @@ def test_not_even_a_pipe_to_hear_of_signals(monkeypatch):
     assert (code, told.count("\n")) == (2, 1) and "ulimit -n" in told
 
 
+@pytest.mark.parametrize("limits, code", [("-n 30", 2), ("-Sn 30", 0)])
+def test_commands_may_open_as_many_files_as_the_system_lets_them_and_refuse_to_begin_with_too_few(limits, code):
+    """TensorFlow's libraries end a process that can open none."""
+    words = f"ulimit {limits}; exec {sys.executable} -m tfkfin --version"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == "error: Too many open files: allow more open files (ulimit -n 4096)\n" * (code == 2)
+
+
 def test_a_traceback_for_who_asks(monkeypatch):
     monkeypatch.setenv("TFKFIN_TRACEBACK", "1")
     assert "Traceback" in ended(raising(KeyError("a")))[2]

@@ -148,11 +148,14 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     0 for work done, 2 for an input error or a fault of the system (a full disk, a folder that vanished), 1 for an
     error that nobody foresaw (TFKFIN_TRACEBACK=1 shows where), 130 for an interrupt, 143 for SIGTERM.
     """
+    from tfkfin import machine
+
     log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets a table with ?
     try:
+        machine.allow_files()
         code = _code(main, sys.argv[1:] if argv is None else argv)
     except OSError as error:  # no more files can be opened, not even to hear of signals
         code = _told(error)
@@ -280,10 +283,7 @@ def _ends_tidily() -> Iterator[None]:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries write to stderr as they load, which no log level stops.
-
-    It is shown after all if the block fails.
-    """
+    """Holds back what TensorFlow's libraries write to stderr as they load, which no log level stops, till one fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)

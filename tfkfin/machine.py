@@ -1,8 +1,9 @@
-"""What this process may use of the machine: cores and memory, within the limits of its control groups (containers).
+"""What this process may use of the machine: cores, memory and open files, within the limits that are set to it.
 
 Linux's files are read where they are; elsewhere the system is asked, and where it does not answer a constant stands in.
 """
 
+import errno
 import math
 import os
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from tfkfin.console import InputError
 CGROUPS, GROUPS_OF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
 UNKNOWN_MEMORY = 2**32
+FILES, FEWEST_FILES = 4096, 64  # open at once: asked for, and what every command gets by with
 # limit, use, and the part of the use that the system takes back when it is short (files it keeps for rereading)
 MEMORY_FILES = (("memory.max", "memory.current", "inactive_file"),
                 ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
@@ -85,6 +87,24 @@ def memory() -> int:
             if most is not None and now is not None:
                 free.append(max(0, most - now + (_entry(group / "memory.stat", reclaimable) or 0)))
     return min(free)
+
+
+def allow_files() -> None:
+    """Lets this process open as many files as it may; of too few, libraries end it in the middle, without a word.
+
+    Raises:
+        OSError: too few all the same.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:  # no POSIX, no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < FEWEST_FILES:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def afford(needed: float, what: str, remedy: str) -> None:

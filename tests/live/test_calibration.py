@@ -1,6 +1,8 @@
 """A session that asks for movements, records them, solves a new decoder while the old one decides, and goes on."""
 
 import json
+import os
+import signal
 import time
 
 import numpy as np
@@ -109,6 +111,23 @@ def test_a_device_is_calibrated_from_the_command_line(device, exported, recordin
     with pytest.raises(InputError, match="is of other recordings"):
         recorder.fits(tmp_path / "sessions", 1000.0, {})
     recorder.fits(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_ends_a_session_before_there_is_a_new_decoder_gets_the_signals_code(number, code, exported, tmp_path,
+                                                                                monkeypatch, caplog):
+    """Not that of an input that is unfit."""
+    monkeypatch.setattr(Loop, "run", lambda loop, seconds, run=Loop.run: (os.kill(os.getpid(), number),
+                                                                          run(loop, seconds)))
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    words = ["--model", exported, "--source", "synthetic", "--seconds", 30, "--calibrate", tmp_path / "sessions",
+             "--to", tmp_path / "new", "--quiet"]
+    with pytest.raises(SystemExit) as end, caplog.at_level("INFO", logger="tfkfin"):
+        live.main([str(word) for word in words])
+    for one, handler in before.items():
+        signal.signal(one, handler)
+    assert end.value.code == code and "no new decoder was made" in caplog.text
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_recording_button_keeps_what_came(recording, tmp_path):

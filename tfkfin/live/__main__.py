@@ -3,6 +3,7 @@
 import argparse
 import gc
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,14 +125,18 @@ def main(argv: list[str]) -> None:
     calibrating = calibration.Calibration(loop, whole(decoder, arguments.model), arguments.calibrate,
                                           arguments.subject or 1) if arguments.calibrate else None
     _paged(arguments, loop, calibrating)
-    signal.signal(signal.SIGINT, lambda *_: loop.stop())
-    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    heard: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: (heard.append(number), loop.stop()))
     gc.collect()
     gc.freeze()  # what is there stays: the collector need not look through it between decisions
     loop.run(arguments.seconds)
     summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
     show(summary)
     if calibrating and calibrating.wanted:
+        if heard and calibrating.made is None and not calibrating.failed:
+            log.warning("no new decoder was made: the session was ended before")
+            sys.exit(128 + heard[0])
         summary |= {"calibration": _kept(calibrating, arguments)}
     elif arguments.adapt:
         summary |= {"adapted": _carried(stream.network.session, arguments)}
