@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfkfin import console
 from tfkfin import recipe as recipes
 from tfkfin.console import InputError
 from tfkfin.fit import run as runs
@@ -48,6 +49,11 @@ def test_a_run_whose_folder_was_removed_meanwhile_does_not_end_well(tmp_path):
     with pytest.raises(InputError, match="was removed while this run wrote there"), run_in(folder).alone():
         shutil.rmtree(folder)
         run_in(folder).finish("imitate", {"seconds": 1.0})
+    shutil.rmtree(folder)
+    run_in(folder).note()
+    with pytest.raises(InputError, match="was removed while this run wrote there"), run_in(folder).alone():
+        shutil.rmtree(folder)
+        run_in(folder).finish("imitate", {})["seconds"]  # what is missed for it
     with pytest.raises(InputError, match="is there and is no run folder"):
         runs.open_run(run_in(folder).recipe, folder)
 
@@ -95,9 +101,10 @@ def test_a_finished_stage_that_says_nothing_is_damaged(content, tmp_path):
 
 
 def test_scores_that_are_gone_before_they_are_summed_up_are_named(tmp_path):
-    run = SimpleNamespace(folder=tmp_path, dataset=SimpleNamespace(split=SimpleNamespace(subjects=(1, 2))),
-                          done=lambda stage, item: {"accuracy": 1.0} if item == "S1" else None)
-    with pytest.raises(InputError, match=r"scores of subjects \[2\] are gone: the same command makes them again"):
+    run = run_in(tmp_path)
+    run.dataset = SimpleNamespace(split=SimpleNamespace(subjects=(1, 2)))
+    run.finish("classify", {"accuracy": 1.0}, "S1")
+    with pytest.raises(FileNotFoundError, match="classify/S2.json"):
         _subjects.accuracies(run, "classify")
 
 
@@ -172,8 +179,9 @@ def test_recipes_nested_thousands_deep_are_refused(text, tmp_path):
 
 
 def test_scores_that_vanished_are_one_line(tmp_path):
-    with pytest.raises(InputError, match="what the stage classify left is gone: the same command"):
-        run_in(tmp_path).publish("classify", None)
+    with pytest.raises(FileNotFoundError) as gone:
+        run_in(tmp_path).left("classify")
+    assert "something removed it meanwhile" in console.explained(gone.value)
 
 
 def test_what_a_start_without_open_files_could_not_take_away_again_is_in_nobodys_way(tmp_path):

@@ -75,7 +75,7 @@ class Estimators:
             if pooled:
                 ledger.put(key, {"seconds_by_epoch": clock.seconds})
         saving.load_weights(trainer.model, ledger.path(key, ".weights.h5"), _AGAIN)
-        seconds = clock.seconds or ledger.get(key)["seconds_by_epoch"]
+        seconds = clock.seconds or ledger.of(key)["seconds_by_epoch"]
         return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
 
     def joint(self, fit: Fit) -> tuple[dict, dict]:

@@ -137,7 +137,7 @@ class Evaluation:
 
     def values(self, model: str, setting: Setting = FULL, key: str | Callable[[Fit], float] = "accuracy") -> dict:
         """(subject, seed) -> a score of a model's finished fits, or what a function makes of each fit."""
-        return {(fit.subject, fit.seed): key(fit) if callable(key) else self.ledger.get(fit.key)[key]
+        return {(fit.subject, fit.seed): key(fit) if callable(key) else self.ledger.of(fit.key)[key]
                 for fit in self.fits([model], [setting])}
 
     def by_group(self, models: Iterable[str], setting: Setting = FULL) -> dict[str, dict]:

@@ -69,7 +69,7 @@ class Runner:
         """Prints the tables of the named experiments and where the report is."""
         from rich.markdown import Markdown
 
-        answer(self.evaluation.run.ledger.get("results") | {"report": self.folder / "report.html"})
+        answer(self.evaluation.run.ledger.of("results") | {"report": self.folder / "report.html"})
         console = paper(width=None if sys.stdout.isatty() else 160)
         for result in self.results(names):
             lines = [line for block in result.blocks if isinstance(block, Table) for line in block.markdown()]

@@ -1,5 +1,7 @@
 """What is finished, one entry a file: whatever is killed goes on where it stopped."""
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,17 @@ class Ledger:
             InputError: the file is damaged, or has not what its `kind` needs; the message ends with `remedy`.
         """
         return read_json(self.folder / f"{key}.json", remedy, kind)
+
+    def of(self, key: str, kind: type[Kept] | None = None) -> dict[str, Any]:
+        """The scores of an entry that has been finished.
+
+        Raises:
+            FileNotFoundError: somebody has removed it since.
+            InputError: as `get`.
+        """
+        if (scores := self.get(key, kind=kind)) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / f"{key}.json"))
+        return scores
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of a finished entry.

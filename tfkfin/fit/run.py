@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from tfkfin import __version__, files, machine
 from tfkfin import recipe as recipes
@@ -74,6 +74,12 @@ class Run:
     def fingerprint(self) -> str:
         """Of the content of the recordings that this run is about."""
         return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
+
+    def _is_there(self, lock: FileLock, error: Exception | None = None) -> None:
+        """Raises InputError if the folder, whose lock is held, was removed; what was written later made it anew."""
+        if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
+            raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
+                             "whole: remove it, and give the command again") from error
 
     def note(self) -> None:
         """Writes what a folder has from its start on: the recipe, after which recordings it is made from.
@@ -139,10 +145,12 @@ class Run:
                 for partial in self.folder.rglob(".[0-9]*.partial.*"):
                     if files.is_dead(partial) or time.time() - partial.stat().st_mtime > 3600:
                         partial.unlink(missing_ok=True)  # younger ones a task on another machine may write now
-            yield
-            if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
-                raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
-                                 "whole: remove it, and give the command again")
+            try:
+                yield
+            except Exception as error:
+                self._is_there(lock, error)
+                raise
+            self._is_there(lock)
         finally:
             lock.release()
 
@@ -160,20 +168,22 @@ class Run:
         """What a stage (or one of its items, such as a subject) left when it finished, or None."""
         return self.ledger.get(f"{stage}/{item}", kind=kept.Stage if item == "stage" else kept.Item)
 
+    def left(self, stage: str, item: str = "stage") -> dict:
+        """As `done`, of what has finished.
+
+        Raises:
+            FileNotFoundError: somebody has removed it since.
+        """
+        return self.ledger.of(f"{stage}/{item}", kept.Stage if item == "stage" else kept.Item)
+
     def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
         return self.ledger.put(f"{stage}/{item}", value)
 
     def results(self) -> dict:
         return self.ledger.get("results", kind=kept.Results) or {}
 
-    def publish(self, stage: str, scores: dict | None) -> dict:
-        """Merges a stage's scores into results.json.
-
-        Raises:
-            InputError: there are none, because somebody has removed them meanwhile.
-        """
-        if scores is None:
-            raise InputError(f"{self.folder}: what the stage {stage} left is gone: the same command makes it again")
+    def publish(self, stage: str, scores: dict) -> dict:
+        """Merges a stage's scores into results.json."""
         before = self.results()
         results = before | scores | {
             "stage": stage, "protocol": self.recipe.protocol, "recipe_digest": self.recipe.digest,

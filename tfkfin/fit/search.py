@@ -106,7 +106,7 @@ class Search:
                 ledger.put(f"{key}.failed", {"error": str(error)})
                 raise
             ledger.path(f"{key}.failed", ".json").unlink(missing_ok=True)
-        return trial.done(self.stage)["accuracy"]["mean"]
+        return trial.left(self.stage)["accuracy"]["mean"]
 
     def rows(self, proposed: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Settings and scores of the proposed trials, each once: best first, failed ones last."""
@@ -116,7 +116,7 @@ class Search:
             key = f"trials/{trial.folder.name}"
             rows[key] = row = {"settings": settings, "folder": key}
             if (scores := trial.done(self.stage)) is not None:
-                row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.results()["seconds"].values())}
+                row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.ledger.of("results")["seconds"].values())}
             else:
                 row |= self.base.ledger.get(f"{key}.failed", kind=kept.Failed) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)

@@ -58,7 +58,7 @@ def work(estimators, fit: Fit) -> tuple[dict, dict]:
 
 
 def result(evaluation: Evaluation, folder: Path) -> Result:
-    scores = {arm: {s: [evaluation.ledger.get(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
+    scores = {arm: {s: [evaluation.ledger.of(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
                         for seed in evaluation.seeds] for s in evaluation.subjects} for arm in TITLES}
     there = [rung for rung in protocols.RUNGS if any(rung in one[0] for one in scores["fin"].values())]
     rungs = {rung: {arm: {number: _over(evaluation, people, rung, number) for number in NUMBERS}

@@ -57,7 +57,7 @@ def result(evaluation: Evaluation, folder) -> Result:
     pooled = {name: np.concatenate([one[name] for one in arrays]) for name in ("true", "imitated", "var", "ssi")}
     every = scored(pooled["true"], pooled["imitated"], names)
     spread = {name: {score: over_subjects(evaluation.values(
-        "imitation", key=lambda fit: evaluation.ledger.get(fit.key)["features"][name][score])) for score in DIGITS}
+        "imitation", key=lambda fit: evaluation.ledger.of(fit.key)["features"][name][score])) for score in DIGITS}
         for name in names}
     tied = relation(pooled["var"], pooled["ssi"], length)
     if {"VAR", "SSI"} <= set(names):

@@ -146,7 +146,7 @@ def work(estimators, fit: Fit) -> tuple[dict, dict]:
 
 
 def result(evaluation: Evaluation, folder: Path) -> Result:
-    scores = {name: {s: evaluation.ledger.get(Fit(s, f"ladder-{name}").key)["rungs"] for s in evaluation.subjects}
+    scores = {name: {s: evaluation.ledger.of(Fit(s, f"ladder-{name}").key)["rungs"] for s in evaluation.subjects}
               for name in titles()}
     there = [rung for rung in protocols.RUNGS if any(rung in one for one in scores[REFERENCE].values())]
     rungs = {rung: {name: {number: metrics.over_people({s: one[rung][number] for s, one in people.items()

@@ -59,9 +59,9 @@ def run_stage(run: Run, name: str) -> dict:
             run.seconds[name] = time.monotonic() - began
             run.finish(name, scores)
     for needed in stage.needs:  # killed after a stage was finished and before its scores were published
-        if not run.done(needed).keys() <= run.results().keys():
-            run.publish(needed, run.done(needed))
-    return run.publish(name, run.done(name))
+        if not (scores := run.left(needed)).keys() <= run.results().keys():
+            run.publish(needed, scores)
+    return run.publish(name, run.left(name))
 
 
 def _seeded(run: Run) -> None:

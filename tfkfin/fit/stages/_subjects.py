@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, log
+from tfkfin.console import log
 from tfkfin.fit import board
 from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
@@ -91,9 +91,7 @@ def finish(run: Run, stage: str, subject: int, scores: dict, began: float) -> No
 
 def accuracies(run: Run, stage: str) -> dict:
     """Scores over subjects, for results.json; the confusion matrix and hyperparameters go to TensorBoard."""
-    every = {s: run.done(stage, f"S{s}") for s in run.dataset.split.subjects}
-    if gone := [s for s, one in every.items() if one is None]:
-        raise InputError(f"{run.folder}: scores of subjects {gone} are gone: the same command makes them again")
+    every = {s: run.left(stage, f"S{s}") for s in run.dataset.split.subjects}
     matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
     movements = list(run.dataset.movements)
     summary = three_numbers(every)
