@@ -51,6 +51,9 @@ ENDS = {
     "open files": (OSError(errno.EMFILE, "Too many open files", "/a"), 2, "ulimit -n"),
     "open files, C++": (RuntimeError("random_device::random_device(const std::string&): device not available"), 2,
                         "random_device.*ulimit -n"),
+    "vanished, TensorFlow": (RuntimeError("INVALID_ARGUMENT: FileNotFoundError: [Errno 2] No such file or directory: "
+                                          "'/gone/S1.mat' Traceback ... passed to ParallelMapDatasetV2"), 2,
+                             "^error: /gone/S1.mat: No such file or directory: something removed it"),
     "file size": (OSError(errno.EFBIG, "File too large"), 2, "File too large: let files grow"),
     "no words": (OSError("odd"), 2, "odd"),
     "memory": (MemoryError(), 2, "more memory than there is"),

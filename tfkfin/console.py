@@ -90,7 +90,7 @@ def explained(error: BaseException) -> str | None:
             number = errno.EMFILE
     if number is None and not isinstance(error, OSError):
         return None
-    found = re.search(r"name = '([^']*)'", text)
+    found = re.search(r"(?:name = |\[Errno \d+\] [^:']+: )'([^']*)'", text)
     name = getattr(error, "filename", None) or (found[1] if found else "")
     why = os.strerror(number) if number and (name or isinstance(error, OSError)) else text[:200] or type(error).__name__
     remedy = _REMEDIES.get(number, "look into that, and give the command once more")
