@@ -283,7 +283,7 @@ def _ends_tidily() -> Iterator[None]:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries write to stderr as they load, which no log level stops, till one fails."""
+    """Holds back what TensorFlow's libraries write to stderr as they load, past any log level; shown if that fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)

@@ -75,12 +75,6 @@ class Run:
         """Of the content of the recordings that this run is about."""
         return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
 
-    def _is_there(self, lock: FileLock, error: Exception | None = None) -> None:
-        """Raises InputError if the folder, whose lock is held, was removed; what was written later made it anew."""
-        if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
-            raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
-                             "whole: remove it, and give the command again") from error
-
     def note(self) -> None:
         """Writes what a folder has from its start on: the recipe, after which recordings it is made from.
 
@@ -91,10 +85,6 @@ class Run:
             self.claim()
         if not (self.folder / RECIPE).is_file():
             write_text(self.folder / RECIPE, self.recipe.to_toml())
-
-    def _is_noted(self) -> bool:
-        claimed = self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None
-        return claimed and (self.folder / RECIPE).is_file()
 
     def claim(self) -> None:
         """Makes sure that what is finished here was made from these very recordings.
@@ -153,6 +143,16 @@ class Run:
             self._is_there(lock)
         finally:
             lock.release()
+
+    def _is_there(self, lock: FileLock, error: Exception | None = None) -> None:
+        """Raises InputError if the folder, whose lock is held, was removed; what was written later made it anew."""
+        if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
+            raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
+                             "whole: remove it, and give the command again") from error
+
+    def _is_noted(self) -> bool:
+        claimed = self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None
+        return claimed and (self.folder / RECIPE).is_file()
 
     def _synthesized(self) -> Path:
         options, folder = self.recipe.source.synthetic, self.folder / "data"
