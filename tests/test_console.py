@@ -92,6 +92,16 @@ def test_commands_may_open_as_many_files_as_the_system_lets_them_and_refuse_to_b
     assert done.stderr == "error: Too many open files: allow more open files (ulimit -n 4096)\n" * (code == 2)
 
 
+@pytest.mark.parametrize("soft, code", [(256, 0), (30, 2)])
+def test_a_sandbox_that_lets_nobody_change_limits_is_no_error_where_they_do(soft, code, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, 4096))
+    monkeypatch.setattr(resource, "setrlimit", forbidden)
+    assert ended(lambda argv: None)[0] == code
+
+
 def test_a_traceback_for_who_asks(monkeypatch):
     monkeypatch.setenv("TFKFIN_TRACEBACK", "1")
     assert "Traceback" in ended(raising(KeyError("a")))[2]

@@ -6,6 +6,7 @@ Linux's files are read where they are; elsewhere the system is asked, and where 
 import errno
 import math
 import os
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from tfkfin.console import InputError
@@ -102,8 +103,10 @@ def allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < FEWEST_FILES:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it: what there is may do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    if soft != resource.RLIM_INFINITY and soft < FEWEST_FILES:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
