@@ -21,7 +21,7 @@ SIZES = ((130, 20), (192, 17))  # dimensions and classes; the second is what `be
 
 def taught(size: int, classes: int, sessions: int = 3, repetitions: int = 4, windows: int = 20):
     """A model of noise about class means that differ by session."""
-    from tfkfin.models.hierarchical import HierarchicalGaussian
+    from tfkfin.sessions.hierarchical import HierarchicalGaussian
 
     rng = np.random.default_rng(0)
     session, repetition, c = (part.ravel() for part in np.meshgrid(
@@ -47,8 +47,10 @@ def updates(report: Report, size: int, classes: int, count: int) -> None:
 
 def calibrations(report: Report, count: int) -> None:
     from tfkfin import recipe as recipes
-    from tfkfin.models import decoder, heads, presets
-    from tfkfin.models.heads import gaussian
+    from tfkfin.decoder import decoder
+    from tfkfin.nets import heads
+    from tfkfin.nets.heads import gaussian
+    from tfkfin.store import presets
 
     recipe, rng = recipes.load("best"), np.random.default_rng(0)
     bank = presets.new_bank(recipe.fin, recipe.features.names, LENGTH, CHANNELS)

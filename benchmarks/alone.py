@@ -66,9 +66,9 @@ def waiting(folder: str, family: str, batch: str, share: str, steps: str, epochs
     """
     from tfkfin import recipe
     from tfkfin.fit import training
-    from tfkfin.models import presets
     from tfkfin.pipeline import batches
     from tfkfin.pipeline.memory import Spool
+    from tfkfin.store import presets
 
     dataset, spool = opened(folder), Spool()
     bank = presets.new_bank(recipe.load(None, {"fin.family": family, "fin.pretrained": ""}).fin, NAMES, dataset.length,

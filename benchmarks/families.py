@@ -18,9 +18,10 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from common import Report, parser, seconds  # noqa: E402
 
-from tfkfin import evaluate, registry  # noqa: E402
-from tfkfin.models import fins as fin  # noqa: E402
-from tfkfin.models import presets
+from tfkfin import evaluate
+from tfkfin.base import registry  # noqa: E402
+from tfkfin.nets import fins as fin  # noqa: E402
+from tfkfin.store import presets
 
 CHANNELS = 12
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
             from tfkfin.recordings.synthetic import synthesize
 
             synthesize(Path(made), (101, 102, 103, 104), movements=6, hold_s=1.2, rest_s=0.5, seed=77)
-        for family in registry.names("models/fins"):
+        for family in registry.names("nets/fins"):
             one = presets.load(family)
             length = one.input_shape[1]
             bank = fin.bank(fin.fins_of(one), CHANNELS)

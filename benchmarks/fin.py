@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from common import Report, parser  # noqa: E402
 
-from tfkfin.models.bilstm.layer import BiLSTM, engine  # noqa: E402
+from tfkfin.nets.bilstm.layer import BiLSTM, engine  # noqa: E402
 
 CHANNELS, LENGTH, UNITS, LAYERS, FINS = 12, 600, 32, 3, 4
 

@@ -22,17 +22,17 @@ import tensorflow as tf  # noqa: E402
 from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
-from tfkfin.console import InputError  # noqa: E402
+from tfkfin.base.console import InputError  # noqa: E402
+from tfkfin.decoder.decoder import Decoder  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.fit.trainers import new_decoder  # noqa: E402
-from tfkfin.models import presets  # noqa: E402
-from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
-from tfkfin.models.decoder import Decoder  # noqa: E402
+from tfkfin.nets.bilstm import layer as recurrent  # noqa: E402
 from tfkfin.serving import (
     engines,
     onnx_file,
     signatures,  # noqa: E402
 )
+from tfkfin.store import presets  # noqa: E402
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
 MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V

@@ -21,8 +21,8 @@ from alone import NAMES, opened  # noqa: E402
 from common import Report, parser, recordings, seconds  # noqa: E402
 
 from tfkfin.features.catalogue import extract  # noqa: E402
-from tfkfin.models import fins as fin
-from tfkfin.models.bilstm import layer as recurrent  # noqa: E402
+from tfkfin.nets import fins as fin
+from tfkfin.nets.bilstm import layer as recurrent  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
 
 LENGTH, STRIDE = 600, 20

@@ -20,8 +20,8 @@ from common import Report, parser  # noqa: E402
 from tfkfin import recipe  # noqa: E402
 from tfkfin.export import export, fine_tuned  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
-from tfkfin.models import presets  # noqa: E402
 from tfkfin.serving.engines import Exported  # noqa: E402
+from tfkfin.store import presets  # noqa: E402
 
 EXACT, *_ = WAYS = ("onnx float32", "onnx float16", "onnx int8", "litert float32")
 

@@ -18,12 +18,14 @@ import tensorflow as tf  # noqa: E402
 from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
+from tfkfin.decoder import decoder
 from tfkfin.fit import training  # noqa: E402
 from tfkfin.fit.trainers import TwoRates  # noqa: E402
-from tfkfin.models import decoder, fins, heads, presets, streaming  # noqa: E402
-from tfkfin.models.live import Live  # noqa: E402
-from tfkfin.models.over_recording import over_recording  # noqa: E402
+from tfkfin.nets import fins, heads, streaming
+from tfkfin.nets.one_stride import Live  # noqa: E402
+from tfkfin.nets.over_recording import over_recording  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
+from tfkfin.store import presets  # noqa: E402
 
 CHANNELS, LENGTH, STRIDE, MOVEMENTS = 12, 600, 20, 17
 BATCH = 64  # windows, also of a training step

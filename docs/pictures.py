@@ -48,7 +48,8 @@ def features():
     if "features" not in _kept:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from tfkfin.features import catalogue
-        from tfkfin.models import fins, presets
+        from tfkfin.nets import fins
+        from tfkfin.store import presets
 
         x, _, rate = recording()
         starts = np.arange(0, len(x) - 600, 100)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkfin.files import write_json
+from tfkfin.base.files import write_json
 from tfkfin.recordings import matfile, synthetic
 
 
@@ -69,7 +69,8 @@ def correlation_fin(tmp_path_factory) -> str:
     """A folder with a FIN of two channels that nothing was learnt by, to give to `classifier.correlation_fin`."""
     import keras
 
-    from tfkfin.models import fins, presets
+    from tfkfin.nets import fins
+    from tfkfin.store import presets
 
     keras.utils.set_random_seed(2)
     folder = tmp_path_factory.mktemp("correlation")

@@ -36,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).parent / room) for room in ("recordings", "se
 import fault_server  # noqa: E402
 import hub_server  # noqa: E402
 
-from tfkfin.models import presets  # noqa: E402
+from tfkfin.store import presets  # noqa: E402
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 MOUNTED = ("disk", "readonly")
@@ -308,7 +308,7 @@ def bench():
                        "HF_HUB_DISABLE_XET": "1"}
         made = Bench(folder, site.url, environment)
         stack.callback(made.close)
-        from tfkfin.files import shipped
+        from tfkfin.base.files import shipped
 
         own = shipped("savedmodels") / "fin_dense" / "1"
         HUB.commits["somebody/one"] = [{path.relative_to(own).as_posix(): path.read_bytes() for path in own.rglob("*")

@@ -61,7 +61,7 @@ def _soon(call):
 
 
 def _said(act, show: bool) -> str:
-    from tfkfin.console import InputError
+    from tfkfin.base.console import InputError
 
     try:
         act()
@@ -91,7 +91,7 @@ def _work(kind: str, seeds: range, told) -> None:
     logging.getLogger("tfkfin").propagate = False
     import fuzz_kinds
 
-    from tfkfin import machine, registry
+    from tfkfin.base import machine, registry
 
     machine.memory = functools.cache(machine.memory)  # half of an input's time would be to ask what is free
     registry.names = functools.cache(registry.names)

@@ -29,23 +29,23 @@ import numpy as np
 import tomli_w
 from pyarrow import parquet
 from scipy.io import savemat, whosmat
+from tfkfin.models.__main__ import show_card, show_list
 
 from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
+from tfkfin.base.console import InputError
 from tfkfin.client import connect, replay
-from tfkfin.console import InputError
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.fit.search import Search, state_of
-from tfkfin.models import presets
-from tfkfin.models.__main__ import show_card, show_list
-from tfkfin.models.decoder import Decoder
 from tfkfin.recordings import bids as bids_files
 from tfkfin.recordings import readers
 from tfkfin.recordings.download.archive import unpack
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.recordings.transfer import Part
+from tfkfin.store import presets
 
 
 class Input(NamedTuple):

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tfkfin.__main__ import COMMANDS
-from tfkfin.answers import parsed
-from tfkfin.console import PATIENCE, run
-from tfkfin.files import PACKAGE
+from tfkfin.base.answers import parsed
+from tfkfin.base.console import PATIENCE, run
+from tfkfin.base.files import PACKAGE
 
 TINY = shlex.split("--set fin.units=4 --set fin.layers=1 --set fin.pretrained= --set window.length_ms=100 "
                    "--set window.stride_ms=50 --set window.train_stride_ms=0 --set imitate.epochs=1 "
@@ -160,7 +160,7 @@ def test_no_color(line, tiny_db2, tmp_path):
 BUSY = """
 import hashlib, sys
 from pathlib import Path
-from tfkfin.console import run, unfinished
+from tfkfin.base.console import run, unfinished
 def main(argv):
     Path("half").mkdir()
     unfinished.add(Path("half"))
@@ -190,7 +190,7 @@ def test_an_interrupt_is_heard_in_c_code_too(tmp_path):
 
 SWALLOWED = """
 import signal, time, weakref
-from tfkfin.console import run
+from tfkfin.base.console import run
 def main(argv):
     class Module:
         pass

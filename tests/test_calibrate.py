@@ -8,10 +8,10 @@ import pytest
 
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models.decoder import Decoder
 from tfkfin.recordings import matfile
 
 SETTINGS = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 40, "split.subjects": "1",

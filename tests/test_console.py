@@ -14,8 +14,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
 
-from tfkfin import console, files
-from tfkfin.console import InputError
+from tfkfin.base import console, files
+from tfkfin.base.console import InputError
 
 
 def ended(main, *argv) -> tuple[int, str, str]:
@@ -123,7 +123,7 @@ def test_a_terminal_gets_no_orders_from_outside(capsys):
 
 
 def test_a_terminal_that_knows_ascii_alone_gets_its_table(tmp_path):
-    code = ("from tfkfin import console\n"
+    code = ("from tfkfin.base import console\n"
             "def main(argv):\n    from rich.table import Table\n    table = Table('R²', title='mean ± sd')\n"
             "    table.add_row('0.9 ± 0.1')\n    console.terminal().print(table)\n    console.log.info('é')\n"
             "console.run(main)")
@@ -133,7 +133,7 @@ def test_a_terminal_that_knows_ascii_alone_gets_its_table(tmp_path):
 
 
 def test_output_that_cannot_be_written_is_no_success():
-    code = "from tfkfin import console; console.run(lambda argv: print('scores'))"
+    code = "from tfkfin.base import console; console.run(lambda argv: print('scores'))"
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
                               env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"})
@@ -144,7 +144,7 @@ def test_output_that_cannot_be_written_is_no_success():
     (signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted"),
     (signal.SIGHUP, 143, "terminated")])
 def test_a_signal_ends_it_tidily(number, code, said, tmp_path):
-    program = ("import sys, time\nfrom pathlib import Path\nfrom tfkfin import console, files\n"
+    program = ("import sys, time\nfrom pathlib import Path\nfrom tfkfin.base import console, files\n"
                "def main(argv):\n    with files.replacing(Path(argv[0])) as partial:\n"
                "        sys.stdout.write('ready\\n'); sys.stdout.flush(); time.sleep(30)\n"
                "console.run(main)")
@@ -191,7 +191,7 @@ def test_weights_on_a_full_disk_are_an_error_and_no_crash(tmp_path):
     """HDF5's own writing would end in a segmentation fault here."""
     import keras
 
-    from tfkfin.models import saving
+    from tfkfin.nets import saving
 
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
     path = tmp_path / "a.weights.h5"

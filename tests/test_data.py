@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tfkfin.console import run
+from tfkfin.base.console import run
 from tfkfin.data import main
 from tfkfin.recordings import health
 
@@ -23,7 +23,7 @@ def call(capsys, *argv) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("command", [[], ["synthesize"], ["info"], ["verify"], ["plot"]])
 def test_help_is_quick_and_loads_nothing_heavy(command):
-    code = ("import sys; from tfkfin.console import run; from tfkfin.data import main\n"
+    code = ("import sys; from tfkfin.base.console import run; from tfkfin.data import main\n"
             f"try: run(main, {[*command, '--help']!r})\n"
             "finally: sys.stderr.write(' '.join(m for m in ('tensorflow', 'keras', 'matplotlib', 'scipy') "
             "if m in sys.modules))")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tfkfin import files
+from tfkfin.base import files
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_sweep_removes_what_a_killed_run_left_of_this_file_only(tmp_path):
-    code = ("import os, sys; from pathlib import Path; from tfkfin import files\n"
+    code = ("import os, sys; from pathlib import Path; from tfkfin.base import files\n"
             "with files.replacing(Path(sys.argv[1])) as partial:\n"
             "    partial.write_bytes(b'half'); os._exit(3)")
     for name in ("a.mat", "b.mat"):

@@ -6,12 +6,12 @@ import tensorflow as tf
 from scipy import signal
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
-from tfkfin.filtering import Causal, filtered, sections
+from tfkfin.base.console import InputError
 from tfkfin.pipeline import dataset
 from tfkfin.recipe import Filter
 from tfkfin.recordings import readers
 from tfkfin.serving.signatures import filtered as in_graph
+from tfkfin.signal.filtering import Causal, filtered, sections
 
 RATE = 2000.0
 OPTIONS = [Filter(high_pass_hz=20), Filter(low_pass_hz=400, order=4), Filter(high_pass_hz=20, low_pass_hz=450),

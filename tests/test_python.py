@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 import tfkfin
 from tfkfin import calibrate
-from tfkfin.console import InputError
-from tfkfin.models import saving
+from tfkfin.base.console import InputError
+from tfkfin.nets import saving
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
 from tfkfin.serving.engines import Exported

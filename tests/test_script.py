@@ -7,7 +7,7 @@ import pytest
 
 from tfkfin import __version__
 from tfkfin.__main__ import COMMANDS, summary
-from tfkfin.files import PACKAGE
+from tfkfin.base.files import PACKAGE
 
 
 def tfkfin(*arguments):

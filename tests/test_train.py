@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from tfkfin import console
+from tfkfin.base import console
 
 TINY = ["--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretrained=", "--set", "window.length_ms=100",
         "--set", "window.stride_ms=50", "--set", "window.train_stride_ms=0", "--set", "imitate.epochs=2",

@@ -15,7 +15,7 @@ import scipy.io
 
 from tfkfin import recipe as recipes
 from tfkfin import train, tune
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.fit import search as trials
 from tfkfin.pipeline import dataset
 

@@ -13,6 +13,8 @@
 import importlib
 import sys
 
+from tfkfin.base import moved
+
 __version__ = "0.1.0"
 
 _HOMES = {"read": "api", "Decoder": "api", "FINFeatures": "scikit", "FINClassifier": "scikit"}
@@ -30,6 +32,9 @@ def _say_interrupted(kind: type, error: BaseException, trace: object) -> None:
 
 if sys.argv[:1] == ["-m"]:  # as python -m tfkfin... begins
     sys.excepthook = _say_interrupted
+
+
+moved.install()
 
 
 def __getattr__(name: str):

@@ -6,8 +6,8 @@ import sys
 
 import tfkfin
 from tfkfin import __version__
-from tfkfin.console import InputError, run
-from tfkfin.files import PACKAGE
+from tfkfin.base.console import InputError, run
+from tfkfin.base.files import PACKAGE
 
 COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "live",
             "data")

@@ -8,14 +8,14 @@ import numpy as np
 
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, parse_numbers
-from tfkfin.files import shipped
-from tfkfin.models import decoder, presets
+from tfkfin.base.console import InputError, parse_numbers
+from tfkfin.base.files import shipped
+from tfkfin.decoder import decoder
 from tfkfin.pipeline import dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
-from tfkfin.serving import card
+from tfkfin.store import card, presets
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
@@ -47,7 +47,7 @@ class Decoder(decoder.Decoder):
     """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
 
     Windows are (B, L, C) volts at `card["rate_hz"]`; `decoder(windows)` answers with "probabilities" (B, G), "label"
-    (B,) and the imitated "features" (B, C, F). See `tfkfin.models.decoder` for attributes.
+    (B,) and the imitated "features" (B, C, F). See `tfkfin.decoder.decoder` for attributes.
     """
 
     recipe: recipes.Recipe | None = None  # of a decoder that is to be fitted
@@ -187,7 +187,8 @@ class Decoder(decoder.Decoder):
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
-        from tfkfin.serving import layout, version
+        from tfkfin.serving import version
+        from tfkfin.store import layout
 
         model = Path(to)
         with layout.new_version(model) as (folder, number):
@@ -212,9 +213,9 @@ class Decoder(decoder.Decoder):
 
 def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict, Any]:
     """A recipe's network, solved for all windows of a subject at a rate in Hz, and what its card says of it."""
-    from tfkfin.models import heads
-    from tfkfin.models.over_recording import over_recording
-    from tfkfin.models.streaming import stream_seen
+    from tfkfin.nets import heads
+    from tfkfin.nets.over_recording import over_recording
+    from tfkfin.nets.streaming import stream_seen
 
     kind, names, channels = heads.kind(recipe.classifier.kind), recipe.features.names, subject.emg.shape[1]
     if kind.solve is None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
-from tfkfin.answers import answer, command_line, parsed
-from tfkfin.console import (
+from tfkfin.base.answers import answer, command_line, parsed
+from tfkfin.base.console import (
     InputError,
     format_numbers,
     log,
@@ -21,11 +21,11 @@ from tfkfin.console import (
     quiet_start,
     run,
 )
-from tfkfin.files import read_json
-from tfkfin.models import presets
+from tfkfin.base.files import read_json
+from tfkfin.store import presets
 
 if TYPE_CHECKING:
-    from tfkfin.models.decoder import Decoder
+    from tfkfin.decoder.decoder import Decoder
     from tfkfin.pipeline.subject import Subject
 
 EXAMPLES = """examples:
@@ -76,7 +76,7 @@ def place(arguments: argparse.Namespace) -> tuple[Path, dict, Path]:
         InputError: no such decoder.
     """
     from tfkfin import export
-    from tfkfin.serving import card
+    from tfkfin.store import card
 
     if (arguments.model / "recipe.toml").is_file():
         source, own = export.finished(arguments.model, arguments.from_subject)
@@ -172,7 +172,7 @@ def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tupl
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin.models.decoder import Decoder
+    from tfkfin.decoder.decoder import Decoder
 
     movements = parse_numbers(arguments.movements) if arguments.movements else ()
     return carried_on(Decoder.load(source), subject, chosen, not arguments.unlabelled, arguments.session, movements)
@@ -242,7 +242,7 @@ def main(argv: list[str]) -> None:
         return several(arguments)
     source, about, model = place(arguments)
     new, said = calibrated(arguments, source, about)
-    from tfkfin.serving import card
+    from tfkfin.store import card
 
     about = card.of_calibrated(about, said) | {"format": arguments.format or about.get("format", "savedmodel")}
     written = write(new, about, model)
@@ -253,7 +253,8 @@ def main(argv: list[str]) -> None:
 
 def write(new: "Decoder", about: dict, model: Path) -> Path:
     """Writes a calibrated decoder, with its card without name and version, as a new version of a model folder."""
-    from tfkfin.serving import layout, version
+    from tfkfin.serving import version
+    from tfkfin.store import layout
 
     with layout.new_version(model) as (folder, number):
         new.card = about | {"name": model.name, "version": number}

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.answers import answer, command_line, paper, parsed
-from tfkfin.console import InputError, log, numeric, parse_numbers, run
-from tfkfin.models.decision import Decision
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import InputError, log, numeric, parse_numbers, run
+from tfkfin.decoder.decision import Decision
 from tfkfin.serving.client.base import Client, ServingError, parse_url
 
 __all__ = ["Client", "ServingError", "connect", "replay"]
@@ -108,7 +108,7 @@ def _names(about: dict | None) -> dict[int, str]:
 
 def _filtered(client: Client, emg: np.ndarray) -> np.ndarray:
     """A recording through the filter that the model expects windows to have gone through."""
-    from tfkfin.filtering import filtered
+    from tfkfin.signal.filtering import filtered
 
     return filtered(emg, np.asarray((client.about() or {}).get("filter", np.empty((0, 6)))))
 
@@ -164,7 +164,7 @@ def main(argv: list[str]) -> None:
         else:
             about = client.about()
             if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
-                from tfkfin.recordings.resampling import resampled
+                from tfkfin.signal.resampling import resampled
 
                 log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
                 recording = resampled(recording, float(about["rate_hz"]))

@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from tfkfin.answers import answer, command_line, paper, parsed, told, track
-from tfkfin.console import InputError, format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.answers import answer, command_line, paper, parsed, told, track
+from tfkfin.base.console import InputError, format_numbers, log, numeric, parse_numbers, run
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
@@ -170,7 +170,7 @@ def _add_sheet(commands) -> None:
 
 
 def _sheet(options) -> None:
-    from tfkfin.files import write_text
+    from tfkfin.base.files import write_text
     from tfkfin.recordings import draft, readers
     from tfkfin.recordings.sheet import SHEET
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.answers import answer, command_line, paper, parsed, showing
-from tfkfin.console import (
+from tfkfin.base.answers import answer, command_line, paper, parsed, showing
+from tfkfin.base.console import (
     InputError,
     format_numbers,
     log,
@@ -20,9 +20,9 @@ from tfkfin.console import (
     quiet_start,
     run,
 )
-from tfkfin.files import making, replacing
-from tfkfin.models import presets
-from tfkfin.models.decision import Decision
+from tfkfin.base.files import making, replacing
+from tfkfin.decoder.decision import Decision
+from tfkfin.store import presets
 from tfkfin.train import show_scores
 
 EXAMPLES = """examples:
@@ -76,8 +76,8 @@ class Fins:
 
     @functools.cache  # noqa: B019  one object a process
     def _bank(self, channels: int):
-        from tfkfin.models import fins, streaming
-        from tfkfin.models.over_recording import OverRecording
+        from tfkfin.nets import fins, streaming
+        from tfkfin.nets.over_recording import OverRecording
 
         bank = fins.bank(fins.fins_of(self._trained), channels)
         return OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,

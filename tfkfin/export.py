@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfkfin.answers import command_line, parsed, told
-from tfkfin.console import InputError, log, quiet_start, run
+from tfkfin.base.answers import command_line, parsed, told
+from tfkfin.base.console import InputError, log, quiet_start, run
+from tfkfin.base.files import read_json
 from tfkfin.features.spatial import OF_TWO
-from tfkfin.files import read_json
-from tfkfin.models import presets
+from tfkfin.store import presets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,9 +61,10 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     Raises:
         InputError: no run, a stage or subject that is not finished, or a folder that does not fit.
     """
-    from tfkfin.models import saving
-    from tfkfin.models.decoder import Decoder
-    from tfkfin.serving import card, layout, version
+    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.nets import saving
+    from tfkfin.serving import version
+    from tfkfin.store import card, layout
 
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")

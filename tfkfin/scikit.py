@@ -15,9 +15,10 @@ from sklearn.utils.validation import (
 )
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
-from tfkfin.files import read_json, replacing, write_json
-from tfkfin.models import decoder, presets
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_json, replacing, write_json
+from tfkfin.decoder import decoder
+from tfkfin.store import presets
 
 CHUNK = 256  # windows in the network at a time
 STATE, NETWORK = "estimator.json", "network.keras"
@@ -99,7 +100,7 @@ class _OfWindows(BaseEstimator):
         for name, (dtype, value) in state["arrays"].items():
             setattr(new, name, np.array(value, dtype))
         if Path(folder, NETWORK).is_file():
-            from tfkfin.models import saving
+            from tfkfin.nets import saving
 
             setattr(new, "model_", saving.load(Path(folder, NETWORK)))  # noqa: B010  not of every class
         return new
@@ -171,7 +172,7 @@ class FINClassifier(ClassifierMixin, _OfWindows):
     def fit(self, X: ArrayLike, y: ArrayLike, sessions: ArrayLike | None = None,
             repetitions: ArrayLike | None = None) -> Self:
         """X: windows (N, C, L) in any unit; y: labels (N,); sessions and repetitions (N,): 0 where none are given."""
-        from tfkfin.models import heads
+        from tfkfin.nets import heads
 
         x, y = self._windows(X, y, reset=True)
         check_classification_targets(y)
@@ -207,7 +208,7 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         return labels
 
     def _seen(self, x: np.ndarray) -> list[np.ndarray]:
-        from tfkfin.models import heads
+        from tfkfin.nets import heads
 
         standardise, bank = self.model_.get_layer("standardise"), self.model_.get_layer("fins")
         describe, parts = heads.describer(self.model_.get_layer("head")), []
@@ -220,7 +221,7 @@ class FINClassifier(ClassifierMixin, _OfWindows):
 @functools.cache
 def _shipped() -> dict[str, tuple[str, ...]]:
     """FIN families that ship trained, and the features of each."""
-    from tfkfin.files import shipped
+    from tfkfin.base.files import shipped
 
     return {path.name.removeprefix("fin_"): tuple(presets.card(presets.find(path))["features"])
             for path in presets.models(shipped("savedmodels")) if path.name.startswith("fin_")}

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfkfin import launch, registry
+from tfkfin import launch
 from tfkfin import recipe as recipes
-from tfkfin.answers import answer, command_line, paper, parsed
-from tfkfin.console import InputError, log, run
+from tfkfin.base import registry
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import InputError, log, run
 from tfkfin.fit import strategy
 from tfkfin.fit.device import set_up_device
 from tfkfin.recipe import Recipe

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import launch, train
-from tfkfin.answers import answer, command_line, paper, parsed
-from tfkfin.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import InputError, log, numeric, quiet_start, run
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tfkfin import calibrate, evaluate
-from tfkfin.answers import paper
-from tfkfin.console import InputError
-from tfkfin.models import presets
+from tfkfin.base.answers import paper
+from tfkfin.base.console import InputError
 from tfkfin.recipe import Recipe
+from tfkfin.store import presets
 
 THREE = ("accuracy", "execution", "false_per_minute")
 # How far a figure may lie from the card's: other machines round otherwise, and a window on the border changes sides.
@@ -99,8 +99,8 @@ def _recipe(version: Path, card: dict) -> Recipe | None:
 
 
 def _parameters(version: Path, card: dict) -> Figure:
-    from tfkfin.models import saving
-    from tfkfin.models.decoder import FILE
+    from tfkfin.decoder.decoder import FILE
+    from tfkfin.nets import saving
 
     kept = [path for path in (version / presets.FINS_FILE, version / "assets.extra" / FILE) if path.is_file()]
     if not kept:
@@ -140,7 +140,7 @@ def _of_fins(version: Path, card: dict, recipe: Recipe, dataset: Any) -> Iterato
     from tfkfin.fit import metrics
     from tfkfin.fit.stages import imitate
     from tfkfin.fit.training import Predictor
-    from tfkfin.models import fins
+    from tfkfin.nets import fins
 
     emg, true = imitate.sample(recipe, dataset, card["length"], "test", recipe.imitate.test_windows)
     bank = fins.bank(fins.fins_of(presets.load(version)), emg.shape[2])
@@ -182,7 +182,7 @@ def _of_recordings(version: Path, card: dict, recipe: Recipe, folder: str | Path
 
 def _of_calibrated(version: Path, card: dict, recipe: Recipe, folder: str | Path, scratch: Path) -> Iterator[Figure]:
     """A calibrated decoder on the repetitions that it did not learn from."""
-    from tfkfin.models.decoder import Decoder
+    from tfkfin.decoder.decoder import Decoder
 
     said = card["calibration"]
     wanted = argparse.Namespace(data=folder, subject=said["subject"], session=said["session"],

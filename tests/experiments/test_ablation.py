@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.experiments import protocols
+from tfkfin.experiments.ablation import ARMS, Networks, arm
 from tfkfin.experiments.kinds import ablation, ladder
 from tfkfin.experiments.runner import Runner
-from tfkfin.fit.ablation import ARMS, Networks, arm
+from tfkfin.experiments.transfer import Known
 from tfkfin.fit.run import open_run
-from tfkfin.fit.transfer import Known
 
 TINY = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 50, "features.names": "ENT,RMS",
         "finetune.batch_size": 32, "finetune.windows_per_epoch": 64, "split.repetitions_per_session": 2,

@@ -13,11 +13,11 @@ from tfkfin import recipe as recipes
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.kinds import ladder
 from tfkfin.experiments.runner import Runner
+from tfkfin.experiments.sessions import sessions
 from tfkfin.experiments.statistics import holm
+from tfkfin.experiments.transfer_fins import Imitation
 from tfkfin.features.describe import log_covariance
 from tfkfin.fit.run import open_run
-from tfkfin.fit.transfer_fins import Imitation
-from tfkfin.pipeline.sessions import sessions
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
         "fin.pretrained": "", "features.names": "ENT,RMS", "classify.epochs": 2, "classifier.vote": 3,

@@ -7,7 +7,7 @@ import pytest
 
 from tfkfin.experiments import horizon
 from tfkfin.experiments.kinds import efficiency, forward
-from tfkfin.recordings import resampling
+from tfkfin.signal import resampling
 
 
 def test_the_label_ahead_is_that_of_the_last_sample_plus_the_horizon():

@@ -5,14 +5,14 @@ import pytest
 
 from tfkfin import export
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.features import catalogue
 from tfkfin.fit.metrics import r2
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import descriptions
-from tfkfin.models.decoder import Decoder
-from tfkfin.models.live import Live
+from tfkfin.nets import descriptions
+from tfkfin.nets.one_stride import Live
 from tfkfin.pipeline import batches, signals
 
 OWN = {"window.length_ms": 100, "imitate.epochs": 6, "imitate.windows_per_epoch": 6400, "imitate.test_windows": 512,

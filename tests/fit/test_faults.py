@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin import console
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base import console
+from tfkfin.base.console import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.run import Run
@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_ends_the_training():
 @pytest.mark.parametrize("name, value", [("imitate.batch_size", 10**6), ("finetune.batch_size", 10**6),
                                          ("imitate.test_windows", 10**7), ("imitate.validation_windows", 10**7)])
 def test_sizes_are_compared_with_memory_before_work(name, value, monkeypatch, tmp_path):
-    monkeypatch.setattr("tfkfin.machine.memory", lambda: 2**30)
+    monkeypatch.setattr("tfkfin.base.machine.memory", lambda: 2**30)
     runs._afford(run_in(tmp_path))
     with pytest.raises(InputError, match=f"{name}.* GB are free: lower {name}"):
         runs._afford(run_in(tmp_path, **{name: value}))

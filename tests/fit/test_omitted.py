@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.fit.transfer import described
-from tfkfin.models.hierarchical import REACH, HierarchicalGaussian
+from tfkfin.experiments.sessions import sessions
+from tfkfin.experiments.transfer import described
 from tfkfin.pipeline.dataset import open_dataset
-from tfkfin.pipeline.sessions import sessions
+from tfkfin.sessions.hierarchical import REACH, HierarchicalGaussian
 
 LEARNT, LATER = (3, 5), (1, 4, 7)  # of eight: 40 and 60 %, then 20, 50 and 80 % of full force
 

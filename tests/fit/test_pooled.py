@@ -5,16 +5,17 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import pooled, run_stage
-from tfkfin.models import presets, solving
+from tfkfin.nets import solving
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.episodes import Episodes, augmented
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe.options import Augment, Fin, Pooled
 from tfkfin.recordings import matfile
+from tfkfin.store import presets
 
 LENGTH, STRIDE = 20, 10
 TEST = (2, 5)

@@ -11,8 +11,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tfkfin.fit import riemann
-from tfkfin.fit.transfer import Discriminant, Known
+from tfkfin.experiments import riemann
+from tfkfin.experiments.transfer import Discriminant, Known
 
 CLASSES, CHANNELS, LENGTH = (1, 2, 3), 3, 40
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tfkfin.decoder.decision import Decision
 from tfkfin.evaluate import learnt_from
 from tfkfin.fit.scores import decided, mean_imitation, score, spread
-from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Segment, Windows, starts
 

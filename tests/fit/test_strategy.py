@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tfkfin import console, train
+from tfkfin import train
+from tfkfin.base import console
 
 TINY = ["--set", "window.length_ms=100", "--set", "window.stride_ms=50", "--set", "features.names=RMS,VAR",
         "--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretrained=", "--set", "imitate.epochs=4",

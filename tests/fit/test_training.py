@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.fingerprint import fingerprint
-from tfkfin.models import fins
+from tfkfin.nets import fins
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
-from tfkfin.recordings import resampling
 from tfkfin.recordings.recording import Recording, RecordingFile
-from tfkfin.recordings.resampling import resampled
+from tfkfin.signal import resampling
+from tfkfin.signal.resampling import resampled
 
 rng = np.random.default_rng(4)
 
@@ -52,8 +52,9 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
 def stretched(family="conv"):
     """A subject of two runs and an odd window, and a decoder's network that is trained on it."""
     from tfkfin import recipe
+    from tfkfin.decoder import decoder
     from tfkfin.fit.trainers import TwoRates
-    from tfkfin.models import decoder, fins, heads
+    from tfkfin.nets import fins, heads
 
     starts = np.concatenate([np.arange(0, 200, 5), [207], np.arange(240, 310, 5)])
     part = Subject(3, rng.standard_normal((340, 2)).astype(np.float32),
@@ -163,7 +164,7 @@ def test_a_fingerprint_is_of_content_wherever_it_lies(tmp_path):
 
 def test_a_run_belongs_to_its_recordings(tiny_db2, tmp_path):
     from tfkfin import recipe as recipes
-    from tfkfin.console import InputError
+    from tfkfin.base.console import InputError
     from tfkfin.fit.run import open_run
 
     def opened(data):

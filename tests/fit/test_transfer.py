@@ -7,9 +7,9 @@ import pytest
 from pyriemann.geometry.tangentspace import untangent_space
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from tfkfin.fit import riemann, transfer
-from tfkfin.fit.transfer import Discriminant, Hierarchical, Known
-from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.experiments import riemann, transfer
+from tfkfin.experiments.transfer import Discriminant, Hierarchical, Known
+from tfkfin.sessions.hierarchical import HierarchicalGaussian
 
 D, CLASSES, EACH = 6, (1, 2, 3), 12
 

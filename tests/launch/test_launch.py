@@ -18,7 +18,7 @@ import slurm_here
 from rich.console import Console
 
 from tfkfin import launch
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.launch import Desk, Event, Task
 from tfkfin.launch import local as local_launcher
 from tfkfin.launch._progress import Progress

@@ -13,8 +13,9 @@ import chaos
 import pytest
 from test_launch import MARKS, slurm  # noqa: F401
 
-from tfkfin import console, launch, train
+from tfkfin import launch, train
 from tfkfin import recipe as recipes
+from tfkfin.base import console
 from tfkfin.fit import units
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run

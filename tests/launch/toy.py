@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from tfkfin.console import InputError
-from tfkfin.files import write_text
+from tfkfin.base.console import InputError
+from tfkfin.base.files import write_text
 
 
 def work(folder: str, name: str, seconds: float = 0.0, how: str = "well") -> None:
@@ -28,7 +28,7 @@ def work(folder: str, name: str, seconds: float = 0.0, how: str = "well") -> Non
 
 def main() -> None:
     """`python toy.py LAUNCHER FOLDER COUNT SECONDS [ADDRESS]`: launches so many, makes a table; 1 if some failed."""
-    from tfkfin.console import log_to_stderr
+    from tfkfin.base.console import log_to_stderr
     from tfkfin.launch import Task, launch
     from tfkfin.recipe import Launch
 

@@ -10,17 +10,18 @@ from live_cases import played
 
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
+from tfkfin.decoder import adapting
+from tfkfin.decoder.decision import Smoothed
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.live import __main__ as live
 from tfkfin.live import scoring
 from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
-from tfkfin.models import adapting, onwards
-from tfkfin.models.decision import Smoothed
-from tfkfin.models.decoder import Decoder
-from tfkfin.models.heads import gaussian, linear
-from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.nets.heads import gaussian, linear
 from tfkfin.pipeline.splits import Part
+from tfkfin.sessions import onwards
+from tfkfin.sessions.hierarchical import HierarchicalGaussian
 
 
 @pytest.fixture(autouse=True)

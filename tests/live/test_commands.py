@@ -7,7 +7,7 @@ import pytest
 from live_cases import CASES, fitted
 
 from tfkfin import evaluate
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.live import __main__ as live
 from tfkfin.recordings import matfile, readers
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from live_cases import Kept, outlet
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Markers
 from tfkfin.live.sources import chosen, scale

@@ -7,9 +7,9 @@ import tensorflow as tf
 from live_cases import sure
 
 from tfkfin.client import replay
-from tfkfin.filtering import sections
-from tfkfin.models import presets
 from tfkfin.serving.engines import Exported
+from tfkfin.signal.filtering import sections
+from tfkfin.store import presets
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,8 @@ from bokeh.document import Document
 from live_cases import Kept
 
 from tfkfin import read
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.features import catalogue
-from tfkfin.filtering import filtered as through
-from tfkfin.filtering import sections
 from tfkfin.live import __main__ as live
 from tfkfin.live import calibration
 from tfkfin.live.calibration import Cue
@@ -28,6 +26,8 @@ from tfkfin.live.page.state import State, posture
 from tfkfin.live.page.view import View
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
+from tfkfin.signal.filtering import filtered as through
+from tfkfin.signal.filtering import sections
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from live_cases import played, sure
 from scipy.signal import resample_poly, upfirdn
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.live.stream import Stream
-from tfkfin.recordings.resampling import Resampler, _ratio
+from tfkfin.signal.resampling import Resampler, _ratio
 
 
 def test_a_stream_decides_as_the_decoder_does_over_the_recording(decoder, recording):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfkfin.models.bilstm import native
+from tfkfin.nets.bilstm import native
 
 
 def has_kernel() -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models.bilstm.layer import BiLSTM, chosen_engine, engine
+from tfkfin.nets.bilstm.layer import BiLSTM, chosen_engine, engine
 
 
 def data(*shape, seed=0, scale=1.0):

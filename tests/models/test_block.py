@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.models.bilstm.layer import BiLSTM, engine
+from tfkfin.nets.bilstm.layer import BiLSTM, engine
 
 STRANGER = """
 import sys

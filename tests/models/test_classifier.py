@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.models.heads.conv import classifier, kernel_sizes
-from tfkfin.models.layers import FeatureScale, ZScore
+from tfkfin.nets.heads.conv import classifier, kernel_sizes
+from tfkfin.nets.layers import FeatureScale, ZScore
 
 
 def parameters(model):

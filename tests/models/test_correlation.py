@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.models.layers import Correlations
+from tfkfin.nets.layers import Correlations
 
 rng = np.random.default_rng(7)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.models.decision import Decision, Smoothed
+from tfkfin.decoder.decision import Decision, Smoothed
 
 LABELS = (3, 5, 9)
 P = np.random.default_rng(3).dirichlet((1, 1, 1), 40).astype(np.float32)

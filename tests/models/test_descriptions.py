@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin import registry
-from tfkfin.console import InputError
-from tfkfin.models import descriptions, fins, presets
-from tfkfin.models.layers import Correlations
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
+from tfkfin.nets import descriptions, fins
+from tfkfin.nets.layers import Correlations
+from tfkfin.store import presets
 
-KINDS = registry.names("models/descriptions")
+KINDS = registry.names("nets/descriptions")
 rng = np.random.default_rng(4)
 LENGTH, STRIDE, CHANNELS = 50, 12, 3
 

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin import registry
+from tfkfin.base import registry
 from tfkfin.fit import training
-from tfkfin.models import fins as fin
+from tfkfin.nets import fins as fin
 
 rng = np.random.default_rng(5)
 
@@ -18,7 +18,7 @@ def test_parameters_are_those_of_the_papers_text():
     assert trainable(fin.fin("RMS", 600)) == 58_433
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_every_channel_gets_the_same_network(family):
     one = fin.fin("VAR", 40, family, units=4, num_layers=2)
     bank = fin.bank([one], channels=3)
@@ -27,7 +27,7 @@ def test_every_channel_gets_the_same_network(family):
     np.testing.assert_allclose(bank(x), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_saved_and_loaded_a_bank_answers_the_same_on_other_channel_counts(family, tmp_path):
     bank = fin.bank([fin.fin(name, 30, family, units=4, num_layers=2) for name in ("ENT", "RMS")], None)
     bank.save(tmp_path / "bank.keras")
@@ -39,7 +39,7 @@ def test_saved_and_loaded_a_bank_answers_the_same_on_other_channel_counts(family
     assert [m.name for m in fin.fins_of(loaded)] == ["fin_ent", "fin_rms"]
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_one_trunk_of_several_features_answers_in_their_units_on_every_channel(family, tmp_path):
     shared = fin.fin(("ENT", "RMS", "VAR"), 30, family, units=4, num_layers=2)
     targets = np.abs(rng.normal(size=(50, 2, 3))) + 0.1
@@ -68,7 +68,7 @@ def test_the_loss_weighs_features_of_one_trunk_as_of_many_networks():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_a_fin_of_two_channels_is_run_on_every_two(family, tmp_path):
     one = fin.fin("COR", 30, family, units=4, num_layers=2)
     bank = fin.bank([one], 4)
@@ -80,7 +80,7 @@ def test_a_fin_of_two_channels_is_run_on_every_two(family, tmp_path):
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "bank.keras")(x), bank(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_a_fin_learns(family):
     keras.utils.set_random_seed(1)
     x = (rng.normal(size=(256, 32, 1)) * rng.uniform(0.2, 3, (256, 1, 1))).astype("float32")

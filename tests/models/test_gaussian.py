@@ -5,9 +5,9 @@ import pytest
 
 from tfkfin import recipe
 from tfkfin.fit import baselines
-from tfkfin.models import saving
-from tfkfin.models.heads import gaussian
-from tfkfin.models.hierarchical import HierarchicalGaussian
+from tfkfin.nets import saving
+from tfkfin.nets.heads import gaussian
+from tfkfin.sessions.hierarchical import HierarchicalGaussian
 
 NAMES, CHANNELS, DESCRIBED = ("ENT", "RMS"), 3, 4
 OPTIONS = recipe.Classifier(kind="gaussian", lags=(), vote=1)

@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from tfkfin.models import hierarchical, kinship, onwards
-from tfkfin.models.hierarchical import HierarchicalGaussian
-from tfkfin.models.prior import NOISE
-from tfkfin.models.taught import Scatter, Taught
+from tfkfin.sessions import hierarchical, kinship, onwards
+from tfkfin.sessions.hierarchical import HierarchicalGaussian
+from tfkfin.sessions.prior import NOISE
+from tfkfin.sessions.taught import Scatter, Taught
 
 D, G, EACH = 5, 3, 20
 

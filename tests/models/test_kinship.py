@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from tfkfin.features import describe
-from tfkfin.models import kinship
+from tfkfin.sessions import kinship
 
 rng = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin import recipe
 from tfkfin.fit import baselines
-from tfkfin.models.heads import linear
+from tfkfin.nets.heads import linear
 
 rng = np.random.default_rng(11)
 NAMES = ("ENT", "RMS")

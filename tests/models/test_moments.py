@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
 
-from tfkfin.models.hierarchical import HierarchicalGaussian
-from tfkfin.models.moments import Moments
+from tfkfin.sessions.hierarchical import HierarchicalGaussian
+from tfkfin.sessions.moments import Moments
 
 G = 4
 

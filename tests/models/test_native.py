@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin import machine
-from tfkfin.models.bilstm import build, native
-from tfkfin.models.bilstm.buffers import Buffers, budget
-from tfkfin.models.bilstm.layer import BiLSTM, engine
+from tfkfin.base import machine
+from tfkfin.nets.bilstm import build, native
+from tfkfin.nets.bilstm.buffers import Buffers, budget
+from tfkfin.nets.bilstm.layer import BiLSTM, engine
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ SANITISED = """
 import ctypes, sys
 from pathlib import Path
 import numpy as np
-from tfkfin.models.bilstm import native
+from tfkfin.nets.bilstm import native
 
 class Exact:
     limit, lib = 2**40, ctypes.CDLL(None)

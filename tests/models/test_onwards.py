@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-from tfkfin.models import hierarchical
-from tfkfin.models.hierarchical import CAP, HierarchicalGaussian
-from tfkfin.models.onwards import BLOCK, Onwards
+from tfkfin.sessions import hierarchical
+from tfkfin.sessions.hierarchical import CAP, HierarchicalGaussian
+from tfkfin.sessions.onwards import BLOCK, Onwards
 
 D, G, EACH = 4, 3, 30
 

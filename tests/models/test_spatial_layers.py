@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfkfin.features import spatial
-from tfkfin.models.bilstm.layer import engine
-from tfkfin.models.spatial import LogCovariance, _rounds
+from tfkfin.nets.bilstm.layer import engine
+from tfkfin.nets.spatial import LogCovariance, _rounds
 
 rng = np.random.default_rng(2)
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin import recipe, registry
-from tfkfin.models import decoder, fins, heads, over_recording, streaming
-from tfkfin.models.layers import Correlations
-from tfkfin.models.live import Live
-from tfkfin.models.sliding import over_stretch
+from tfkfin import recipe
+from tfkfin.base import registry
+from tfkfin.decoder import decoder
+from tfkfin.nets import fins, heads, over_recording, streaming
+from tfkfin.nets.layers import Correlations
+from tfkfin.nets.one_stride import Live
+from tfkfin.nets.sliding import over_stretch
 
 rng = np.random.default_rng(17)
 LENGTH, CHANNELS = 48, 3
@@ -40,13 +42,13 @@ def bank_of(family, num_layers=0, names=("ENT", "RMS"), channels=CHANNELS):
     return fins.bank(made, channels)
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_a_family_streams_if_it_says_so(family):
-    assert streaming.streams(bank_of(family)) is registry.load("models/fins", family, "FAMILY").streams
+    assert streaming.streams(bank_of(family)) is registry.load("nets/fins", family, "FAMILY").streams
 
 
 @pytest.mark.parametrize("stride", [5, 12, 70])
-@pytest.mark.parametrize("family", registry.names("models/fins"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
 def test_every_family_answers_as_on_windows(family, stride):
     bank, x = bank_of(family), signal(2, 48 + 3 * 70)
     expected = cut_one_by_one(bank, x, stride)
@@ -158,8 +160,8 @@ def card():
             "decision": {"vote": 3, "reject": 0.3}}
 
 
-@pytest.mark.parametrize("family", registry.names("models/fins"))
-@pytest.mark.parametrize("kind", registry.names("models/heads"))
+@pytest.mark.parametrize("family", registry.names("nets/fins"))
+@pytest.mark.parametrize("kind", registry.names("nets/heads"))
 def test_windows_anywhere_in_a_recording(kind, family):
     """Runs at one stride, long and short, single windows, and windows that go back in time."""
     made = network(kind, family)

@@ -9,8 +9,9 @@ import pytest
 from tfkfin.experiments import horizon
 from tfkfin.pipeline import dataset, splits
 from tfkfin.recipe import Split, Window
-from tfkfin.recordings import readers, resampling
+from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
+from tfkfin.signal import resampling
 
 SEAMS = (100, 230)
 

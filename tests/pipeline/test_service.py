@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin import console, train
 from tfkfin import recipe as recipes
+from tfkfin import train
+from tfkfin.base import console
 from tfkfin.pipeline import batches, dataset, numbered, service
 
 SETTINGS = {"window.length_ms": 100, "window.stride_ms": 50, "features.names": "RMS,VAR", "imitate.batch_size": 32}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline.windows import Segment, Windows, segments, starts
 from tfkfin.recordings import readers

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tfkfin.console import run
-from tfkfin.files import PACKAGE
+from tfkfin.base.console import run
+from tfkfin.base.files import PACKAGE
 from tfkfin.recordings import readers
 
 PAGE = PACKAGE.parent / "docs" / "recordings.md"

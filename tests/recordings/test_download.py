@@ -31,7 +31,7 @@ from fault_server import (
     wrong_range,
 )
 
-from tfkfin.console import InputError, run
+from tfkfin.base.console import InputError, run
 from tfkfin.data import main
 from tfkfin.recordings import readers, synthetic, transfer
 from tfkfin.recordings.download import archive, download
@@ -451,7 +451,7 @@ def call(capsys, *argv):
 
 
 def test_help_loads_nothing_heavy():
-    code = ("import sys; from tfkfin.console import run; from tfkfin.data import main\n"
+    code = ("import sys; from tfkfin.base.console import run; from tfkfin.data import main\n"
             "try: run(main, ['download', '--help'])\n"
             "finally: sys.stderr.write(' '.join({'tensorflow', 'scipy', 'requests', 'numpy'} & {*sys.modules}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

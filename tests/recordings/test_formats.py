@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from tfkfin import registry
-from tfkfin.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
 from tfkfin.recordings import bids, formats, readers
 from tfkfin.recordings.recording import Recording, RecordingFile
 

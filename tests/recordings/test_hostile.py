@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat, whosmat
 from scipy.sparse import csc_matrix
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.recordings import mat5, matfile, readers
 from tfkfin.recordings.recording import RecordingFile
 
@@ -239,7 +239,7 @@ def test_a_header_takes_no_memory_for_what_it_only_says(tmp_path):
 
 def test_memory_is_asked_for_first(tmp_path, monkeypatch):
     (tmp_path / "new").mkdir()
-    monkeypatch.setattr("tfkfin.machine.memory", lambda: 50_000)
+    monkeypatch.setattr("tfkfin.base.machine.memory", lambda: 50_000)
     said = "S1_E1_A1.mat: .*emg.* takes 0.000108 GB of memory, and 5e-05 GB are free"  # with its labels and rate, twice
     for file in (v5(tmp_path / "S1_E1_A1.mat"), v73(tmp_path / "new" / "S1_E1_A1.mat", lambda file: None)):
         with pytest.raises(InputError, match=said):
@@ -268,7 +268,7 @@ def test_synthesis_goes_on_where_it_was_cut_off(tmp_path):
 
 
 def test_one_process_synthesizes_in_a_folder(tmp_path):
-    from tfkfin import files
+    from tfkfin.base import files
     from tfkfin.recordings.synthetic import synthesize
 
     task = {"movements": 1, "repetitions": 1, "hold_s": 0.5, "rest_s": 0.2}

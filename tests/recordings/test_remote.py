@@ -22,9 +22,9 @@ import pytest
 from fault_server import cut, running, status, whole_only
 from test_train import TINY, command
 
-from tfkfin import files
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base import files
+from tfkfin.base.console import InputError
 from tfkfin.pipeline import batches, dataset
 from tfkfin.recordings import (
     hdf5,

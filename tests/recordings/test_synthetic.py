@@ -7,7 +7,7 @@ from scipy.stats import entropy, kurtosis
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.pipeline import splits, windows
 from tfkfin.recordings import matfile, readers, synthetic
 from tfkfin.recordings.recording import flat_channels

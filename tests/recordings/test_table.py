@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.readers import table as own
 
@@ -114,7 +114,7 @@ def test_sessions_are_told_apart(tmp_path):
 
 
 def test_every_reader_says_what_it_expects():
-    from tfkfin import registry
+    from tfkfin.base import registry
 
     names = registry.names("recordings/readers")
     assert {"ninapro", "table"} <= set(names)

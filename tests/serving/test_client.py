@@ -23,14 +23,15 @@ import requests
 import serving_cases as cases
 from bad_requests import Storm
 
+from tfkfin.base.console import InputError
 from tfkfin.client import connect, replay
-from tfkfin.console import InputError
-from tfkfin.models import fins, heads
-from tfkfin.models.decoder import Decoder, network
+from tfkfin.decoder.decoder import Decoder, network
+from tfkfin.nets import fins, heads
 from tfkfin.recipe import Classifier
-from tfkfin.serving import layout, signatures
+from tfkfin.serving import signatures
 from tfkfin.serving.client import rpc
 from tfkfin.serving.client.base import ServingError, parse_url
+from tfkfin.store import layout
 
 REAL = os.environ.get("TFKFIN_SERVING_URL")
 needs_standin = pytest.mark.skipif(REAL is not None, reason="a real server makes no faults on demand")
@@ -187,7 +188,7 @@ def test_addresses():
 def test_command_line_replays_without_tensorflow(server, tiny_db2):
     file = next(tiny_db2.rglob("S1_E1_A1.mat"))
     script = "import sys; sys.modules.update(tensorflow=None, keras=None); from tfkfin import client; " \
-             "from tfkfin.console import run; run(client.main)"
+             "from tfkfin.base.console import run; run(client.main)"
     done = subprocess.run([sys.executable, "-c", script, "--url", server["rest"], "--model", "decoder", "--data",
                            str(file), "--seconds", "3", "--repetitions", "2"],
                           capture_output=True, text=True, timeout=60)

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from tfkfin.base.console import InputError
+from tfkfin.base.files import shipped
 from tfkfin.client import connect, replay
-from tfkfin.console import InputError
-from tfkfin.files import shipped
-from tfkfin.models import presets
-from tfkfin.serving import layout
 from tfkfin.serving.client.base import ServingError, parse_url
+from tfkfin.store import layout, presets
 
 WINDOWS = np.zeros((1, 8, 2), np.float32)
 METADATA = {"metadata": {"signature_def": {"signature_def": {

@@ -12,23 +12,24 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin import registry
-from tfkfin.console import InputError
-from tfkfin.models import decoder as decoders
-from tfkfin.models import heads, presets
-from tfkfin.models.bilstm import native
-from tfkfin.models.decision import Decision
-from tfkfin.models.decoder import BATCH, Decoder
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
+from tfkfin.decoder import decoder as decoders
+from tfkfin.decoder.decision import Decision
+from tfkfin.decoder.decoder import BATCH, Decoder
+from tfkfin.nets import heads
+from tfkfin.nets.bilstm import native
 from tfkfin.pipeline import dataset
 from tfkfin.recordings import readers
-from tfkfin.serving import card, layout, litert_file, signatures, version
+from tfkfin.serving import litert_file, signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
+from tfkfin.store import card, layout, presets
 
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
 
-KINDS = [f"{family}-{head}" for family in registry.names("models/fins") for head in registry.names("models/heads")]
-BESIDE = sorted({*registry.names("models/descriptions"), "shared"} - {"correlations"})  # which heads have anyway
+KINDS = [f"{family}-{head}" for family in registry.names("nets/fins") for head in registry.names("nets/heads")]
+BESIDE = sorted({*registry.names("nets/descriptions"), "shared"} - {"correlations"})  # which heads have anyway
 LONG = {"log_covariance": pytest.mark.slow}  # logarithms of matrices by products alone
 
 

@@ -17,15 +17,15 @@ from google.protobuf import text_format
 
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
+from tfkfin.base.files import shipped
 from tfkfin.export import PRECISIONS, export
-from tfkfin.files import shipped
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import presets
-from tfkfin.serving import card as cards
-from tfkfin.serving import layout, warmup
+from tfkfin.serving import warmup
 from tfkfin.serving.engines import Exported
+from tfkfin.store import card as cards
+from tfkfin.store import layout, presets
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
         "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
@@ -257,7 +257,7 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
 
 def test_fins_are_kept_in_float32_whatever_they_are_trained_in(run):
     from tfkfin.fit.stages import _fins
-    from tfkfin.models.fins import fins_of
+    from tfkfin.nets.fins import fins_of
 
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -436,7 +436,7 @@ def test_what_onnx_lacks_is_refused(tmp_path):
 
 
 def test_cudnn_stays_out_whatever_the_machine():
-    from tfkfin.models import fins as fin
+    from tfkfin.nets import fins as fin
     from tfkfin.serving import signatures
 
     bank = fin.bank([fin.fin("RMS", 20, units=2, num_layers=2)], 3)

@@ -11,7 +11,8 @@ import serving_cases as cases
 from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
-from tfkfin.models import fins, presets
+from tfkfin.nets import fins
+from tfkfin.store import presets
 
 STRANGER = """
 import sys
@@ -102,7 +103,8 @@ for name in sys.argv[1:]:
     if os.fork() == 0:
         code = 1
         try:
-            from tfkfin.models import fins, presets
+            from tfkfin.nets import fins
+            from tfkfin.store import presets
             print(name, [m.name for m in fins.fins_of(presets.load(name))], flush=True)
             code = 0
         finally:

@@ -10,16 +10,16 @@ from hub_server import hub
 
 import tfkfin
 from tfkfin import calibrate, verify
+from tfkfin import models as models
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
+from tfkfin.base.files import shipped
 from tfkfin.export import export
-from tfkfin.files import shipped
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.models import __main__ as models
-from tfkfin.models import presets
-from tfkfin.models.hub import named, pull, push
-from tfkfin.serving import card as cards
+from tfkfin.store import card as cards
+from tfkfin.store import presets
+from tfkfin.store.hub import named, pull, push
 
 NAME = "hf://somebody/fin-conv"
 

@@ -15,10 +15,11 @@ import serving_cases as cases
 from bad_requests import Storm
 
 from tfkfin import recipe as recipes
-from tfkfin.models import decoder as decoders
-from tfkfin.models import heads, presets
-from tfkfin.serving import card, layout, version
+from tfkfin.decoder import decoder as decoders
+from tfkfin.nets import heads
+from tfkfin.serving import version
 from tfkfin.serving.engines import ENGINES, Exported
+from tfkfin.store import card, layout, presets
 
 SECONDS = float(os.environ.get("TFKFIN_SOAK_S", 20))
 

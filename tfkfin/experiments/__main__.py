@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
-from tfkfin.answers import command_line, parsed
-from tfkfin.console import InputError, log, run
+from tfkfin.base.answers import command_line, parsed
+from tfkfin.base.console import InputError, log, run
 from tfkfin.experiments import kinds
 from tfkfin.recipe import Recipe
 

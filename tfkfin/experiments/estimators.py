@@ -22,7 +22,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
-from tfkfin.console import log
+from tfkfin.base.console import log
 from tfkfin.experiments import statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
 from tfkfin.experiments.fits import Fit, finish
@@ -30,8 +30,9 @@ from tfkfin.experiments.optimistic import BestOnTest
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
-from tfkfin.models import presets, saving
+from tfkfin.nets import saving
 from tfkfin.pipeline import batches
+from tfkfin.store import presets
 
 CLASSICAL = {"svm": (baselines.svm, ()), "lda": (baselines.lda, ()),  # model and features; (): the recipe's
              "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (baselines.lda, baselines.TIME_DOMAIN)}

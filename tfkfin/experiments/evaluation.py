@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers
+from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.files import replacing
 from tfkfin.experiments import horizon, paper
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.statistics import over_subjects
-from tfkfin.files import replacing
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.pipeline.subject import Subject

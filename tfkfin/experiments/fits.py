@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 
-from tfkfin.console import log
+from tfkfin.base.console import log
 from tfkfin.fit.ledger import Ledger
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.subject import Subject
-from tfkfin.recordings import readers, resampling
+from tfkfin.recordings import readers
+from tfkfin.signal import resampling
 
 
 def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.fit.transfer import Known, Learnt
+from tfkfin.experiments.sessions import Session
+from tfkfin.experiments.transfer import Known, Learnt
 from tfkfin.pipeline import splits
-from tfkfin.pipeline.sessions import Session
 from tfkfin.recipe import Split
 
 RUNGS = ("random", "repetition-1", "repetition-2", "repetition-4", "session-0", "session-0u", "session-1", "person-0",

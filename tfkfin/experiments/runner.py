@@ -5,15 +5,15 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tfkfin.answers import answer, paper
-from tfkfin.console import log
+from tfkfin.base.answers import answer, paper
+from tfkfin.base.console import log
+from tfkfin.base.files import write_text
 from tfkfin.experiments import kinds
 from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import finish
 from tfkfin.experiments.paper import COLUMN, SOURCE
 from tfkfin.experiments.report import Report, Result, Table
-from tfkfin.files import write_text
 from tfkfin.fit.run import Run, environment
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.features import blocks, formulas, sums
 from tfkfin.features.spatial import OF_TWO
 

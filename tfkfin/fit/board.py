@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.files import write_bytes
+from tfkfin.base.files import write_bytes
 from tfkfin.recipe import Recipe, fields
 
 

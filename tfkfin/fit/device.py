@@ -2,7 +2,7 @@
 
 import functools
 
-from tfkfin.console import InputError, quiet_start
+from tfkfin.base.console import InputError, quiet_start
 from tfkfin.fit.strategy import started
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from tfkfin.files import read_json, write_json
+from tfkfin.base.files import read_json, write_json
 
 
 def of_files(files: dict[int, tuple], kept: Path, beside: Path | None = None) -> str:

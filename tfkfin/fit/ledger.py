@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from tfkfin.console import InputError
-from tfkfin.files import read_json, replacing, write_json
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_json, replacing, write_json
 from tfkfin.fit.kept import Kept
 
 

@@ -14,15 +14,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tfkfin import __version__, files, machine
+from tfkfin import __version__
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, log
-from tfkfin.files import write_text
+from tfkfin.base import files, machine
+from tfkfin.base.console import InputError, log
+from tfkfin.base.files import write_text
 from tfkfin.fit import kept
 from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
-from tfkfin.models import presets
 from tfkfin.recipe import Recipe
+from tfkfin.store import presets
 
 RECIPE = "recipe.toml"
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfkfin.decoder.decision import REJECTED, Decision
 from tfkfin.fit import metrics
-from tfkfin.models.decision import REJECTED, Decision
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from tfkfin.console import InputError, log
+from tfkfin.base.console import InputError, log
 
 NAMES = ("default", "mirrored", "multiworker")
 

@@ -10,13 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.decoder import decoder
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.models import decoder, heads, presets, streaming
-from tfkfin.models.layers import SignalAugment, ZScore
-from tfkfin.models.over_recording import OverRecording, over_recording
+from tfkfin.nets import heads, streaming
+from tfkfin.nets.layers import SignalAugment, ZScore
+from tfkfin.nets.over_recording import OverRecording, over_recording
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
+from tfkfin.store import presets
 
 FEW = 4  # windows: where there are fewer neighbours, stretches save nothing
 

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfkfin.answers import margin, steps
-from tfkfin.console import InputError, log
-from tfkfin.models.fins import fins_of
-from tfkfin.models.layers import FeatureScale
-from tfkfin.models.over_recording import runs_of
+from tfkfin.base.answers import margin, steps
+from tfkfin.base.console import InputError, log
+from tfkfin.nets.fins import fins_of
+from tfkfin.nets.layers import FeatureScale
+from tfkfin.nets.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
 
 

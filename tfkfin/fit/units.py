@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError
-from tfkfin.files import write_text
+from tfkfin.base.console import InputError
+from tfkfin.base.files import write_text
 from tfkfin.fit import kept
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tfkfin import registry
-from tfkfin.answers import paper
-from tfkfin.console import InputError, log
+from tfkfin.base import registry
+from tfkfin.base.answers import paper
+from tfkfin.base.console import InputError, log
 from tfkfin.recipe import Launch
 
 

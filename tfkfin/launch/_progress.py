@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from tfkfin.answers import margin
-from tfkfin.console import log
+from tfkfin.base.answers import margin
+from tfkfin.base.console import log
 from tfkfin.launch import Desk, Event, Task
 
 

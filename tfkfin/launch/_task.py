@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tfkfin.console import InputError, log, log_to_stderr
+from tfkfin.base.console import InputError, log, log_to_stderr
 from tfkfin.launch import Task
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tfkfin import machine
+from tfkfin.base import machine
 from tfkfin.launch import Desk, Event, Task
 
 

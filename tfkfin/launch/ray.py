@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from tfkfin.console import InputError, quiet_start
+from tfkfin.base.console import InputError, quiet_start
 from tfkfin.launch import Desk, Event, Task, missing_extra
 
 

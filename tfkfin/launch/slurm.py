@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfkfin.console import InputError, log
-from tfkfin.files import read_json, write_json
+from tfkfin.base.console import InputError, log
+from tfkfin.base.files import read_json, write_json
 from tfkfin.launch import Desk, Event, Task, missing_extra
 from tfkfin.launch._task import perform
 

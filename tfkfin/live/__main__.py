@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfkfin import registry
-from tfkfin.answers import answer, command_line, paper, parsed
-from tfkfin.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base import registry
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import InputError, log, numeric, quiet_start, run
 
 if TYPE_CHECKING:
+    from tfkfin.decoder.adapting import Adapting
     from tfkfin.live.calibration import Calibration
     from tfkfin.live.loop import Loop
-    from tfkfin.models.adapting import Adapting
 
 EXAMPLES = """examples:
   python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat
@@ -183,7 +183,7 @@ def _paged(arguments: argparse.Namespace, loop: "Loop", calibrating: "Calibratio
 def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
     """Writes the new decoder as a new version; what there is to say of it."""
     from tfkfin import calibrate
-    from tfkfin.models import presets
+    from tfkfin.store import presets
 
     if calibrating.made is None:
         raise InputError(f"no new decoder was made: {calibrating.failed or 'the session ended before'}")
@@ -210,7 +210,8 @@ def _carried(session: "Adapting", arguments: argparse.Namespace) -> dict:
 
 def _check(arguments: argparse.Namespace) -> None:
     """What is unfit is said before TensorFlow loads."""
-    from tfkfin.models import decoder, presets
+    from tfkfin.decoder import decoder
+    from tfkfin.store import presets
 
     if not (Path(arguments.model) / decoder.FILE).is_file():
         presets.find(arguments.model)

@@ -14,13 +14,13 @@ import numpy as np
 
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.live import recorder
 from tfkfin.live.loop import Loop
 from tfkfin.live.sources import Chunk, Source
-from tfkfin.models.decoder import Decoder
 from tfkfin.pipeline import dataset
 from tfkfin.recordings import readers
-from tfkfin.serving import card
+from tfkfin.store import card
 
 
 @dataclass(frozen=True)

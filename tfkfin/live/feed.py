@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.live.outputs import Made, Output, line
 from tfkfin.live.timing import Times
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
-from tfkfin.answers import answer, paper
-from tfkfin.console import InputError, log
+from tfkfin.base.answers import answer, paper
+from tfkfin.base.console import InputError, log
+from tfkfin.decoder.decoder import Decoder
 from tfkfin.fit.scores import spread
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Made, Output, line
 from tfkfin.live.scoring import Scores
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
-from tfkfin.models.decoder import Decoder
 from tfkfin.pipeline.windows import samples
 from tfkfin.recordings.recording import Recording
 

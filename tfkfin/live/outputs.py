@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tfkfin.console import InputError, log
+from tfkfin.base.console import InputError, log
 from tfkfin.live.timing import Times
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from tfkfin.console import InputError, log
-from tfkfin.files import replacing, write_text
+from tfkfin.base.console import InputError, log
+from tfkfin.base.files import replacing, write_text
 from tfkfin.live.outputs import Output
 from tfkfin.live.scoring import UNKNOWN
 from tfkfin.recordings.events import count_repetitions

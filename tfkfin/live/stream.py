@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin import registry
-from tfkfin.console import InputError
-from tfkfin.filtering import Causal, sections
-from tfkfin.models import presets
-from tfkfin.models.decoder import Answers, Decoder
-from tfkfin.recordings.resampling import Resampler
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
+from tfkfin.decoder.decoder import Answers, Decoder
+from tfkfin.signal.filtering import Causal, sections
+from tfkfin.signal.resampling import Resampler
+from tfkfin.store import presets
 
 STREAMED = "live"  # the engine of decoders whose FINs stream: each sample is filtered once
 
@@ -76,7 +76,7 @@ class Stream:
         stride: samples at the decoder's rate; 0: the decoder's own.
         rate_hz: of the signal; 0: the decoder's. Another one is resampled, causally.
         streamed: whether the network filters each sample once; None: where it can.
-        adapt: goes on learning without labels, as `tfkfin.models.adapting` does.
+        adapt: goes on learning without labels, as `tfkfin.decoder.adapting` does.
 
     Raises:
         InputError: a rate that cannot be resampled, a stride longer than a window, or a decoder that cannot adapt.
@@ -102,7 +102,7 @@ class Stream:
         network.restart()
         if not self._adapt:
             return network
-        from tfkfin.models.adapting import Ahead
+        from tfkfin.decoder.adapting import Ahead
 
         return Ahead(network, decoder, self.stride)
 
@@ -196,16 +196,16 @@ def _network(decoder: Decoder, stride: int, streamed: bool | None, adapt: bool) 
     if adapt and decoder.model is None:
         raise InputError("an exported graph alone cannot adapt: the engine must be live or keras")
     if streamed is None and decoder.model is not None:
-        from tfkfin.models.streaming import streams
+        from tfkfin.nets.streaming import streams
 
         streamed = streams(decoder.model.get_layer("fins"))
     if adapt:
-        from tfkfin.models import adapting
+        from tfkfin.decoder import adapting
 
         decoder.adapting()
         return adapting.live(decoder, stride) if streamed else Cut(decoder, stride, adapting.windows(decoder))
     if streamed:
-        from tfkfin.models.live import Live
+        from tfkfin.nets.one_stride import Live
 
         return Live(decoder.model, stride)
     return Cut(decoder, stride)
@@ -221,7 +221,7 @@ def load(model: str | Path, engine: str = "auto") -> tuple[Decoder, str]:
     Raises:
         InputError: no such decoder, or an engine that it cannot have.
     """
-    from tfkfin.models import decoder as whole
+    from tfkfin.decoder import decoder as whole
     from tfkfin.serving.engines import ENGINES, Exported
 
     if engine not in ("auto", STREAMED, *ENGINES):
@@ -233,7 +233,7 @@ def load(model: str | Path, engine: str = "auto") -> tuple[Decoder, str]:
         raise InputError(f"{version} holds {card.get('kind', 'something else')}, no decoder: "
                          "export a run of the stage finetune")
     there = saved or (version / "assets.extra" / whole.FILE).is_file()
-    can = there and registry.load("models/fins", card["family"], "FAMILY").streams
+    can = there and registry.load("nets/fins", card["family"], "FAMILY").streams
     if engine == STREAMED and not can:
         raise InputError(f"{version} has no FINs that stream here, so there is no engine {STREAMED}")
     if saved or can and engine in ("auto", STREAMED):

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, log
-from tfkfin.filtering import filtered, sections
+from tfkfin.base.console import InputError, log
 from tfkfin.pipeline import joining, splits, windows
 from tfkfin.pipeline.memory import give_back
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Filter, Recipe, Split, Window
-from tfkfin.recordings import readers, resampling
+from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile, flat_channels
+from tfkfin.signal import resampling
+from tfkfin.signal.filtering import filtered, sections
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe.options import Augment, Pooled
 
@@ -102,7 +102,7 @@ class Episodes:
 
 
 def augmented(episode: Episode, options: Augment, rng: np.random.Generator) -> Episode:
-    """The episode as other skin, electrodes and pace might have given it; see `tfkfin.models.layers.SignalAugment`.
+    """The episode as other skin, electrodes and pace might have given it; see `tfkfin.nets.layers.SignalAugment`.
 
     Gains and electrodes' shifts belong to a session, so that both repetitions of one have the same; an electrode is
     lost for both; noise and pace are drawn for each movement.

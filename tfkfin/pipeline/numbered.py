@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.dataset import Dataset, open_dataset
 from tfkfin.pipeline.memory import Spool

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers
-from tfkfin.files import replacing
+from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.files import replacing
 from tfkfin.pipeline import windows
 from tfkfin.recordings.recording import Recording
 

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from tfkfin import machine
-from tfkfin.console import InputError, log, quiet_start
+from tfkfin.base import machine
+from tfkfin.base.console import InputError, log, quiet_start
 from tfkfin.pipeline.numbered import Numbered, opened
 
 FUNCTION = "pyfunc_0"  # TensorFlow's name for the first Python function of a process: of each worker, `_made`
@@ -239,7 +239,7 @@ def _end_with_who_started_this() -> None:
 
 
 if __name__ == "__main__":
-    from tfkfin.console import log_to_stderr
+    from tfkfin.base.console import log_to_stderr
 
     log_to_stderr()
     work(*sys.argv[1:])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfkfin.console import InputError, format_numbers, log
+from tfkfin.base.console import InputError, format_numbers, log
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split

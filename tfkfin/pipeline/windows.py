@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 
 
 @dataclass(frozen=True)

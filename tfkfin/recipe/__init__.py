@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tfkfin.console import InputError
-from tfkfin.files import read_toml, shipped
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 
 _DEEPEST = 8  # tables in one another: what is looked through recursively has its end

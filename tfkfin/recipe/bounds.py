@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from tfkfin import registry
-from tfkfin.console import parse_numbers
+from tfkfin.base import registry
+from tfkfin.base.console import parse_numbers
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]

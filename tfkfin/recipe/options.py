@@ -140,7 +140,7 @@ class Batches(Section):
 class Fin(Section):
     """The feature imitation networks, shared by all channels."""
 
-    family: Annotated[str, kind_of("models/fins")] = "bilstm"
+    family: Annotated[str, kind_of("nets/fins")] = "bilstm"
     units: Width = 32
     shared: bool = False  # one trunk with an output for each feature; otherwise a network a feature
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
@@ -152,8 +152,8 @@ class Fin(Section):
 class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
-    kind: Annotated[str, kind_of("models/heads")] = "conv"  # conv: the paper's
-    describe: Annotated[Names, each_of(kind_of("models/descriptions"))] = ("correlations",)  # solved heads see it too
+    kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
+    describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # solved heads see it too
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
     correlation_fin: str = ""  # for imitated_correlations: RUN/imitate of the recipe fin_correlation
     vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
@@ -165,7 +165,7 @@ class Classifier(Section):
 
 
 class Augment(Section):
-    """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.models.layers`."""
+    """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.nets.layers`."""
 
     gain: float = Field(0.0, ge=0)  # sd of each channel's log amplitude
     shift: float = Field(0.0, ge=0, le=0.5)  # greatest share that comes from the neighbouring electrode

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import __version__
-from tfkfin.console import InputError, unfinished
-from tfkfin.files import bury, making, partial_of, replacing, write_json, write_text
+from tfkfin.base.console import InputError, unfinished
+from tfkfin.base.files import bury, making, partial_of, replacing, write_json, write_text
 from tfkfin.recordings import events, formats
 from tfkfin.recordings.readers.bids import called
 from tfkfin.recordings.recording import Recording

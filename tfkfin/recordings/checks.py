@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin import machine
-from tfkfin.console import InputError
+from tfkfin.base import machine
+from tfkfin.base.console import InputError
 
 SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # samples a second that somebody may have recorded EMG with
 LOUDEST = 1e10  # in whatever unit: squares of more, summed over a window, are more than float32 holds

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 
 
 def painted(path: Path, held: Iterable[tuple[float, float, int, int]], length: int,

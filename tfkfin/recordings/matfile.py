@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin import machine
-from tfkfin.console import InputError
-from tfkfin.files import replacing
+from tfkfin.base import machine
+from tfkfin.base.console import InputError
+from tfkfin.base.files import replacing
 from tfkfin.recordings import mat5
 
 _HEADER = mat5.HEADER  # bytes of a v5 header: 116 of text, 8 of subsystem offset, 2 of version, 2 of byte order

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 
 _BLOCK = 8 << 20  # bytes a request
 _HINT = {"s3": "S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",

@@ -17,8 +17,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from tfkfin.console import InputError, log
-from tfkfin.files import cache, partial_of, put, write_text
+from tfkfin.base.console import InputError, log
+from tfkfin.base.files import cache, partial_of, put, write_text
 from tfkfin.recordings import formats
 
 _URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)

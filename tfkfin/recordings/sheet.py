@@ -33,8 +33,8 @@ from pydantic import (
     model_validator,
 )
 
-from tfkfin.console import InputError
-from tfkfin.files import read_toml
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_toml
 from tfkfin.recordings import checks, formats, recording
 
 SHEET = "recordings.toml"

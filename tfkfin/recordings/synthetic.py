@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin import machine
-from tfkfin.console import InputError
-from tfkfin.files import alone, read_json, sweep, write_json
+from tfkfin.base import machine
+from tfkfin.base.console import InputError
+from tfkfin.base.files import alone, read_json, sweep, write_json
 from tfkfin.recordings import matfile, physiology
 from tfkfin.recordings.physiology import GRID_HZ, Physiology
 

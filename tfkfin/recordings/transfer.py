@@ -17,9 +17,10 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urljoin
 
-from tfkfin import __version__, files
-from tfkfin.bounded import within
-from tfkfin.console import InputError
+from tfkfin import __version__
+from tfkfin.base import files
+from tfkfin.base.bounded import within
+from tfkfin.base.console import InputError
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tfkfin/{__version__}"}
 STALL_S = 30.0  # without a byte, or below _SLOWEST, until the next try

@@ -12,8 +12,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from tfkfin.bounded import body, within
-from tfkfin.console import InputError, log
+from tfkfin.base.bounded import body, within
+from tfkfin.base.console import InputError, log
 from tfkfin.recordings.transfer import (
     HEADERS,
     Part,

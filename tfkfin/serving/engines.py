@@ -4,7 +4,7 @@
     decode(emg)["label"]
 
 savedmodel   the exported graph, as TF Serving runs it
-native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.models.bilstm.native`)
+native       the same weights in the Keras model, its Bi-LSTM compiled (`tfkfin.nets.bilstm.native`)
 xla          the same in one XLA computation; FINs without recurrence only (see `_xla`)
 onnx         model.onnx in ONNX Runtime, and stream.onnx for stretches
 litert       model.tflite in LiteRT, one window after the other
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError, log
-from tfkfin.models import presets
-from tfkfin.models.decoder import BATCH, Answers, Decoder
+from tfkfin.base.console import InputError, log
+from tfkfin.decoder.decoder import BATCH, Answers, Decoder
+from tfkfin.store import presets
 
 ENGINES = ("native", "xla", "onnx", "litert", "savedmodel")
 AGREE = 1e-4  # probabilities of two engines that differ by more are not of one model
@@ -149,7 +149,7 @@ def _session(path: Path) -> Callable[[np.ndarray], Answers]:
 
 
 def _native(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
-    from tfkfin.models.bilstm import native
+    from tfkfin.nets.bilstm import native
 
     if card["family"] == "bilstm":
         try:
@@ -177,7 +177,7 @@ def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.nd
     """The Keras model of a version as a function, traced with a Bi-LSTM engine."""
     import tensorflow as tf
 
-    from tfkfin.models.bilstm import layer as recurrent
+    from tfkfin.nets.bilstm import layer as recurrent
 
     _needs_savedmodel(version)
     model = Decoder.load(version).model

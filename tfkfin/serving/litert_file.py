@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import InputError, quiet_start
-from tfkfin.models.bilstm.layer import engine
+from tfkfin.base.console import InputError, quiet_start
+from tfkfin.nets.bilstm.layer import engine
 
 
 def save(function: Callable, spec: tf.TensorSpec, path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import InputError
-from tfkfin.models.bilstm.layer import engine
+from tfkfin.base.console import InputError
+from tfkfin.nets.bilstm.layer import engine
 
 OPSET = 17
 

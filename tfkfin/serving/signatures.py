@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.filtering import blocks, sections
-from tfkfin.models import fins, streaming
-from tfkfin.models.bilstm.layer import BiLSTM, engine
-from tfkfin.models.decision import REJECTED
-from tfkfin.models.decoder import Decoder
+from tfkfin.decoder.decision import REJECTED
+from tfkfin.decoder.decoder import Decoder
+from tfkfin.nets import fins, streaming
+from tfkfin.nets.bilstm.layer import BiLSTM, engine
+from tfkfin.signal.filtering import blocks, sections
 
 BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
 

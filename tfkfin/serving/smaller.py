@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 
 LARGE = 256  # numbers in a weight: smaller ones are scales and biases, in volts some of them
 HEAD = "head"  # the layer's name in a decoder's network

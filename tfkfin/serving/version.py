@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.answers import working
-from tfkfin.models import fins, presets
-from tfkfin.models.decoder import FILE, Decoder
-from tfkfin.serving import card, litert_file, onnx_file, signatures, smaller, warmup
+from tfkfin.base.answers import working
+from tfkfin.decoder.decoder import FILE, Decoder
+from tfkfin.nets import fins
+from tfkfin.serving import litert_file, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
+from tfkfin.store import card, presets
 
 
 def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarray | None = None) -> None:

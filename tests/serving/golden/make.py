@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin import __version__
-from tfkfin.models import fins as fin
-from tfkfin.models.decoder import Decoder, network
-from tfkfin.models.heads import new
+from tfkfin.decoder.decoder import Decoder, network
+from tfkfin.nets import fins as fin
+from tfkfin.nets.heads import new
 from tfkfin.recipe import Classifier
 from tfkfin.serving import version
 

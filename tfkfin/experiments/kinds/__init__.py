@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfkfin import registry
-from tfkfin.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
 from tfkfin.recipe import Recipe
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
@@ -41,13 +41,13 @@ def fits(evaluation: Evaluation) -> list[Fit]:
 
 @cache
 def networks(evaluation: Evaluation):
-    from tfkfin.fit.ablation import Networks
+    from tfkfin.experiments.ablation import Networks
 
     return Networks(evaluation.run, streams(evaluation).classes)
 
 
 def work(estimators, fit: Fit) -> tuple[dict, dict]:
-    from tfkfin.fit import ablation
+    from tfkfin.experiments import ablation
 
     evaluation = estimators.evaluation
     there, made = streams(evaluation), networks(evaluation)
@@ -139,7 +139,7 @@ def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
-    from tfkfin.fit.ablation import AGAIN, updates
+    from tfkfin.experiments.ablation import AGAIN, updates
 
     options, count = evaluation.recipe.finetune, updates(evaluation.recipe)
     return [f"Every arm takes {count} steps of at most {options.batch_size} windows, drawn as stretches of neighbours, "

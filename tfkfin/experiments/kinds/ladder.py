@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.console import InputError, format_numbers, log
-from tfkfin.experiments import figures, protocols
+from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.decoder.decision import Decision
+from tfkfin.experiments import figures, protocols, riemann
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.lasting import Lasting
 from tfkfin.experiments.report import Result, Table, p_value
+from tfkfin.experiments.sessions import Session, sessions
 from tfkfin.experiments.statistics import holm, paired
+from tfkfin.experiments.transfer import Centres, Discriminant, Hierarchical, described
 from tfkfin.features import catalogue
-from tfkfin.fit import metrics, riemann
-from tfkfin.fit.lasting import Lasting
-from tfkfin.fit.transfer import Centres, Discriminant, Hierarchical, described
-from tfkfin.models.decision import Decision
+from tfkfin.fit import metrics
 from tfkfin.pipeline.dataset import open_dataset
-from tfkfin.pipeline.sessions import Session, sessions
 from tfkfin.recipe import Recipe
 
 TIME_DOMAIN, SPATIAL = ("time_domain",), ("time_domain", "log_covariance")
@@ -82,7 +82,7 @@ class Streams:
             return CLOSED_FORM[name]()
         import keras
 
-        from tfkfin.fit.transfer_fins import (
+        from tfkfin.experiments.transfer_fins import (
             ConvHead,
             Imitation,
             LastingFins,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import keras
 
-from tfkfin import registry
-from tfkfin.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import _subjects
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfkfin.console import InputError
-from tfkfin.files import replacing, write_json
+from tfkfin.base.console import InputError
+from tfkfin.base.files import replacing, write_json
 from tfkfin.fit.run import Run
-from tfkfin.models import presets, saving
+from tfkfin.nets import saving
 from tfkfin.pipeline.batches import channels_of
+from tfkfin.store import presets
 
 
 def keep(run: Run, bank: keras.Model, folder: Path, scores: dict) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import log
+from tfkfin.base.console import log
+from tfkfin.decoder.decision import Decision
 from tfkfin.fit import board
 from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import mean_imitation, score, spread, three_numbers
-from tfkfin.models.decision import Decision
 from tfkfin.pipeline.subject import Subject
 
 

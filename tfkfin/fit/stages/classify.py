@@ -9,7 +9,7 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import HeadTrainer, SolvedHead
-from tfkfin.models import heads, saving
+from tfkfin.nets import heads, saving
 
 
 def classify(run: Run):

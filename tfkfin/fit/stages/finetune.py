@@ -6,15 +6,15 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from tfkfin.answers import showing
-from tfkfin.console import InputError
+from tfkfin.base.answers import showing
+from tfkfin.base.console import InputError
+from tfkfin.decoder.decoder import Decoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scores import decided
 from tfkfin.fit.stages import Stage, _subjects
 from tfkfin.fit.trainers import JointTrainer
-from tfkfin.models import heads, saving, streaming
-from tfkfin.models.decoder import Decoder, about
+from tfkfin.nets import heads, saving, streaming
 from tfkfin.pipeline.subject import Subject
 
 _AGAIN = "remove {}, and the same command makes it anew"

@@ -10,17 +10,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import log
+from tfkfin.base.console import log
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit import strategy as strategies
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage, _fins
-from tfkfin.models import presets, saving
+from tfkfin.nets import saving
 from tfkfin.pipeline import batches, service
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
 from tfkfin.pipeline.numbered import Numbered
 from tfkfin.recipe import Recipe
+from tfkfin.store import presets
 
 BEST = "fins.weights.h5"
 

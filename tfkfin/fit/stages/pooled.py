@@ -12,15 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.console import InputError, log
+from tfkfin.base.console import InputError, log
 from tfkfin.features import catalogue
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage, _fins, imitate
-from tfkfin.models import descriptions, presets, saving, solving, streaming
-from tfkfin.models.layers import LogScale
+from tfkfin.nets import descriptions, saving, solving, streaming
+from tfkfin.nets.layers import LogScale
 from tfkfin.pipeline.episodes import Episode, Episodes, augmented
 from tfkfin.pipeline.windows import samples
+from tfkfin.store import presets
 
 BEST = "fins.weights.h5"
 SHARPNESS = np.geomspace(0.01, 1, 13)  # of probabilities: a discriminant takes neighbours for independent

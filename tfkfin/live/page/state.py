@@ -6,9 +6,9 @@ from collections import deque
 import numpy as np
 
 from tfkfin.features import catalogue
-from tfkfin.filtering import Causal, sections
 from tfkfin.recordings.health import MAINS_HZ, is_clipped, mains_share
-from tfkfin.recordings.resampling import Resampler
+from tfkfin.signal.filtering import Causal, sections
+from tfkfin.signal.resampling import Resampler
 
 SECONDS = 3.0  # of signal that is shown
 COLUMNS = 100  # pairs of extremes a second

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin import registry
-from tfkfin.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
 
 
 @dataclass(frozen=True)

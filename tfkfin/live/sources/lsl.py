@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.console import InputError, parse_numbers
+from tfkfin.base.console import InputError, parse_numbers
 from tfkfin.live.outputs import needed
 from tfkfin.live.sources import Chunk, Kind, Source, chosen, scale
 from tfkfin.live.sources._gaps import Gaps

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tfkfin.console import InputError, format_numbers, numeric, parse_numbers
+from tfkfin.base.console import InputError, format_numbers, numeric, parse_numbers
 from tfkfin.live.scoring import masked
 from tfkfin.live.sources import Chunk, Kind, Source
 from tfkfin.pipeline.splits import Part

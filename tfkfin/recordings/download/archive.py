@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PureWindowsPath
 
-from tfkfin.console import InputError
-from tfkfin.files import replacing, sweep, write_text
+from tfkfin.base.console import InputError
+from tfkfin.base.files import replacing, sweep, write_text
 from tfkfin.recordings.transfer import FetchError, room
 
 _RECORDING = re.compile(r"S(\d+)_(?:E(\d)_A1|A1_E(\d))\.mat", re.IGNORECASE)  # not ._S1_E1_A1.mat

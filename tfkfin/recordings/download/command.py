@@ -5,8 +5,8 @@ from argparse import BooleanOptionalAction
 from functools import partial
 from pathlib import Path
 
-from tfkfin.answers import answer, margin, paper
-from tfkfin.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.answers import answer, margin, paper
+from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
 from tfkfin.recordings.transfer import Part
 

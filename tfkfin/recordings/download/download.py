@@ -12,7 +12,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tfkfin.console import InputError, format_numbers
+from tfkfin.base.console import InputError, format_numbers
 from tfkfin.recordings.download.archive import (
     Checksums,
     Damaged,

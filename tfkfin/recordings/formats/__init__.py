@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin import registry
-from tfkfin.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
 from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"

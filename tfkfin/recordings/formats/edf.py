@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkfin.console import InputError
+from tfkfin.base.console import InputError
 from tfkfin.recordings.formats import VOLTS, Event, Format, Table, needing
 
 

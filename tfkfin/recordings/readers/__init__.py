@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin import registry
-from tfkfin.console import InputError, format_numbers
+from tfkfin.base import registry
+from tfkfin.base.console import InputError, format_numbers
 from tfkfin.recordings import checks, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.console import InputError
-from tfkfin.files import read_json
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_json
 from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tfkfin.console import InputError
-from tfkfin.models import presets
+from tfkfin.base.console import InputError
+from tfkfin.store import presets
 
 LEAST, RATIO = 16 << 20, 16  # bytes an answer may have in any case, and more for each byte that was sent
 _SECTIONS = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1 - 1e-9)}

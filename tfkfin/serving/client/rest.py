@@ -9,7 +9,7 @@ import numpy as np
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from tfkfin.bounded import TooMuch, body, within
+from tfkfin.base.bounded import TooMuch, body, within
 from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED", 412: "FAILED_PRECONDITION",

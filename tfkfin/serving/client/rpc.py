@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.console import InputError, quiet_start
+from tfkfin.base.console import InputError, quiet_start
 from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),

@@ -1,0 +1,139 @@
+"""`python -m tfkfin.models`: what models there are, and what is said of each."""
+
+import argparse
+from pathlib import Path
+
+from tfkfin.base.answers import answer, command_line, paper, parsed, told
+from tfkfin.base.console import InputError, quiet_start, run, shown
+from tfkfin.base.files import shipped
+from tfkfin.store import presets
+
+__path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
+
+EXAMPLES = """examples:
+  python -m tfkfin.models list
+      the shipped models and those exported below ./savedmodels
+  python -m tfkfin.models show fin_bilstm
+      one model's card; its files are checked against their digests
+  python -m tfkfin.models show savedmodels/demo_s1/1
+  python -m tfkfin.models verify demo_s1 --data DB2
+      computes every figure of a card anew that the recordings allow; without --data those of synthetic signals
+  python -m tfkfin.models push demo_s1 hf://me/my-decoder
+      to the Hugging Face Hub (extra: hub; log in with hf auth login)
+  python -m tfkfin.models pull hf://me/my-decoder
+      a new version below ./savedmodels; wherever a model is named, hf://me/my-decoder is one too
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = command_line("models", "list", __doc__, EXAMPLES)
+    commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|verify|push|pull", dest="command")
+    one = commands.add_parser("list", help="one line a model")
+    one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
+                     "ones and ./savedmodels)")
+    two = commands.add_parser("show", help="a model's card")
+    two.add_argument("name", metavar="NAME", help="a shipped model, one of ./savedmodels, a model or a version folder")
+    three = commands.add_parser("verify", help="the figures of a model's card, computed anew")
+    three.add_argument("name", metavar="NAME", help="as of show")
+    three.add_argument("--data", metavar="DIR", help="the recordings that it was made from (default: where its recipe "
+                       "says; synthetic ones are made again)")
+    four = commands.add_parser("push", help="a model to the Hugging Face Hub")
+    four.add_argument("name", metavar="NAME", help="as of show")
+    four.add_argument("to", metavar="hf://USER/NAME", help="made if it is not there; else it gets a new revision")
+    four.add_argument("--private", action="store_true", help="if it is made")
+    five = commands.add_parser("pull", help="a model from the Hugging Face Hub")
+    five.add_argument("name", metavar="hf://USER/NAME[@REVISION]", help="checked against its card's SHA-256")
+    five.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: "
+                      "savedmodels/NAME)")
+    return p
+
+
+def show_list(folders: list[Path]) -> None:
+    from rich.table import Column, Table
+
+    table = Table("name", *(Column(head, overflow="fold") for head in ("what it is", "input", "score")),
+                  Column("parameters", justify="right"), box=None)
+    every = []
+    found = {}  # newest version -> model; one that is in two of the folders is shown once
+    for model in (model for folder in folders for model in presets.models(folder)):
+        found.setdefault(presets.newest(model).resolve(), model)
+    for version, model in found.items():
+        card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
+        table.add_row(f"{model.name}\nversion {version.name}",
+                      *(str(card.get(key, ""))[:200] for key in ("summary", "input", "score")),
+                      f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "")
+        every.append({"name": model.name, "version": int(version.name), "folder": version} | {
+            key: card.get(key) for key in ("kind", "summary", "input", "score", "parameters")})
+    answer(every)
+    paper().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
+
+
+def show_card(name: str) -> None:
+    from rich.markdown import Markdown
+
+    version, console = presets.find(name), paper()
+    altered, readme = presets.changed(version), version / presets.README
+    if readme.is_file():
+        text = presets.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
+        console.print(Markdown(shown(text)))
+    if altered:
+        raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
+    answer({"folder": version} | (presets.card(version) if (version / presets.CARD).is_file() else {}))
+    console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
+
+
+def verify(name: str, data: str | None) -> None:
+    version = presets.find(name)  # what is unfit is said before TensorFlow loads
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.zeros(1)
+    from tfkfin import verify as anew
+
+    figures = anew.verified(version, data)
+    answer({"model": version, "figures": [one.as_dict() for one in figures]})
+    anew.show(name, figures)
+
+
+def pull(name: str, to: Path | None) -> Path:
+    """The new version folder."""
+    import shutil
+
+    from tfkfin.store import card, hub, layout
+
+    source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
+    with layout.new_version(model) as (folder, number):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        if altered := presets.changed(folder):
+            raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
+        about = presets.card(folder) | {"name": model.name, "version": number, "pulled": name}
+        card.write(folder, about)
+    if about["format"] != "onnx":
+        layout.add_to_config(model)
+    return model / str(number)
+
+
+def main(argv: list[str]) -> None:
+    arguments = parsed(parser(), argv)
+    if arguments.command == "show":
+        show_card(arguments.name)
+        return
+    if arguments.command == "verify":
+        verify(arguments.name, arguments.data)
+        return
+    if arguments.command == "push":
+        from tfkfin.store import hub
+
+        told(hub.push(presets.find(arguments.name), arguments.to, arguments.private))
+        return
+    if arguments.command == "pull":
+        told(pull(arguments.name, arguments.to))
+        return
+    for folder in arguments.folder:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder")
+    show_list(arguments.folder or [shipped("savedmodels"), Path("savedmodels")])
+
+
+if __name__ == "__main__":
+    run(main)

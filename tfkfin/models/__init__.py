@@ -1,1 +1,0 @@
-"""Keras models: feature imitation networks, augmentation, classifier, and the two joined."""

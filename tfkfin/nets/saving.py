@@ -1,0 +1,72 @@
+"""Loading what was saved: whatever a saved model may hold registers itself first."""
+
+import importlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from tfkfin.base import registry
+from tfkfin.base.console import InputError
+from tfkfin.base.files import write_bytes
+
+
+class _Memory(io.BytesIO):
+    def __str__(self) -> str:
+        return "memory.weights.h5"  # Keras tells the format by the name
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Writes a model's weights in one step. HDF5's library crashes where a disk is full, so it writes to memory."""
+    held = _Memory()
+    model.save_weights(held)
+    write_bytes(path, held.getbuffer())
+
+
+def load_weights(model: keras.Model, path: Path, remedy: str) -> None:
+    """Weights that `save_weights` wrote.
+
+    Raises:
+        InputError: the file is gone, damaged, or of another network; the message ends with `remedy`.
+    """
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras and HDF5 let anything escape on damaged bytes
+        if isinstance(error, MemoryError):
+            raise
+        why = "is gone" if not path.is_file() else "is damaged, or of another network"
+        raise InputError(f"{path} {why}: {remedy}") from error
+
+
+def load(path: Path) -> keras.Model:
+    """A `.keras` file of tfkfin's, in Keras's safe mode.
+
+    Raises:
+        ValueError, TypeError, KeyError, OSError: it is damaged, or no such file.
+    """
+    _register()
+    return keras.saving.load_model(path, compile=False)
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """The same model once more, whose weights can change by themselves."""
+    _register()
+    new = type(model).from_config(model.get_config())
+    new.set_weights(model.get_weights())
+    for one, other in zip(_layers(model), _layers(new), strict=True):
+        if hasattr(one, "memory"):  # what grows is no weight
+            other.memory = one.memory
+    return new
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _register() -> None:
+    rooms = [f"tfkfin.nets.{room}.{name}" for room in ("fins", "heads", "descriptions")
+             for name in registry.names(f"nets/{room}")]
+    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer", *rooms):
+        importlib.import_module(module)

@@ -1,0 +1,106 @@
+"""Layers of all channels together: the logarithm of a window's covariance, in operations that every engine has."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfkfin.features.spatial import RIDGE
+from tfkfin.nets.bilstm import layer as recurrent
+from tfkfin.nets.sliding import over_stretch, products_of_channels
+
+SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channels have converged by then
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class LogCovariance(layers.Layer):
+    """The logarithm of the covariance of a window or of its differences: (B, L, C) -> (B, C (C + 1) / 2).
+
+    The same as `tfkfin.features.spatial`, in float64 inside, because the smallest eigenvalues count as much as the
+    largest. ONNX has no eigenvalues: for it they are found by Jacobi's rotations, of products alone.
+
+    Args:
+        difference: how often neighbouring samples are subtracted first.
+        ridge: of the mean variance, added to every channel's.
+    """
+
+    def __init__(self, difference: int = 0, ridge: float = RIDGE, **kwargs):
+        super().__init__(**kwargs)
+        self.difference, self.ridge = difference, ridge
+
+    def call(self, inputs):
+        x = self._differences(ops.cast(inputs, "float64"))
+        return self._of_sums(ops.matmul(ops.transpose(x, (0, 2, 1)), x), ops.sum(x, axis=1), x.shape[1])
+
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+        """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
+        x, given = ops.cast(x, "float64"), (length, stride, self.difference)
+        products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)
+        sums = slide(self._of_samples, x, *given)  # (B, W, C)
+        found = self._of_sums(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
+                              length - self.difference)
+        return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
+
+    def _of_samples(self, _, x):
+        return self._differences(x)
+
+    def _differences(self, x):
+        for _ in range(self.difference):
+            x = x[:, 1:] - x[:, :-1]
+        return x
+
+    def _of_sums(self, products, sums, count: int):
+        """From sums of products (N, C, C) and of samples (N, C) over `count` samples."""
+        channels, mean = sums.shape[1], sums / count
+        matrices = products / count - mean[:, :, None] * mean[:, None, :]
+        power = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
+        matrices = matrices + (self.ridge * power + 1e-30)[:, None, None] * np.eye(channels)
+        values, vectors = (_jacobi if recurrent.forced_engine() == "keras" else ops.linalg.eigh)(matrices)
+        logs = ops.matmul(vectors * ops.log(ops.maximum(values, 1e-30))[:, None], ops.transpose(vectors, (0, 2, 1)))
+        rows, columns = np.triu_indices(channels)
+        upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
+        return ops.cast(upper * np.where(rows == columns, 1.0, np.sqrt(2.0)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        channels = input_shape[2]
+        return (input_shape[0], channels * (channels + 1) // 2)
+
+    def get_config(self):
+        return {**super().get_config(), "difference": self.difference, "ridge": self.ridge}
+
+
+def _jacobi(matrices):
+    """Eigenvalues (B, C) and vectors (B, C, C), float64, of symmetric matrices (B, C, C).
+
+    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985).
+    """
+    size = matrices.shape[-1]
+    if size == 1:
+        return matrices[:, 0], ops.ones_like(matrices)
+    eye, vectors = np.eye(size), ops.ones_like(matrices) * np.eye(size)
+    for first, second in _rounds(size) * SWEEPS:
+        a, b, off = (ops.take(ops.reshape(matrices, (-1, size * size)), i * size + j, axis=1)
+                     for i, j in ((first, first), (second, second), (first, second)))
+        apart = b - a
+        sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
+        tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
+        cosine = 1 / ops.sqrt(1 + tangent**2)
+        p, q = eye[first], eye[second]  # (pairs, C)
+        stay = np.einsum("ki,kj->kij", p, p) + np.einsum("ki,kj->kij", q, q)
+        turn = np.einsum("ki,kj->kij", p, q) - np.einsum("ki,kj->kij", q, p)
+        parts = zip((cosine - 1, tangent * cosine), (stay, turn), strict=True)
+        rotation = sum(ops.matmul(amount, part.reshape(len(p), -1)) for amount, part in parts)
+        rotation = ops.reshape(rotation, (-1, size, size)) + eye
+        matrices = ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation))
+        vectors = ops.matmul(vectors, rotation)
+    return ops.sum(matrices * eye, axis=2), vectors
+
+
+def _rounds(size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of `size` channels once, in rounds of pairs that share none."""
+    seats, rounds = list(range(size + size % 2)), []
+    for _ in range(len(seats) - 1):
+        pairs = [(seats[i], seats[-1 - i]) for i in range(len(seats) // 2)]
+        pairs = [tuple(sorted(pair)) for pair in pairs if max(pair) < size]
+        rounds.append(tuple(np.array(side) for side in zip(*pairs, strict=True)))
+        seats = [seats[0], seats[-1], *seats[1:-1]]
+    return rounds

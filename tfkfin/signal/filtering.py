@@ -1,0 +1,115 @@
+"""Causal filters before the windows: offsets and hum go, and nothing that comes later is looked at.
+
+The same second-order sections run over recordings and over live signals, where their state is carried along.
+Reference: SciPy's `butter`, `iirnotch` and `sosfilt`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfkfin.base.console import InputError
+from tfkfin.recipe import Filter
+
+_ROWS = 1 << 16  # samples filtered at a time: the float64 in between stays small
+
+
+def sections(options: Filter | Mapping[str, Any] | None, rate_hz: float) -> np.ndarray:
+    """Second-order sections (S, 6) float64 of `[filter]` at a rate; none, (0, 6), where nothing is filtered.
+
+    Raises:
+        InputError: a frequency at or above half the rate, or a band that is none.
+    """
+    options = options if isinstance(options, Filter) else Filter.model_validate(options or {})
+    if not options.active:
+        return np.empty((0, 6))
+    from scipy import signal
+
+    made, low, high = [np.empty((0, 6))], options.high_pass_hz, options.low_pass_hz
+    for name in ("high_pass_hz", "low_pass_hz", "notch_hz"):
+        if (hertz := getattr(options, name)) >= rate_hz / 2:
+            raise InputError(f"filter.{name} must lie below half the rate, {rate_hz / 2:g} Hz. Received: {hertz:g}")
+    if low or high:
+        kind = "bandpass" if low and high else "highpass" if low else "lowpass"
+        band = [low, high] if low and high else low or high
+        made.append(signal.butter(options.order, band, kind, fs=rate_hz, output="sos"))
+    tones = [k * options.notch_hz for k in range(1, options.notches + 1)] if options.notch_hz else []
+    made += [signal.tf2sos(*signal.iirnotch(hertz, options.notch_q, fs=rate_hz)) for hertz in tones
+             if hertz < rate_hz / 2]
+    return np.concatenate(made)
+
+
+class Causal:
+    """Sections over a signal that goes on; it begins as if its first sample had always been there."""
+
+    def __init__(self, sections: np.ndarray):
+        self.sections, self._state = np.asarray(sections, np.float64).reshape(-1, 6), None
+
+    def restart(self) -> None:
+        """Forgets the signal."""
+        self._state = None
+
+    def __call__(self, volts: np.ndarray) -> np.ndarray:
+        """Samples (n, C) that follow those before -> the same, filtered, float32."""
+        volts = np.asarray(volts, np.float32)
+        if not len(self.sections) or not len(volts):
+            return volts
+        from scipy.signal import sosfilt, sosfilt_zi
+
+        if self._state is None:
+            self._state = sosfilt_zi(self.sections)[:, :, None] * volts[0].astype(np.float64)
+        out, self._state = sosfilt(self.sections, volts, axis=0, zi=self._state)
+        return out.astype(np.float32)
+
+
+def filtered(emg: np.ndarray, sections: np.ndarray, cuts: Sequence[int] = ()) -> np.ndarray:
+    """A recording (T, C) filtered from its first sample on; at `cuts` the filter begins anew."""
+    if not len(sections):
+        return emg
+    out = np.empty(emg.shape, np.float32)
+    edges = [0, *sorted(cuts), len(emg)]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        causal = Causal(sections)
+        for first in range(start, stop, _ROWS):
+            part = slice(first, min(stop, first + _ROWS))
+            out[part] = causal(emg[part])
+    return out
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sections over blocks of n samples as products of matrices, for graphs that know no loop; float32.
+
+    With x the block, s (S,) the state that it begins with: y = within x + carried s, and s' = step s + fed x.
+
+    Attributes:
+        within (n, n), carried (n, S), fed (S, n).
+        steps: step, step², step⁴ … (S, S) each, as far as anything is left of a state.
+        gain: of a constant.
+    """
+
+    within: np.ndarray
+    carried: np.ndarray
+    fed: np.ndarray
+    steps: tuple[np.ndarray, ...]
+    gain: float
+
+
+def blocks(sections: np.ndarray, samples: int = 64) -> Blocks:
+    """What `Causal` computes, taken apart by what it answers to units."""
+    from scipy.signal import sosfilt
+
+    states, zeros = 2 * len(sections), np.zeros(samples)
+    within = np.column_stack([sosfilt(sections, unit) for unit in np.eye(samples)])
+    silent, unit = np.zeros((len(sections), 2)), np.eye(states)
+    began = [sosfilt(sections, zeros, zi=unit[i].reshape(-1, 2)) for i in range(states)]
+    fed = np.column_stack([sosfilt(sections, one, zi=silent)[1].ravel() for one in np.eye(samples)])
+    carried, step = (np.column_stack([np.ravel(one[part]) for one in began]) for part in (0, 1))
+    steps = [step]
+    while np.abs(steps[-1]).max() > 1e-9 and len(steps) < 30:
+        steps.append(steps[-1] @ steps[-1])
+    gain = np.prod(sections[:, :3].sum(axis=1) / sections[:, 3:].sum(axis=1))
+    return Blocks(*(part.astype(np.float32) for part in (within, carried, fed)),
+                  tuple(one.astype(np.float32) for one in steps), float(gain))

@@ -1,0 +1,110 @@
+"""Models on the Hugging Face Hub: hf://user/name[@revision] is the content of one version folder, with its card.
+
+Who may write, which server and which cache are used is huggingface_hub's business: hf auth login, HF_ENDPOINT, HF_HOME.
+What was fetched once is used again without a network, and each file must have the SHA-256 that the card says.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tfkfin.base.console import InputError
+from tfkfin.store import presets
+
+SCHEME = "hf://"
+GIT = ".gitattributes"  # the Hub's own file, no part of a model
+
+
+def named(name: str) -> tuple[str, str | None]:
+    """hf://user/name@revision -> ("user/name", revision or None).
+
+    Raises:
+        InputError: no such name.
+    """
+    found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
+    if not found:
+        raise InputError(f"a model on the Hub is hf://user/name, or hf://user/name@revision. Received: {name!r}")
+    return found[1], found[2]
+
+
+def pull(name: str) -> Path:
+    """The version folder hf://user/name[@revision], in huggingface_hub's cache, which also answers without a network.
+
+    Raises:
+        InputError: no such model, no way to the Hub and nothing in the cache, no card, or a file that is not as the
+            card says.
+    """
+    repo, revision = named(name)
+    with _told(name) as hub:
+        folder = Path(hub.snapshot_download(repo, revision=revision, endpoint=_endpoint(), ignore_patterns=[GIT]))
+    if presets.newest(folder) is None:
+        raise InputError(f"{name} is no model of tfkfin: it holds no {presets.SAVED_MODEL} and no {presets.ONNX}")
+    if not presets.card(folder).get("sha256"):
+        raise InputError(f"{name} has a card without checksums: who exported it has to push it anew")
+    if altered := presets.changed(folder):
+        raise InputError(f"{name} is not as it was exported: {', '.join(altered)}")
+    return folder
+
+
+def push(version: Path, name: str, private: bool = False) -> str:
+    """Makes a version folder the newest commit of hf://user/name, which is made if it is not there; returns its URL.
+
+    Raises:
+        InputError: the folder is not as it was exported, no way to the Hub, or it refuses.
+    """
+    repo, revision = named(name)
+    if revision:
+        raise InputError(f"a push makes a new revision, so it names none. Received: {name!r}")
+    card = presets.card(version)
+    if altered := presets.changed(version):
+        raise InputError(f"{version} is not as it was exported: {', '.join(altered)}")
+    files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
+    told: dict[str, Any] = {presets.README: (front_matter(card) + files[presets.README].read_text("utf-8")).encode(),
+                            presets.CARD: json.dumps(presets.sealed(without_paths(card)), indent=2).encode()}
+    with _told(name) as hub:
+        api = hub.HfApi(endpoint=_endpoint())
+        api.create_repo(repo, private=private, exist_ok=True)
+        there = set(api.list_repo_files(repo)) - {GIT, *files}
+        changes = [hub.CommitOperationDelete(path_in_repo=path) for path in sorted(there)]
+        changes += [hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=told.get(path, str(file)))
+                    for path, file in files.items()]
+        said = f"{card['name']}, version {card['version']}"
+        return str(api.create_commit(repo, changes, commit_message=said).commit_url)
+
+
+def without_paths(card: dict) -> dict:
+    """The card without where the recordings lie on this machine."""
+    source = card.get("recipe", {}).get("source")
+    return card if source is None else card | {"recipe": card["recipe"] | {"source": source | {"data": ""}}}
+
+
+def front_matter(card: dict) -> str:
+    """What the Hub wants at the top of a README: licence, library, tags; JSON is YAML."""
+    tags = ["tfkfin", "surface-emg", "feature-imitation-network", card["kind"], card.get("family", "")]
+    about = {"license": card["licence"].lower(), "library_name": "tfkfin", "tags": [tag for tag in tags if tag],
+             "pipeline_tag": "other"}
+    return "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items()) + "---\n\n"
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
+
+
+@contextmanager
+def _told(name: str) -> Iterator[Any]:
+    """Yields huggingface_hub; what it cannot do is said in a line."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError("hf:// needs huggingface_hub: pip install 'tfkfin[hub]'") from None
+    try:
+        yield huggingface_hub
+    except Exception as error:
+        ours = isinstance(error, OSError | ValueError) or type(error).__module__.startswith("httpx")
+        if not ours or isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
