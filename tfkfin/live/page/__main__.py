@@ -37,7 +37,7 @@ def main() -> None:
     def send(command: str) -> None:
         there.sendto(command.encode(), ("127.0.0.1", about["feed"]))
 
-    server = Server({"/": shown}, port=about["port"], num_procs=1)
+    server = Server({"/": shown}, port=about["port"], address="127.0.0.1", num_procs=1)  # this machine alone
     server.start()
     server.io_loop.add_handler(there.fileno(), take, server.io_loop.READ)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # the session has ended
