@@ -16,7 +16,7 @@ from tfkfin.experiments.runner import Runner
 from tfkfin.experiments.sessions import sessions
 from tfkfin.experiments.statistics import holm
 from tfkfin.experiments.transfer_fins import Imitation
-from tfkfin.features.describe import log_covariance
+from tfkfin.features.describe import tangent_space
 from tfkfin.fit.run import open_run
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
@@ -88,7 +88,7 @@ def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):
         volts = session.subject.volts(session.length)
         of = volts[chosen & (session.labels > 0)].reshape(-1, volts.shape[2]).astype(float)
         windows = (volts - of.mean(0)) / of.std(0)
-        wanted = np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
+        wanted = np.concatenate([tangent_space(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
         np.testing.assert_allclose(seen.spatial(session)[:, -wanted.shape[1]:], wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -36,11 +36,11 @@ def test_classes_apart_move_alone_and_one_class_or_equal_ones_are_no_fault():
 def test_exchangeable_is_the_mean_over_every_permutation_of_real_descriptions():
     channels = 4
     windows = rng.normal(size=(60, 80, channels)) @ rng.normal(size=(channels, channels))
-    x = describe.broad(windows, 1000.0)
+    x = describe.broad(windows)
     sample = np.cov(x, rowvar=False)
     turned = []
     for order in itertools.permutations(range(channels)):
-        turned.append(np.cov(describe.broad(windows[..., list(order)], 1000.0), rowvar=False))
-    found = kinship.exchangeable(sample, kinship.alike(*describe.layout(channels)))
+        turned.append(np.cov(describe.broad(windows[..., list(order)]), rowvar=False))
+    found = kinship.exchangeable(sample, kinship.alike(*describe.broad_layout(channels)))
     np.testing.assert_allclose(found, np.mean(turned, axis=0), rtol=1e-8, atol=1e-10)
     assert np.linalg.eigvalsh(found).min() > -1e-9 * np.linalg.eigvalsh(found).max()

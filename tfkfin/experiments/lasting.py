@@ -8,7 +8,7 @@ import numpy as np
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.experiments.sessions import Session
 from tfkfin.experiments.transfer import CHUNK, Known, Learnt, over, spread
-from tfkfin.features.describe import broad, layout, unit
+from tfkfin.features.describe import broad, broad_layout
 from tfkfin.sessions.hierarchical import GAINS, HierarchicalGaussian
 from tfkfin.sessions.kinship import alike
 
@@ -38,13 +38,15 @@ class Lasting:
         self.classes = classes
         learnt = [(s, chosen) for s, chosen in learnt if (chosen & np.isin(s.labels, classes)).any()]
         rows = [(s, np.flatnonzero(chosen & np.isin(s.labels, classes))) for s, chosen in learnt]
-        self._unit = unit(float(np.median([s.subject.volts(s.length, at).std() for s, at in rows])))
+        moments = [[f(s.subject.volts(s.length, at), (0, 1)) for f in (np.mean, np.var)] for s, at in rows]
+        self._mean, variance = np.mean(moments, axis=0)
+        self._sd = np.sqrt(variance) + 1e-30
         x, labels = (np.concatenate(part) for part in zip(*((self._see(s)[at], s.labels[at]) for s, at in rows),
                                                           strict=True))
         sessions = np.repeat(np.arange(len(rows)), [len(at) for _, at in rows])
         repetitions = np.concatenate([s.repetitions[at] for s, at in rows])
         taught = x, labels, sessions, repetitions
-        self._alike = alike(*layout(rows[0][0].subject.emg.shape[-1])) if self.see is None else None
+        self._alike = alike(*broad_layout(rows[0][0].subject.emg.shape[-1])) if self.see is None else None
         virtual = self._virtual(learnt, rows) if self.forces and self.see is None else ()
         if virtual and not self._forces_pay(taught, virtual):
             virtual = ()
@@ -84,9 +86,9 @@ class Lasting:
             return self.see(session)
 
         def make() -> np.ndarray:
-            return over(session, lambda windows, rate: broad(windows / self._unit, rate))
+            return over(session, lambda windows, rate: broad((windows - self._mean) / self._sd))
 
-        return session.kept(("broad", self._unit), make)
+        return session.kept(("broad", self._mean.tobytes(), self._sd.tobytes()), make)
 
     def _forces_pay(self, taught: tuple, virtual: list[np.ndarray]) -> bool:
         """Whether other forces cost less than a point on sessions left out, of three or more: they are meant for what
@@ -131,9 +133,9 @@ class Lasting:
             parts = []
             for s, at in rows:
                 for i in range(0, len(at), CHUNK):
-                    w = gain * s.subject.volts(s.length, at[i : i + CHUNK])
-                    w = w + rest[rng.integers(len(rest), size=len(w))] if len(rest) else w
-                    parts.append(broad(w / self._unit, s.rate_hz))
+                    w = self._mean + gain * (s.subject.volts(s.length, at[i : i + CHUNK]) - self._mean)
+                    w = w + rest[rng.integers(len(rest), size=len(w))] - self._mean if len(rest) else w
+                    parts.append(broad((w - self._mean) / self._sd))
             found.append(np.concatenate(parts))
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfkfin.experiments.sessions import Session
 from tfkfin.experiments.transfer import PRIOR, Known, Learnt, over
-from tfkfin.features import spatial
+from tfkfin.features import describe
 
 BLOCK = 20  # windows after which the mean of a stream so far is moved
 TOLERANCE = 1e-6  # of a mean, in units of the logarithm
@@ -24,7 +24,7 @@ def installed() -> bool:
 def covariances(session: Session) -> np.ndarray:
     """Covariances of all of a session's windows (N, C, C), shrunk by `oas`, computed once."""
     def regular(windows: np.ndarray, rate_hz: float) -> np.ndarray:
-        return oas(spatial.covariances(windows.astype(np.float64)), windows.shape[1])
+        return oas(describe.covariances(windows.astype(np.float64)), windows.shape[1])
 
     return session.kept("covariances", lambda: over(session, regular))
 

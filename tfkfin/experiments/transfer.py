@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.experiments.sessions import Session
-from tfkfin.features.describe import DESCRIPTIONS
+from tfkfin.features import describe
 from tfkfin.sessions.hierarchical import HierarchicalGaussian, softmax
 
 CHUNK = 2048  # windows described at a time
@@ -27,16 +27,19 @@ class Known:
     labelled: bool
 
 
+DESCRIPTIONS = {"time_domain": describe.time_domain, "log_covariance": describe.tangent_space}
+
+
 def described(session: Session, names: Sequence[str]) -> np.ndarray:
     """Descriptions of all of a session's windows side by side (N, D) float64, computed once."""
     return np.concatenate([session.kept(name, lambda name=name: over(session, DESCRIPTIONS[name]))
                            for name in names], axis=1)
 
 
-def over(session: Session, describe: Callable[[np.ndarray, float], np.ndarray]) -> np.ndarray:
+def over(session: Session, function: Callable[[np.ndarray, float], np.ndarray]) -> np.ndarray:
     """A description of all of a session's windows (N, D), some at a time."""
     count = len(session)
-    return np.concatenate([describe(session.subject.volts(session.length, slice(i, i + CHUNK)), session.rate_hz)
+    return np.concatenate([function(session.subject.volts(session.length, slice(i, i + CHUNK)), session.rate_hz)
                            for i in range(0, count, CHUNK)])
 
 

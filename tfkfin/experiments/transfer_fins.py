@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfkfin.experiments.lasting import Lasting
 from tfkfin.experiments.sessions import Session
 from tfkfin.experiments.transfer import CHUNK, Discriminant, Known, Learnt, over
-from tfkfin.features.spatial import covariances, log_euclidean
+from tfkfin.features.describe import covariances, log_euclidean
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
