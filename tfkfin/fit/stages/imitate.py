@@ -3,7 +3,7 @@
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,10 +16,9 @@ from tfkfin.fit import strategy as strategies
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage, _fins
 from tfkfin.nets import saving
-from tfkfin.pipeline import batches, service
+from tfkfin.pipeline import batches
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
-from tfkfin.pipeline.numbered import Numbered
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
@@ -85,8 +84,7 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
             if options.schedule == "cosine":
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
-            with service.failures_told(run.recipe.launch.input_service):
-                learnt = one_epoch(source.epoch(epoch), calls)
+            learnt = one_epoch(source.epoch(epoch), calls)
             value = agreed(_error(loss, predict, kept))
             _fins.improve(bank, value, state, best)
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
@@ -120,16 +118,6 @@ class _Examples:
         self.training = self.dataset and self._without_validation()
         self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
 
-    @cached_property
-    def numbered(self) -> Numbered:
-        return Numbered(self.recipe, self.training, self.run.length, self.spool)
-
-    def _data(self) -> str:
-        """Where other processes find the recordings, if there are any."""
-        if self.dataset is None:
-            return ""
-        return str(self.run.data if self.recipe.source.kind == "recordings" else Path(self.run.data).absolute())
-
     def _without_validation(self):
         *first, last = self.dataset.split.pretrain_repetitions
         kept = tuple(first) or (last,)
@@ -143,8 +131,6 @@ class _Examples:
 
     def epoch(self, epoch: int) -> tf.data.Dataset:
         options, recipe = self.recipe.imitate, self.recipe
-        if address := recipe.launch.input_service:
-            return service.batches(address, self.numbered, self._data(), epoch, recipe.batches.prefetch)
         if self.dataset is None:
             return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
                                       options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
