@@ -1,6 +1,5 @@
 """The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
 
-import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -41,17 +40,8 @@ def imitate(run: Run) -> dict:
     return {"fin": scores}
 
 
-def take_part(run: Run) -> None:
-    """Trains as one of several workers that is not the first, which writes down what all of them find."""
-    keras.utils.set_random_seed(run.recipe.seed)  # as `run_stage` does for the first
-    with tempfile.TemporaryDirectory() as folder:
-        _trained(run, _Examples(run), Path(folder, BEST), None)
-
-
-def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | None):
-    """The bank after its last epoch, and its outputs; the best weights are at `best`. Without curves nothing else is
-    written.
-    """
+def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves):
+    """The bank after its last epoch, and its outputs; the best weights are at `best`."""
     options, shared = run.recipe.imitate, strategies.started(run.strategy)
     with shared.scope() if shared else nullcontext():
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
@@ -62,18 +52,17 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
         optimizer.build(bank.trainable_variables)
     loss, predict = training.imitation_loss(bank), training.Predictor(bank)
     if shared:
-        replicas = strategies.Replicas(shared, bank, optimizer, loss)
-        one_epoch, agreed = replicas.epoch, replicas.agreed
+        one_epoch = strategies.Replicas(shared, bank, optimizer, loss).epoch
     else:
         bank.compile(optimizer, loss, jit_compile=False)
-        one_epoch, agreed = partial(_one_epoch, bank), float
+        one_epoch = partial(_one_epoch, bank)
     state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
     checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
                                              str(run.stage_folder("imitate") / "checkpoints"), max_to_keep=1)
     if not options.epochs:
         saving.save_weights(bank, best)
     elif not _fins.restored(checkpoints, "imitate"):
-        _fins.improve(bank, agreed(_error(loss, predict, kept)), state, best)
+        _fins.improve(bank, _error(loss, predict, kept), state, best)
     steps = source.steps_per_epoch(options.batch_size)
     with training.progress("imitate", options.epochs * steps) as bar:
         for epoch in range(int(state["epoch"]), options.epochs):
@@ -85,14 +74,13 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
             learnt = one_epoch(source.epoch(epoch), calls)
-            value = agreed(_error(loss, predict, kept))
+            value = _error(loss, predict, kept)
             _fins.improve(bank, value, state, best)
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
             state["epoch"].assign(epoch + 1)
-            if curves is not None:
-                curves.add("train", {"loss": learnt}, epoch)
-                curves.add("validation", {"loss": value}, epoch)
-                checkpoints.save()
+            curves.add("train", {"loss": learnt}, epoch)
+            curves.add("validation", {"loss": value}, epoch)
+            checkpoints.save()
     return bank, predict
 
 
