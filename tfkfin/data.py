@@ -21,8 +21,8 @@ NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.m
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["serve-input"]:
-        raise InputError("data serve-input was removed: each training makes its own batches; leave launch.input_service "
-                         "out")
+        raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
+                         "is to be left out")
     text = "Makes, checks, describes, converts and shows recordings."
     parser = command_line("data", "info DIR", text, _EXAMPLES)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")

@@ -102,7 +102,7 @@ class _Examples:
     def __init__(self, run: Run):
         self.run, self.recipe = run, run.recipe
         self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
-        self.channels = self.dataset.channels if self.dataset else batches.channels_of(self.recipe.features.names)
+        self.channels = self.dataset.channels if self.dataset else 1
         self.training = self.dataset and self._without_validation()
         self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
 
