@@ -20,6 +20,7 @@ from tfkfin.pipeline import batches, service
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
 from tfkfin.pipeline.numbered import Numbered
+from tfkfin.pipeline.windows import evenly
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
@@ -174,7 +175,7 @@ def sample(recipe: Recipe, dataset: Dataset | None, length: int, part: str,
     side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side
     for subject in dataset.subjects(subjects):
         subject = subject.select(side)
-        chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
+        chosen = evenly(len(subject.windows), -(-count // len(subjects)))
         targets = subject.features(names, dataset.length, dataset.rate_hz)
         found.append((subject.cut(dataset.length, chosen), targets[chosen]))
     return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))
