@@ -11,8 +11,8 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder.decoder import Decoder
 from tfkfin.fit import run_folder
-from tfkfin.fit.calibration import files_of
 from tfkfin.fit.calibration import calibrate as calibrated
+from tfkfin.fit.calibration import files_of
 from tfkfin.fit.run import open_run
 from tfkfin.fit.scoring import windows_of
 from tfkfin.fit.stages import run_stage

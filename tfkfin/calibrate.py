@@ -1,4 +1,4 @@
-"""`python -m tfkfin.calibrate`: a decoder is adapted to a new session or person, from one repetition, as a new version."""
+"""`python -m tfkfin.calibrate`: adapts a decoder to a new session or person, from one repetition, as a new version."""
 
 import argparse
 import sys

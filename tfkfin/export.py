@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 from tfkfin.base.answers import command_line, parsed, told
 from tfkfin.base.console import InputError, log, quiet_start, run
-<<<<<<< HEAD
 from tfkfin.fit.run_folder import fine_tuned, finished, results
-=======
-from tfkfin.base.files import read_json
->>>>>>> baf15b364efe7f18e1889cdb98a6e0fa5178235e
 from tfkfin.store import presets
 
 if TYPE_CHECKING:
@@ -104,43 +100,7 @@ def _windows(run_folder: Path, subject: int) -> "np.ndarray":
 
     dataset = Run(run_folder, recipe.load(run_folder / "recipe.toml", {})).dataset
     part = dataset.load(subject, dataset.part("train"))
-<<<<<<< HEAD
     return part.volts(dataset.length, evenly(len(part.windows), CALIBRATION))
-=======
-    chosen = np.unique(np.linspace(0, len(part.windows) - 1, CALIBRATION).astype(int))
-    return part.volts(dataset.length, chosen)
-
-
-def fine_tuned(run_folder: Path) -> list[int]:
-    """The subjects that the stage finetune of a run is done with."""
-    return sorted(int(path.stem[1:]) for path in run_folder.glob("finetune/S*.json"))
-
-
-def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
-    """Where a run keeps what is exported of it, and the card there: a subject's decoder, or the FINs.
-
-    Raises:
-        InputError: no run folder, nothing finished in it, or not by this version of tfkfin.
-    """
-    if not (folder / "recipe.toml").is_file():
-        raise InputError(f"{folder} is no run folder (it has no recipe.toml): python -m tfkfin.train makes one")
-    trained = [stage for stage in ("pooled", "imitate") if (folder / stage / "stage.json").is_file()]
-    if not trained:
-        raise InputError(f"{folder} has no finished stage yet: python -m tfkfin.train --stage finetune --run {folder}")
-    subjects = fine_tuned(folder)
-    if subject is None and subjects:
-        subject = subjects[0]
-    elif subject is not None and subject not in subjects:
-        raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
-                         f"{', '.join(map(str, subjects)) or 'none'}")
-    source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
-    card = read_json(source / presets.CARD) or {}
-    if "scores" not in card:
-        again = source / "stage.json" if subject is None else source.parent
-        raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
-                         "once more")
-    return source, card
->>>>>>> baf15b364efe7f18e1889cdb98a6e0fa5178235e
 
 
 def main(argv: list[str]) -> None:

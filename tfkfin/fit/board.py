@@ -10,7 +10,6 @@ import numpy as np
 from tfkfin.base.files import write_bytes
 from tfkfin.recipe import Recipe, fields
 
-
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 

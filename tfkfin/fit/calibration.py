@@ -48,8 +48,9 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known
     if not used.any():
+        there = format_numbers(np.unique(windows.movements[known]).tolist())
         raise InputError(f"there is no movement {format_numbers(movements)} in repetitions "
-                         f"{format_numbers(repetitions)}, but {format_numbers(np.unique(windows.movements[known]).tolist())}")
+                         f"{format_numbers(repetitions)}, but {there}")
     began, rows = time.monotonic(), windows[used]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
     new, report = decoder.calibrated([part[used] for part in inputs], rows.movements if labelled else None, executions)

@@ -4,7 +4,7 @@ from tfkfin.base.answers import paper
 
 
 def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
-    """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; a table without content is left out.
+    """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; an empty one is left out.
 
     `columns`: titles with what `scoring.mean_and_sd` gives.
     """

@@ -127,7 +127,8 @@ def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decis
     delays = {key: mean_and_sd({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
     _show(found)
     return {"model": name, "stream": True, "adapt": adapt, "stride_ms": 1e3 * stride / decoder.card["rate_hz"],
-            **three_numbers(found), "transition": delays, "windows": {str(s): one["windows"] for s, one in found.items()}}
+            **three_numbers(found), "transition": delays,
+            "windows": {str(s): one["windows"] for s, one in found.items()}}
 
 
 def _show(found: dict[int, dict]) -> None:
