@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
+from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import dataset, windows
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
@@ -185,20 +185,14 @@ class Decoder(decoder.Decoder):
             InputError: this decoder keeps nothing of sessions (the recipe `best` does), other channels, no such
                 repetition, a movement that it does not know, or a signal that is not in its unit.
         """
-        about = self.card
-        window = recipes.Window(length_ms=1000 * self.length / about["rate_hz"], stride_ms=about["stride_ms"],
-                                rate_hz=about["rate_hz"], rest=0 in self.movements)
         recordings = _recordings(data, labels, groups, rate_hz, unit)
-        subject, _ = dataset.joined(recordings, window, self.decision.memory, about.get("filter"))
-        if repetitions is None:
-            repetitions = np.unique(subject.windows.repetitions).tolist()
-        chosen = _numbers(repetitions)
-        calibrate.fitting(subject, about, chosen, "`data`")
+        subject = scoring.windows_of(self.card, recordings)
+        chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
-        new, said = calibrate.carried_on(self, subject, chosen, labelled,
-                                         movements=() if movements is None else _numbers(movements))
-        recorded = {*about.get("recorded_hz", [about["rate_hz"]]), *(recording.rate_hz for recording in recordings)}
-        return type(self)(card.of_calibrated(about, said) | {"recorded_hz": sorted(recorded)}, new.model)
+        new, _ = calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)
+        recorded = {*self.card.get("recorded_hz", [self.card["rate_hz"]]), *(one.rate_hz for one in recordings)}
+        new.card = new.card | {"recorded_hz": sorted(recorded)}
+        return new
 
     def update(self, emg: Samples, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Trains, in place, on more labelled windows of the session: exactly as if calibrated on all of them so far.
@@ -222,13 +216,8 @@ class Decoder(decoder.Decoder):
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
         from tfkfin.serving import version
-        from tfkfin.store import layout
 
-        model = Path(to)
-        with layout.new_version(model) as (folder, number):
-            about = self.card | {"name": model.name, "version": number, "format": format}
-            version.write_decoder(folder, decoder.Decoder(about, self.model), about)
-        return model / str(number)
+        return version.publish(self.card, self.model, Path(to), format, config=False)
 
     def _samples(self, emg: Samples, rate_hz: float, unit: Unit) -> np.ndarray:
         """A signal (T, C) or windows (B, L, C), float32 volts at the decoder's rate."""

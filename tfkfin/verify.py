@@ -3,16 +3,14 @@
 `python -m tfkfin.models verify` is its command line.
 """
 
-import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfkfin import calibrate, evaluate
 from tfkfin.base.answers import paper
 from tfkfin.base.console import InputError
 from tfkfin.recipe import Recipe
@@ -155,7 +153,7 @@ def _compared(card: dict, scores: dict) -> Iterator[Figure]:
 
 def _of_recordings(version: Path, card: dict, recipe: Recipe, folder: str | Path, scratch: Path) -> Iterator[Figure]:
     """A decoder on the test repetitions of its run's recordings, or FINs on them."""
-    from tfkfin.fit import fingerprint
+    from tfkfin.fit import evaluation, fingerprint
     from tfkfin.pipeline.dataset import open_dataset
 
     dataset, about = open_dataset(recipe, folder), card["dataset"]
@@ -176,26 +174,25 @@ def _of_recordings(version: Path, card: dict, recipe: Recipe, folder: str | Path
         said, found = np.asarray(card[key]) / subject.sd, own / subject.sd
         worst = int(np.argmax(np.abs(said - found)))
         yield Figure(f"channel {worst + 1} in sd.{key}", float(said[worst]), float(found[worst]))
-    found, _, _ = evaluate.judged(decoder, subject.select(dataset.part("test")), dataset.stride)
+    found, _ = evaluation.judged(evaluation.Case(decoder, subject.select(dataset.part("test")), dataset.stride, False))
     yield from _compared(card, found)
 
 
 def _of_calibrated(version: Path, card: dict, recipe: Recipe, folder: str | Path, scratch: Path) -> Iterator[Figure]:
     """A calibrated decoder on the repetitions that it did not learn from."""
     from tfkfin.decoder.decoder import Decoder
+    from tfkfin.fit import calibration, scoring
+    from tfkfin.recordings import readers
 
-    said = card["calibration"]
-    wanted = argparse.Namespace(data=folder, subject=said["subject"], session=said["session"],
-                                repetitions=",".join(map(str, said["repetitions"])))
-    decoder = Decoder.load(version)
-    subject, stretches, own = calibrate.recorded(wanted, card).led(decoder.decision.memory, decoder.stride)
-    known = own & np.isin(subject.windows.repetitions, said["repetitions"])
-    learnt = known & np.isin(subject.windows.movements, said.get("movements", subject.windows.movements))
+    said, decoder = card["calibration"], Decoder.load(version)
+    files = calibration.files_of(folder, card, said["subject"])
+    subject = scoring.windows_of(card, map(readers.read, files))
+    windows = subject.windows[subject.windows.sessions == said["session"]] if said["session"] else subject.windows
+    known = np.isin(windows.repetitions, said["repetitions"])
+    used = known & np.isin(windows.movements, said.get("movements", windows.movements))
     if "windows" in said:
-        yield Figure("calibration.windows", said["windows"], int(learnt.sum()))
-    seen = decoder.seen(subject.emg, subject.windows.starts)
-    found = calibrate.judged(decoder, subject, seen, stretches, own & ~known,
-                             np.unique(subject.windows.movements[learnt]).tolist()) or {}
+        yield Figure("calibration.windows", said["windows"], int(used.sum()))
+    found = scoring.score_decoder(decoder, replace(subject, windows=windows[~known]))[0] if not known.all() else {}
     yield from _compared(card, found)
 
 

@@ -15,7 +15,7 @@ from tfkfin.base.console import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import _fins, _subjects
+from tfkfin.fit.stages import _fins
 from tfkfin.pipeline import splits
 from tfkfin.pipeline.windows import Windows
 
@@ -105,7 +105,7 @@ def test_scores_that_are_gone_before_they_are_summed_up_are_named(tmp_path):
     run.dataset = SimpleNamespace(split=SimpleNamespace(subjects=(1, 2)))
     run.finish("classify", {"accuracy": 1.0}, "S1")
     with pytest.raises(FileNotFoundError, match="classify/S2.json"):
-        _subjects.accuracies(run, "classify")
+        stages._over_subjects(run, "classify")
 
 
 def test_damaged_checkpoints_are_named_with_what_to_do(tmp_path):
