@@ -80,7 +80,7 @@ def _curves_after(trainer: JointTrainer, curves: board.Curves, subject: SubjectC
 def _card(run: Run, subject: Subject) -> dict:
     data = run.dataset
     return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd,
-                 data.names) | {
+                 data.names, data.recorded_hz) | {
         "subject": subject.number, "synthetic": data.synthetic}
 
 
