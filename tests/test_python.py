@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from sklearn.pipeline import make_pipeline
 
 import tfkfin
 from tfkfin import calibrate
+from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
+from tfkfin.decoder import decoder as decoders
 from tfkfin.nets import saving
-from tfkfin.recordings import readers
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording
 from tfkfin.serving.engines import Exported
+from tfkfin.signal import resampling
 
 
 def test_importing_it_loads_next_to_nothing():
@@ -98,12 +103,12 @@ def test_calibrated_it_is_another_and_the_old_one_stays(fitted, people):
     assert np.mean(new.predict(windows) == true) > np.mean(fitted.predict(windows) == true)
 
 
-def held(recording, repetitions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where windows inside one movement begin, every 200 samples, these windows, and their movements."""
+def held(recording, repetitions, length=600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where windows inside one movement begin, one third of a window apart, these windows, and their movements."""
     labels, wanted = recording.labels, np.isin(recording.repetitions, repetitions) & (recording.labels > 0)
-    starts = np.array([i for i in range(0, len(labels) - 600, 200)
-                       if wanted[i : i + 600].all() and (labels[i : i + 600] == labels[i]).all()])
-    return starts, np.stack([recording.emg[i : i + 600] for i in starts]), labels[starts]
+    starts = np.array([i for i in range(0, len(labels) - length, length // 3)
+                       if wanted[i : i + length].all() and (labels[i : i + length] == labels[i]).all()])
+    return starts, np.stack([recording.emg[i : i + length] for i in starts]), labels[starts]
 
 
 def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_path):
@@ -160,9 +165,84 @@ def test_units_are_converted_and_never_mistaken(fitted, people):
         with pytest.raises(InputError, match="times as loud"):
             fitted.predict(emg)
     assert len(fitted.predict(0 * stretch)) and len(fitted.stream(stretch / 50, 100)["label"])  # silence, faint rest
-    for act in (fitted.predict, fitted.stream):
-        with pytest.raises(InputError, match="at 1000 Hz and the decoder at 2000 Hz"):
-            act(stretch, rate_hz=1000.0)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> tuple[Recording, tfkfin.Decoder]:
+    """A person recorded at 1000 Hz, and a decoder of the recipe's 2000 Hz that was fitted on every other repetition."""
+    folder = tmp_path_factory.mktemp("slow")
+    synthetic.synthesize(folder, (1,), movements=3, channels=4, hold_s=0.8, rest_s=0.5, rate_hz=1000)
+    one, = tfkfin.read(folder)
+    labels = np.where(half(one), one.labels, 0)
+    return one, tfkfin.Decoder.from_preset("best").fit(replace(one, labels=labels))
+
+
+def test_samples_are_at_the_rate_of_the_recordings(slow, tmp_path):
+    one, decoder = slow
+    assert decoder.card["rate_hz"] == 2000 and decoder.card["recorded_hz"] == [1000.0]
+    resampled = resampling.resampled(one, 2000.0)
+    wanted = decoder.stream(resampled.emg, rate_hz=2000.0)
+    true = resampled.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
+    held = ~half(resampled)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
+    assert np.mean(wanted["label"][held] == true[held]) > 0.75  # of three
+    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": resampled},
+                  {"emg": 1e3 * one.emg, "unit": "mV", "rate_hz": 1000}):
+        np.testing.assert_allclose(decoder.stream(**given)["probabilities"], wanted["probabilities"], atol=1e-5)
+        np.testing.assert_array_equal(decoder.predict(**given), wanted["label"])
+    adapted = decoder.stream(resampled.emg, rate_hz=2000.0, adapt=True)["probabilities"]
+    for answers in (decoder.stream(one, adapt=True), decoder.session().stream(one.emg), decoder.session().stream(one)):
+        np.testing.assert_allclose(answers["probabilities"], adapted, atol=1e-5)
+    made = decoder.export(tmp_path / "model"), decoder.calibrate(one), decoder.session().carried()
+    for other in (tfkfin.Decoder.from_preset(made[0]), *made[1:]):
+        assert other.card["recorded_hz"] == [1000.0]
+    assert decoder.calibrate(resampled).card["recorded_hz"] == [1000.0, 2000.0]
+
+
+def test_windows_are_at_the_rate_of_the_recordings(slow):
+    one, decoder = slow
+    starts, cut, labels = held(one, (2, 4), 300)
+    right = np.mean(decoder.predict(cut) == labels)
+    assert right > 0.75 > 0.1 + np.mean(decoder.predict(one.emg[starts[:, None] + np.arange(600)], 2000.0) == labels)
+    at_once = np.stack([resampling.resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
+    inside = resampling.windows_at_rate(cut, 1000.0, 2000.0, 600)[:, 20:-20]
+    np.testing.assert_allclose(inside, at_once[:, 20:-20], atol=1e-3 * at_once.std())  # edges have no neighbours
+    np.testing.assert_array_equal(decoder.predict(at_once, 2000.0), decoder(at_once)["label"])
+    odd = resampling.windows_at_rate(np.ones((2, 307, 4), np.float32), 1024.0, 2000.0, 600)  # 299.8 ms
+    assert odd.shape == (2, 600, 4)
+    np.testing.assert_allclose(odd, 1, atol=1e-2)
+    updated = tfkfin.Decoder(decoder.card, saving.copied(decoder.model)).update(cut, labels)
+    assert updated.card["updated"] == len(labels)
+    with pytest.raises(InputError, match=r"windows \(B, 300, 4\) at 1000 Hz"):
+        decoder.predict(at_once)
+
+
+def test_rates_that_nobody_gave(slow):
+    one, decoder = slow
+    several = tfkfin.Decoder(decoder.card | {"recorded_hz": [1000.0, 2000.0]}, decoder.model)
+    for act in (several.predict, several.stream, several.session().stream, several.update):
+        with pytest.raises(InputError, match="`rate_hz` must be given.*at 1000, 2000 Hz"):
+            act(one.emg, 1) if act == several.update else act(one.emg)
+    np.testing.assert_array_equal(several.predict(one), decoder.predict(one))
+    old = tfkfin.Decoder({key: value for key, value in decoder.card.items() if key != "recorded_hz"}, decoder.model)
+    with pytest.warns(UserWarning, match="taken to be at 2000 Hz") as warned:
+        first = old.predict(one.emg)
+        np.testing.assert_array_equal(first, old.predict(one.emg))
+    assert len(warned) == 1 and len(first) == len(decoder.predict(one.emg, 2000.0))
+    for given, said in (({"rate_hz": 500.0}, "its own rate, 1000 Hz"), ({"unit": "mV"}, "in volts")):
+        with pytest.raises(InputError, match=said):
+            decoder.predict(one, **given)
+    for rate in (-1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="samples a second"):
+            decoder.predict(one.emg, rate)
+
+
+def test_runs_note_the_rate_of_their_recordings(slow):
+    one, _ = slow
+    recipe = recipes.load("best", {"split.train_repetitions": [1, 3], "split.test_repetitions": [2]})
+    data = open_dataset(recipe, one.path.parents[1])
+    assert data.rate_hz == 2000 and data.recorded_hz == (1000.0,)
+    about = decoders.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
+    assert about["recorded_hz"] == [1000.0]
 
 
 @pytest.mark.parametrize(("change", "said"), [

@@ -14,9 +14,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tfkfin import launch, train
+from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.fit import run_folder
+from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
@@ -239,7 +241,7 @@ def show(folder: Path) -> None:
 
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
-    recipe, folder = train.resolve(arguments)
+    recipe, folder = run_folder.resolve(arguments)
     check(recipe, arguments.stage)
     if arguments.max_trials is not None and arguments.max_trials < 1:
         raise InputError(f"--max-trials takes a number from 1. Received: {arguments.max_trials}")
@@ -267,7 +269,7 @@ def main(argv: list[str]) -> None:
             if arguments.launcher:
                 trials_by(arguments, search, options, folder)
             if who != "chief":
-                train.set_up_device(arguments.device, mixed_precision=False)
+                set_up_device(arguments.device, mixed_precision=False)
     if begun:
         tuner = new_tuner(search, options)
         explore(tuner, who)
