@@ -96,8 +96,8 @@ def pull(name: str, to: Path | None) -> Path:
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["verify"]:
-        raise InputError("models verify was removed: models show checks every file's SHA-256, and evaluate computes the "
-                         "scores of a model")
+        raise InputError("models verify was removed: models show checks every file's SHA-256, and evaluate computes "
+                         "the scores of a model")
     arguments = parsed(parser(), argv)
     if arguments.command == "show":
         show_card(arguments.name)
