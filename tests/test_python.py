@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.nets import saving
-from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline import splits, windows
+from tfkfin.pipeline.dataset import joined, open_dataset
 from tfkfin.recordings import readers, synthetic
-from tfkfin.recordings.recording import Recording
+from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
 from tfkfin.signal import resampling
 
@@ -50,6 +52,54 @@ def test_read_is_what_readers_give(people, tiny_db2):
 def half(recording: Recording) -> np.ndarray:
     """Samples of repetitions 1, 3 and 5 and the rest beside them."""
     return recording.repetitions % 2 == 1
+
+
+def trials(layout: str, seams: tuple[int, ...] = ()) -> Recording:
+    """Six repetitions of two movements in turn at 100 Hz; rest opens each trial without a repetition, or follows it."""
+    repetition, movement = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
+    if layout == "opens":
+        labels, numbers = np.stack([0 * movement, movement], 1).ravel(), np.stack([0 * repetition, repetition], 1).ravel()
+        samples = np.tile([33, 50], 12)
+    else:  # half of the rest still has the number of the movement before it, as in Ninapro's files
+        labels = np.append(0, np.stack([movement, 0 * movement, 0 * movement], 1).ravel())
+        numbers = np.append(0, np.stack([repetition, repetition, 0 * repetition], 1).ravel())
+        samples = np.append(41, np.tile([50, 21, 25], 12))
+    labels, numbers = (np.repeat(column, samples).astype(np.int16) for column in (labels, numbers))
+    emg = np.random.default_rng(3).standard_normal((len(labels), 2)).astype(np.float32) * 1e-5
+    return Recording(RecordingFile(Path(layout), 1), emg, labels, numbers, 100.0, seams=seams)
+
+
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("wanted", [(1, 3), (2, 3), (6,)])
+@pytest.mark.parametrize("made", [trials("opens"), trials("follows"), trials("opens", (83, 166, 332)),
+                                  trials("follows", (137, 425))], ids=lambda made: f"{made.path}{len(made.seams)}")
+def test_selected_repetitions_are_those_of_a_split(made, wanted, rest):
+    """The windows, movements, repetitions and volts that a split trains on, cut by hand out of the whole recording."""
+    window, split = recipes.Window(length_ms=150, stride_ms=50, rate_hz=0, rest=rest), recipes.Split()
+    train = [s for s in splits.segments(made, split, rest) if s.repetition in wanted]
+    cut = windows.starts(train, 15, 5)
+    found, _ = joined([made.select(wanted)], window)
+    assert len(cut) and sorted(set(found.windows.movements.tolist())) == ([0, 1, 2] if rest else [1, 2])
+    for name in ("movements", "repetitions", "sessions"):
+        np.testing.assert_array_equal(getattr(found.windows, name), getattr(cut, name))
+    np.testing.assert_array_equal(found.volts(15), made.emg[cut.starts[:, None] + np.arange(15)])
+    moving = np.concatenate([made.emg[s.start : s.stop] for s in train if s.movement])
+    np.testing.assert_allclose(found.mean, moving.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(found.sd, moving.std(axis=0), rtol=1e-5)
+
+
+def test_recordings_are_parted_by_session():
+    made = trials("opens")
+    assert made.select() is made and list(made.by_session()) == [1]
+    days = made.by_session(2)
+    assert list(days) == [1, 2, 3] and [day.file.session for day in days.values()] == [1, 2, 3]
+    assert [np.unique(day.repetitions[day.labels > 0]).tolist() for day in days.values()] == [[1, 2], [3, 4], [5, 6]]
+    np.testing.assert_array_equal(np.concatenate([day.emg for day in days.values()]), made.emg)
+    apart = made.select([1, 2, 5])
+    assert apart.seams == (4 * 83,) and len(apart.emg) == 6 * 83 and made.select(4).seams == ()
+    np.testing.assert_array_equal(apart.emg[4 * 83 :], made.emg[8 * 83 : 10 * 83])
+    with pytest.raises(InputError, match="none of the repetitions 7: it has 1-6"):
+        made.select(7)
 
 
 @pytest.fixture(scope="module")
