@@ -14,7 +14,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import tfkfin
-from tfkfin import calibrate
+from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
@@ -198,7 +198,8 @@ def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_pat
     ("best", lambda r: (r.emg, r.labels + 0.5, None, 2000.0), "whole numbers"),
     ("best", lambda r: (r.emg, r.labels.astype(str), None, 2000.0), "whole numbers"),
     ("best", lambda r: (r.emg + 1j, r.labels, None, 2000.0), "real numbers"),
-    ("own", lambda r: (r,), "trained"), ("best", lambda r: ([r, tfkfin.read(r.path.parents[1])[1]],), "one person"),
+    ("best", lambda r: ([r, replace(r, emg=r.emg[:, 1:])],), r"same channels. Received: \[3, 4\]"),
+    ("best", lambda r: ([],), "must hold a recording"),
 ])
 def test_what_is_unfit_is_said(preset, give, said, people):
     with pytest.raises(InputError, match=said):
@@ -293,6 +294,72 @@ def test_runs_note_the_rate_of_their_recordings(slow):
     assert data.rate_hz == 2000 and data.recorded_hz == (1000.0,)
     about = decoders.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
     assert about["recorded_hz"] == [1000.0]
+
+
+def test_settings_change_a_recipe(people, tmp_path):
+    unfitted = tfkfin.Decoder.from_preset("best", seed=3, classifier__describe="", **{"window.stride_ms": 100})
+    assert unfitted.recipe.seed == 3 and unfitted.recipe.classifier.describe == ()
+    assert unfitted.recipe.window.stride_ms == 100 and unfitted.recipe.fin.family == "conv"
+    (tmp_path / "mine.toml").write_text(unfitted.recipe.to_toml())
+    assert tfkfin.Decoder.from_preset(tmp_path / "mine.toml").recipe == unfitted.recipe
+    for name, settings, said in (("best", {"fin__units": -1}, "fin.units"), ("best", {"fin.unit": 1}, "did you mean"),
+                                 (tmp_path, {"seed": 1}, "is no recipe")):
+        with pytest.raises(InputError, match=said):
+            tfkfin.Decoder.from_preset(name, **settings)
+
+
+def test_people_are_sessions_of_their_own(people):
+    """Two people are as one person's two days; both then belong to what a calibration starts from."""
+    both = tfkfin.Decoder.from_preset("best").fit([one.select([1, 2]) for one in people])
+    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=i)) for i, one in enumerate(people, 1)]
+    alone = tfkfin.Decoder.from_preset("best").fit(days)
+    for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert both.card["dataset"]["subjects"] == [1, 2] and "subjects 1, 2" in " ".join(both.card["limits"])
+    moving = np.concatenate([one.emg[(one.labels > 0) & np.isin(one.repetitions, (1, 2))] for one in people])
+    np.testing.assert_allclose(both.card["sd_v"], moving.std(axis=0), rtol=1e-5)
+    assert both.calibrate(people[0], repetitions=3).card["calibration"]["known_sessions"] == 2
+    with pytest.raises(InputError, match="one person"):
+        both.calibrate(people)
+
+
+SMALL = {"fin.family": "conv", "classify.epochs": 4, "finetune.windows_per_epoch": 48, "finetune.epochs": 2,
+         "window.train_stride_ms": 25}
+
+
+@pytest.fixture(scope="module")
+def trained(people):
+    """The paper's head and FINs, trained end to end on repetitions 1 and 3."""
+    return tfkfin.Decoder.from_preset("own", **SMALL).fit(people[0].select([1, 3]))
+
+
+def test_heads_trained_by_gradients_are_those_of_the_stages(trained, tiny_db2, tmp_path):
+    settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    train.main(["--stage", "finetune", "--pipeline", "own", "--data", str(tiny_db2), "--subjects", "1", "--run",
+                str(tmp_path / "run"), "--set", "split.train_repetitions=1,3", "--set", "split.test_repetitions=2",
+                *settings])
+    run = tfkfin.Decoder.load(tmp_path / "run" / "finetune" / "S1")
+    for a, b in zip(run.model.get_weights(), trained.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.card["recorded_hz"] == trained.card["recorded_hz"] == [2000.0]
+    assert run.card["rate_hz"] == trained.card["rate_hz"] and run.card["stride"] == trained.card["stride"]
+
+
+def test_a_trained_head_is_calibrated_by_further_training(trained, people):
+    other, weights = people[1], trained.model.get_weights()
+    new = trained.calibrate(other, repetitions=[1, 2])
+    report = new.card["calibration"]
+    assert report["updates"] == 4 * -(-report["windows"] // 300) and report["unseen"] == []
+    assert report["after"]["accuracy"] > report["before"]["accuracy"]
+    for a, b in zip(weights, trained.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, cut, _ = held(other, (3,))
+    np.testing.assert_array_equal(new(cut)["features"], trained(cut)["features"])  # FINs stay as they are
+    assert np.abs(new(cut)["probabilities"] - trained(cut)["probabilities"]).max() > 0.05
+    for act, said in ((lambda: trained.calibrate(other, labelled=False), "with labels only"),
+                      (lambda: trained.session(), "keeps nothing"), (lambda: trained.update(cut, 1), "keeps nothing")):
+        with pytest.raises(InputError, match=said):
+            act()
 
 
 @pytest.mark.parametrize(("change", "said"), [
