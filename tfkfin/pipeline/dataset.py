@@ -192,9 +192,10 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
         recording = resampling.resampled(recording, window.rate_hz)
         _report(recording)
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
-        length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+        length = windows.samples(window.length_ms, rate)
+        stride = windows.samples(window.train_stride_ms or window.stride_ms, rate)
         emg = filtered(recording.emg, sections(filter, rate), recording.seams)
-        moments.append(splits.moments(emg, every))
+        moments.append(splits.moments(emg, [s for s in every if s.movement] or every))
         recording = replace(recording, emg=emg)
         pieces.append(joining.cut_out(recording, every, [memory * stride] * len(every)))
         if not window.rest:
