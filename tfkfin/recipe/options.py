@@ -46,6 +46,7 @@ class Source(Section):
     data: str = ""  # folder of .mat files; `--data` sets it
     exercise: Annotated[Numbers, Field(min_length=1)] = (1,)  # the k of S{n}_E{k}_A1.mat; exercise B is 1 in DB2, DB3,
     # DB7; 1-3: together, movements numbered through
+    note: str = ""  # about these people, shown with every table of the ladder: whether they served development, say
     synthetic: Synthetic = Synthetic()
 
     @field_serializer("exercise")
@@ -278,6 +279,7 @@ class Recipe(Section):
         """Hex digest of all that decides the result; where the data lie and where fits run does not."""
         options = self.model_dump(mode="json", exclude={"launch"})
         options["source"].pop("data")
+        options["source"].pop("note")
         if not self.filter.active:  # as before there were filters
             options.pop("filter")
         if self.pooled == Pooled():  # as before there was this stage
