@@ -11,7 +11,6 @@ from tfkfin.base import registry
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_bytes
 
-
 _REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions had
 
 
