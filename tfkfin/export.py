@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tfkfin.base.answers import command_line, parsed, told
 from tfkfin.base.console import InputError, log, quiet_start, run
 from tfkfin.base.files import read_json
-from tfkfin.features.spatial import OF_TWO
 from tfkfin.store import presets
 
 if TYPE_CHECKING:
@@ -140,10 +139,6 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
         again = source / "stage.json" if subject is None else source.parent
         raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
                          "once more")
-    if subject is None and card.get("features") == list(OF_TWO):
-        raise InputError(f"{folder} holds a FIN of two channels, which is no model by itself: decoders take it in that "
-                         f"are trained with classifier.describe=imitated_correlations and "
-                         f"classifier.correlation_fin={source}")
     return source, card
 
 

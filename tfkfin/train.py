@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
                    "(default: everybody in one process; with --folds or --seeds local)")
     p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
     p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
-    p.add_argument("--strategy", choices=strategy.NAMES, default="default", help="share the stage imitate among the "
-                   "GPUs here (mirrored) or among machines (multiworker, by TF_CONFIG)")
+    p.add_argument("--strategy", type=strategy.named, choices=strategy.NAMES, default="default", help="share the stage "
+                   "imitate among the GPUs of this machine (mirrored)")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
@@ -101,11 +101,9 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     opened = open_run(recipe, folder, arguments.profile)
     if (folder / "fits").is_dir():
         raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
-    if arguments.strategy != "default" and opened.done("imitate") is None:
-        results = together(opened, arguments)
-    else:
-        with opened.alone():
-            results = trained(opened, arguments)
+    opened.strategy = arguments.strategy
+    with opened.alone():
+        results = trained(opened, arguments)
     show(results, folder)
 
 
@@ -119,24 +117,10 @@ def trained(opened: "Run", arguments: argparse.Namespace) -> dict:
                  len(described["movements"]), described["train_repetitions"], described["test_repetitions"],
                  " (synthetic recordings: scores prove the plumbing, nothing about people)"
                  if described["synthetic"] else "")
-    set_up_device(arguments.device, arguments.mixed_precision)
+    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
     from tfkfin.fit.stages import run_stage
 
     return run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
-
-
-def together(opened: "Run", arguments: argparse.Namespace) -> dict:
-    """The stage imitate on several GPUs or machines; workers but the first end the process when all is trained."""
-    opened.strategy = arguments.strategy
-    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
-    from tfkfin.fit.stages import imitate, run_stage
-
-    if strategy.index(arguments.strategy):
-        strategy.watched(arguments.strategy, lambda: imitate.take_part(opened))
-        log.info("trained; worker 0 writes it down")
-        sys.exit(0)
-    with opened.alone():
-        return strategy.watched(arguments.strategy, lambda: run_stage(opened, "imitate"))
 
 
 def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:

@@ -90,7 +90,6 @@ class Plan:
     def arguments(self, unit: Unit) -> dict[str, Any]:
         """Of `work`, for a process anywhere that sees the folder."""
         folder, settings = self.base.folder.absolute(), {"seed": unit.seed, **self.folds[unit.fold - 1]}
-        settings["launch.input_service"] = self.base.recipe.launch.input_service
         if unit.subject:
             settings |= {"split.subjects": [unit.subject], "split.pretrain_subjects": [unit.subject]}
             if self.pretrains:

@@ -66,7 +66,9 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def _register() -> None:
-    rooms = [f"tfkfin.nets.{room}.{name}" for room in ("fins", "heads", "descriptions")
-             for name in registry.names(f"nets/{room}")]
-    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer", *rooms):
+    """Imports every module that registers layers with Keras, those of installed packages too."""
+    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer"):
         importlib.import_module(module)
+    for room, attribute in (("fins", "FAMILY"), ("heads", "HEAD"), ("descriptions", "DESCRIPTION")):
+        for name in registry.names(f"nets/{room}"):
+            registry.load(f"nets/{room}", name, attribute)

@@ -10,7 +10,6 @@ from tfkfin.base.console import InputError
 from tfkfin.base.files import replacing, write_json
 from tfkfin.fit.run import Run
 from tfkfin.nets import saving
-from tfkfin.pipeline.batches import channels_of
 from tfkfin.store import presets
 
 
@@ -48,13 +47,12 @@ def improve(bank: keras.Model, value: float, state: dict, best: Path) -> None:
 
 
 def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
-    """The FINs to start from and to export, on a channel, or on two, in float32 whatever they were trained in."""
+    """The FINs to start from and to export, on one channel, in float32 whatever they were trained in."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
         options = run.recipe.fin.model_copy(update={"pretrained": ""})
-        names = run.recipe.features.names
-        one = presets.new_bank(options, names, run.length, channels_of(names))
+        one = presets.new_bank(options, run.recipe.features.names, run.length, 1)
     finally:
         keras.config.set_dtype_policy(policy)
     one.set_weights(bank.get_weights())

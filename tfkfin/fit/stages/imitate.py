@@ -1,9 +1,8 @@
 """The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
 
-import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,10 +15,9 @@ from tfkfin.fit import strategy as strategies
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage, _fins
 from tfkfin.nets import saving
-from tfkfin.pipeline import batches, service
+from tfkfin.pipeline import batches
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
-from tfkfin.pipeline.numbered import Numbered
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
@@ -42,17 +40,8 @@ def imitate(run: Run) -> dict:
     return {"fin": scores}
 
 
-def take_part(run: Run) -> None:
-    """Trains as one of several workers that is not the first, which writes down what all of them find."""
-    keras.utils.set_random_seed(run.recipe.seed)  # as `run_stage` does for the first
-    with tempfile.TemporaryDirectory() as folder:
-        _trained(run, _Examples(run), Path(folder, BEST), None)
-
-
-def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | None):
-    """The bank after its last epoch, and its outputs; the best weights are at `best`. Without curves nothing else is
-    written.
-    """
+def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves):
+    """The bank after its last epoch, and its outputs; the best weights are at `best`."""
     options, shared = run.recipe.imitate, strategies.started(run.strategy)
     with shared.scope() if shared else nullcontext():
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
@@ -63,18 +52,17 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
         optimizer.build(bank.trainable_variables)
     loss, predict = training.imitation_loss(bank), training.Predictor(bank)
     if shared:
-        replicas = strategies.Replicas(shared, bank, optimizer, loss)
-        one_epoch, agreed = replicas.epoch, replicas.agreed
+        one_epoch = strategies.Replicas(shared, bank, optimizer, loss).epoch
     else:
         bank.compile(optimizer, loss, jit_compile=False)
-        one_epoch, agreed = partial(_one_epoch, bank), float
+        one_epoch = partial(_one_epoch, bank)
     state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
     checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
                                              str(run.stage_folder("imitate") / "checkpoints"), max_to_keep=1)
     if not options.epochs:
         saving.save_weights(bank, best)
     elif not _fins.restored(checkpoints, "imitate"):
-        _fins.improve(bank, agreed(_error(loss, predict, kept)), state, best)
+        _fins.improve(bank, _error(loss, predict, kept), state, best)
     steps = source.steps_per_epoch(options.batch_size)
     with training.progress("imitate", options.epochs * steps) as bar:
         for epoch in range(int(state["epoch"]), options.epochs):
@@ -85,16 +73,14 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves | N
             if options.schedule == "cosine":
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
-            with service.failures_told(run.recipe.launch.input_service):
-                learnt = one_epoch(source.epoch(epoch), calls)
-            value = agreed(_error(loss, predict, kept))
+            learnt = one_epoch(source.epoch(epoch), calls)
+            value = _error(loss, predict, kept)
             _fins.improve(bank, value, state, best)
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
             state["epoch"].assign(epoch + 1)
-            if curves is not None:
-                curves.add("train", {"loss": learnt}, epoch)
-                curves.add("validation", {"loss": value}, epoch)
-                checkpoints.save()
+            curves.add("train", {"loss": learnt}, epoch)
+            curves.add("validation", {"loss": value}, epoch)
+            checkpoints.save()
     return bank, predict
 
 
@@ -116,19 +102,9 @@ class _Examples:
     def __init__(self, run: Run):
         self.run, self.recipe = run, run.recipe
         self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
-        self.channels = self.dataset.channels if self.dataset else batches.channels_of(self.recipe.features.names)
+        self.channels = self.dataset.channels if self.dataset else 1
         self.training = self.dataset and self._without_validation()
         self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
-
-    @cached_property
-    def numbered(self) -> Numbered:
-        return Numbered(self.recipe, self.training, self.run.length, self.spool)
-
-    def _data(self) -> str:
-        """Where other processes find the recordings, if there are any."""
-        if self.dataset is None:
-            return ""
-        return str(self.run.data if self.recipe.source.kind == "recordings" else Path(self.run.data).absolute())
 
     def _without_validation(self):
         *first, last = self.dataset.split.pretrain_repetitions
@@ -143,8 +119,6 @@ class _Examples:
 
     def epoch(self, epoch: int) -> tf.data.Dataset:
         options, recipe = self.recipe.imitate, self.recipe
-        if address := recipe.launch.input_service:
-            return service.batches(address, self.numbered, self._data(), epoch, recipe.batches.prefetch)
         if self.dataset is None:
             return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
                                       options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
