@@ -70,13 +70,13 @@ def named(experiment: str) -> tuple[str, ...]:
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     """The recipe, run folder, number of seeds and cap on test windows that a command line asks for."""
-    from tfkfin import train
+    from tfkfin.fit import run_folder
 
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
     if arguments.experiment != "all":
         arguments.pipeline = arguments.pipeline or kinds.load(arguments.experiment).pipeline or None
-    recipe, folder = train.resolve(arguments)
+    recipe, folder = run_folder.resolve(arguments)
     if recipe.source.kind == "signals":
         raise InputError("experiments need recordings: this recipe trains FINs on synthetic signals alone")
     for name in named(arguments.experiment):
