@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.console import InputError
-from tfkfin.experiments import figures, protocols
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment, papers_heads
-from tfkfin.experiments.kinds.ladder import NUMBERS, climbed, streams, titled
+from tfkfin.experiments.kinds.ladder import people
+from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS
+from tfkfin.experiments.ladder.table import NUMBERS, scored, titled
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, least_p, paired
 from tfkfin.fit import metrics
@@ -43,24 +45,24 @@ def fits(evaluation: Evaluation) -> list[Fit]:
 def networks(evaluation: Evaluation):
     from tfkfin.experiments.ablation import Networks
 
-    return Networks(evaluation.run, streams(evaluation).classes)
+    movements = evaluation.dataset.movements
+    return Networks(evaluation.run, movements if evaluation.recipe.window.rest else tuple(m for m in movements if m))
 
 
 def work(estimators, fit: Fit) -> tuple[dict, dict]:
     from tfkfin.experiments import ablation
 
     evaluation = estimators.evaluation
-    there, made = streams(evaluation), networks(evaluation)
-    people, data = there.people(False)
-    groups = protocols.groups(people, data.split, evaluation.recipe.seed, (fit.subject,))
-    arm = ablation.arm(made, fit.model.removeprefix("ablation-"), fit.seed)
-    return climbed(arm, groups, evaluation.recipe, there.classes, data.stride / data.rate_hz)
+    there = people(evaluation)
+    arm = ablation.arm(networks(evaluation), fit.model.removeprefix("ablation-"), fit.seed)
+    stride_s = there.recipe.window.stride_ms / 1000
+    return scored(arm, there.groups(fit.subject), there.recipe, there.rest, stride_s)
 
 
 def result(evaluation: Evaluation, folder: Path) -> Result:
     scores = {arm: {s: [evaluation.ledger.of(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
                         for seed in evaluation.seeds] for s in evaluation.subjects} for arm in TITLES}
-    there = [rung for rung in protocols.RUNGS if any(rung in one[0] for one in scores["fin"].values())]
+    there = [rung for rung in RUNGS if any(rung in one[0] for one in scores["fin"].values())]
     rungs = {rung: {arm: {number: _over(evaluation, people, rung, number) for number in NUMBERS}
                     for arm, people in scores.items()} for rung in there}
     tests = _tested(rungs)
@@ -131,7 +133,7 @@ def _people(evaluation: Evaluation, rungs: dict) -> Table:
 def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:
     said = []
     for rung, arm, test in tests:
-        if arm == "random" and rung not in protocols.LEAKS:
+        if arm == "random" and rung not in LEAKS:
             said.append(f"{rung} {100 * test['mean']:+.1f} (better in {test['wins']} of {test['pairs']} people, "
                         f"p = {p_value(test['holm'])})")
     return [f"What starting from FINs gains over starting from random weights, in points of accuracy a window, p "
