@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
     p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
                    "subjects, is the objective; earlier stages run as needed (default: classify)")
-    p.add_argument("--held-out", metavar="R", type=int, help="the training repetition that scores trials (default: last)")
+    p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to score on (default: the last)")
     p.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid",
                    help="how the next trial is chosen; bayesian begins with three random ones a field (default: grid)")
     p.add_argument("--max-trials", metavar="N", type=int, help="default: every combination, or 20 of them "
