@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tfkfin import launch, train
+from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.fit import run_folder
+from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, described, open_search, state_of
 
 OBJECTIVE = "held_out_accuracy"
@@ -161,7 +163,7 @@ def main(argv: list[str]) -> None:
     if os.environ.get("KERASTUNER_TUNER_ID"):
         raise InputError("KERASTUNER_TUNER_ID: searches by a chief and workers were removed: --launcher runs the "
                          "trials of a grid or random search many at once")
-    recipe, folder = train.resolve(arguments)
+    recipe, folder = run_folder.resolve(arguments)
     check(recipe, arguments.stage)
     if arguments.max_trials is not None and arguments.max_trials < 1:
         raise InputError(f"--max-trials takes a number from 1. Received: {arguments.max_trials}")
@@ -184,7 +186,7 @@ def main(argv: list[str]) -> None:
                 import keras_tuner  # noqa: F401  brings TensorFlow
             if arguments.launcher:
                 trials_by(arguments, search, options, folder)
-            train.set_up_device(arguments.device, mixed_precision=False)
+            set_up_device(arguments.device, mixed_precision=False)
     if begun:
         search.finish(explore(search, options, partial(run_trial, search)), options)
     show(folder)
