@@ -10,25 +10,30 @@ number of steps and the learning rates of the recipe's `finetune`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.experiments.sessions import Session
-from tfkfin.experiments.transfer import Known, Learnt
-from tfkfin.experiments.transfer_fins import statistics
+from tfkfin.decoder.decision import Decision
+from tfkfin.experiments.ladder.adapter import Answers, of_stream
+from tfkfin.experiments.ladder.rungs import Group, Part, Trial
+from tfkfin.experiments.ladder.windows import Cut, cut
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
+from tfkfin.pipeline.splits import Moments
+from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import Windows
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
 ARMS = ("fin", "random", "frozen", "true")
-AGAIN = 4  # training on a labelled repetition of the tested session has 1/4 of the updates
+CHUNK = 2048  # windows whose statistics are taken at a time
+AGAIN = 4  # calibration by a labelled repetition has 1/4 of the updates
 PREPARED = 8  # batches that set the scale of the head's inputs
 
 
@@ -36,6 +41,54 @@ def updates(recipe: Recipe) -> int:
     """Gradient steps of every arm."""
     options = recipe.finetune
     return options.epochs * -(-options.windows_per_epoch // options.batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A part's windows in volts at the networks' rate, and what was computed of them."""
+
+    part: Part
+    windows: Cut
+    subject: Subject
+    computed: dict = field(default_factory=dict)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.windows.content.labels
+
+    def kept(self, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What `make()` returns; of one key alone, the last."""
+        if key not in self.computed:
+            self.computed.clear()
+            self.computed[key] = make()
+        return self.computed[key]
+
+
+def session(part: Part, recipe: Recipe, stream: bool) -> Session:
+    """`stream`: as of `cut`."""
+    def make() -> Session:
+        found = cut(part.recordings, recipe.window, recipe.filter, stream)
+        inside, count, channels = found.content, len(found), found.emg.shape[1]
+        windows = Windows(found.starts, inside.labels.astype(np.int16), inside.repetitions.astype(np.int16),
+                          np.full(count, part.session, np.int16), inside.segments)
+        subject = Subject(part.person, found.emg, windows, np.zeros(channels), np.ones(channels),
+                          np.zeros((1, 3), np.int64))
+        return Session(part, found, subject)
+
+    return part.kept(("ablation", stream), make)
+
+
+def statistics(sessions: Sequence[Session]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each channel (C,) over the movements' windows."""
+    total = Moments(0, 0.0, 0.0)
+    for one in sessions:
+        rows = np.flatnonzero(one.labels > 0)
+        for i in range(0, len(rows), CHUNK):
+            x = one.windows.volts(rows[i : i + CHUNK])
+            x = x.reshape(-1, x.shape[2])
+            mean = x.mean(axis=0, dtype=np.float64)
+            total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
+    return total.statistics()
 
 
 @dataclass(frozen=True)
@@ -80,11 +133,8 @@ class Networks:
     def true(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
         """Closed-form features (N, C, F) of a session standardised by mean and sd (C,)."""
         def make() -> np.ndarray:
-            subject, length = session.subject, session.length
-            first, last = subject.windows.starts.min(), subject.windows.starts.max() + length
-            windows = replace(subject.windows, starts=subject.windows.starts - first)
-            own = replace(subject, emg=subject.emg[first:last], windows=windows, mean=mean, sd=sd)
-            return own.features(self.names, length, session.rate_hz)
+            own, windows = replace(session.subject, mean=mean, sd=sd), session.windows
+            return own.features(self.names, windows.length, windows.rate_hz)
 
         return session.kept(("true", mean.tobytes(), sd.tobytes()), make)
 
@@ -99,10 +149,10 @@ class Networks:
 
 
 class Arm:
-    """One arm and seed: `fit` and `decide` as of `tfkfin.experiments.transfer`.
+    """One arm and seed, a model of the ladder.
 
     Subclasses have `start(pieces)`, which sets the first weights and scales the head's inputs by these pieces;
-    `batches(drawn)`, a tf.data.Dataset; and `answers(session)`, probabilities (N, G) of the model as it is.
+    `batches(drawn)`, a tf.data.Dataset; and `answers(session)`, probabilities (N, G) by the model as it is.
 
     Attributes: the trained `model`, its optimisers' `rates`, and `restart`, which resets both.
     """
@@ -115,34 +165,42 @@ class Arm:
         self.networks, self.seed, self.options = networks, seed, networks.run.recipe.finetune
         self.updates = updates(networks.run.recipe)
 
-    def fit(self, learnt: Learnt, classes: tuple[int, ...]) -> "Arm":
-        self.mean, self.sd = statistics(learnt)
-        drawn = self._drawn(learnt, self.updates)
+    def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
+        """Calibration with labels trains the network further on these windows; without labels it changes nothing."""
+        recipe, classes = self.networks.run.recipe, np.array(self.networks.classes)
+        self.fit([session(part, recipe, False) for part in group.parts])
+        for trial in group.trials:
+            self.calibrate([session(trial.known, recipe, False)] if trial.known and trial.labelled else [])
+            stream = session(trial.stream, recipe, True)
+            yield trial, of_stream(trial, stream.windows, self.answers(stream), classes,
+                                   Decision(1, recipe.classifier.reject))
+
+    def fit(self, sessions: Sequence[Session]) -> None:
+        self.mean, self.sd = statistics(sessions)
+        drawn = self._drawn(sessions, self.updates)
         self.restart()
         self.start([piece for pieces in drawn[:PREPARED] for piece in pieces])
         self._train(drawn)
-        self._learnt, self._decided = self.model.get_weights(), (None, None)
-        return self
+        self._fitted = self.model.get_weights()
 
-    def decide(self, session: Session, known: Known | None) -> np.ndarray:
-        """Probabilities (N, G), after training on the calibration windows where these have labels."""
-        if known is not None and known.labelled:
-            self.restart()
-            self.model.set_weights(self._learnt)
-            self._train(self._drawn([(session, known.windows)], max(1, self.updates // AGAIN)))
-            return self.answers(session)
-        if self._decided[0] is not session:
-            self.model.set_weights(self._learnt)
-            self._decided = session, self.answers(session)
-        return self._decided[1]
+    def calibrate(self, known: Sequence[Session]) -> None:
+        """Starts from the weights of `fit` and trains them on the known sessions, if any, by a share of the updates."""
+        self.restart()
+        self.model.set_weights(self._fitted)
+        if known:
+            self._train(self._drawn(known, max(1, self.updates // AGAIN)))
 
-    def _drawn(self, learnt: Learnt, steps: int) -> list[list[Piece]]:
+    def _drawn(self, sessions: Sequence[Session], steps: int) -> list[list[Piece]]:
         """The pieces of every batch: all pieces in random order, as often as `steps` need."""
         pieces, rows = [], max(1, self.options.batch_size // training.NEIGHBOURS)
-        for session, chosen in learnt:
-            chosen = chosen & np.isin(session.labels, self.networks.classes)
-            pieces += [Piece(session, windows, windows[chosen[windows]])
-                       for windows in training.pieces(session.subject.windows.starts) if chosen[windows].any()]
+        for one in sessions:
+            chosen, starts = np.isin(one.labels, self.networks.classes), one.windows.starts
+            edges = np.flatnonzero(np.diff(starts) != one.windows.stride) + 1
+            for run in np.split(np.arange(len(starts)), edges):
+                for i in range(0, len(run), training.NEIGHBOURS):
+                    windows = run[i : i + training.NEIGHBOURS]
+                    if chosen[windows].any():
+                        pieces.append(Piece(one, windows, windows[chosen[windows]]))
         rng = np.random.default_rng(self.seed)
         order = np.concatenate([rng.permutation(len(pieces)) for _ in range(-(-steps * rows // len(pieces)))])
         return [[pieces[i] for i in order[step * rows : (step + 1) * rows]] for step in range(steps)]

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.console import InputError
-from tfkfin.experiments import figures, protocols
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment, papers_heads
-from tfkfin.experiments.kinds.ladder import NUMBERS, climbed, streams, titled
+from tfkfin.experiments.kinds.ladder import people
+from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS
+from tfkfin.experiments.ladder.table import NUMBERS, scored, titled
 from tfkfin.experiments.report import Result, Table, p_value
 from tfkfin.experiments.statistics import holm, least_p, paired
 from tfkfin.experiments.texts import text, texts
@@ -44,33 +46,33 @@ def fits(evaluation: Evaluation) -> list[Fit]:
 def networks(evaluation: Evaluation):
     from tfkfin.experiments.ablation import Networks
 
-    return Networks(evaluation.run, streams(evaluation).classes)
+    movements = evaluation.dataset.movements
+    return Networks(evaluation.run, movements if evaluation.recipe.window.rest else tuple(m for m in movements if m))
 
 
 def work(estimators, fit: Fit) -> tuple[dict, dict]:
     from tfkfin.experiments import ablation
 
     evaluation = estimators.evaluation
-    there, made = streams(evaluation), networks(evaluation)
-    people, data = there.people(False)
-    groups = protocols.groups(people, data.split, evaluation.recipe.seed, (fit.subject,))
-    arm = ablation.arm(made, fit.model.removeprefix("ablation-"), fit.seed)
-    return climbed(arm, groups, evaluation.recipe, there.classes, data.stride / data.rate_hz)
+    there = people(evaluation)
+    arm = ablation.arm(networks(evaluation), fit.model.removeprefix("ablation-"), fit.seed)
+    stride_s = there.recipe.window.stride_ms / 1000
+    return scored(arm, there.groups(fit.subject), there.recipe, there.rest, stride_s)
 
 
 def result(evaluation: Evaluation, folder: Path) -> Result:
     scores = {arm: {s: [evaluation.ledger.of(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
                         for seed in evaluation.seeds] for s in evaluation.subjects} for arm in TITLES}
-    there = [rung for rung in protocols.RUNGS if any(rung in one[0] for one in scores["fin"].values())]
+    there = [rung for rung in RUNGS if any(rung in one[0] for one in scores["fin"].values())]
     rungs = {rung: {arm: {number: _over(evaluation, people, rung, number) for number in NUMBERS}
                     for arm, people in scores.items()} for rung in there}
     tests = _tested(rungs)
     blocks = [_table(evaluation, number, title, rungs) for number, title in NUMBERS.items()
               if any(one[number]["mean"] is not None for arms in rungs.values() for one in arms.values())]
     blocks += [_tests(evaluation, tests), _people(evaluation, rungs)]
-    plot = figures.ladder({text: [100 * rungs[rung][arm]["window"]["mean"] for rung in there]
-                           for arm, text in TITLES.items()}, [titled(rung) for rung in there], evaluation.on)
-    blocks.append(figures.save(plot, folder, "ablation", f"Accuracy a window by rung. Data: {evaluation.on}."))
+    plot = figures.ladder({title: [100 * rungs[rung][arm]["window"]["mean"] for rung in there]
+                           for arm, title in TITLES.items()}, [titled(rung) for rung in there], evaluation.on)
+    blocks.append(evaluation.plot(plot, "ablation", "Accuracy a window by rung"))
     data = {"rungs": rungs, "tests": {f"{rung}: fin - {arm}": test for rung, arm, test in tests}}
     return Result("ablation", "Ablation on the ladder: does a FIN start help where it should matter?",
                   _findings(tests), blocks, _trust(evaluation), data, top={"rungs": rungs})
@@ -95,7 +97,7 @@ def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Tabl
         seeds = factor * np.array(list(one["per_seed"].values()))
         return f"{factor * one['mean']:.1f} ({seeds.min():.1f}–{seeds.max():.1f})"
 
-    rows = [[text, *(shown(arms[arm][number]) for arms in rungs.values())] for arm, text in TITLES.items()]
+    rows = [[name, *(shown(arms[arm][number]) for arms in rungs.values())] for arm, name in TITLES.items()]
     return Table(f"{title} ({evaluation.on})", ["arm", *map(titled, rungs)], rows,
                  text("ablation.note", seeds=len(evaluation.seeds)), papers=False)
 
@@ -118,10 +120,10 @@ def _tests(evaluation: Evaluation, tests: list[tuple[str, str, dict]]) -> Table:
 
 
 def _people(evaluation: Evaluation, rungs: dict) -> Table:
-    rows = [[titled(rung), text, *(f"{100 * arms[arm]['window']['per_subject'][str(s)]:.1f}"
+    rows = [[titled(rung), name, *(f"{100 * arms[arm]['window']['per_subject'][str(s)]:.1f}"
                                    if str(s) in arms[arm]["window"]["per_subject"] else "–"
                                    for s in evaluation.subjects)]
-            for rung, arms in rungs.items() for arm, text in TITLES.items()]
+            for rung, arms in rungs.items() for arm, name in TITLES.items()]
     return Table(f"Every person's accuracy a window, % ({evaluation.on})",
                  ["rung", "arm", *(f"S{s}" for s in evaluation.subjects)], rows, "Seeds averaged.", papers=False)
 
@@ -129,7 +131,7 @@ def _people(evaluation: Evaluation, rungs: dict) -> Table:
 def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:
     gains = [text("ablation.gain", rung=rung, mean=100 * test["mean"], wins=test["wins"], pairs=test["pairs"],
                   p=p_value(test["holm"]))
-             for rung, arm, test in tests if arm == "random" and rung not in protocols.LEAKS]
+             for rung, arm, test in tests if arm == "random" and rung not in LEAKS]
     return [text("ablation.finding", gains="; ".join(gains))]
 
 
