@@ -1,4 +1,4 @@
-"""Descriptions of whole windows, of all channels together, in NumPy: for baselines, and what layers are tested against.
+"""Descriptions of whole windows in NumPy, for baselines; those of decoders are layers, in `tfkfin.nets.descriptions`.
 
 The logarithm of a covariance matrix, its upper triangle with the off-diagonal scaled by sqrt 2, is the tangent-space
 vector at the identity of Riemannian EMG decoders (Barachant et al., IEEE TBME 59:920, 2012; pyriemann's
@@ -12,8 +12,6 @@ from tfkfin.features import catalogue
 # The field's usual features: Hudgins' four (1993), autoregression of order 4 (Englehart, Hudgins 2003), log variance.
 TIME_DOMAIN = ("MAV", "WL", "ZC", "SSC", "AR1", "AR2", "AR3", "AR4", "VAR")
 RIDGE = 1e-3  # of the mean variance, added to every channel's: a flat channel stays finite
-LAGS, ORDER = 8, 4  # of `broad`: autocorrelations up to this lag, in samples, and the order of AR
-FLOOR, RELATIVE_FLOOR = 1e-12, 1e-10  # added to powers: of the signal's unit squared, and of the squared mean
 
 
 def time_domain(windows: np.ndarray, rate_hz: float) -> np.ndarray:
@@ -27,49 +25,6 @@ def time_domain(windows: np.ndarray, rate_hz: float) -> np.ndarray:
 def tangent_space(windows: np.ndarray, rate_hz: float) -> np.ndarray:
     """The logarithm of the covariance between channels: windows (N, L, C) volts -> (N, C (C + 1) / 2)."""
     return log_euclidean(covariances(np.asarray(windows, np.float64)))
-
-
-def broad(windows: np.ndarray) -> np.ndarray:
-    """What `tfkfin.nets.descriptions.broad` computes, whose equations stand there: (N, L, C) -> (N, S), float64.
-
-    Windows should be standardised: the least power is 1e-12.
-    """
-    x = np.asarray(windows, np.float64).transpose(0, 2, 1)  # (N, C, L)
-    dx, about, length, half = np.diff(x), x - x.mean(axis=-1, keepdims=True), x.shape[-1], x.shape[-1] // 2
-    floor = FLOOR + RELATIVE_FLOOR * x.mean(axis=-1) ** 2
-    r = [(about[..., lag:] * about[..., : length - lag]).sum(axis=-1) for lag in range(LAGS + 1)]
-    r[0] = r[0] * (1 + 1e-5) + length * floor
-    power, second, first = (np.log((part**2).mean(axis=-1) + floor)
-                            for part in (about, about[..., half:], about[..., :half]))
-    each = [np.abs(x).mean(axis=-1), np.abs(dx).mean(axis=-1), np.diff(x < 0).mean(axis=-1),
-            np.diff(dx < 0).mean(axis=-1), *levinson(r, ORDER), power,
-            np.log(np.sqrt(np.abs(x)).mean(axis=-1) + FLOOR**0.5), second - first, *(part / r[0] for part in r[1:])]
-    return np.concatenate([*each, *(log_euclidean(covariances(windows, order)) for order in (0, 1, 2))], axis=1)
-
-
-def broad_layout(channels: int) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Of each number of `broad` which kind it is, a number, and of which electrodes."""
-    single = 7 + ORDER + LAGS
-    kinds = [kind for kind in range(single) for _ in range(channels)]
-    electrodes: list[tuple[int, ...]] = [(c,) for _ in range(single) for c in range(channels)]
-    for order in range(3):
-        for i, j in zip(*np.triu_indices(channels), strict=True):
-            kinds.append(single + 2 * order + int(i != j))
-            electrodes.append((int(i), int(j)))
-    return kinds, electrodes
-
-
-def levinson(r, order: int) -> list:
-    """AR coefficients a_1 .. a_order from autocorrelations r_0 .. r_order, by the recursion of Levinson and Durbin.
-
-    x_t + sum over k of a_k x_(t-k) is white. Arrays or tensors of any one shape.
-    """
-    a, error = [], r[0]
-    for m in range(1, order + 1):
-        reflection = -(r[m] + sum(a[i] * r[m - 1 - i] for i in range(m - 1))) / error
-        a = [own + reflection * other for own, other in zip(a, a[::-1], strict=True)] + [reflection]
-        error = error * (1 - reflection**2)
-    return a
 
 
 def covariances(windows: np.ndarray, difference: int = 0) -> np.ndarray:

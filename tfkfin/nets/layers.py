@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.features.spatial import LIMIT
 from tfkfin.nets.sliding import (
     jitted,
     lagged_sums,
@@ -21,6 +20,7 @@ from tfkfin.nets.sliding import (
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
+LIMIT = 0.999  # |r| beyond which Fisher's z would run away
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
 
 
@@ -257,13 +257,13 @@ class Correlations(layers.Layer):
 
     def log_amplitude(self, channels: int) -> np.ndarray:
         """Which outputs (S,) are logarithms of amplitude: none, they are the same at every gain."""
-        return np.zeros(len(self.layout(channels)[0]), bool)
+        return np.zeros(len(self.layout(channels)), bool)
 
-    def layout(self, channels: int) -> tuple[list[int], list[tuple[int, ...]]]:
-        """Of each output (S,) which kind it is, a number, and of which electrodes."""
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
         count, pairs = len(self.lags), list(itertools.combinations(range(channels), 2))
-        return ([*range(count)] * channels + [count] * len(pairs) + [count + 1] * len(pairs),
-                [(c,) for c in range(channels) for _ in range(count)] + 2 * pairs)
+        return np.array([(lag, c, c) for c in range(channels) for lag in range(count)]
+                        + [(count + kind, i, j) for kind in (0, 1) for i, j in pairs], int).reshape(-1, 3)
 
     def compute_output_shape(self, input_shape):
         _, _, channels = input_shape

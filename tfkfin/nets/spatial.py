@@ -1,7 +1,5 @@
 """Layers of all channels together: the logarithm of a window's covariance, in operations that every engine has."""
 
-import itertools
-
 import keras
 import numpy as np
 from keras import layers, ops
@@ -64,12 +62,12 @@ class LogCovariance(layers.Layer):
 
     def log_amplitude(self, channels: int) -> np.ndarray:
         """Which outputs (S,) are logarithms of a channel's power: the diagonal, of the signal itself."""
-        return np.array([not self.difference and i == j for i, j in self.layout(channels)[1]])
+        return (self.layout(channels)[:, 0] == 0) & (self.difference == 0)
 
-    def layout(self, channels: int) -> tuple[list[int], list[tuple[int, ...]]]:
-        """Of each output (S,) which kind it is, a number, and of which electrodes."""
-        pairs = list(itertools.combinations_with_replacement(range(channels), 2))
-        return [int(i != j) for i, j in pairs], pairs
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
+        first, second = np.triu_indices(channels)
+        return np.stack([(first != second).astype(int), first, second], axis=1)
 
     def compute_output_shape(self, input_shape):
         channels = input_shape[2]

@@ -7,9 +7,10 @@ optional; a layer without one is one of which it is not known.
                                                   for layers made of sums over the window, as `Correlations` is
     log_amplitude(channels)                       which outputs are logarithms of a channel's amplitude or power, bool
                                                   (S,): activity detection averages them where there are no features
-    layout(channels)                              of each output which kind it is, a number, and of which one or two
-                                                  electrodes: then covariances can be averaged over all permutations
-                                                  of the electrodes
+    layout(channels)                              kind and two electrodes of each output (S, 3), or one electrode twice;
+                                                  a kind is a number that is the same for all electrodes, or for all
+                                                  pairs of them. Then covariances can be averaged over all
+                                                  permutations of the electrodes
 """
 
 from collections.abc import Sequence
@@ -49,19 +50,22 @@ class Beside(layers.Layer):
     def _log_amplitude(self, channels: int) -> np.ndarray:
         return np.concatenate([part.log_amplitude(channels) for part in self.parts])
 
-    def _layout(self, channels: int) -> tuple[list[int], list[tuple[int, ...]]]:
-        kinds, electrodes = [], []
-        for part in self.parts:
-            own, of = part.layout(channels)
-            kinds += [kind + 1 + max(kinds, default=-1) for kind in own]
-            electrodes += of
-        return kinds, electrodes
+    def _layout(self, channels: int) -> np.ndarray:
+        return side_by_side([part.layout(channels) for part in self.parts])
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], sum(part.compute_output_shape(input_shape)[1] for part in self.parts))
 
     def get_config(self):
         return {**super().get_config(), "parts": [keras.saving.serialize_keras_object(p) for p in self.parts]}
+
+
+def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:
+    """The layout of several descriptions' outputs, from that of each: kinds of the one are no kinds of the other."""
+    found = [np.empty((0, 3), int)]
+    for layout in layouts:
+        found.append(layout + [1 + max((part[:, 0].max(initial=-1) for part in found)), 0, 0])
+    return np.concatenate(found)
 
 
 def new(options, name: str) -> layers.Layer:

@@ -4,7 +4,7 @@ Of each channel x of a standardised window of L samples, with m its mean over th
 r_k the autocorrelation about m, r_k = sum over t of (x_t - m)(x_(t+k) - m):
 
     mean |x|                    mean |dx|                    sign changes of x and of dx, a sample
-    a_1 .. a_4, the AR(4) model that sum over j of a_j r_|i-j| = -r_i describes (Yule, Walker; `describe.levinson`)
+    a_1 .. a_4, the AR(4) model that sum over j of a_j r_|i-j| = -r_i describes (Yule, Walker)
     log r_0 / L                 log mean sqrt |x|            log power of the second half over that of the first
     r_1 / r_0 .. r_8 / r_0
 
@@ -14,15 +14,19 @@ Everything is sums over the window, so that over a signal each sample is touched
 signs are about 0, the training mean, and not about m: about m they would have to be computed window by window.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from tfkfin.features.describe import FLOOR, LAGS, ORDER, RELATIVE_FLOOR, broad_layout, levinson
+from tfkfin.nets.descriptions import side_by_side
 from tfkfin.nets.sliding import jitted, lagged_sums, over_stretch, samples_at, size, windows_in
 from tfkfin.nets.spatial import LogCovariance
 
+LAGS, ORDER = 8, 4  # autocorrelations up to this lag, in samples, and the order of AR
+FLOOR, RELATIVE_FLOOR = 1e-12, 1e-10  # added to powers: of standardised samples, and as a share of the squared mean
 LOG_POWER = 4 + ORDER  # which of each channel's outputs is its log power: after mean |x| .. and AR
 
 
@@ -30,7 +34,7 @@ LOG_POWER = 4 + ORDER  # which of each channel's outputs is its log power: after
 class Broad(layers.Layer):
     """The description above: (B, L, C) -> (B, 19 C + 3 C (C + 1) / 2), L > 8; in float64 inside.
 
-    The same as `tfkfin.features.describe.broad` in NumPy. Outputs of single channels come kind by kind.
+    Outputs of single channels come kind by kind, then those of all channels in the order of `LogCovariance`.
     """
 
     def __init__(self, **kwargs):
@@ -89,19 +93,34 @@ class Broad(layers.Layer):
                 *levinson(r, ORDER), logs[0], tf.math.log(root / length + FLOOR**0.5), logs[1] - logs[2],
                 *(part / r[0] for part in r[1:])]
 
-    def log_amplitude(self, channels: int):
+    def log_amplitude(self, channels: int) -> np.ndarray:
         """Which outputs (S,) activity detection averages: the log power of each channel."""
-        return [kind == LOG_POWER for kind in self.layout(channels)[0]]
+        return self.layout(channels)[:, 0] == LOG_POWER
 
-    def layout(self, channels: int):
-        """Of each output which kind it is, a number, and of which electrodes."""
-        return broad_layout(channels)
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
+        kinds, electrodes = np.divmod(np.arange((LOG_POWER + 3 + LAGS) * channels), channels)
+        single = np.stack([kinds, electrodes, electrodes], axis=1)
+        return side_by_side([single, *(part.layout(channels) for part in self.between)])
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self._size(input_shape[2]))
 
     def _size(self, channels: int) -> int:
-        return len(self.layout(channels)[0])
+        return len(self.layout(channels))
+
+
+def levinson(r: Sequence, order: int) -> list:
+    """AR coefficients a_1 .. a_order from autocorrelations r_0 .. r_order, by the recursion of Levinson and Durbin.
+
+    x_t + sum over k of a_k x_(t-k) is white. Arrays or tensors of any one shape.
+    """
+    a, error = [], r[0]
+    for m in range(1, order + 1):
+        reflection = -(r[m] + sum(a[i] * r[m - 1 - i] for i in range(m - 1))) / error
+        a = [own + reflection * other for own, other in zip(a, a[::-1], strict=True)] + [reflection]
+        error = error * (1 - reflection**2)
+    return a
 
 
 def _steps(xp, x):
