@@ -9,7 +9,7 @@ import pytest
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.recordings import matfile
@@ -29,7 +29,7 @@ def trained(tiny_db2, tmp_path_factory):
 
 
 def weights(version) -> list[np.ndarray]:
-    return Decoder.load(version).model.get_weights()
+    return BaseDecoder.load(version).model.get_weights()
 
 
 def command(*words) -> None:
@@ -100,7 +100,7 @@ def test_what_it_does_to_movements_that_it_was_not_shown_is_told(trained, tiny_d
     assert {path: path.read_bytes() for path in kept} == kept
     arguments = calibrate.parser().parse_args([str(model), "--data", str(tiny_db2), "--subject", "2"])
     for version, when in (("1", "before"), ("2", "after")):
-        decoder = Decoder.load(model / version)
+        decoder = BaseDecoder.load(model / version)
         subject, stretches, own = calibrate.recorded(arguments, decoder.card).led(decoder.decision.memory,
                                                                                   decoder.stride)
         there, right, rest = subject.windows.movements, {}, own & (subject.windows.repetitions > 1)
@@ -141,10 +141,10 @@ def test_among_many_it_is_for_the_decoders_own_person(trained, tiny_db2):
 def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp_path):
     other = tmp_path / "S1"
     shutil.copytree(trained / "finetune" / "S1", other)
-    decoder = Decoder.load(other)
-    seen = decoder.seen(np.random.default_rng(0).normal(size=(2000, 4)), np.array([0]))
+    decoder = BaseDecoder.load(other)
+    inputs = decoder.inputs(np.random.default_rng(0).normal(size=(2000, 4)), np.array([0]))
     with pytest.raises(InputError, match="movements .* none that the decoder knows"):
-        decoder.calibrated(seen, np.array([77]))
+        decoder.calibrated(inputs, np.array([77]))
     decoder.card["head"] = "linear"
     with pytest.raises(InputError, match="classifier.kind=gaussian"):
-        decoder.calibrated(seen)
+        decoder.calibrated(inputs)

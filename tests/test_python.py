@@ -14,7 +14,6 @@ from sklearn.pipeline import make_pipeline
 import tfkfin
 from tfkfin import calibrate
 from tfkfin.base.console import InputError
-from tfkfin.nets import saving
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
 from tfkfin.serving.engines import Exported
@@ -107,12 +106,12 @@ def held(recording, repetitions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_path):
-    other, decoder = people[1], tfkfin.Decoder(fitted.card, saving.copied(fitted.model))
+    other, decoder = people[1], fitted.with_head(fitted.head.copy())
     starts, windows, labels = held(other, (1, 2))
     before, card = decoder(windows)["probabilities"], decoder.card
     for part in np.array_split(np.arange(len(labels)), 5):
         decoder.update(1e3 * windows[part], labels[part], unit="mV")
-    whole, _ = fitted.calibrated(fitted.seen(other.emg, starts), labels)
+    whole, _ = fitted.calibrated(fitted.inputs(other.emg, starts), labels)
     np.testing.assert_allclose(decoder(windows)["probabilities"], whole(windows)["probabilities"], atol=1e-3)
     assert decoder.card["updated"] == len(labels) and "updated" not in fitted.card
     version = decoder.export(tmp_path / "model")

@@ -11,6 +11,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
+from tfkfin.decoder.decision import Answers
 from tfkfin.pipeline import dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
@@ -43,7 +44,7 @@ def read(path: str | Path) -> Recording | list[Recording]:
     return [readers.read(file) for file in readers.find(path)]
 
 
-class Decoder(decoder.Decoder):
+class Decoder(decoder.BaseDecoder):
     """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
 
     Windows are (B, L, C) volts at `card["rate_hz"]`; `decoder(windows)` answers with "probabilities" (B, G), "label"
@@ -105,7 +106,7 @@ class Decoder(decoder.Decoder):
         synthetic = any(recording.synthetic for recording in recordings)
         own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})
         about = card.of_fitted(own, len(subject.windows), subject.number, synthetic, model.count_params())
-        decoder.Decoder.__init__(self, about, model)
+        decoder.BaseDecoder.__init__(self, about, model)
         self.recipe = None
         return self
 
@@ -123,7 +124,7 @@ class Decoder(decoder.Decoder):
         return (super().stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
 
     def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
-               *, adapt: bool = False) -> decoder.Answers:
+               *, adapt: bool = False) -> Answers:
         """As `predict` of a stretch (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
         Args:
@@ -193,7 +194,7 @@ class Decoder(decoder.Decoder):
         model = Path(to)
         with layout.new_version(model) as (folder, number):
             about = self.card | {"name": model.name, "version": number, "format": format}
-            version.write_decoder(folder, decoder.Decoder(about, self.model), about)
+            version.write_decoder(folder, decoder.BaseDecoder(about, self.model), about)
         return model / str(number)
 
     def _fitting(self, emg: np.ndarray, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
@@ -214,8 +215,8 @@ class Decoder(decoder.Decoder):
 def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict, Any]:
     """A recipe's network, solved for all windows of a subject at a rate in Hz, and what its card says of it."""
     from tfkfin.nets import heads
-    from tfkfin.nets.over_recording import over_recording
-    from tfkfin.nets.streaming import stream_seen
+    from tfkfin.nets.forward import Forward
+    from tfkfin.nets.network import network
 
     kind, names, channels = heads.kind(recipe.classifier.kind), recipe.features.names, subject.emg.shape[1]
     if kind.solve is None:
@@ -224,15 +225,15 @@ def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict
     if len(movements) < 2:
         raise InputError(f"`data` must hold windows of two movements or more. Received: {movements.tolist()}")
     length, stride = (round(ms * rate / 1000) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    bank = presets.new_bank(recipe.fin, names, length, channels)
-    head = heads.new(recipe.classifier, names, length, channels, len(movements))
-    model = decoder.network(bank, head)
-    model.get_layer("standardise").set(subject.mean, subject.sd)
-    over, classifier = over_recording(model, stream_seen), head.get_layer("classifier")
-    kind.solve(classifier, over(subject.emg, subject.windows.starts),
+    bank = presets.shared_bank(recipe.fin, names, length, channels)
+    model = network(bank, heads.new(recipe.classifier, names, length, channels, len(movements)))
+    forward = Forward(model)
+    forward.parts.standardise.set(subject.mean, subject.sd)
+    head, wanted = kind.of(forward.parts), ("inputs",)
+    head.solve(forward.recording(subject.emg, subject.windows.starts, wanted)["inputs"],
                np.searchsorted(movements, subject.windows.movements), subject.groups)
-    if kind.resting and (rest := subject.resting()):
-        kind.resting(classifier, over(rest.emg, rest.windows.starts))
+    if head.rest_statistics and (rest := subject.resting()):
+        head.rest_statistics(forward.recording(rest.emg, rest.windows.starts, wanted)["inputs"])
     return decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd), model
 
 

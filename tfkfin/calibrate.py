@@ -25,7 +25,7 @@ from tfkfin.base.files import read_json
 from tfkfin.store import presets
 
 if TYPE_CHECKING:
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.pipeline.subject import Subject
 
 EXAMPLES = """examples:
@@ -136,9 +136,9 @@ def fitting(subject: "Subject", card: dict, repetitions: tuple[int, ...], where:
         raise InputError(f"{where} has movements {unknown} that the decoder does not know: {card['movements']}")
 
 
-def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray], tested: np.ndarray,
+def judged(decoder, subject, inputs: np.ndarray, stretches: list[np.ndarray], tested: np.ndarray,
            shown: Sequence[int] | None = None) -> dict | None:
-    """The three numbers of a decoder on the windows `tested` (N,), by what it has `seen` in all; None of none.
+    """The three numbers of a decoder on the windows `tested` (N,), by its head `inputs` (N, D) of all; None of none.
 
     Given which movements were `shown`, the recall of these and of the others too, mean over movements.
     `stretches`: indices of windows in order of time, as of `Subject.led`.
@@ -147,7 +147,7 @@ def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray]
 
     if not tested.any():
         return None
-    probabilities, labels = decoder.of_seen(seen), np.zeros(len(tested), np.int64)
+    probabilities, labels = decoder.probabilities(inputs), np.zeros(len(tested), np.int64)
     for rows in stretches:
         labels[rows], _ = decoder.decision(probabilities[rows], decoder.movements)
     found = scores.score(subject.windows[tested], labels[tested], decoder.movements,
@@ -161,7 +161,7 @@ def judged(decoder, subject, seen: list[np.ndarray], stretches: list[np.ndarray]
                                                                         ("recall_unseen", others))}
 
 
-def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tuple[Decoder, dict]":
+def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tuple[BaseDecoder, dict]":
     """The new decoder, and what there is to say of it: what was learnt from, and scores `before` and `after`.
 
     Raises:
@@ -172,21 +172,22 @@ def calibrated(arguments: argparse.Namespace, source: Path, card: dict) -> "tupl
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
 
     movements = parse_numbers(arguments.movements) if arguments.movements else ()
-    return carried_on(Decoder.load(source), subject, chosen, not arguments.unlabelled, arguments.session, movements)
+    old = BaseDecoder.load(source)
+    return carried_on(old, subject, chosen, not arguments.unlabelled, arguments.session, movements)
 
 
-def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...], labelled: bool,
-               session: int | None = None, movements: tuple[int, ...] = ()) -> "tuple[Decoder, dict]":
+def carried_on(old: "BaseDecoder", subject: "Subject", repetitions: tuple[int, ...], labelled: bool,
+               session: int | None = None, movements: tuple[int, ...] = ()) -> "tuple[BaseDecoder, dict]":
     """As `calibrated`, from a person's windows; those of other repetitions are only scored.
 
     Raises:
         InputError: as of `Decoder.calibrated`, or none of the `movements` is there; none given: all are learnt from.
     """
     subject, stretches, own = subject.led(old.decision.memory, old.stride)  # a decision looks back
-    seen = old.seen(subject.emg, subject.windows.starts)
+    inputs = old.inputs(subject.emg, subject.windows.starts)
     there, known = subject.windows.movements, own & np.isin(subject.windows.repetitions, repetitions)
     learnt = known & np.isin(there, movements) if movements else known
     if not learnt.any():
@@ -195,12 +196,13 @@ def carried_on(old: "Decoder", subject: "Subject", repetitions: tuple[int, ...],
     began = time.monotonic()
     rows = subject.windows[learnt]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    new, said = old.calibrated([part[learnt] for part in seen], there[learnt] if labelled else None, executions)
+    new, said = old.calibrated(inputs[learnt], there[learnt] if labelled else None, executions)
     said = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
             "windows": int(learnt.sum()), "seconds": time.monotonic() - began} | said
     if movements:
         said["movements"] = list(movements)
-    return new, said | {when: judged(decoder, subject, seen, stretches, own & ~known, np.unique(there[learnt]).tolist())
+    shown = np.unique(there[learnt]).tolist()
+    return new, said | {when: judged(decoder, subject, inputs, stretches, own & ~known, shown)
                         for when, decoder in (("before", old), ("after", new))}
 
 
@@ -251,7 +253,7 @@ def main(argv: list[str]) -> None:
     answer(said | {"model": written})
 
 
-def write(new: "Decoder", about: dict, model: Path) -> Path:
+def write(new: "BaseDecoder", about: dict, model: Path) -> Path:
     """Writes a calibrated decoder, with its card without name and version, as a new version of a model folder."""
     from tfkfin.serving import version
     from tfkfin.store import layout

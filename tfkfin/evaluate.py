@@ -72,16 +72,15 @@ class Fins:
 
     def over(self, emg: np.ndarray, starts: np.ndarray) -> dict[str, np.ndarray]:
         """A standardised recording (T, C), any C, and where windows begin (N,) -> {"features": (N, C, F)}."""
-        return {"features": self._bank(emg.shape[1])(emg, starts)}
+        channels = emg.shape[1]
+        return self._trunk(channels).recording(emg, starts, np.zeros(channels), np.ones(channels))
 
     @functools.cache  # noqa: B019  one object a process
-    def _bank(self, channels: int):
-        from tfkfin.nets import fins, streaming
-        from tfkfin.nets.over_recording import OverRecording
+    def _trunk(self, channels: int):
+        from tfkfin.nets import fins
+        from tfkfin.nets.forward import Trunk
 
-        bank = fins.bank(fins.fins_of(self._trained), channels)
-        return OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
-                             streaming.streams(bank))
+        return Trunk.of(fins.bank(fins.fins_of(self._trained), channels))
 
 
 def _opened(folder: Path, arguments: argparse.Namespace) -> tuple[Any, tuple[int, ...]]:

@@ -61,7 +61,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     Raises:
         InputError: no run, a stage or subject that is not finished, or a folder that does not fit.
     """
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.nets import saving
     from tfkfin.serving import version
     from tfkfin.store import card, layout
@@ -90,7 +90,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
         if own["kind"] == "decoder":
             about["precision"] = precision
             windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
-            version.write_decoder(folder, Decoder.load(source), about, windows)
+            version.write_decoder(folder, BaseDecoder.load(source), about, windows)
         else:
             version.write_fins(folder, saving.load(source / presets.FINS_FILE.name), about)
     if format not in ALONE:

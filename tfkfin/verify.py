@@ -182,19 +182,19 @@ def _of_recordings(version: Path, card: dict, recipe: Recipe, folder: str | Path
 
 def _of_calibrated(version: Path, card: dict, recipe: Recipe, folder: str | Path, scratch: Path) -> Iterator[Figure]:
     """A calibrated decoder on the repetitions that it did not learn from."""
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
 
     said = card["calibration"]
     wanted = argparse.Namespace(data=folder, subject=said["subject"], session=said["session"],
                                 repetitions=",".join(map(str, said["repetitions"])))
-    decoder = Decoder.load(version)
+    decoder = BaseDecoder.load(version)
     subject, stretches, own = calibrate.recorded(wanted, card).led(decoder.decision.memory, decoder.stride)
     known = own & np.isin(subject.windows.repetitions, said["repetitions"])
     learnt = known & np.isin(subject.windows.movements, said.get("movements", subject.windows.movements))
     if "windows" in said:
         yield Figure("calibration.windows", said["windows"], int(learnt.sum()))
-    seen = decoder.seen(subject.emg, subject.windows.starts)
-    found = calibrate.judged(decoder, subject, seen, stretches, own & ~known,
+    inputs = decoder.inputs(subject.emg, subject.windows.starts)
+    found = calibrate.judged(decoder, subject, inputs, stretches, own & ~known,
                              np.unique(subject.windows.movements[learnt]).tolist()) or {}
     yield from _compared(card, found)
 

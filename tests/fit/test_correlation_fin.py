@@ -6,13 +6,12 @@ import pytest
 from tfkfin import export
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.features import catalogue
 from tfkfin.fit.metrics import r2
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.nets import descriptions
-from tfkfin.nets.one_stride import Live
 from tfkfin.pipeline import batches, signals
 
 OWN = {"window.length_ms": 100, "imitate.epochs": 6, "imitate.windows_per_epoch": 6400, "imitate.test_windows": 512,
@@ -61,7 +60,7 @@ def test_a_decoder_of_it_streams_as_it_decides_windows(learnt, tiny_db2, tmp_pat
     made = open_run(recipe, tmp_path / "run")
     for stage in ("imitate", "classify", "finetune"):
         run_stage(made, stage)
-    decoder = Decoder.load(tmp_path / "run" / "finetune" / "S1")
+    decoder = BaseDecoder.load(tmp_path / "run" / "finetune" / "S1")
     part = made.dataset.load(1, made.dataset.part("test"))
     starts, emg = part.windows.starts, part.emg[:900]
     found = decoder.over(part.emg, starts)["label"]
@@ -70,7 +69,7 @@ def test_a_decoder_of_it_streams_as_it_decides_windows(learnt, tiny_db2, tmp_pat
     windows = np.stack([emg[s : s + decoder.length] for s in
                         range(0, len(emg) - decoder.length + 1, decoder.stride)])
     np.testing.assert_allclose(streamed, decoder(windows)["probabilities"], atol=1e-3)
-    live = Live(decoder.model, decoder.stride)  # sums are kept, in NumPy
+    live = decoder.forward.live(decoder.stride)  # sums are kept, in NumPy
     answers = [live(part) for part in np.array_split(emg, 50)]
     kept = np.concatenate([answer["probabilities"] for answer in answers if answer])
     np.testing.assert_allclose(kept, streamed, atol=1e-3)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from tfkfin.experiments.lasting import Lasting
 from tfkfin.experiments.sessions import Session
@@ -12,10 +11,10 @@ from tfkfin.features.spatial import covariances, log_euclidean
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import HeadTrainer
-from tfkfin.nets import descriptions, streaming
+from tfkfin.nets import descriptions
+from tfkfin.nets.forward import Trunk
 from tfkfin.nets.heads.gaussian import Memory
 from tfkfin.nets.layers import LogScale
-from tfkfin.nets.over_recording import OverRecording
 from tfkfin.pipeline.splits import Moments
 from tfkfin.store import presets
 
@@ -31,23 +30,12 @@ class Imitation:
         describe = descriptions.new(recipe.classifier, "describe")
         self._log = LogScale(recipe.features.names)
         self._kept, self._raw = {}, {}
-        self._mean, self._sd = tf.Variable(tf.zeros(data.channels)), tf.Variable(tf.ones(data.channels))
-
-        def make(stride: int):
-            features = streaming.stream_bank(bank, stride)
-
-            def answer(volts):
-                x = (volts - self._mean) / self._sd
-                return features(x), describe.stream(x, data.length, stride, True)
-
-            return answer
-
-        self._over = OverRecording(make, data.length, data.channels, streaming.streams(bank))
+        self._mean, self._sd = np.zeros(data.channels), np.ones(data.channels)
+        self._trunk = Trunk.of(bank, describe)
 
     def learn(self, learnt: Learnt) -> None:
         """Mean and deviation of each channel over the movements' windows that may be learnt from."""
-        mean, sd = statistics(learnt)
-        self._mean.assign(mean), self._sd.assign(sd)
+        self._mean, self._sd = statistics(learnt)
         self._kept.clear()
 
     def features(self, session: Session) -> np.ndarray:
@@ -88,7 +76,8 @@ class Imitation:
     def _answers(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         key = session.person, session.number
         if key not in self._kept:
-            self._kept[key] = self._over(session.subject.emg, session.subject.windows.starts)
+            found = self._trunk.recording(session.subject.emg, session.subject.windows.starts, self._mean, self._sd)
+            self._kept[key] = found["features"], found["described"]
         return self._kept[key]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import recorder
 from tfkfin.live.loop import Loop
 from tfkfin.live.sources import Chunk, Source
@@ -153,8 +153,8 @@ class Calibration:
         InputError: the decoder cannot be calibrated.
     """
 
-    def __init__(self, loop: Loop, whole: Decoder, folder: Path, subject: int):
-        whole.adapting()  # nobody is asked for what cannot be learnt from
+    def __init__(self, loop: Loop, whole: BaseDecoder, folder: Path, subject: int):
+        whole.check_calibrates()  # before anybody is asked for movements
         self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
         self.made, self.said, self.failed = None, {}, None
         self._thread, self._ready, self._shown = None, None, None
@@ -208,7 +208,7 @@ class Calibration:
         except Exception as error:  # it is said where the session is, which goes on
             self._ready = error
 
-    def _solved(self) -> tuple[tuple[Decoder, Any], dict]:
+    def _solved(self) -> tuple[tuple[BaseDecoder, Any], dict]:
         about = self.whole.card
         cued: Cued = self.loop.source
         path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())
@@ -219,7 +219,7 @@ class Calibration:
         repetitions = tuple(np.unique(subject.windows.repetitions).tolist())
         calibrate.fitting(subject, about, repetitions, str(path))
         new, said = calibrate.carried_on(self.whole, subject, repetitions, True, session)
-        made = Decoder(card.of_calibrated(about, said), new.model)
+        made = BaseDecoder(card.of_calibrated(about, said), new.model)
         return (made, self.loop.stream.prepared(made)), said | {"recording": str(path)}
 
 

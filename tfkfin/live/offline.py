@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import InputError, log
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.scores import spread
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Made, Output, line
@@ -34,7 +34,8 @@ class Offline:
         adapt: learns from them without labels; a session's recordings are one, the next session goes on from there.
     """
 
-    def __init__(self, decoder: Decoder, stride: int, take: Callable[[dict], None] | None = None, adapt: bool = False):
+    def __init__(self, decoder: BaseDecoder, stride: int, take: Callable[[dict], None] | None = None,
+                 adapt: bool = False):
         self.decoder, self.stride, self._take, self._adapt = decoder, stride, take, adapt
         self._streams, self._session = {}, None
 

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -47,22 +46,6 @@ def load(path: Path) -> keras.Model:
     """
     _register()
     return keras.saving.load_model(path, compile=False)
-
-
-def copied(model: keras.Model) -> keras.Model:
-    """The same model once more, whose weights can change by themselves."""
-    _register()
-    new = type(model).from_config(model.get_config())
-    new.set_weights(model.get_weights())
-    for one, other in zip(_layers(model), _layers(new), strict=True):
-        if hasattr(one, "memory"):  # what grows is no weight
-            other.memory = one.memory
-    return new
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _register() -> None:

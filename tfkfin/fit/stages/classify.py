@@ -35,7 +35,7 @@ def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: _sub
 
     labels, _ = decided(test, probabilities, _subjects.decision(run), dataset.movements, dataset.stride)
     svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
-    saving.save_weights(trainer.head, run.stage_folder("classify") / f"S{subject.number}.weights.h5")
+    saving.save_weights(trainer.network, run.stage_folder("classify") / f"S{subject.number}.weights.h5")
     return _subjects.scores(run, test, labels) | {"svm": svm}
 
 

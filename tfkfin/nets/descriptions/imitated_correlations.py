@@ -13,7 +13,7 @@ from keras import layers, ops
 from tfkfin.base.console import InputError
 from tfkfin.features.spatial import OF_TWO
 from tfkfin.nets.fins import fins_of
-from tfkfin.nets.sliding import jitted, over_stretch, size
+from tfkfin.nets.sliding import jitted, over_signal, size
 from tfkfin.nets.streaming import activated, taken_apart
 from tfkfin.store import presets
 
@@ -39,7 +39,7 @@ class ImitatedCorrelations(layers.Wrapper):
     def call(self, inputs):
         return self._of_means([ops.mean(terms(ops, inputs), axis=1) for terms, _ in self._signals(inputs.shape[2])])
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S)."""
         means = jitted(compiled, slide)(self._window_means)(x, length, stride, slide)
         z = self._of_means([ops.reshape(mean, (-1, *mean.shape[2:])) for mean in means])
