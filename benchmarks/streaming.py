@@ -20,7 +20,7 @@ from common import Report, parser  # noqa: E402
 from tfkfin import recipe  # noqa: E402
 from tfkfin.fit import training  # noqa: E402
 from tfkfin.fit.trainers import TwoRates  # noqa: E402
-from tfkfin.nets import fins, heads, streaming
+from tfkfin.nets import fins, heads
 from tfkfin.nets.forward import Forward  # noqa: E402
 from tfkfin.nets.network import network as join  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
@@ -99,17 +99,6 @@ def live(report: Report, model: keras.Model, name: str, quick: bool) -> None:
         report.measured(f"{name}, live decision, p{percent}", float(np.percentile(spent, percent)), "ms", limit)
 
 
-def trunk(report: Report, units: int, quick: bool) -> None:
-    """One network with an output for each of four features against a network a feature; weights are random."""
-    names = tuple(presets.card(presets.find("conv"))["features"])
-    banks = [fins.bank(made, CHANNELS) for made in ([fins.fin(names, LENGTH, "conv", units)],
-                                                    [fins.fin(name, LENGTH, "conv") for name in names])]
-    x = signal(512 if quick else 4096).emg[None]
-    ours, theirs = (tf.function(streaming.stream_bank(bank, STRIDE)) for bank in banks)
-    report.compare(f"conv FINs, one trunk of {units} units against four of 32, streamed", lambda: ours(x).numpy(),
-                   lambda: theirs(x).numpy(), "windows/s", repeats=3 if quick else 9, work=2 * (len(x[0]) // STRIDE,))
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parser(__doc__.splitlines()[0]).parse_args(argv)
     tf.random.set_seed(0)
@@ -119,8 +108,6 @@ def main(argv: list[str] | None = None) -> None:
         answering(report, model, f"conv FINs, {kind} head", args.quick)
         live(report, model, f"conv FINs, {kind} head", args.quick)
     epoch(report, args.quick)
-    for units in (32, 64):
-        trunk(report, units, args.quick)
     report.show()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkfin.base.files import write_json
 from tfkfin.recordings import matfile, synthetic
 
 
@@ -62,22 +61,6 @@ def noisy_tests(tiny_db2, tmp_path_factory) -> Path:
         content["emg"] = np.where(tested[:, None], noise, content["emg"]).astype(np.float32)
         matfile.save(folder / path.relative_to(tiny_db2), content, "poisoned")
     return folder
-
-
-@pytest.fixture(scope="session")
-def correlation_fin(tmp_path_factory) -> str:
-    """A folder with a FIN of two channels that nothing was learnt by, to give to `classifier.correlation_fin`."""
-    import keras
-
-    from tfkfin.nets import fins
-    from tfkfin.store import presets
-
-    keras.utils.set_random_seed(2)
-    folder = tmp_path_factory.mktemp("correlation")
-    bank = fins.bank([fins.fin("COR", 50, "conv", units=6, num_layers=3)], 2)
-    bank.save(folder / presets.FINS_FILE.name)
-    write_json(folder / presets.CARD, {"kind": "fins"})
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts, shows and serves recordings."""
+"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,6 @@ _EXAMPLES = """examples:
   python -m tfkfin.data verify data/DB2 && echo fit
   python -m tfkfin.data sheet MINE --write && python -m tfkfin.data info MINE
   python -m tfkfin.data bids MINE --to MINE_BIDS
-  python -m tfkfin.data serve-input --workers 8
   python -m tfkfin.data plot data/DB2 --subject 1 --movement 5 --to movement5.png
 
 Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or laid out as BIDS. A folder of own files (CSV,
@@ -21,7 +20,10 @@ NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.m
 
 
 def main(argv: list[str]) -> None:
-    text = "Makes, checks, describes, converts, shows and serves recordings."
+    if argv[:1] == ["serve-input"]:
+        raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
+                         "is to be left out")
+    text = "Makes, checks, describes, converts and shows recordings."
     parser = command_line("data", "info DIR", text, _EXAMPLES)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
     for add in COMMANDS:
@@ -210,26 +212,6 @@ def _bids(options) -> None:
     answer({"made": written})
 
 
-def _add_serve_input(commands) -> None:
-    text = "make batches for trainings elsewhere, by tf.data service; see docs/scale.md"
-    parser = commands.add_parser("serve-input", help=text, description=text)
-    parser.add_argument("--port", type=numeric(int, 0, 65535), default=5050, help="of the dispatcher; 0: any that is "
-                        "free (default: %(default)s)")
-    parser.add_argument("--workers", type=numeric(int, 0, 1000), default=0, metavar="N", help="processes (default: one "
-                        "a core)")
-    parser.add_argument("--join", default="", metavar="HOST:PORT", help="add workers to the dispatcher there")
-    parser.add_argument("--host", default="", help="name by which others reach this machine (default: its own)")
-    parser.set_defaults(action=_serve_input)
-
-
-def _serve_input(options) -> None:
-    import socket
-
-    from tfkfin.pipeline import service
-
-    service.serve(options.port, options.workers, options.join, options.host or socket.gethostname())
-
-
 def _recordings(options, subjects: tuple[int, ...] | None):
     """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
     from tfkfin.recordings import readers
@@ -243,8 +225,7 @@ def _recordings(options, subjects: tuple[int, ...] | None):
 
 
 # Each adds one subcommand and sets its `action`.
-COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot, _add_sheet, _add_bids,
-            _add_serve_input]
+COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot, _add_sheet, _add_bids]
 
 if __name__ == "__main__":
     run(main)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkfin import launch
-from tfkfin import recipe as recipes
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, run
-from tfkfin.fit import strategy
+from tfkfin.fit import run_folder, strategy
 from tfkfin.fit.device import set_up_device
+from tfkfin.fit.score_table import show_scores
 from tfkfin.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -51,35 +51,17 @@ def parser() -> argparse.ArgumentParser:
                    "(default: everybody in one process; with --folds or --seeds local)")
     p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
     p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
-    p.add_argument("--strategy", choices=strategy.NAMES, default="default", help="share the stage imitate among the "
-                   "GPUs here (mirrored) or among machines (multiworker, by TF_CONFIG)")
+    p.add_argument("--strategy", type=strategy.named, choices=strategy.NAMES, default="default", help="share the stage "
+                   "imitate among the GPUs of this machine (mirrored)")
     p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
     return p
 
 
-def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
-    """The recipe and run folder that a command line asks for."""
-    settings = dict(recipes.parse_setting(text) for text in arguments.settings)
-    if arguments.subjects is not None:
-        settings["split.subjects"] = arguments.subjects
-    name = arguments.pipeline or ("own" if arguments.data else "demo")
-    if arguments.data is not None:
-        from tfkfin.recordings.remote import url_of
-
-        folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
-        settings |= {"source.kind": "recordings", "source.data": folder}
-    recipe = recipes.load(name, settings)
-    if recipe.source.kind == "recordings" and not recipe.source.data:
-        raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
-    stem = Path(name).stem + (f"-{Path(recipe.source.data).name}" if recipe.source.data else "")
-    return recipe, Path(arguments.run or Path("runs", f"{stem}-{recipe.digest}"))
-
-
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
-    recipe, folder = resolve(arguments)
+    recipe, folder = run_folder.resolve(arguments)
     if arguments.strategy != "default" and (arguments.stage != "imitate" or arguments.launcher):
         raise InputError("--strategy shares the stage imitate: give --stage imitate; the others go person by person, "
                          "--launcher does them many at once")
@@ -101,11 +83,9 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     opened = open_run(recipe, folder, arguments.profile)
     if (folder / "fits").is_dir():
         raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
-    if arguments.strategy != "default" and opened.done("imitate") is None:
-        results = together(opened, arguments)
-    else:
-        with opened.alone():
-            results = trained(opened, arguments)
+    opened.strategy = arguments.strategy
+    with opened.alone():
+        results = trained(opened, arguments)
     show(results, folder)
 
 
@@ -119,24 +99,10 @@ def trained(opened: "Run", arguments: argparse.Namespace) -> dict:
                  len(described["movements"]), described["train_repetitions"], described["test_repetitions"],
                  " (synthetic recordings: scores prove the plumbing, nothing about people)"
                  if described["synthetic"] else "")
-    set_up_device(arguments.device, arguments.mixed_precision)
+    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
     from tfkfin.fit.stages import run_stage
 
     return run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
-
-
-def together(opened: "Run", arguments: argparse.Namespace) -> dict:
-    """The stage imitate on several GPUs or machines; workers but the first end the process when all is trained."""
-    opened.strategy = arguments.strategy
-    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
-    from tfkfin.fit.stages import imitate, run_stage
-
-    if strategy.index(arguments.strategy):
-        strategy.watched(arguments.strategy, lambda: imitate.take_part(opened))
-        log.info("trained; worker 0 writes it down")
-        sys.exit(0)
-    with opened.alone():
-        return strategy.watched(arguments.strategy, lambda: run_stage(opened, "imitate"))
 
 
 def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
@@ -187,28 +153,6 @@ def show(results: dict, folder: Path) -> None:
     show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
     spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
     paper().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
-
-
-def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
-    """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; what there is not is left out."""
-    from rich.table import Table
-
-    if fin:
-        table = Table("feature", "R²", title=imitation)
-        for name, scores in fin.items():
-            table.add_row(name, f"{scores['r2']:.4f}")
-        paper().print(table)
-    if columns:
-        table = Table("subject", *(title for title, _ in columns), title=accuracy)
-        for subject in columns[0][1]["per_subject"]:
-            table.add_row(f"S{subject}", *(_percent(c["per_subject"].get(subject)) for _, c in columns))
-        table.add_section()
-        table.add_row("mean ± sd", *(f"{_percent(c['mean'])} ± {_percent(c['std'])}" for _, c in columns))
-        paper().print(table)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
 
 
 if __name__ == "__main__":

@@ -401,9 +401,6 @@ def test_a_recipe_of_another_head_is_refused_by_every_experiment_before_work_beg
     for name in kinds.summaries():
         with pytest.raises(InputError, match="classifier.kind=conv"):
             kinds.load(name).check(solved)
-    of_two = recipes.load("fin_correlation", {"source.kind": "recordings", "source.data": str(tiny_db2)})
-    with pytest.raises(InputError, match="is of two channels"):
-        kinds.load("ladder").check(of_two)
 
 
 def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypatch):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tfkfin.base import registry
-from tfkfin.fit import training
 from tfkfin.nets import fins as fin
+from tfkfin.nets.layers import FeatureScale
 
 rng = np.random.default_rng(5)
 
@@ -37,47 +37,6 @@ def test_saved_and_loaded_a_bank_answers_the_same_on_other_channel_counts(family
         assert loaded(x).shape == (2, channels, 2)
         np.testing.assert_allclose(loaded(x), bank(x), rtol=1e-6)
     assert [m.name for m in fin.fins_of(loaded)] == ["fin_ent", "fin_rms"]
-
-
-@pytest.mark.parametrize("family", registry.names("nets/fins"))
-def test_one_trunk_of_several_features_answers_in_their_units_on_every_channel(family, tmp_path):
-    shared = fin.fin(("ENT", "RMS", "VAR"), 30, family, units=4, num_layers=2)
-    targets = np.abs(rng.normal(size=(50, 2, 3))) + 0.1
-    bank = fin.bank([shared], 2)
-    training.fit_scales(bank, targets)
-    trunk = keras.Model(shared.input, shared.get_layer("linear").output)
-    x = rng.normal(size=(3, 30, 2)).astype("float32")
-    y = np.stack([trunk(x[:, :, c, None]) for c in range(2)], axis=1)  # (B, C, F)
-    values = targets.reshape(-1, 3)
-    ent = values[:, 0].mean() + values[:, 0].std() * y[..., 0]
-    logs = np.log(values[:, 1:])
-    others = np.exp(logs.mean(axis=0) + logs.std(axis=0) * y[..., 1:])
-    np.testing.assert_allclose(bank(x), np.concatenate([ent[..., None], others], axis=2), rtol=1e-4)
-    assert shared.name == "fin_ent_rms_var"
-    bank.save(tmp_path / "bank.keras")
-    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "bank.keras")(x), bank(x), rtol=1e-6)
-
-
-def test_the_loss_weighs_features_of_one_trunk_as_of_many_networks():
-    true, said = np.abs(rng.normal(size=(2, 5, 3, 2))).astype("float32") + 0.1
-    losses = []
-    for fins in ([fin.fin("ENT", 20, "conv"), fin.fin("RMS", 20, "conv")], [fin.fin(("ENT", "RMS"), 20, "conv")]):
-        bank = fin.bank(fins, 3)
-        training.fit_scales(bank, true)
-        losses.append(training.imitation_loss(bank)(true, said))
-    np.testing.assert_allclose(*losses, rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", registry.names("nets/fins"))
-def test_a_fin_of_two_channels_is_run_on_every_two(family, tmp_path):
-    one = fin.fin("COR", 30, family, units=4, num_layers=2)
-    bank = fin.bank([one], 4)
-    x = rng.normal(size=(3, 30, 4)).astype("float32")
-    wanted = np.stack([one(x[:, :, [i, j]]) for i in range(4) for j in range(i + 1, 4)], axis=1)
-    np.testing.assert_allclose(bank(x), wanted, rtol=1e-4, atol=1e-6)
-    assert bank.output_shape == (None, 6, 1)
-    bank.save(tmp_path / "bank.keras")
-    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "bank.keras")(x), bank(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", registry.names("nets/fins"))
@@ -118,3 +77,20 @@ def test_saved_fins_are_loaded_whole_every_time(tmp_path):
     answer = bank(x).numpy()
     for _ in range(10):
         np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "fins.keras")(x), answer)
+
+
+def test_fins_of_several_features_that_earlier_versions_trained_still_load(tmp_path):
+    """They were one network with an output for each feature."""
+    inputs = keras.Input((30, 1))
+    y = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(inputs))
+    shared = keras.Model(inputs, FeatureScale(log=[False, True], name="scale")(y), name="fin_ent_rms")
+    targets = np.abs(rng.normal(size=(50, 2, 2))) + 0.1
+    shared.get_layer("scale").fit(targets)
+    fin.bank([shared], 2).save(tmp_path / "bank.keras")
+    x = rng.normal(size=(3, 30, 2)).astype("float32")
+    kernel, bias = shared.layers[2].get_weights()
+    y = x.mean(axis=1)[..., None] @ kernel + bias
+    values = np.stack([targets[..., 0], np.log(targets[..., 1])], axis=2).reshape(-1, 2)
+    y = values.mean(axis=0) + values.std(axis=0) * y
+    wanted = np.stack([y[..., 0], np.exp(y[..., 1])], axis=2)
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "bank.keras")(x), wanted, rtol=1e-4)

@@ -66,13 +66,6 @@ def test_more_filters_of_different_shapes_stream_together(compiled):
     np.testing.assert_allclose(streaming.stream_bank(bank, 7, compiled)(x), cut_one_by_one(bank, x, 7), rtol=1e-5)
 
 
-def test_one_trunk_of_several_features_streams():
-    bank = fins.bank([fins.fin(("ENT", "RMS", "VAR"), LENGTH, "conv", units=4)], CHANNELS)
-    x = signal(2, 140)
-    assert streaming.streams(bank)
-    np.testing.assert_allclose(streaming.stream_bank(bank, 7)(x), cut_one_by_one(bank, x, 7), rtol=1e-5)
-
-
 @pytest.mark.parametrize("width", [1, 2, 4, 7])
 def test_filters_of_any_width_see_zeros_beyond_the_window(width):
     inputs = keras.Input((LENGTH, 1))

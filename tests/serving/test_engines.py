@@ -31,22 +31,22 @@ NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
 
 KINDS = [f"{family}-{head}" for family in registry.names("nets/fins") for head in registry.names("nets/heads")]
-BESIDE = sorted({*registry.names("nets/descriptions"), "shared"} - {"correlations"})  # which heads have anyway
+BESIDE = sorted({*registry.names("nets/descriptions")} - {"correlations"})  # which heads have anyway
 LONG = {"log_covariance": pytest.mark.slow}  # logarithms of matrices by products alone
 
 
 @pytest.fixture(scope="module", params=KINDS + [
     pytest.param(f"conv-linear-{kind}", marks=LONG.get(kind, ())) for kind in BESIDE])
-def model(request, tiny_db2, correlation_fin, tmp_path_factory):
-    """A version folder with SavedModel and ONNX of every family and head, of every description, and of one trunk of
-    all features: solved, or prepared, for a recording.
+def model(request, tiny_db2, tmp_path_factory):
+    """A version folder with SavedModel and ONNX of every family and head, and of every description: solved, or
+    prepared, for a recording.
     """
     family, head, *kind = request.param.split("-")
-    more = {"fin.shared": True} if kind == ["shared"] else {"classifier.describe": kind} if kind else {}
+    more = {"classifier.describe": kind} if kind else {}
     recipe = recipes.load(None, {
         "window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 2, "fin.pretrained": "",
         "fin.family": family, "features.names": "ENT,RMS", "classifier.kind": head, "classifier.vote": VOTE,
-        "classifier.reject": REJECT, "classifier.correlation_fin": correlation_fin} | more)
+        "classifier.reject": REJECT} | more)
     keras.utils.set_random_seed(5)
     subject, rate = dataset.joined([readers.read(readers.find(tiny_db2)[0])], recipe.window)
     shape, rng = (60, subject.emg.shape[1]), np.random.default_rng(5)

@@ -60,9 +60,9 @@ class Decided:
 class Smoothed:
     """A hidden Markov model's forward step: call it with probabilities (N, G) of the next windows in order of time.
 
-    p_t(g) ~ (sum_h A_hg p_{t-1}(h)) q_t(g)^weight, with A_gg = stay and A_hg = (1 - stay) / (G - 1): a class goes on, or
-    gives way to any other with the same probability. q_t are the probabilities of a window by itself. Windows overlap,
-    so that each adds less than an independent one: its log-odds count `weight`.
+    p_t(g) ~ (sum_h A_hg p_{t-1}(h)) q_t(g)^weight, with A_gg = stay and A_hg = (1 - stay) / (G - 1): a class goes on,
+    or gives way to any other with the same probability. q_t are the probabilities of a window by itself. Windows
+    overlap, so that each adds less than an independent one: its log-odds count `weight`.
 
     Args:
         classes: G.

@@ -7,7 +7,7 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +24,7 @@ from tfkfin.store import presets
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
 
-    from tfkfin.decoder.session import OnlineSession
+    from tfkfin.decoder.session import AdaptiveSession
     from tfkfin.nets.forward import Forward
     from tfkfin.nets.heads import Head
     from tfkfin.recipe import Recipe
@@ -35,7 +35,8 @@ BATCH = 64  # windows of a recording at a time where an engine answers for windo
 
 
 def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
-          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None) -> dict:
+          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None,
+          recorded_hz: Iterable[float] = ()) -> dict:
     """The part of a card that says how a decoder decodes, and which recipe made it.
 
     Args:
@@ -43,13 +44,15 @@ def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements:
         movements: labels of the G classes, as in the files.
         mean, sd: (C,) volts that signals are standardised by.
         names: of movements, as far as they are known.
+        recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
     """
+    recorded = sorted({float(rate) for rate in recorded_hz})
     return presets.made_by(recipe, length, rate_hz) | {
         "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
         "channels": len(mean), "movements": [int(m) for m in movements],
         "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
         "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
-    } | named(movements, names or {})
+    } | named(movements, names or {}) | ({"recorded_hz": recorded} if recorded else {})
 
 
 def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:
@@ -176,18 +179,19 @@ class BaseDecoder:
 
     # === Sessions ===
 
-    def session(self, stride: int = 0) -> "OnlineSession":
+    def session(self, stride: int = 0, smooth: bool = True) -> "AdaptiveSession":
         """Begins online adaptation without labels, in a new session or in the one that it was calibrated for.
 
         Args:
             stride: samples between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
 
         Raises:
             InputError: this decoder keeps nothing of sessions.
         """
-        from tfkfin.decoder.session import OnlineSession
+        from tfkfin.decoder.session import AdaptiveSession
 
-        return OnlineSession(self, stride)
+        return AdaptiveSession(self, stride, smooth=smooth)
 
     def inputs(self, emg: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Head inputs (N, D) for windows of a recording (T, C): what the head is calibrated on and decides from."""

@@ -17,7 +17,7 @@ LAG = 20  # windows until an update decides live: a second at 50 ms; it takes a 
 WANTED = ("inputs", "features")  # of a network, by a session
 
 
-class OnlineSession:
+class AdaptiveSession:
     """A session in order of time: signals, or single windows. Decisions are causal.
 
     Decisions are those of `tfkfin.sessions`, smoothed in time. Windows without activity are decided and not adapted to,
@@ -28,18 +28,19 @@ class OnlineSession:
         stride: samples between windows; 0: the decoder's own. Where they lie closer than those, so many fewer of them
             are adapted to.
         lag: windows until an update decides, which is computed meanwhile; 0: at once.
+        smooth: False leaves each window's probabilities as they are.
 
     Raises:
         InputError: the decoder keeps nothing of sessions.
     """
 
-    def __init__(self, decoder: Any, stride: int = 0, lag: int = 0):
+    def __init__(self, decoder: Any, stride: int = 0, lag: int = 0, smooth: bool = True):
         decoder.check_calibrates()
         self.decoder, self.stride = decoder, stride or decoder.stride
         session, self._active = decoder.head.resume()
         self._adaptation, self._count = Onwards(session, lag), 0
         self._every = max(1, round(decoder.stride / self.stride))
-        self._smoothed = Smoothed(len(session.classes), self._every)
+        self._smoothed = Smoothed(len(session.classes), self._every) if smooth else np.asarray
         self._decide = decoder.decision.start(decoder.movements)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -87,12 +88,12 @@ class LiveSession:
 
     Args:
         network: `tfkfin.nets.one_stride.Live` or alike, which answers for `WANTED`.
-        decoder: as of `OnlineSession`.
+        decoder: as of `AdaptiveSession`.
         stride: samples between windows.
     """
 
     def __init__(self, network: Callable, decoder: Any, stride: int):
-        self.network, self.session, self._stride = network, OnlineSession(decoder, stride, LAG), stride
+        self.network, self.session, self._stride = network, AdaptiveSession(decoder, stride, LAG), stride
 
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> Answers | None:
         answers = self.network(volts, newest)
@@ -104,4 +105,4 @@ class LiveSession:
 
     def next(self) -> None:
         """Begins another session, with the prior that this one carried on."""
-        self.session = OnlineSession(self.session.carried(), self._stride, LAG)
+        self.session = AdaptiveSession(self.session.carried(), self._stride, LAG)

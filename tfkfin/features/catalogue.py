@@ -13,7 +13,6 @@ import numpy as np
 
 from tfkfin.base.console import InputError
 from tfkfin.features import blocks, formulas, sums
-from tfkfin.features.spatial import OF_TWO
 
 RATE_HZ = 2000.0  # Ninapro DB2
 CHUNK = 1 << 19  # samples of windows formed at once by the direct way: each float64 array is 4 MB
@@ -128,9 +127,6 @@ def names(selection: str | Iterable[str]) -> tuple[str, ...]:
     given = selection.replace(",", " ").split() if isinstance(selection, str) else list(selection)
     found = tuple(str(name).strip().upper() for name in given)
     for name, text in zip(found, given, strict=True):
-        if name in OF_TWO:
-            raise InputError(f"feature '{name}' is of two channels: a FIN learns it by itself from synthetic signals "
-                             "(recipe fin_correlation), and heads see it by classifier.describe=imitated_correlations")
         if name not in FEATURES:
             raise InputError(f"unknown feature '{text}': did you mean '{_nearest(name)}'? Known: {', '.join(FEATURES)}")
         if found.count(name) > 1:

@@ -1,5 +1,4 @@
-"""Features of all channels together, in NumPy: log-covariances of a window's signal and of its differences, and
-correlations.
+"""Features of all channels together, in NumPy: log-covariances of a window's signal and of its differences.
 
 The logarithm of a covariance matrix, its upper triangle with the off-diagonal scaled by sqrt 2, is the tangent-space
 vector at the identity of Riemannian EMG decoders (Barachant et al., IEEE TBME 59:920, 2012; pyriemann's
@@ -8,7 +7,6 @@ vector at the identity of Riemannian EMG decoders (Barachant et al., IEEE TBME 5
 
 import numpy as np
 
-OF_TWO = ("COR",)  # features of two channels that a FIN can imitate: Fisher's z of their correlation
 LIMIT = 0.999  # |r| beyond which Fisher's z would run away
 RIDGE = 1e-3  # of the mean variance, added to every channel's: a flat channel stays finite
 
@@ -28,15 +26,3 @@ def log_euclidean(matrices: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     logs = (vectors * np.log(np.maximum(values, 1e-30))[:, None]) @ vectors.transpose(0, 2, 1)
     rows, columns = np.triu_indices(channels)
     return logs[:, rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
-
-
-def correlations(windows: np.ndarray) -> np.ndarray:
-    """Fisher's z of the correlation about zero of every two channels: windows (N, L, C) -> (N, C (C - 1) / 2).
-
-    In the order of `np.triu_indices(C, 1)`. A flat channel correlates with nothing (0).
-    """
-    x = np.asarray(windows, np.float64)
-    products = x.transpose(0, 2, 1) @ x
-    sd = np.sqrt(np.diagonal(products, axis1=1, axis2=2) + 1e-12)
-    first, second = np.triu_indices(x.shape[2], 1)
-    return np.arctanh(np.clip(products[:, first, second] / (sd[:, first] * sd[:, second]), -LIMIT, LIMIT))

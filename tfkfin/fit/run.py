@@ -36,7 +36,7 @@ class Run:
         folder: holds recipe.toml, results.json, tensorboard/ and one checkpoint folder a stage.
         recipe: resolved; `source.data` names the folder of recordings, if any.
         beside: a recordings.json of somebody who has read through these recordings already.
-        strategy: how the stage imitate is shared among GPUs or machines; see `tfkfin.fit.strategy`.
+        strategy: how the stage imitate is shared among GPUs; see `tfkfin.fit.strategy`.
     """
 
     folder: Path

@@ -1,72 +1,38 @@
-"""One model trained on several GPUs or machines at once: each batch is shared among replicas.
+"""One model trained on several GPUs of a machine: each batch is shared among replicas.
 
-Keras 3's `fit` fails under MultiWorkerMirroredStrategy (keras issue 20585), and its optimisers clip what each replica
-has found before they add it up. So the loop and the clipping are here: every replica takes its rows of the batch that
-one process would take, and all make the step that one would make. Rows that fill a batch up to a multiple of the
-replicas weigh nothing.
+Keras' optimisers clip the gradients of each replica before they add them up, so that the sum is not what one process
+would clip. So the loop and the clipping are here: every replica takes its rows of the batch that one process would
+take, and all of them make the step that one process would make. Rows that fill a batch up to a multiple of the replicas
+have the weight 0.
 """
 
+import argparse
 import functools
-import os
 from collections.abc import Callable, Sequence
 
-from tfkfin.base.console import InputError, log
+NAMES = ("default", "mirrored")
 
-NAMES = ("default", "mirrored", "multiworker")
+
+def named(name: str) -> str:
+    """The name of a strategy as a command line gives it."""
+    if name == "multiworker":
+        raise argparse.ArgumentTypeError("multiworker was removed: share a training among the GPUs of one machine by "
+                                         "mirrored, and many fits among machines by --launcher")
+    return name
 
 
 @functools.cache
 def started(name: str):
-    """The strategy of a name, started once in a process, before TensorFlow computes anything; None for "default".
-
-    Raises:
-        InputError: "multiworker" without a cluster in TF_CONFIG.
-    """
+    """The strategy of a name, started once in a process, before TensorFlow computes anything; None for "default"."""
     import tensorflow as tf
 
-    if name == "default":
-        return None
-    if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    if "TF_CONFIG" not in os.environ:
-        raise InputError("--strategy multiworker: TF_CONFIG names no cluster: see docs/scale.md")
-    try:
-        found = tf.distribute.MultiWorkerMirroredStrategy()
-    except ValueError as error:
-        raise InputError(f"--strategy multiworker: TF_CONFIG does not do: {error}") from None
-    log.info("worker %s, %d replicas in all", found.cluster_resolver.task_id, found.num_replicas_in_sync)
-    return found
-
-
-def index(name: str) -> int:
-    """Which of the workers this process is; 0 is the one that writes."""
-    if name != "multiworker":
-        return 0
-    return started(name).cluster_resolver.task_id or 0
-
-
-def watched(name: str, work: Callable):
-    """What `work` returns.
-
-    Raises:
-        InputError: another worker has gone.
-    """
-    import tensorflow as tf
-
-    try:
-        return work()
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
-            tf.errors.DeadlineExceededError) as error:
-        if name != "multiworker":
-            raise
-        raise InputError(f"another worker has gone ({type(error).__name__}): start all of them again, with the same "
-                         "command; they go on after the last epoch") from None
+    return tf.distribute.MirroredStrategy() if name == "mirrored" else None
 
 
 class Replicas:
     """A model's replicas, trained together. Make model and optimiser inside `strategy.scope()`.
 
-    The optimiser may clip by global norm, and in no other way; from now on it does not itself.
+    The optimiser may clip by global norm, and in no other way; it no longer does so itself.
     """
 
     def __init__(self, strategy, model, optimizer, loss: Callable):
@@ -91,18 +57,15 @@ class Replicas:
         def step(batch):
             return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica, batch), axis=None)
 
-        @tf.function
-        def agree(value):
-            return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(tf.identity, (value,)), axis=None)
-
-        self._step, self._agree = step, agree
+        self._step = step
 
     def epoch(self, data, callbacks: Sequence = ()) -> float:
-        """Trains on batches (x, y), the same in every process, once; returns the mean loss. Callbacks are told."""
+        """Trains once on batches (x, y) and calls the callbacks; returns the mean loss."""
         total = seen = 0.0
         for callback in callbacks:
             callback.on_train_begin()
-        for i, batch in enumerate(self.strategy.distribute_datasets_from_function(lambda who: _rows(data, who))):
+        for i, batch in enumerate(self.strategy.distribute_datasets_from_function(
+                lambda context: _rows(data, context.num_replicas_in_sync))):
             for callback in callbacks:
                 callback.on_train_batch_begin(i)
             value, count = float(self._step(batch)), float(self.strategy.experimental_local_results(batch[3])[0])
@@ -111,32 +74,21 @@ class Replicas:
                 callback.on_train_batch_end(i, {"loss": value})
         return total / seen
 
-    def agreed(self, value: float) -> float:
-        """The mean of what the workers found, so that all of them decide alike."""
-        import tensorflow as tf
 
-        return float(self._agree(tf.constant(value, tf.float64)))
-
-
-def _rows(data, who):
-    """What the replicas of one process take of each batch, one after another: (x, y, weight (b,), windows of all)."""
+def _rows(data, replicas: int):
+    """What the replicas take of each batch, one after another: (x, y, weight (b,), number of windows in the batch)."""
     import tensorflow as tf
-
-    replicas = who.num_replicas_in_sync
-    here = replicas // who.num_input_pipelines
-    first = who.input_pipeline_id * here
 
     def parts(x, y):
         count = tf.shape(x)[0]
         rows = tf.range(-(-count // replicas) * replicas)
-        weight = tf.cast(rows < count, tf.float32)
+        weight = tf.reshape(tf.cast(rows < count, tf.float32), [replicas, -1])
 
         def dealt(values):
             values = tf.gather(values, rows % count)
-            return tf.reshape(values, tf.concat([[replicas, -1], tf.shape(values)[1:]], 0))[first : first + here]
+            return tf.reshape(values, tf.concat([[replicas, -1], tf.shape(values)[1:]], 0))
 
-        whole = tf.fill([here], tf.cast(count, tf.float32))
-        weight = tf.reshape(weight, [replicas, -1])[first : first + here]
+        whole = tf.fill([replicas], tf.cast(count, tf.float32))
         return tf.data.Dataset.from_tensor_slices((dealt(x), dealt(y), weight, whole))
 
     spec = data.element_spec

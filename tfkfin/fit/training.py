@@ -185,8 +185,5 @@ def fit_scales(bank: keras.Model, targets: np.ndarray) -> None:
 
 def _scales(bank: keras.Model) -> Iterator[tuple[FeatureScale, slice]]:
     """The last step of each FIN, and which of the bank's features it gives."""
-    first = 0
-    for model in fins_of(bank):
-        scale = model.get_layer("scale")
-        yield scale, slice(first, first + scale.width)
-        first += scale.width
+    for i, model in enumerate(fins_of(bank)):
+        yield model.get_layer("scale"), slice(i, i + 1)

@@ -10,6 +10,8 @@ from tfkfin.base import registry
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_bytes
 
+_REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions had
+
 
 class _Memory(io.BytesIO):
     def __str__(self) -> str:
@@ -43,13 +45,22 @@ def load(path: Path) -> keras.Model:
 
     Raises:
         ValueError, TypeError, KeyError, OSError: it is damaged, or no such file.
+        InputError: it holds a layer that was removed.
     """
     _register()
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        if any(name in str(error) for name in _REMOVED):
+            raise InputError(f"{path} holds FINs of two channels, which were removed: train it anew with "
+                             "classifier.describe=correlations (a SavedModel or ONNX file of it still serves)") from None
+        raise
 
 
 def _register() -> None:
-    rooms = [f"tfkfin.nets.{room}.{name}" for room in ("fins", "heads", "descriptions")
-             for name in registry.names(f"nets/{room}")]
-    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer", *rooms):
+    """Imports every module that registers layers with Keras, those of installed packages too."""
+    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer"):
         importlib.import_module(module)
+    for room, attribute in (("fins", "FAMILY"), ("heads", "HEAD"), ("descriptions", "DESCRIPTION")):
+        for name in registry.names(f"nets/{room}"):
+            registry.load(f"nets/{room}", name, attribute)

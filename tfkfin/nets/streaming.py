@@ -55,7 +55,7 @@ def taken_apart(fin: keras.Model) -> Means | None:
 
 def streams(bank: keras.Model) -> bool:
     """Whether all FINs of a bank stream."""
-    return all(fin.input_shape[2] == 1 and taken_apart(fin) for fin in fins_of(bank))
+    return all(taken_apart(fin) for fin in fins_of(bank))
 
 
 def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.features import catalogue as features
-from tfkfin.features import spatial
 from tfkfin.pipeline import signals
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool, aligned, give_back
@@ -148,19 +147,15 @@ def of_features(values: np.ndarray, labels: np.ndarray, batch_size: int, seed: i
 
 def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: int, seed: int, epoch: int,
                num_windows: int) -> tf.data.Dataset:
-    """Batches of synthetic one-channel windows of wide range (see `signals`): (emg (B, L, 1), targets (B, 1, F)).
-
-    Where `names` are of two channels: (emg (B, L, 2), targets (B, 1, F)).
-    """
+    """Batches of synthetic one-channel windows of wide range (see `signals`): (emg (B, L, 1), targets (B, 1, F))."""
 
     def make(step: np.ndarray):
         return signal_batch(names, length, rate_hz, batch_size, seed, epoch, step)
 
     def batch(step):
         x, y = tf.numpy_function(make, (step,), (tf.float32, tf.float32))
-        return tf.ensure_shape(x, (batch_size, length, channels)), tf.ensure_shape(y, (batch_size, 1, len(names)))
+        return tf.ensure_shape(x, (batch_size, length, 1)), tf.ensure_shape(y, (batch_size, 1, len(names)))
 
-    channels = channels_of(names)
     steps = max(1, num_windows // batch_size)
     return tf.data.Dataset.range(steps).map(batch, num_parallel_calls=2).prefetch(4)
 
@@ -169,20 +164,5 @@ def signal_batch(names: Sequence[str], length: int, rate_hz: float, batch_size: 
                  step: int) -> tuple[np.ndarray, np.ndarray]:
     """One batch of `of_signals`."""
     rng = np.random.default_rng([seed, epoch, int(step)])
-    if channels_of(names) == 2:
-        x = signals.pairs(rng, batch_size, length, rate_hz)
-        return x, spatial.correlations(x)[..., None].astype(np.float32)
     x = signals.windows(rng, batch_size, length, rate_hz)[..., None]
     return x, features.direct(x, tuple(names), rate_hz)
-
-
-def channels_of(names: Sequence[str]) -> int:
-    """How many channels the synthetic signals have that FINs of these features learn from.
-
-    Raises:
-        InputError: an unknown feature, or one of two channels beside others.
-    """
-    if tuple(names) == spatial.OF_TWO:
-        return 2
-    features.names(names)
-    return 1

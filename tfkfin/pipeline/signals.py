@@ -11,7 +11,6 @@ from scipy import fft
 AMPLITUDE = (0.6, 1.1)  # sd of a window, log-normal: median and sd of the logarithm, from near silence to bursts
 LOW_HZ, HIGH_HZ = (5.0, 60.0), (120.0, 500.0)  # where the pass band begins and ends; amplifiers and skin differ
 ENVELOPE_HZ = (1.0, 80.0)  # how fast the amplitude fluctuates inside a window
-PAIRED = (0.03, 2.0)  # sd of two channels' windows, uniform in the logarithm: differences are quieter than signals
 PEAK = 40.0  # sd; artefacts beyond are clipped as amplifiers do
 
 
@@ -29,29 +28,6 @@ def windows(rng: np.random.Generator, count: int, length: int, rate_hz: float = 
     x += _disturbance(rng, count, length, rate_hz)
     x *= AMPLITUDE[0] * np.exp(AMPLITUDE[1] * rng.standard_normal((count, 1)))
     return np.clip(x, -PEAK, PEAK).astype(np.float32)
-
-
-def pairs(rng: np.random.Generator, count: int, length: int, rate_hz: float = 2000.0) -> np.ndarray:
-    """`count` random windows of two channels (count, length, 2) float32, from alike to opposite, loud and quiet.
-
-    Half of them share a source and have one of their own each, half are a signal and itself up to 4 ms later; a third
-    are the first differences of such.
-    """
-    most = max(1, round(0.004 * rate_hz))
-    x = windows(rng, 2 * count, length + most + 1, rate_hz).reshape(count, 2, -1)
-    angle, lags = rng.uniform(-np.pi / 2, np.pi / 2, (count, 1)), rng.integers(1, most + 1, count)
-    later = np.stack([own[most - lag : len(own) - lag] for own, lag in zip(x[:, 0], lags, strict=True)])
-    one, other = _unit(x[:, 0, most:]), _unit(x[:, 1, most:])
-    second = np.where(rng.random((count, 1)) < 0.5, np.sin(angle) * one + np.cos(angle) * other, _unit(later))
-    both = np.stack([one, second], axis=1)
-    both = np.where(rng.random((count, 1, 1)) < 1 / 3, np.diff(both, axis=2), both[:, :, 1:])
-    gain = np.exp(AMPLITUDE[1] * rng.standard_normal((count, 2, 1)) + rng.uniform(*np.log(PAIRED), (count, 1, 1)))
-    return np.clip(_unit(both) * gain, -PEAK, PEAK).transpose(0, 2, 1).astype(np.float32)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    """Of unit power along the last axis."""
-    return x / (np.sqrt(np.mean(x**2, axis=-1, keepdims=True)) + 1e-9)
 
 
 def _shaped(rng: np.random.Generator, shape: np.ndarray, length: int) -> np.ndarray:

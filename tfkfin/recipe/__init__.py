@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from tfkfin.base.console import InputError
 from tfkfin.base.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
+from tfkfin.recipe.removed import RECIPES, RemovedError
 
 _DEEPEST = 8  # tables in one another: what is looked through recursively has its end
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
@@ -55,10 +56,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _find(pipeline: str | Path) -> Path:
     path = Path(pipeline)
+    may_be_shipped = len(path.parts) == 1 or path.parts[0] == "pipelines"
     candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
-    for candidate in candidates if len(path.parts) == 1 or path.parts[0] == "pipelines" else candidates[:1]:
+    for candidate in candidates if may_be_shipped else candidates[:1]:
         if candidate.is_file():
             return candidate
+    if may_be_shipped and path.stem in RECIPES:
+        raise InputError(f"the recipe {path.stem} was removed: {RECIPES[path.stem]}")
     known = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.toml")))
     raise InputError(f"no recipe {str(pipeline)!r}; shipped are: {known}")
 
@@ -94,6 +98,9 @@ def _validated(options: dict[str, Any], where: str, settings: dict[str, Any] | N
 
 
 def _key(error: dict[str, Any]) -> str:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, RemovedError):
+        return cause.key
     return ".".join(str(part) for part in error["loc"] if not isinstance(part, int))
 
 
@@ -117,5 +124,7 @@ def _explain(error: dict[str, Any]) -> str:
         near = near or [tails[t] for t in difflib.get_close_matches(key.rpartition(".")[2], tails, 1, 0.5)]
         return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
     message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # about several options, which it names itself
+        return message
     received = "" if "Received" in message or isinstance(error["input"], dict) else f". Received: {error['input']!r}"
     return f"{key}: {message}{received}"

@@ -3,8 +3,6 @@
 `tfkfin.recipe` reads them from TOML and from the command line.
 """
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -24,6 +22,8 @@ from tfkfin.recipe.bounds import (
     each_of,
     kind_of,
 )
+from tfkfin.recipe.digest import digest
+from tfkfin.recipe.removed import without_removed
 
 
 class Synthetic(Section):
@@ -46,6 +46,7 @@ class Source(Section):
     data: str = ""  # folder of .mat files; `--data` sets it
     exercise: Annotated[Numbers, Field(min_length=1)] = (1,)  # the k of S{n}_E{k}_A1.mat; exercise B is 1 in DB2, DB3,
     # DB7; 1-3: together, movements numbered through
+    note: str = ""  # about these people, shown with every table of the ladder: whether they served development, say
     synthetic: Synthetic = Synthetic()
 
     @field_serializer("exercise")
@@ -142,7 +143,6 @@ class Fin(Section):
 
     family: Annotated[str, kind_of("nets/fins")] = "bilstm"
     units: Width = 32
-    shared: bool = False  # one trunk with an output for each feature; otherwise a network a feature
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
@@ -155,7 +155,6 @@ class Classifier(Section):
     kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # solved heads see it too
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
-    correlation_fin: str = ""  # for imitated_correlations: RUN/imitate of the recipe fin_correlation
     vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
     filters: tuple[Width, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
@@ -239,7 +238,6 @@ class Launch(Section):
     memory_gb: Positive = 2.0  # of a fit
     retries: int = Field(3, ge=0)  # times that a fit is begun again whose process was killed
     address: str = ""  # of a Ray cluster, as in ray://host:10001 or auto; "" starts one here
-    input_service: str = ""  # host:port of `data serve-input`, which makes the batches of imitate; "": made here
     partition: str = ""  # of Slurm
     minutes: Count = 240  # of a Slurm job; one that is stopped at the limit is queued again and goes on
     fits_per_job: int = Field(0, ge=0)  # of a Slurm job, one after another; 0: as few as the largest array allows
@@ -266,6 +264,11 @@ class Recipe(Section):
     launch: Launch = Launch()
     tune: dict[str, list[Any]] = {}  # recipe field -> values to try, for `python -m tfkfin.tune`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        return without_removed(values)
+
     @model_validator(mode="after")
     def _augmented_windows_have_other_features(self) -> "Recipe":
         if self.finetune.imitation_weight and any(self.augment.model_dump().values()):
@@ -276,16 +279,8 @@ class Recipe(Section):
     @property
     def digest(self) -> str:
         """Hex digest of all that decides the result; where the data lie and where fits run does not."""
-        options = self.model_dump(mode="json", exclude={"launch"})
-        options["source"].pop("data")
-        if not self.filter.active:  # as before there were filters
-            options.pop("filter")
-        if self.pooled == Pooled():  # as before there was this stage
-            options.pop("pooled")
-        for table, key in (("fin", "shared"), ("classifier", "correlation_fin")):
-            if not options[table][key]:  # as before there was this option
-                options[table].pop(key)
-        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+        unused = [("filter", not self.filter.active), ("pooled", self.pooled == Pooled())]
+        return digest(self, tuple(name for name, is_unused in unused if is_unused))
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json"))

@@ -157,7 +157,7 @@ def verify(version: Path) -> None:
 
 
 def load(name: str | Path) -> "keras.Model":
-    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F), or of a FIN of two, (B, L, 2) -> (B, 1, 1).
+    """A trained bank of FINs on one channel, (B, L, 1) -> (B, 1, F).
 
     `name` may also be a run's folder of imitate or pooled.
 
@@ -195,8 +195,8 @@ def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: i
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
     from tfkfin.nets import fins
 
-    built = [fins.fin(names, length, options.family, options.units, options.layers, options.readout, options.start)
-             for names in ([features] if options.shared and features else features)]
+    built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
+             for name in features]
     bank = fins.bank(built, channels, length)
     if options.pretrained and built:
         source = options.family if options.pretrained == "auto" else options.pretrained

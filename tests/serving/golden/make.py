@@ -16,8 +16,8 @@ import tensorflow as tf
 from tfkfin import __version__
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins as fin
-from tfkfin.nets.network import network
 from tfkfin.nets.heads import new
+from tfkfin.nets.network import network
 from tfkfin.recipe import Classifier
 from tfkfin.serving import version
 
@@ -54,7 +54,7 @@ def about(name: str, version: int, kind: str) -> dict:
             "scores": {"protocol": "none", "fin": {}}, "limits": ["Random weights."]}
 
 
-def write(fill: Callable, model: Decoder | keras.Model, card: dict) -> tf.types.experimental.GenericFunction:
+def write(fill: Callable, model: BaseDecoder | keras.Model, card: dict) -> tf.types.experimental.GenericFunction:
     folder = HERE / card["name"] / str(card["version"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -11,12 +11,12 @@ def body(inputs, options):
     """Nonlinearities of short filters, averaged over time, then compared on a logarithmic scale.
 
     What most temporal features are: the mean of some function of a few neighbouring samples, and a function of such
-    means. Of two channels it is a function of one sample of each.
+    means.
     """
-    units, of_two = options.units, inputs.shape[2] == 2
-    first = layers.Conv1D(units, 1 if of_two else 3, padding="same", activation="relu", name="conv_1")
+    units = options.units
+    first = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")
     x = first(inputs)
-    first.set_weights((_directions if of_two else _scattered)(units))
+    first.set_weights(_scattered(units))
     for i in range(2, options.layers):
         x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
     x = layers.GlobalAveragePooling1D(name="mean")(x)
@@ -32,16 +32,6 @@ def _scattered(units: int) -> list[np.ndarray]:
     taps = rng.normal(0, 0.3, (3, 1, units))
     taps[1, 0] += 1
     return [slope * taps, -np.abs(slope) * np.abs(rng.normal(0, 3, units))]
-
-
-def _directions(units: int) -> list[np.ndarray]:
-    """Two channels added and subtracted, one up to 30 times as much as the other: how they belong together shows where
-    the louder is taken less of. Without thresholds, so that nothing depends on how loud both are.
-    """
-    rng = np.random.default_rng(np.random.randint(2**31))
-    angle = np.arctan(np.exp(rng.uniform(-np.log(30), np.log(30), units)))
-    one, other = rng.choice([-1.0, 1.0], (2, units))
-    return [np.stack([one * np.cos(angle), other * np.sin(angle)])[None], np.zeros(units)]
 
 
 FAMILY = Family(body, layers=2, streams=True)
