@@ -11,7 +11,7 @@ from live_cases import played
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.decoder import session as online
+from tfkfin.decoder import session as sessions
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import __main__ as live
@@ -20,29 +20,30 @@ from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
 from tfkfin.nets.heads import gaussian
 from tfkfin.pipeline.splits import Part
-from tfkfin.sessions import onwards
-from tfkfin.sessions.hierarchical import HierarchicalGaussian
+from tfkfin.sessions import online
+from tfkfin.sessions.posterior import SessionPosterior
+from tfkfin.sessions.prior import SessionPrior
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(onwards, "BLOCK", 40)
+    monkeypatch.setattr(online, "BLOCK", 40)
 
 
 def expected(decoder, emg, starts):
-    """By the hierarchical Gaussian alone, given the z-score's inputs: probabilities, and the session after them."""
+    """By the session's posterior alone, given head inputs: probabilities, and the session after them."""
     knowledge = decoder.head.knowledge
-    before = HierarchicalGaussian.from_state(knowledge.state, knowledge.memory.taught)
+    prior = SessionPrior.from_state(knowledge.state, knowledge.memory.statistics)
     x = decoder.inputs(emg, starts).astype(np.float64)
-    session = before.begin()
-    return Smoothed(len(before.classes))(session.stream(x, np.ones(len(x), bool))), session, before
+    session = SessionPosterior(prior)
+    return Smoothed(len(prior.classes))(online.stream(session, x, np.ones(len(x), bool))), session
 
 
-def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, monkeypatch):
+def test_it_is_online_adaptation_over_the_stream(decoder, recording, monkeypatch):
     """All three kinds of decoders; whole, in two stretches, and sample by sample as a device gives them."""
     emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.head.classifier.get_weights())
     cut, starts = decoder.windows_of(emg, decoder.stride)
-    wanted, session, before = expected(decoder, cut, starts)
+    wanted, session = expected(decoder, cut, starts)
     wanted = decoder.decision(wanted, decoder.movements)[1]
     answers = decoder.stream(emg, adapt=True)
     np.testing.assert_allclose(answers["probabilities"], wanted, atol=1e-4)
@@ -53,10 +54,10 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, mon
         stretches = emg[: kept - decoder.stride + decoder.length], emg[kept:]
         parts = [two.stream(part)["probabilities"] for part in stretches]
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4)
-        carried, after = two.carried().head.knowledge.state, session.carried(before).state()
+        carried, after = two.carried().head.knowledge.state, session.next_prior().state()
         for name, value in after.items():
             np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
-    monkeypatch.setattr(online, "LAG", 0)
+    monkeypatch.setattr(sessions, "LAG", 0)
     stream = Stream(decoder, adapt=True)
     made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := stream(part)) is not None]
     np.testing.assert_allclose(np.concatenate([m.probabilities for m in made]), wanted, atol=1e-4)
@@ -87,7 +88,7 @@ def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, reco
     emg = recording.emg[2000:10000]
     session = streaming.session(streaming.stride // 4)
     often = session.stream(emg)["probabilities"]
-    assert session._adaptation._seen == -(-len(often) // 4)
+    assert session._adaptation._count == -(-len(often) // 4)
     near = streaming.stream(emg, adapt=True)["probabilities"]
     agree = often[::4][: len(near)].argmax(axis=1) == near[: len(often[::4])].argmax(axis=1)
     assert agree.mean() > 0.9
@@ -101,13 +102,13 @@ def test_rest_is_not_learnt_from_where_it_is_no_movement(streaming):
     for row, level in zip(x, (-9.0, -3.0, 1.0), strict=True):
         row[: channels * names].reshape(channels, names)[:, logged] = level
     np.testing.assert_allclose(head.log_amplitude(x), [-9, -3, 1])
-    assert gaussian.Memory(low=0, middle=1).quiet == -1 and gaussian.Memory(low=0, middle=1, rest=-8).quiet == -4
-    assert gaussian.Memory().quiet == -np.inf
+    assert gaussian.Memory(low=0, middle=1).threshold == -1 and gaussian.Memory(low=0, middle=1, rest=-8).threshold == -4
+    assert gaussian.Memory().threshold == -np.inf
 
 
 def test_sessions_are_carried_from_recording_to_recording(streaming, recording, monkeypatch):
     """Offline: the second session begins where the first went on to; a recording of the same session goes on."""
-    monkeypatch.setattr(online, "LAG", 0)
+    monkeypatch.setattr(sessions, "LAG", 0)
     first = replace(recording, emg=recording.emg[:9000], labels=recording.labels[:9000],
                     repetitions=recording.repetitions[:9000])
     second = replace(first, file=replace(first.file, session=first.file.session + 1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfkfin.base.console import InputError
 from tfkfin.decoder.decision import Answers, Smoothed
-from tfkfin.sessions.onwards import Onwards
+from tfkfin.sessions.online import OnlineAdaptation
 
 LAG = 20  # windows until an update decides live: a second at 50 ms; it takes a tenth of one, longer than a stride
 WANTED = ("inputs", "features")  # of a network, by a session
@@ -38,9 +38,9 @@ class AdaptiveSession:
         decoder.check_calibrates()
         self.decoder, self.stride = decoder, stride or decoder.stride
         session, self._active = decoder.head.resume()
-        self._adaptation, self._count = Onwards(session, lag), 0
+        self._adaptation, self._count = OnlineAdaptation(session, lag), 0
         self._every = max(1, round(decoder.stride / self.stride))
-        self._smoothed = Smoothed(len(session.classes), self._every) if smooth else np.asarray
+        self._smoothed = Smoothed(len(session.prior.classes), self._every) if smooth else np.asarray
         self._decide = decoder.decision.start(decoder.movements)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ class AdaptiveSession:
         self._count += len(x)
         active = np.ones(len(x), bool) if 0 in self.decoder.movements else self._active(x)
         found = np.zeros((len(x), len(self.decoder.movements)), np.float32)
-        found[:, self._adaptation.session.classes] = self._smoothed(self._adaptation(x, active, counted))
+        found[:, self._adaptation.session.prior.classes] = self._smoothed(self._adaptation(x, active, counted))
         return found
 
     def stream(self, emg: np.ndarray) -> Answers:

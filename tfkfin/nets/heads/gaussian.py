@@ -1,7 +1,7 @@
 """A linear head that keeps statistics of sessions: solved as the linear head is, calibrated as a hierarchical Gaussian.
 
 Its network is that of the linear head. Beside the weights lies the prior that the sessions gave that it was solved for
-(`tfkfin.sessions.hierarchical`), so that a new session needs one repetition, or a signal without labels, and no old
+(`tfkfin.sessions.prior`), so that a new session needs one repetition, or a signal without labels, and no old
 recording. A session that it was calibrated for with labels is added to the prior by the next calibration. Until then
 its head inputs are kept, so that the calibration can be repeated.
 """
@@ -19,57 +19,58 @@ from scipy.spatial.distance import cdist
 from tfkfin.nets.heads import Groups
 from tfkfin.nets.heads.linear import LinearHead
 from tfkfin.nets.layers import found
-from tfkfin.sessions.hierarchical import HierarchicalGaussian
-from tfkfin.sessions.prior import STATE
-from tfkfin.sessions.taught import LEAST, Taught
+from tfkfin.sessions.posterior import SessionPosterior
+from tfkfin.sessions.prior import STATE, SessionPrior
+from tfkfin.sessions.statistics import EPSILON, SessionStatistics
 
-SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
+SAME = 1e-3  # sd: windows whose head inputs all lie this near to each other are the same window
 NONE = np.empty(0)
-LAST, LOUD = ("x", "labels", "repetitions"), ("low", "middle", "rest")
+LAST, AMPLITUDES = ("x", "labels", "repetitions"), ("low", "middle", "rest")  # as they are called in files
 
 
-@dataclass
+@dataclass(frozen=True)
 class Memory:
     """What grows from session to session, so that no weights of a network could hold it.
 
     Attributes:
-        taught: what each session taught; None in files of versions that did not keep it.
-        last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
-        low, middle, rest: loudness of movements, which a twentieth and half of windows are below, and of rest.
+        statistics: of each session; None in files of versions that did not keep them.
+        last: the session of the last labelled calibration: windows (N, D), class indices, repetitions (N,); or ().
+        low, middle: log amplitudes that a twentieth and half of the windows of movements lie below.
+        rest: median log amplitude of rest; nan where none was recorded.
     """
 
-    taught: Taught | None = None
+    statistics: SessionStatistics | None = None
     last: tuple[np.ndarray, ...] = ()
     low: float = -np.inf
     middle: float = -np.inf
     rest: float = np.nan
 
-    def heard(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> "Memory":
-        """The same, told how loud windows of movements and of rest are (N,), as far as any are given."""
-        tells = len(moving) and np.isfinite(moving).all()
-        low, middle = np.quantile(moving, (0.05, 0.5)).tolist() if tells else (self.low, self.middle)
+    def with_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> "Memory":
+        """The same with log amplitudes of windows of movements and of rest (N,), as far as there are any."""
+        known = len(moving) and np.isfinite(moving).all()
+        low, middle = np.quantile(moving, (0.05, 0.5)).tolist() if known else (self.low, self.middle)
         return replace(self, low=low, middle=middle, rest=float(np.median(rest)) if len(rest) else self.rest)
 
     @property
-    def quiet(self) -> float:
-        """The loudness below which no movement is expected: midway between rest and the quietest movements.
+    def threshold(self) -> float:
+        """The log amplitude above which there is activity: midway between rest and the weakest movements.
 
         Where rest was not recorded, as far below these as most movements lie above them.
         """
-        if not np.isfinite(self.low):  # no feature tells loudness, or nothing was solved
+        if not np.isfinite(self.low):  # no head input is a log amplitude, or nothing was solved
             return -np.inf
         return (self.low + self.rest) / 2 if np.isfinite(self.rest) else 2 * self.low - self.middle
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
 class Knowledge(layers.Layer):
-    """Keeps what a `HierarchicalGaussian` of `classes` classes was taught, as weights that nothing trains.
+    """Keeps a `SessionPrior` of `classes` classes, as weights that nothing trains.
 
-    Input and output: (B, D), unchanged. `state` is as of `HierarchicalGaussian.state`; None before there is one.
-    `memory` goes with it; it is saved with the weights. `session` is the one that goes on, if it began in this process.
+    Input and output: (B, D), unchanged. `state` is as of `SessionPrior.state`; None before there is one. `memory` goes
+    with it and is saved with the weights. `session` is that of the last calibration, if it was in this process.
     """
 
-    session: HierarchicalGaussian | None = None
+    session: SessionPosterior | None = None
 
     def __init__(self, classes: int, **kwargs):
         super().__init__(**kwargs)
@@ -105,15 +106,15 @@ class Knowledge(layers.Layer):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        more = self.memory.taught.arrays() if self.memory.taught else {}
+        more = self.memory.statistics.arrays() if self.memory.statistics else {}
         for name, part in (more | {f"last_{name}": p for name, p in zip(LAST, self.memory.last, strict=False)}).items():
             store[name] = part
-        store["loudness"] = np.array([getattr(self.memory, name) for name in LOUD])
+        store["loudness"] = np.array([getattr(self.memory, name) for name in AMPLITUDES])
 
     def load_own_variables(self, store):
         parts = {name: np.array(store[name]) for name in store.keys()}
         super().load_own_variables({name: part for name, part in parts.items() if name.isdecimal()})
-        self.memory = Memory(Taught.of_arrays(parts) if "executions" in parts else None,
+        self.memory = Memory(SessionStatistics.from_arrays(parts) if "executions" in parts else None,
                              tuple(parts[f"last_{name}"] for name in LAST if f"last_{name}" in parts),
                              *parts.get("loudness", ()))
 
@@ -160,7 +161,7 @@ class GaussianHead(LinearHead):
             groups: sessions and repetitions (N,) of the windows.
         """
         x, self.knowledge.memory = np.asarray(x, np.float64), Memory()
-        self._keep(HierarchicalGaussian().fit(x, labels, *groups))
+        self._keep(SessionPrior().fit(x, labels, *groups))
         self._remember_amplitudes(self.log_amplitude(x))
         super().solve(x, labels, groups)
 
@@ -188,13 +189,14 @@ class GaussianHead(LinearHead):
         """
         x, prior, last = np.asarray(x, np.float64), self._prior(), self.knowledge.memory.last
         if last and not _again(last, x) and len(np.unique(last[1])) == len(prior.classes):
-            prior = prior.learn(last[0].astype(np.float64), prior.classes[last[1]], last[2])
-        new = prior.adapt(x) if labels is None else prior.calibrate(x, labels)
+            prior = prior.add_session(last[0].astype(np.float64), prior.classes[last[1]], last[2])
+        session = SessionPosterior(prior)
+        new = session.adapt(x) if labels is None else session.update(x, labels)
         self._keep(prior)
         if labels is not None:
             self._remember_amplitudes(self.log_amplitude(x))
         self._decide_as(new)
-        if labels is not None and prior.taught:
+        if labels is not None and prior.statistics:
             windows = (x.astype(np.float32), np.searchsorted(prior.classes, labels),
                        np.zeros(len(x)) if repetitions is None else repetitions)
             self.knowledge.memory = replace(self.knowledge.memory, last=windows)
@@ -211,12 +213,12 @@ class GaussianHead(LinearHead):
         """
         x, session, last = np.asarray(x, np.float64), self._session(), self.knowledge.memory.last
         self._decide_as(session.update(x, labels))
-        if session.taught:
-            new = x.astype(np.float32), np.searchsorted(session.classes, labels), np.full(len(x), -1.0)
+        if session.prior.statistics:
+            new = x.astype(np.float32), np.searchsorted(session.prior.classes, labels), np.full(len(x), -1.0)
             self.knowledge.memory = replace(self.knowledge.memory, last=tuple(
                 np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
 
-    def resume(self) -> tuple[HierarchicalGaussian, Callable[[np.ndarray], np.ndarray]]:
+    def resume(self) -> tuple[SessionPosterior, Callable[[np.ndarray], np.ndarray]]:
         """The session of the last calibration, or a new one, and the activity detection; the head does not change.
 
         After a calibration without labels in another process it is a new one.
@@ -224,10 +226,10 @@ class GaussianHead(LinearHead):
         Raises:
             ValueError: the head was never solved.
         """
-        threshold = self.knowledge.memory.quiet
+        threshold = self.knowledge.memory.threshold
         return copy.copy(self._session()), lambda x: self.log_amplitude(x) > threshold
 
-    def carry(self, session: HierarchicalGaussian) -> bool:
+    def carry(self, session: SessionPosterior) -> bool:
         """Moves the prior of the next session towards a finished session that was adapted to without labels.
 
         Returns:
@@ -235,7 +237,7 @@ class GaussianHead(LinearHead):
         """
         if self.knowledge.session is not None or self.knowledge.memory.last:
             return False
-        self.knowledge.state = session.carried(self._prior()).state()
+        self.knowledge.state = session.next_prior().state()
         return True
 
     def log_amplitude(self, x: np.ndarray) -> np.ndarray:
@@ -254,36 +256,36 @@ class GaussianHead(LinearHead):
         return chosen
 
     def _remember_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> None:
-        self.knowledge.memory = self.knowledge.memory.heard(moving, rest)
+        self.knowledge.memory = self.knowledge.memory.with_amplitudes(moving, rest)
 
-    def _session(self) -> HierarchicalGaussian:
+    def _session(self) -> SessionPosterior:
         """The session that goes on, or is again as the last calibration with labels left it, or begins."""
         if self.knowledge.session is not None:
             return self.knowledge.session
-        session, last = self._prior(), self.knowledge.memory.last
-        return session.update(last[0].astype(np.float64), session.classes[last[1]]) if last else session
+        session, last = SessionPosterior(self._prior()), self.knowledge.memory.last
+        return session.update(last[0].astype(np.float64), session.prior.classes[last[1]]) if last else session
 
-    def _prior(self) -> HierarchicalGaussian:
+    def _prior(self) -> SessionPrior:
         if (state := self.knowledge.state) is None:
             raise ValueError("the head must be solved first. Received: a head without a prior")
-        return HierarchicalGaussian.from_state(state, self.knowledge.memory.taught)
+        return SessionPrior.from_state(state, self.knowledge.memory.statistics)
 
-    def _decide_as(self, session: HierarchicalGaussian) -> None:
-        centre, spread, weights, bias = session.linear()
-        self.z_score.set(centre, spread)
-        self.set_weights(session.classes, weights, bias)
+    def _decide_as(self, session: SessionPosterior) -> None:
+        mean, sd, weights, bias = session.linear()
+        self.z_score.set(mean, sd)
+        self.set_weights(session.prior.classes, weights, bias)
         self.knowledge.session = session
 
-    def _keep(self, prior: HierarchicalGaussian) -> None:
+    def _keep(self, prior: SessionPrior) -> None:
         self.knowledge.state = prior.state()
-        self.knowledge.memory = replace(self.knowledge.memory, taught=prior.taught, last=())
+        self.knowledge.memory = replace(self.knowledge.memory, statistics=prior.statistics, last=())
 
 
 def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
     """Whether the first window of one of the last session's executions is among the windows (N, D)."""
     firsts = last[0][np.unique(np.stack(last[1:]), axis=1, return_index=True)[1]]
-    spread = last[0].std(axis=0) + LEAST
-    return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
+    sd = last[0].std(axis=0) + EPSILON
+    return bool((cdist(firsts / sd, x / sd, "chebyshev") < SAME).any())
 
 
 HEAD = GaussianHead
