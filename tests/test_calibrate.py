@@ -10,9 +10,13 @@ from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder.decoder import Decoder
+from tfkfin.fit import run_folder
+from tfkfin.fit.calibration import calibrate as calibrated
+from tfkfin.fit.calibration import files_of
 from tfkfin.fit.run import open_run
+from tfkfin.fit.scoring import windows_of
 from tfkfin.fit.stages import run_stage
-from tfkfin.recordings import matfile
+from tfkfin.recordings import matfile, readers
 
 SETTINGS = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 40, "split.subjects": "1",
             "fin.family": "dense", "fin.pretrained": "", "split.train_repetitions": "1,3,4,6",
@@ -81,9 +85,10 @@ def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
         matfile.save(folder / path.name, content, "noise")
     kept = []
     for data in (tiny_db2, folder):
-        arguments = calibrate.parser().parse_args([str(trained), "--data", str(data), "--subject", "2"])
-        new, said = calibrate.calibrated(arguments, *calibrate.place(arguments)[:2])
-        kept.append((new.model.get_weights(), said["after"]["accuracy"]))
+        source, card, _ = run_folder.find_decoder(trained)
+        subject = windows_of(card, map(readers.read, files_of(data, card, 2)))
+        new, report = calibrated(Decoder(card, Decoder.load(source).model), subject, (1,))
+        kept.append((new.model.get_weights(), report["after"]["accuracy"]))
     (clean, right), (noise, wrong) = kept
     assert all(np.array_equal(a, b) for a, b in zip(clean, noise, strict=True))
     assert right > 0.45 > wrong
@@ -98,11 +103,10 @@ def test_what_it_does_to_movements_that_it_was_not_shown_is_told(trained, tiny_d
     command(model, "--data", tiny_db2, "--subject", 2, "--movements", "1,3", "--json", said, *words)
     scores, card = json.loads(said.read_text()), json.loads((model / "2" / "model_card.json").read_text())
     assert {path: path.read_bytes() for path in kept} == kept
-    arguments = calibrate.parser().parse_args([str(model), "--data", str(tiny_db2), "--subject", "2"])
     for version, when in (("1", "before"), ("2", "after")):
         decoder = Decoder.load(model / version)
-        subject, stretches, own = calibrate.recorded(arguments, decoder.card).led(decoder.decision.memory,
-                                                                                  decoder.stride)
+        subject = windows_of(decoder.card, map(readers.read, files_of(tiny_db2, decoder.card, 2)))
+        subject, stretches, own = subject.led(decoder.decision.memory, decoder.stride)
         there, right, rest = subject.windows.movements, {}, own & (subject.windows.repetitions > 1)
         found = decoder.over(subject.emg, subject.windows.starts)["probabilities"]
         for rows in stretches:
@@ -131,11 +135,10 @@ def test_what_is_unfit_is_said_and_leaves_nothing(trained, tiny_db2, tmp_path, w
 
 
 def test_among_many_it_is_for_the_decoders_own_person(trained, tiny_db2):
-    arguments = calibrate.parser().parse_args([str(trained), "--data", str(tiny_db2)])
-    card = calibrate.place(arguments)[1]
-    assert calibrate.recorded(arguments, card).number == 1
+    card = run_folder.find_decoder(trained)[1]
+    assert {file.subject for file in files_of(tiny_db2, card)} == {1}
     with pytest.raises(InputError, match="choose one with --subject"):
-        calibrate.recorded(arguments, card | {"subject": 7})
+        files_of(tiny_db2, card | {"subject": 7})
 
 
 def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp_path):

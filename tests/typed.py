@@ -23,7 +23,10 @@ assert_type(decoder.calibrate([one], repetitions="1,2"), tfkfin.Decoder)
 assert_type(decoder.update(one.emg, 3).revert(), tfkfin.Decoder)
 assert_type(decoder.export("folder", "both"), Path)
 decoder.fit(one, unit="volts")  # type: ignore[arg-type]
-decoder.predict(one)  # type: ignore[arg-type]
+assert_type(decoder.predict(one), np.ndarray)
+assert_type(decoder.session().stream(one), dict[str, np.ndarray])
+assert_type(decoder.session().carried(), tfkfin.Decoder)
+decoder.predict([one])  # type: ignore[arg-type]
 
 features = tfkfin.FINFeatures(("RMS",), family="conv").fit(one.emg)
 assert_type(features.transform(one.emg), np.ndarray)

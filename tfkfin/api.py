@@ -1,24 +1,30 @@
 """tfkfin from Python: recordings in memory, and decoders that are fitted, used, calibrated, saved and exported."""
 
+import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
-from tfkfin.pipeline import dataset
-from tfkfin.pipeline.subject import Subject
+from tfkfin.fit import calibration, scoring
+from tfkfin.pipeline import dataset, windows
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
+from tfkfin.signal import resampling
 from tfkfin.store import card, presets
+
+if TYPE_CHECKING:
+    from tfkfin.decoder.adapting import Adapting
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
+Samples = Recording | np.ndarray
 LOUDER, FAINTER = 100.0, 1 / 500  # than what a decoder was fitted to: muscles do not reach so far, wrong units do
 
 
@@ -43,6 +49,10 @@ def read(path: str | Path) -> Recording | list[Recording]:
     return [readers.read(file) for file in readers.find(path)]
 
 
+class Unfitted(InputError, AttributeError):
+    """What a decoder has only once it is fitted; an AttributeError too, so that `hasattr` answers."""
+
+
 class Decoder(decoder.Decoder):
     """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
 
@@ -51,38 +61,49 @@ class Decoder(decoder.Decoder):
     """
 
     recipe: recipes.Recipe | None = None  # of a decoder that is to be fitted
+    _warned = False  # that its card lacks the rate of its recordings
 
     @classmethod
-    def from_preset(cls, name: str | Path) -> Self:
+    def from_preset(cls, name: str | Path, **settings: Any) -> Self:
         """A decoder by name.
 
         Args:
-            name: a recipe whose head is solved, such as "best", to be fitted; or a folder that `save` or
-                an export made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which
-                is fitted already.
+            name: a recipe, such as "best", or a TOML file of one, to be fitted; or a folder that `save` or an export
+                made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which is fitted
+                already.
+            settings: keys of the recipe and their values, as `--set` takes them: `classifier__describe=""` or
+                `**{"classifier.describe": ""}`.
 
         Raises:
-            InputError: none of these.
+            InputError: none of these, an unknown key or an unfit value, or settings of a decoder that is fitted.
         """
-        if (Path(name) / decoder.FILE).is_file():
-            return cls.load(Path(name))
-        if Path(name).is_dir() or not (shipped("pipelines") / f"{name}.toml").is_file():
-            return cls.load(presets.find(name))
-        new = cls.__new__(cls)
-        new.recipe = recipes.load(str(name))
-        return new
+        if Path(name).suffix == ".toml" or (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir():
+            new = cls.__new__(cls)
+            new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()})
+            return new
+        if settings:
+            raise InputError(f"{name} is no recipe, and a decoder that is fitted has its settings. Received: "
+                             f"{', '.join(settings)}")
+        return cls.load(Path(name) if (Path(name) / decoder.FILE).is_file() else presets.find(name))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
-            raise InputError("this decoder has learnt nothing yet: fit it first")
+            raise Unfitted("this decoder is not fitted yet: fit it first")
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
-        """Learns movements, in closed form, from every window inside one movement of what it is given.
+        """Fits the recipe to every window inside one movement of what it is given.
+
+        Solved heads (gaussian, linear) are solved in closed form, with each session of each person as a session of its
+        own. The head `conv` is trained by gradients: on true features, by `classify.epochs` x ceil(N /
+        `classify.batch_size`) updates for N windows, then FINs and head end to end, by `finetune.epochs` x ceil(M /
+        `finetune.batch_size`) updates, where M is `finetune.windows_per_epoch`, but N if that is fewer or it is 0. All
+        random numbers follow from the recipe's `seed`. FINs start from the weights that `fin.pretrained` names; the
+        stage `imitate` is not run.
 
         Args:
-            data: recordings of one person, or a signal (T, C).
+            data: recordings of one person or of several, or a signal (T, C). Volts are standardised by all movements.
             labels: with a signal: the movement of each sample (T,), 0 for rest.
             groups: with a signal: the repetition of each sample (T,); by default each movement's executions are
                 counted.
@@ -93,48 +114,73 @@ class Decoder(decoder.Decoder):
             This decoder.
 
         Raises:
-            InputError: a recipe whose head is trained by gradients, data without movements, or a signal that is not
-                in its unit.
+            InputError: fewer than two movements, recordings that differ in channels, or a signal that is not in its
+                unit.
         """
         if self.recipe is None:
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
-        recordings = _recordings(data, labels, groups, rate_hz, unit)
-        subject, rate = dataset.joined(recordings, self.recipe.window, filter=self.recipe.filter)
-        own, model = _solved(self.recipe, subject, rate)
-        synthetic = any(recording.synthetic for recording in recordings)
-        own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})
-        about = card.of_fitted(own, len(subject.windows), subject.number, synthetic, model.count_params())
+        from tfkfin.fit import fitting
+
+        recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
+        subject, rate = dataset.joined(_sessions_apart(recordings), recipe.window, filter=recipe.filter)
+        model, movements = fitting.fit(recipe, subject, rate)
+        length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
+        names = {movement: name for one in recordings for movement, name in one.names.items()}
+        own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
+                            {one.rate_hz for one in recordings})
+        synthetic = any(one.synthetic for one in recordings)
+        about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
+                               model.count_params())
         decoder.Decoder.__init__(self, about, model)
         self.recipe = None
         return self
 
-    def predict(self, emg: np.ndarray, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
-        """Movements as in the files: (B,) of windows (B, L, C), or, causally, one a stride of a stretch (T, C).
+    def predict(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
+        """Movements as in the files: (B,) of windows (B, L, C), or, causally, one a stride of a signal (T, C).
 
         Args:
-            rate_hz: of the signal, where it is to be checked: it must be the decoder's.
-            unit: of the signal.
+            emg: a `Recording`, which brings its own rate and unit; or a signal (T, C); or windows (B, L, C), where L is
+                `card["length_ms"]` at `rate_hz`. Samples at another rate than the decoder's are resampled.
+            rate_hz: of a signal or windows; 0: the one rate of the recordings that the decoder was fitted on
+                (`card["recorded_hz"]`).
+            unit: of a signal or windows.
 
         Raises:
-            InputError: another rate or shape, NaN or Inf, or a signal whose amplitudes show another unit.
+            InputError: another shape, NaN or Inf, amplitudes that show another unit, or no `rate_hz` where the decoder
+                was fitted on recordings at several rates.
         """
-        emg = self._fitting(emg, rate_hz, unit)
-        return (super().stream(emg) if np.ndim(emg) == 2 else self(emg))["label"]
+        samples = self._samples(emg, rate_hz, unit)
+        return (super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
 
-    def stream(self, emg: np.ndarray, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
+    def stream(self, emg: Samples, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
                *, adapt: bool = False) -> decoder.Answers:
-        """As `predict` of a stretch (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
+        """As `predict` of a signal (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
+
+        Window w covers the samples [w stride, w stride + L) at the decoder's rate.
 
         Args:
-            stride: samples between decisions; 0: the decoder's own.
-            rate_hz, unit: as of `predict`.
-            adapt: goes on learning from it without labels; the decoder stays what it is. `session` takes what follows.
+            stride: samples at the decoder's rate between decisions; 0: the decoder's own.
+            emg, rate_hz, unit: as of `predict`.
+            adapt: online adaptation without labels; the decoder itself does not change. `session` continues it.
 
         Raises:
-            InputError: as of `predict`, or a stretch that is shorter than one window.
+            InputError: as of `predict`, or a signal that is shorter than one window.
         """
-        return super().stream(self._fitting(emg, rate_hz, unit), stride, adapt=adapt)
+        if adapt:
+            return self.session(stride).stream(emg, rate_hz, unit)
+        return super().stream(self._samples(emg, rate_hz, unit), stride)
+
+    def session(self, stride: int = 0) -> "OnlineSession":  # type: ignore[override]
+        """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
+
+        Args:
+            stride: samples at the decoder's rate between windows; 0: the decoder's own.
+
+        Raises:
+            InputError: the decoder's head keeps nothing of sessions.
+        """
+        return OnlineSession(self, super().session(stride))
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
@@ -154,95 +200,133 @@ class Decoder(decoder.Decoder):
             InputError: this decoder keeps nothing of sessions (the recipe `best` does), other channels, no such
                 repetition, a movement that it does not know, or a signal that is not in its unit.
         """
-        about = self.card
-        window = recipes.Window(length_ms=1000 * self.length / about["rate_hz"], stride_ms=about["stride_ms"],
-                                rate_hz=about["rate_hz"], rest=0 in self.movements)
-        subject, _ = dataset.joined(_recordings(data, labels, groups, rate_hz, unit), window, self.decision.memory,
-                                    about.get("filter"))
-        if repetitions is None:
-            repetitions = np.unique(subject.windows.repetitions).tolist()
-        chosen = _numbers(repetitions)
-        calibrate.fitting(subject, about, chosen, "`data`")
-        self._fitting(subject.emg)
-        new, said = calibrate.carried_on(self, subject, chosen, labelled,
-                                         movements=() if movements is None else _numbers(movements))
-        return type(self)(card.of_calibrated(about, said), new.model)
+        recordings = _recordings(data, labels, groups, rate_hz, unit)
+        if len(people := {one.subject for one in recordings}) > 1:
+            raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
+        subject = scoring.windows_of(self.card, recordings)
+        chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
+        self._check_amplitude(subject.emg)
+        new, _ = calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)
+        recorded = {*self.card.get("recorded_hz", [self.card["rate_hz"]]), *(one.rate_hz for one in recordings)}
+        new.card = new.card | {"recorded_hz": sorted(recorded)}
+        return new
 
-    def update(self, emg: np.ndarray, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
-        """Goes on learning, in place, from labelled windows of the session: exactly as if calibrated on all so far.
+    def update(self, emg: Samples, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
+        """Trains, in place, on more labelled windows of the session: exactly as if calibrated on all of them so far.
 
-        In closed form, with what earlier sessions taught. Windows that it was last calibrated on count too.
-        `card["updated"]` counts windows; the scores in the card are from before.
+        The head is solved in closed form, with its statistics of earlier sessions; windows of the last calibration
+        count too. `card["updated"]` counts windows; the scores in the card are from before.
         `revert` takes all updates back.
 
         Args:
-            emg: windows (B, L, C), or a stretch (T, C), whose windows at the decoder's stride are meant.
+            emg: windows (B, L, C), or a recording or signal (T, C), of which the windows at the decoder's stride are
+                meant.
             labels: movements of the windows (B,), as in the files, or one of them all.
             rate_hz, unit: as of `predict`.
 
         Raises:
-            InputError: as of `predict`, this decoder keeps nothing of sessions, or a movement that it does not know.
+            InputError: as of `predict`, the decoder's head keeps nothing of sessions, or a movement that is none of
+                the decoder's.
         """
-        return super().update(self._fitting(emg, rate_hz, unit), labels)
+        return super().update(self._samples(emg, rate_hz, unit), labels)
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
         from tfkfin.serving import version
-        from tfkfin.store import layout
 
-        model = Path(to)
-        with layout.new_version(model) as (folder, number):
-            about = self.card | {"name": model.name, "version": number, "format": format}
-            version.write_decoder(folder, decoder.Decoder(about, self.model), about)
-        return model / str(number)
+        return version.publish(self.card, self.model, Path(to), format, config=False)
 
-    def _fitting(self, emg: np.ndarray, rate_hz: float = 0.0, unit: Unit = "V") -> np.ndarray:
-        """A signal (..., C) in volts, if it can be what this decoder was fitted to."""
-        if rate_hz and rate_hz != self.card["rate_hz"]:
-            raise InputError(f"`emg` is at {rate_hz:g} Hz and the decoder at {self.card['rate_hz']:g} Hz: resample it, "
-                             "or fit a decoder at its rate")
-        emg = _volts(emg, unit)
+    def _samples(self, emg: Samples, rate_hz: float, unit: Unit) -> np.ndarray:
+        """A signal (T, C) or windows (B, L, C), float32 volts at the decoder's rate."""
+        if isinstance(emg, Recording):
+            if rate_hz not in (0, emg.rate_hz) or unit != "V":
+                raise InputError(f"a recording has its own rate, {emg.rate_hz:g} Hz, and is in volts: leave `rate_hz` "
+                                 f"and `unit` out. Received: rate_hz={rate_hz:g}, unit={unit!r}")
+            samples, rate = emg.emg, emg.rate_hz
+        else:
+            samples, rate = _volts(emg, unit), self._rate_of_samples(rate_hz)
+        self._check_amplitude(samples, unit)
+        wanted = self.card["rate_hz"]
+        if samples.ndim == 2:
+            return resampling.signal_at_rate(samples, rate, wanted)
+        if samples.ndim != 3 or rate == wanted:
+            return samples
+        length = windows.samples(self.card.get("length_ms", 1000 * self.length / wanted), rate)
+        if samples.shape[1:] != (length, self.channels) or not len(samples):
+            raise InputError(f"`emg` must be windows (B, {length}, {self.channels}) at {rate:g} Hz, B > 0. Received: "
+                             f"shape {samples.shape}")
+        return resampling.windows_at_rate(samples, rate, wanted, self.length)
+
+    def _rate_of_samples(self, rate_hz: float) -> float:
+        """The rate in Hz of samples that are given with this `rate_hz`."""
+        if rate_hz:
+            if not 0 < rate_hz < np.inf:
+                raise InputError(f"`rate_hz` must be samples a second. Received: rate_hz={rate_hz:g}")
+            return float(rate_hz)
+        recorded = self.card.get("recorded_hz", ())
+        if len(recorded) > 1:
+            raise InputError(f"`rate_hz` must be given with samples: this decoder was fitted on recordings at "
+                             f"{', '.join(f'{rate:g}' for rate in recorded)} Hz")
+        if not recorded and not self._warned:
+            self._warned = True
+            warnings.warn(f"this decoder's card does not say at which rate its recordings were made: samples without "
+                          f"`rate_hz` are taken to be at {self.card['rate_hz']:g} Hz", stacklevel=4)
+        return float(recorded[0] if recorded else self.card["rate_hz"])
+
+    def _check_amplitude(self, emg: np.ndarray, unit: Unit = "V") -> None:
+        """Raises InputError if a signal or windows (..., C) cannot be in the unit of the fitted recordings."""
         if emg.shape[-1:] == (self.channels,) and emg.size and np.isfinite(emg).all():
             mean, sd = (np.asarray(self.card[name]) for name in ("mean_v", "sd_v"))
             ratio = np.median(np.sqrt(np.mean(((emg - mean) / sd).reshape(-1, self.channels) ** 2, axis=0)))
             if ratio > LOUDER or 0 < np.median(np.abs(emg)) and ratio < FAINTER:
                 raise InputError(f"`emg` is {ratio:.2g} times as loud as what the decoder was fitted to: it is not in "
                                  f"{unit}, or that was not (give unit=\"V\", \"mV\" or \"uV\")")
-        return emg
 
 
-def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict, Any]:
-    """A recipe's network, solved for all windows of a subject at a rate in Hz, and what its card says of it."""
-    from tfkfin.nets import heads
-    from tfkfin.nets.over_recording import over_recording
-    from tfkfin.nets.streaming import stream_seen
+class OnlineSession:
+    """A session with online adaptation, made by `Decoder.session`: the next signals of one session, in order of time.
 
-    kind, names, channels = heads.kind(recipe.classifier.kind), recipe.features.names, subject.emg.shape[1]
-    if kind.solve is None:
-        raise InputError(f"this recipe's head, {recipe.classifier.kind}, is trained: use python -m tfkfin.train")
-    movements = np.unique(subject.windows.movements)
-    if len(movements) < 2:
-        raise InputError(f"`data` must hold windows of two movements or more. Received: {movements.tolist()}")
-    length, stride = (round(ms * rate / 1000) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    bank = presets.new_bank(recipe.fin, names, length, channels)
-    head = heads.new(recipe.classifier, names, length, channels, len(movements))
-    model = decoder.network(bank, head)
-    model.get_layer("standardise").set(subject.mean, subject.sd)
-    over, classifier = over_recording(model, stream_seen), head.get_layer("classifier")
-    kind.solve(classifier, over(subject.emg, subject.windows.starts),
-               np.searchsorted(movements, subject.windows.movements), subject.groups)
-    if kind.resting and (rest := subject.resting()):
-        kind.resting(classifier, over(rest.emg, rest.windows.starts))
-    return decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd), model
+    The decoder itself does not change: discard the session to undo it, or call `carried` to keep a part of it.
+
+    Attributes:
+        decoder: the one that it began with.
+    """
+
+    def __init__(self, decoder: Decoder, adapting: "Adapting"):
+        self.decoder, self._adapting = decoder, adapting
+
+    def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> decoder.Answers:
+        """As `Decoder.stream`, of the next signal (T, C) of this session.
+
+        Raises:
+            InputError: as of `Decoder.stream`; then the session is as it was.
+        """
+        return self._adapting.stream(self.decoder._samples(emg, rate_hz, unit))
+
+    def carried(self) -> Decoder:
+        """A new decoder whose prior for the next session has moved a part of the way to this session.
+
+        `card["carried"]` counts such sessions; the scores in the card are from before. A decoder that was calibrated
+        for this session stays as it is.
+        """
+        return cast(Decoder, self._adapting.carried())
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Probabilities (N, G) from inputs of the z-score (N, D) of the next windows."""
+        return self._adapting(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_adapting"], name)
 
 
 def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
                 unit: Unit) -> list[Recording]:
     if not isinstance(data, np.ndarray):
         found = [data] if isinstance(data, Recording) else list(data)
-        people = {recording.subject for recording in found}
-        if len(people) != 1:
-            raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
+        if not found:
+            raise InputError("`data` must hold a recording. Received: none")
+        if len(channels := {recording.num_channels for recording in found}) > 1:
+            raise InputError(f"`data` must be of recordings with the same channels. Received: {sorted(channels)} channels")
         if rate_hz and (others := {recording.rate_hz for recording in found} - {rate_hz}):
             raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
         if unit != "V":
@@ -264,6 +348,15 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: say its unit, as "
                          "in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
+
+
+def _sessions_apart(recordings: list[Recording]) -> list[Recording]:
+    """The same, with the sessions of several people numbered through: each person's are sessions of their own."""
+    every = sorted({(one.subject, one.file.session) for one in recordings})
+    if len({subject for subject, _ in every}) == 1:
+        return recordings
+    return [replace(one, file=replace(one.file, session=1 + every.index((one.subject, one.file.session))))
+            for one in recordings]
 
 
 def _whole(name: str, values: np.ndarray) -> np.ndarray:

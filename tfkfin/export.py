@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tfkfin.base.answers import command_line, parsed, told
 from tfkfin.base.console import InputError, log, quiet_start, run
-from tfkfin.base.files import read_json
+from tfkfin.fit.run_folder import fine_tuned, finished, results
 from tfkfin.store import presets
 
 if TYPE_CHECKING:
@@ -60,86 +60,47 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     Raises:
         InputError: no run, a stage or subject that is not finished, or a folder that does not fit.
     """
-    from tfkfin.decoder.decoder import Decoder
-    from tfkfin.nets import saving
-    from tfkfin.serving import version
-    from tfkfin.store import card, layout
-
     if format not in FORMATS:
         raise InputError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
     if precision not in PRECISIONS or precision != "float32" and format != "onnx":
         raise InputError(f"`precision` must be one of {PRECISIONS}, and float32 unless the format is onnx. Received: "
                          f"precision={precision!r}, format={format!r}")
-    run_folder, results = Path(run_folder), read_json(Path(run_folder, "results.json")) or {}
+    run_folder = Path(run_folder)
     source, own = finished(run_folder, subject)
+    is_decoder = own["kind"] == "decoder"
     if subject is None:
         log.info("%s", f"subject {own['subject']} of {', '.join(map(str, fine_tuned(run_folder)))} (choose with "
-                 "--subject)" if own["kind"] == "decoder" else
-                 f"{run_folder} has fine-tuned nobody: its FINs alone are exported")
-    said, tail = (card.of_decoder, f"_s{own['subject']}") if own["kind"] == "decoder" else (card.of_fins, "")
-    if (precision != "float32" or format == "litert") and own["kind"] != "decoder":
+                 "--subject)" if is_decoder else f"{run_folder} has fine-tuned nobody: its FINs alone are exported")
+    if (precision != "float32" or format == "litert") and not is_decoder:
         raise InputError(f"--format {format} --precision {precision} is for decoders: {run_folder} holds FINs alone")
     name, smaller = run_folder.resolve().name, f"_{precision}" * (precision != "float32")
+    tail = f"_s{own['subject']}" if is_decoder else ""
     model = Path(to or Path("savedmodels", name + tail + f"_{format}" * (format in ALONE) + smaller))
     if format in ALONE and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
         raise InputError(f"{model} holds SavedModels, and a server cannot load a version of {ALONE[format]} alone: "
                          "take --format both or another folder")
-    with layout.new_version(model) as (folder, number):
-        about = {"name": model.name, "version": number, "format": format, "run": name} | said(own, results)
-        if own["kind"] == "decoder":
-            about["precision"] = precision
-            windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
-            version.write_decoder(folder, Decoder.load(source), about, windows)
-        else:
-            version.write_fins(folder, saving.load(source / presets.FINS_FILE.name), about)
-    if format not in ALONE:
-        layout.add_to_config(model)
-    return model / str(number)
+    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.nets import saving
+    from tfkfin.serving import version
+    from tfkfin.store import card
+
+    about = {"run": name} | (card.of_decoder if is_decoder else card.of_fins)(own, results(run_folder))
+    if not is_decoder:
+        return version.publish(about, saving.load(source / presets.FINS_FILE.name), model, format)
+    windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
+    return version.publish(about | {"precision": precision}, Decoder.load(source).model, model, format, windows)
 
 
 def _windows(run_folder: Path, subject: int) -> "np.ndarray":
     """Some of a subject's training windows (N, L, C) volts, evenly spread."""
-    import numpy as np
-
     from tfkfin import recipe
     from tfkfin.fit.run import Run
+    from tfkfin.pipeline.windows import evenly
     from tfkfin.serving.smaller import CALIBRATION
 
     dataset = Run(run_folder, recipe.load(run_folder / "recipe.toml", {})).dataset
     part = dataset.load(subject, dataset.part("train"))
-    chosen = np.unique(np.linspace(0, len(part.windows) - 1, CALIBRATION).astype(int))
-    return part.volts(dataset.length, chosen)
-
-
-def fine_tuned(run_folder: Path) -> list[int]:
-    """The subjects that the stage finetune of a run is done with."""
-    return sorted(int(path.stem[1:]) for path in run_folder.glob("finetune/S*.json"))
-
-
-def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
-    """Where a run keeps what is exported of it, and the card there: a subject's decoder, or the FINs.
-
-    Raises:
-        InputError: no run folder, nothing finished in it, or not by this version of tfkfin.
-    """
-    if not (folder / "recipe.toml").is_file():
-        raise InputError(f"{folder} is no run folder (it has no recipe.toml): python -m tfkfin.train makes one")
-    trained = [stage for stage in ("pooled", "imitate") if (folder / stage / "stage.json").is_file()]
-    if not trained:
-        raise InputError(f"{folder} has no finished stage yet: python -m tfkfin.train --stage finetune --run {folder}")
-    subjects = fine_tuned(folder)
-    if subject is None and subjects:
-        subject = subjects[0]
-    elif subject is not None and subject not in subjects:
-        raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
-                         f"{', '.join(map(str, subjects)) or 'none'}")
-    source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
-    card = read_json(source / presets.CARD) or {}
-    if "scores" not in card:
-        again = source / "stage.json" if subject is None else source.parent
-        raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
-                         "once more")
-    return source, card
+    return part.volts(dataset.length, evenly(len(part.windows), CALIBRATION))
 
 
 def main(argv: list[str]) -> None:

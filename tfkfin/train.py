@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkfin import launch
-from tfkfin import recipe as recipes
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, run
-from tfkfin.fit import strategy
+from tfkfin.fit import run_folder, strategy
 from tfkfin.fit.device import set_up_device
+from tfkfin.fit.score_table import show_scores
 from tfkfin.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,27 +59,9 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
-    """The recipe and run folder that a command line asks for."""
-    settings = dict(recipes.parse_setting(text) for text in arguments.settings)
-    if arguments.subjects is not None:
-        settings["split.subjects"] = arguments.subjects
-    name = arguments.pipeline or ("own" if arguments.data else "demo")
-    if arguments.data is not None:
-        from tfkfin.recordings.remote import url_of
-
-        folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
-        settings |= {"source.kind": "recordings", "source.data": folder}
-    recipe = recipes.load(name, settings)
-    if recipe.source.kind == "recordings" and not recipe.source.data:
-        raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
-    stem = Path(name).stem + (f"-{Path(recipe.source.data).name}" if recipe.source.data else "")
-    return recipe, Path(arguments.run or Path("runs", f"{stem}-{recipe.digest}"))
-
-
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
-    recipe, folder = resolve(arguments)
+    recipe, folder = run_folder.resolve(arguments)
     if arguments.strategy != "default" and (arguments.stage != "imitate" or arguments.launcher):
         raise InputError("--strategy shares the stage imitate: give --stage imitate; the others go person by person, "
                          "--launcher does them many at once")
@@ -171,28 +153,6 @@ def show(results: dict, folder: Path) -> None:
     show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
     spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
     paper().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
-
-
-def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:
-    """Prints tables titled `imitation`, of R² by feature, and `accuracy`, by subject; what there is not is left out."""
-    from rich.table import Table
-
-    if fin:
-        table = Table("feature", "R²", title=imitation)
-        for name, scores in fin.items():
-            table.add_row(name, f"{scores['r2']:.4f}")
-        paper().print(table)
-    if columns:
-        table = Table("subject", *(title for title, _ in columns), title=accuracy)
-        for subject in columns[0][1]["per_subject"]:
-            table.add_row(f"S{subject}", *(_percent(c["per_subject"].get(subject)) for _, c in columns))
-        table.add_section()
-        table.add_row("mean ± sd", *(f"{_percent(c['mean'])} ± {_percent(c['std'])}" for _, c in columns))
-        paper().print(table)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
 
 
 if __name__ == "__main__":

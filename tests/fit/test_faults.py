@@ -14,8 +14,8 @@ from tfkfin.base import console
 from tfkfin.base.console import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
+from tfkfin.fit.early_stopping import EarlyStopping
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import _fins, _subjects
 from tfkfin.pipeline import splits
 from tfkfin.pipeline.windows import Windows
 
@@ -105,19 +105,20 @@ def test_scores_that_are_gone_before_they_are_summed_up_are_named(tmp_path):
     run.dataset = SimpleNamespace(split=SimpleNamespace(subjects=(1, 2)))
     run.finish("classify", {"accuracy": 1.0}, "S1")
     with pytest.raises(FileNotFoundError, match="classify/S2.json"):
-        _subjects.accuracies(run, "classify")
+        stages._over_subjects(run, "classify")
 
 
 def test_damaged_checkpoints_are_named_with_what_to_do(tmp_path):
-    def restore():
-        raise RuntimeError("Unable to open table file: not an sstable")
+    def stopping():
+        return EarlyStopping(tmp_path, keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), "epoch")
 
-    half = tmp_path / "ckpt-3_temp"
+    stopping().save(3)
+    half, index = tmp_path / "checkpoints" / "ckpt-3_temp", tmp_path / "checkpoints" / "ckpt-1.index"
     half.mkdir()
-    manager = SimpleNamespace(directory=str(tmp_path), restore_or_initialize=restore)
-    with pytest.raises(InputError, match=f"{tmp_path} is damaged: remove it"):
-        _fins.restored(manager, "imitate")
-    assert not half.exists()
+    assert stopping().restored() and not half.exists()
+    index.write_bytes(index.read_bytes()[:20])
+    with pytest.raises(InputError, match=f"{tmp_path / 'checkpoints'} is damaged: remove it"):
+        stopping().restored()
 
 
 def test_a_loss_that_is_no_number_ends_the_training():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfkfin.decoder.decision import Decision
-from tfkfin.evaluate import learnt_from
-from tfkfin.fit.scores import decided, mean_imitation, score, spread
+from tfkfin.fit.evaluation import trained_on
+from tfkfin.fit.scoring import decide, mean_and_sd, mean_imitation, score
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Segment, Windows, starts
 
@@ -24,9 +24,9 @@ def test_a_rejected_decision_is_wrong():
 
 
 def test_means_are_over_those_who_have_one():
-    assert spread({3: 0.5, 4: None, 5: 0.7}) == {"mean": pytest.approx(0.6), "std": pytest.approx(0.1),
+    assert mean_and_sd({3: 0.5, 4: None, 5: 0.7}) == {"mean": pytest.approx(0.6), "std": pytest.approx(0.1),
                                                  "per_subject": {"3": 0.5, "4": None, "5": 0.7}}
-    assert spread({3: None})["mean"] is None
+    assert mean_and_sd({3: None})["mean"] is None
     assert mean_imitation([{"RMS": {"r2": 0.5}}]) == {"RMS": {"r2": 0.5}}
 
 
@@ -41,7 +41,7 @@ def test_windows_are_decided_as_one_stream_decides_them(vote):
         return np.stack([p, 1 - p], 1).astype(np.float32)
 
     whole = np.stack([emg[s : s + length] for s in range(0, 200 - length + 1, stride)])
-    stream, voted = Decision(vote, 0.55)(probabilities(whole), LABELS)
+    stream, _ = Decision(vote, 0.55)(probabilities(whole), LABELS)
     segments, lead = [Segment(8, 60, 2, 1), Segment(100, 160, 7, 2)], (vote - 1) * stride
     kept, moved, stretches = [], [], []
     for s in segments:
@@ -51,9 +51,9 @@ def test_windows_are_decided_as_one_stream_decides_them(vote):
         kept.append(emg[begin : s.stop])
     part = Subject(1, np.concatenate(kept), starts(moved, length, stride), np.zeros(2), np.ones(2),
                    np.array(stretches))
-    labels, p = decided(part, lambda every: probabilities(every.volts(length)), Decision(vote, 0.55), LABELS, stride)
+    every, segments, own = part.led(vote - 1, stride)
+    labels = decide(probabilities(every.volts(length)), segments, Decision(vote, 0.55), LABELS)[own]
     np.testing.assert_array_equal(labels, stream[part.places // stride])
-    np.testing.assert_allclose(p, voted[part.places // stride], atol=1e-6)
     assert len(labels) == 12 + 14
 
 
@@ -68,4 +68,4 @@ def test_what_a_model_was_trained_on_is_known_by_repetition_and_session(dataset,
     windows = Windows(np.arange(3), np.ones(3, np.int16), np.array([1, 2, 4], np.int16),
                       sessions=np.array([1, 5, 5], np.int16))
     card = {"kind": kind, "dataset": dataset, "recipe": {"split": split}}
-    assert learnt_from(card, windows) == wanted
+    assert trained_on(card, windows) == wanted

@@ -256,13 +256,13 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
 
 
 def test_fins_are_kept_in_float32_whatever_they_are_trained_in(run):
-    from tfkfin.fit.stages import _fins
+    from tfkfin.fit.stages import imitate
     from tfkfin.nets.fins import fins_of
 
     keras.config.set_dtype_policy("mixed_float16")
     try:
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, 4)
-        kept = _fins.on_one_channel(run, bank)
+        kept = imitate.on_one_channel(run, bank)
         assert keras.config.dtype_policy().name == "mixed_float16"
     finally:
         keras.config.set_dtype_policy("float32")

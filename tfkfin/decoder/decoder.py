@@ -6,7 +6,7 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -54,7 +54,8 @@ def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Lay
 
 
 def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
-          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None) -> dict:
+          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None,
+          recorded_hz: Iterable[float] = ()) -> dict:
     """What a decoder's card says of how it decodes, and which recipe made it.
 
     Args:
@@ -62,13 +63,15 @@ def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements:
         movements: labels of the G classes, as in the files.
         mean, sd: (C,) volts that signals are standardised by.
         names: of movements, as far as they are known.
+        recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
     """
+    recorded = sorted({float(rate) for rate in recorded_hz})
     return presets.made_by(recipe, length, rate_hz) | {
         "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
         "channels": len(mean), "movements": [int(m) for m in movements],
         "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
         "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
-    } | named(movements, names or {})
+    } | named(movements, names or {}) | ({"recorded_hz": recorded} if recorded else {})
 
 
 def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:

@@ -10,6 +10,8 @@ import numpy as np
 from tfkfin.base.files import write_bytes
 from tfkfin.recipe import Recipe, fields
 
+WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
+
 
 class Board:
     """Summaries of one stage or subject under `folder`; use it as a context manager."""
@@ -81,7 +83,7 @@ class Curves:
         self._boards[side].scalars(values, epoch)
 
 
-def told(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Cross-entropy and accuracy of probabilities (N, G) for class indices (N,), as Keras's own in training."""
     own = np.take_along_axis(probabilities, labels[:, None].astype(int), axis=1)
     return {"loss": float(-np.mean(np.log(np.clip(own, 1e-7, 1)))),

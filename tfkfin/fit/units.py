@@ -25,7 +25,7 @@ from tfkfin.fit import kept
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
-from tfkfin.fit.scores import mean_imitation, spread
+from tfkfin.fit.scoring import mean_and_sd, mean_imitation
 from tfkfin.recipe import Recipe
 
 NUMBERS = ("accuracy", "execution", "false_per_minute", "classifier", "svm")  # of a row, where it has them
@@ -125,7 +125,7 @@ class Plan:
                       for fold in self.folds],
             "missing": [unit.key for unit in self.units() if unit not in rows],
             "dataset": self.base.dataset.describe() | {"fingerprint": self.base.fingerprint},
-            **{name: spread({s: _mean(of, name) for s, of in by_subject.items()})
+            **{name: mean_and_sd({s: _mean(of, name) for s, of in by_subject.items()})
                for name in NUMBERS if any(name in row for row in rows.values())},
             **({"fin": mean_imitation(fins)} if fins else {})})
 

@@ -182,27 +182,26 @@ def _paged(arguments: argparse.Namespace, loop: "Loop", calibrating: "Calibratio
 
 def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
     """Writes the new decoder as a new version; what there is to say of it."""
-    from tfkfin import calibrate
+    from tfkfin.serving import version
     from tfkfin.store import presets
 
     if calibrating.made is None:
         raise InputError(f"no new decoder was made: {calibrating.failed or 'the session ended before'}")
     model = arguments.to or presets.find(arguments.model).parent
-    about = calibrating.made.card
-    written = calibrate.write(calibrating.made, about | {"format": about.get("format", "savedmodel")}, model)
+    made = calibrating.made
+    written = version.publish(made.card, made.model, model, made.card.get("format", "savedmodel"))
     log.info("%s", written)
     return calibrating.said | {"model": str(written)}
 
 
 def _carried(session: "Adapting", arguments: argparse.Namespace) -> dict:
     """What a session learnt without labels; `--to` gets what the next one begins with, as a new version."""
-    from tfkfin import calibrate
+    from tfkfin.serving import version
 
     said = {"moved": session.moved}
     if arguments.to:
         carried = session.carried()
-        about = carried.card
-        written = calibrate.write(carried, about | {"format": about.get("format", "savedmodel")}, arguments.to)
+        written = version.publish(carried.card, carried.model, arguments.to, carried.card.get("format", "savedmodel"))
         log.info("%s", written)
         said |= {"model": str(written)}
     return said

@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin import calibrate
-from tfkfin import recipe as recipes
 from tfkfin.decoder.decoder import Decoder
+from tfkfin.fit import scoring
+from tfkfin.fit.calibration import calibrate
 from tfkfin.live import recorder
 from tfkfin.live.loop import Loop
 from tfkfin.live.sources import Chunk, Source
-from tfkfin.pipeline import dataset
 from tfkfin.recordings import readers
-from tfkfin.store import card
 
 
 @dataclass(frozen=True)
@@ -213,14 +211,9 @@ class Calibration:
         cued: Cued = self.loop.source
         path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())
         files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
-        window = recipes.Window(length_ms=1000 * about["length"] / about["rate_hz"], stride_ms=about["stride_ms"],
-                                rate_hz=about["rate_hz"], rest=0 in about["movements"])
-        subject, _ = dataset.whole(files, window, self.whole.decision.memory, about.get("filter"))
-        repetitions = tuple(np.unique(subject.windows.repetitions).tolist())
-        calibrate.fitting(subject, about, repetitions, str(path))
-        new, said = calibrate.carried_on(self.whole, subject, repetitions, True, session)
-        made = Decoder(card.of_calibrated(about, said), new.model)
-        return (made, self.loop.stream.prepared(made)), said | {"recording": str(path)}
+        subject = scoring.windows_of(about, map(readers.read, files))
+        made, report = calibrate(self.whole, subject, session=session, where=str(path))
+        return (made, self.loop.stream.prepared(made)), report | {"recording": str(path)}
 
 
 def names(about: dict) -> dict[int, str]:

@@ -34,6 +34,7 @@ class Dataset:
         split: the recipe's, with every default resolved.
         windows: subject -> how many windows there are of each session and repetition {(session, repetition): count}.
         names: of movements, as far as recordings tell.
+        recorded_hz: rates of the recordings themselves.
     """
 
     files: dict[int, tuple[RecordingFile, ...]]
@@ -46,6 +47,7 @@ class Dataset:
     synthetic: bool
     names: Mapping[int, str]
     filter: Filter = Filter()
+    recorded_hz: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
@@ -150,7 +152,7 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     with ThreadPoolExecutor() as pool:
         plans = list(pool.map(partial(_plan, recipe), [file for one in files.values() for file in one]))
     rate, channels = _common(plans, "rate_hz", "Hz"), _common(plans, "channels", "channels")
-    rate = recipe.window.rate_hz or rate
+    recorded_hz, rate = (rate,), recipe.window.rate_hz or rate
     length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
     segments = {s: [segment for plan in plans if plan.file.subject == s for segment in plan.segments] for s in files}
     every = {s: _located(files[s][0], windows.starts, of, length, stride, rate) for s, of in segments.items()}
@@ -169,7 +171,7 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     synthetic = any(plan.synthetic for plan in plans)
     sections(recipe.filter, rate)  # says what is unfit
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic,
-                   _named(plans), recipe.filter)
+                   _named(plans), recipe.filter, recorded_hz)
 
 
 def whole(files: Sequence[RecordingFile], window: Window, memory: int = 0, filter=None) -> tuple[Subject, float]:
@@ -190,9 +192,10 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
         recording = resampling.resampled(recording, window.rate_hz)
         _report(recording)
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
-        length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+        length = windows.samples(window.length_ms, rate)
+        stride = windows.samples(window.train_stride_ms or window.stride_ms, rate)
         emg = filtered(recording.emg, sections(filter, rate), recording.seams)
-        moments.append(splits.moments(emg, every))
+        moments.append(splits.moments(emg, [s for s in every if s.movement] or every))
         recording = replace(recording, emg=emg)
         pieces.append(joining.cut_out(recording, every, [memory * stride] * len(every)))
         if not window.rest:

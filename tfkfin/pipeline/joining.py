@@ -37,7 +37,7 @@ def resting(recording: Recording, split: Split, wanted: splits.Part, length: int
     """The middle of some rests that belong to a part of the split, evenly spread: (R, length, C)."""
     there = [s for s in splits.segments(recording, split, True)
              if not s.movement and wanted.holds(s.repetition, s.session) and s.stop - s.start >= length]
-    chosen = [there[i] for i in np.unique(np.linspace(0, len(there) - 1, min(len(there), MOST_RESTS)).astype(int))]
+    chosen = [there[i] for i in windows.evenly(len(there), MOST_RESTS)]
     begins = np.array([(s.start + s.stop - length) // 2 for s in chosen], np.int64)
     return np.asarray(recording.emg[begins[:, None] + np.arange(length)], np.float32)
 

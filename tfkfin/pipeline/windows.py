@@ -49,6 +49,11 @@ class Windows:
         return Windows(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of `count` things, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
 def samples(ms: float, rate_hz: float) -> int:
     """Whole samples nearest to `ms` milliseconds at `rate_hz`: 300 ms at 2000 Hz are 600.
 

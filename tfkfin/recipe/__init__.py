@@ -1,7 +1,7 @@
 """Recipes: reads the options of `tfkfin.recipe.options` from TOML and command lines, strictly.
 
-An unknown key is an error that names the nearest known one. A wheel carries `pipelines/` inside the package, so its
-users have the same recipes as those of the repository.
+An unknown key is an error that names the nearest known one. A wheel carries `pipelines/` inside the package, so that
+its users have the shipped recipes too.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from tfkfin.base.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 from tfkfin.recipe.removed import RECIPES, RemovedError
 
-_DEEPEST = 8  # tables in one another: what is looked through recursively has its end
+_DEEPEST = 8  # tables inside tables: bounds the recursion over what users give
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
 
@@ -56,11 +56,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _find(pipeline: str | Path) -> Path:
     path = Path(pipeline)
+    may_be_shipped = len(path.parts) == 1 or path.parts[0] == "pipelines"
     candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
-    for candidate in candidates if len(path.parts) == 1 or path.parts[0] == "pipelines" else candidates[:1]:
+    for candidate in candidates if may_be_shipped else candidates[:1]:
         if candidate.is_file():
             return candidate
-    if path.stem in RECIPES:
+    if may_be_shipped and path.stem in RECIPES:
         raise InputError(f"the recipe {path.stem} was removed: {RECIPES[path.stem]}")
     known = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.toml")))
     raise InputError(f"no recipe {str(pipeline)!r}; shipped are: {known}")

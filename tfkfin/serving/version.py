@@ -11,7 +11,8 @@ from tfkfin.decoder.decoder import FILE, Decoder
 from tfkfin.nets import fins
 from tfkfin.serving import litert_file, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
-from tfkfin.store import card, presets
+from tfkfin.store import card as cards
+from tfkfin.store import layout, presets
 
 
 def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarray | None = None) -> None:
@@ -42,7 +43,7 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarr
                 onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
             else:  # stretches are then cut into windows
                 smaller.make(folder / presets.ONNX, precision, windows)
-    card.write(folder, about)
+    cards.write(folder, about)
 
 
 def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
@@ -57,10 +58,30 @@ def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
         per_channel = [fins.PerChannel(model) for model in fins.fins_of(bank)]
         onnx_file.save(lambda emg: {"features": tf.concat([layer(emg, training=False) for layer in per_channel], -1)},
                        tf.TensorSpec((None, length, None), tf.float32, name="emg"), folder / presets.ONNX)
-    card.write(folder, about)
+    cards.write(folder, about)
 
 
 def _add(folder: Path, model: keras.Model, kept_as: Path, name: str, emg: np.ndarray, asked: tuple[str, ...]) -> None:
     """Adds the Keras model, and what a server asks each signature before it is ready."""
     warmup.write(folder, name, [(signature, emg.astype(np.float32)) for signature in asked])
     model.save(folder / kept_as)
+
+
+def publish(card: dict, network: keras.Model, model: Path, format: str, windows: np.ndarray | None = None,
+            config: bool = True) -> Path:
+    """Writes a decoder, or FINs, as a new version of a model folder; returns the version's folder.
+
+    Args:
+        card: of the decoder or the FINs, whose Keras model `network` is.
+        format, windows: as of `write_decoder`.
+        config: names the model in the models.config beside it too, for servers.
+    """
+    with layout.new_version(model) as (folder, number):
+        about = card | {"name": model.name, "version": number, "format": format}
+        if about["kind"] == "decoder":
+            write_decoder(folder, Decoder(about, network), about, windows)
+        else:
+            write_fins(folder, network, about)
+    if config and format in ("savedmodel", "both"):
+        layout.add_to_config(model)
+    return model / str(number)

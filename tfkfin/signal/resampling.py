@@ -68,6 +68,24 @@ def at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray
     return [column[nearest] for column in columns]
 
 
+def signal_at_rate(emg: np.ndarray, rate: float, wanted: float) -> np.ndarray:
+    """A signal (T, C) at another rate, (T', C), as `resampled` makes it of a recording without seams."""
+    return emg if rate == wanted or not len(emg) else _piece(emg, 0, len(emg), *_ratio(rate, wanted))
+
+
+def windows_at_rate(windows: np.ndarray, rate: float, wanted: float, length: int) -> np.ndarray:
+    """Windows (B, L', C) at another rate, (B, length, C) float32, each from its own samples alone; edges are held.
+
+    Reference: as of `resampled`.
+    """
+    from scipy.signal import resample_poly
+
+    made = resample_poly(windows, *_ratio(rate, wanted), axis=1, padtype="edge")
+    missing = max(0, length - made.shape[1])  # L' is rounded, so a sample may be missing, or one too many there
+    made = np.pad(made, ((0, 0), (0, missing), (0, 0)), mode="edge")
+    return made[:, :length].astype(np.float32, copy=False)
+
+
 class Resampler:
     """Causal: a signal that goes on, at another rate, from nothing that comes later.
 

@@ -13,11 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.console import InputError, log
+from tfkfin.fit import board
+from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import _subjects
+from tfkfin.fit.scoring import mean_and_sd, mean_imitation, three_numbers
+from tfkfin.fit.subject_cache import SubjectCache
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Stage:
     name: str
     needs: tuple[str, ...]
     run: Callable[[Run], dict] | None = None
-    each: Callable[[Run], Callable[[_subjects.Views], dict]] | None = None
+    each: Callable[[Run], Callable[[SubjectCache], dict]] | None = None
 
 
 def run_stage(run: Run, name: str) -> dict:
@@ -76,12 +80,49 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
         began = time.monotonic()
         doing[stage.name] = stage.each(run)
         spent[stage.name] += time.monotonic() - began
-    for views in _subjects.unfinished(run, tuple(doing)):
+    left = [s for s in run.dataset.split.subjects if any(run.done(name, f"S{s}") is None for name in doing)]
+    for subject in run.dataset.subjects(left, memory=run.recipe.classifier.vote - 1):  # the next is read meanwhile
+        cache = SubjectCache(run, subject)
         for name, does in doing.items():
-            if run.done(name, f"S{views.number}") is None:
+            if run.done(name, f"S{cache.number}") is None:
                 began = time.monotonic()
-                _subjects.finish(run, name, views.number, does(views), began)
+                _finish_subject(run, name, cache.number, does(cache), began)
                 spent[name] += time.monotonic() - began
     for name in doing:
         run.seconds[name] = spent[name]
-        run.publish(name, run.finish(name, _subjects.accuracies(run, name)))
+        run.publish(name, run.finish(name, _over_subjects(run, name)))
+
+
+def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
+    """Writes a subject's scores, to TensorBoard too: the stage has finished it."""
+    log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
+    with board.Board(run.board(f"{stage}/S{subject}")) as shown:
+        figure = board.confusion_figure(np.asarray(scores["confusion"]), list(run.dataset.movements),
+                                        f"{stage}, subject {subject}, test windows", run.dataset.names)
+        shown.figure("confusion matrix", figure, 0)
+        known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {
+            "macro F1": macro_f1(np.asarray(scores["confusion"]))}
+        shown.scalars({f"test/{name}": value for name, value in known.items() if value is not None}, 0)
+    run.finish(stage, scores | {"seconds": time.monotonic() - began}, f"S{subject}")
+
+
+def _over_subjects(run: Run, stage: str) -> dict:
+    """Scores over subjects, for results.json; the confusion matrix and hyperparameters go to TensorBoard."""
+    every = {s: run.left(stage, f"S{s}") for s in run.dataset.split.subjects}
+    matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
+    movements = list(run.dataset.movements)
+    summary = three_numbers(every)
+    if run.recipe.classifier.reject:
+        summary["rejection"] = {str(s): one["rejection"] for s, one in every.items()}
+    if stage == "classify":
+        summary["classifier"] = summary["accuracy"]
+        summary["svm"] = mean_and_sd({s: one["svm"] for s, one in every.items()})
+    else:
+        summary["fin_finetuned"] = mean_imitation([one["fin_finetuned"] for one in every.values()])
+    with board.Board(run.board(stage)) as shown:
+        what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
+        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows",
+                                        run.dataset.names)
+        shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
+        shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
+    return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}

@@ -11,11 +11,13 @@ from tfkfin.base.console import InputError
 from tfkfin.decoder.decoder import Decoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
-from tfkfin.fit.scores import decided
-from tfkfin.fit.stages import Stage, _subjects
+from tfkfin.fit.scoring import THREE_NUMBERS
+from tfkfin.fit.stages import Stage
+from tfkfin.fit.subject_cache import SubjectCache
 from tfkfin.fit.trainers import JointTrainer
 from tfkfin.nets import heads, saving, streaming
 from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import evenly
 
 _AGAIN = "remove {}, and the same command makes it anew"
 
@@ -27,53 +29,50 @@ def finetune(run: Run):
     return partial(_finetune_subject, run, trainer, heads.kind(run.recipe.classifier.kind))
 
 
-def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject: _subjects.Views) -> dict:
+def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject: SubjectCache) -> dict:
     trainer.restart()
     trainer.standardise(subject.subject)
     weights = run.stage_folder("classify") / f"S{subject.number}.weights.h5"
     saving.load_weights(trainer.head, weights, _AGAIN.format(weights.parent))
-    dataset, names = run.dataset, run.recipe.features.names
     part, labels = subject.part("finetune"), subject.labels("finetune")
 
     def solve():  # for the features that the FINs imitate now
-        seen = trainer.seen(part, subject.described("finetune", trainer.described))
+        inputs = trainer.seen(part, subject.described("finetune", trainer.described))
         classifier = trainer.head.get_layer("classifier")
-        kind.solve(classifier, seen, labels, part.groups)
+        kind.solve(classifier, inputs, labels, part.groups)
         if kind.resting and (rest := part.resting()):
             kind.resting(classifier, trainer.seen(rest))
 
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
-        after = _after(trainer, curves, subject)
+        after = _curves_after(trainer, curves, subject)
         if kind.solve:
             solve()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
         if kind.adapt and run.recipe.finetune.epochs:
             solve()
-        test = subject.part("test")
         with showing(f"scoring S{subject.number}"):
-            answers = trainer.answers(test, subject.described("test", trainer.described))
-        fin = metrics.imitation(subject.features("test"), answers["features"], names)
+            outputs = trainer.answers(subject.part("context"), subject.described("context", trainer.described))
+        fin = metrics.imitation(subject.features("test"), outputs["features"][subject.tested],
+                                run.recipe.features.names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
-    decisions, _ = decided(test, lambda part: (answers if part is test else trainer.answers(part))["probabilities"],
-                           _subjects.decision(run), dataset.movements, dataset.stride)
-    scores = _subjects.scores(run, test, decisions) | {"fin_finetuned": fin}
-    known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {"fin": fin}
+    scores = subject.scores(outputs["probabilities"])
+    known = {name: scores[name] for name in THREE_NUMBERS} | {"fin": fin}
     card = _card(run, subject.subject) | {"parameters": trainer.network.count_params(), "scores": known}
-    Decoder(card, trainer.network).save(_subjects.folder(run, "finetune", subject.number))
-    return scores
+    Decoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
+    return scores | {"fin_finetuned": fin}
 
 
-def _after(trainer: JointTrainer, curves: board.Curves, subject: _subjects.Views) -> Callable[[int, dict], None]:
-    """What is shown after each epoch: Keras's own of training, and how some test windows are decided."""
-    learnt = trainer.run.recipe.finetune.windows_per_epoch or len(subject.labels("finetune"))
-    most = 256 if streaming.streams(trainer.fins) else min(48, -(-learnt // 8))  # Bi-LSTMs take their time
-    chosen = _subjects.watched(len(subject.labels("test")), most)
+def _curves_after(trainer: JointTrainer, curves: board.Curves, subject: SubjectCache) -> Callable[[int, dict], None]:
+    """What goes to TensorBoard after each epoch: Keras's own values of training, and scores of some test windows."""
+    count = trainer.run.recipe.finetune.windows_per_epoch or len(subject.labels("finetune"))
+    most = board.WATCHED if streaming.streams(trainer.fins) else min(48, -(-count // 8))  # Bi-LSTMs take their time
+    chosen = evenly(len(subject.labels("test")), most)
     windows, labels = subject.part("test").volts(trainer.run.length, chosen), subject.labels("test")[chosen]
 
     def after(epoch: int, values: dict) -> None:
         curves.add("train", {name.removeprefix("probabilities_"): value for name, value in values.items()}, epoch)
-        curves.add("test", board.told(trainer.predict(windows)["probabilities"], labels), epoch)
+        curves.add("test", board.loss_and_accuracy(trainer.predict(windows)["probabilities"], labels), epoch)
 
     return after
 
@@ -81,7 +80,7 @@ def _after(trainer: JointTrainer, curves: board.Curves, subject: _subjects.Views
 def _card(run: Run, subject: Subject) -> dict:
     data = run.dataset
     return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd,
-                 data.names) | {
+                 data.names, data.recorded_hz) | {
         "subject": subject.number, "synthetic": data.synthetic}
 
 

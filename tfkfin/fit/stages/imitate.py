@@ -1,53 +1,52 @@
-"""The stage `imitate`: FINs learn closed-form features from raw windows without labels, all channels pooled."""
+"""The stage `imitate`: FINs are trained to give closed-form features of raw windows; no labels, all channels pooled."""
 
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.console import log
+from tfkfin.base.files import replacing, write_json
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit import strategy as strategies
+from tfkfin.fit.early_stopping import EarlyStopping
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import Stage, _fins
+from tfkfin.fit.stages import Stage
 from tfkfin.nets import saving
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
+from tfkfin.pipeline.windows import evenly
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
-BEST = "fins.weights.h5"
-
 
 def imitate(run: Run) -> dict:
-    names, source, folder = run.recipe.features.names, _Examples(run), run.stage_folder("imitate")
+    names, source, epochs = run.recipe.features.names, _Examples(run), run.recipe.imitate.epochs
     with board.Board(run.board("imitate")) as shown:
         with board.Curves(shown.folder) as curves:
-            bank, predict = _trained(run, source, folder / BEST, curves)
-        saving.load_weights(bank, folder / BEST, f"remove {folder}, and the same command makes it anew")
+            bank, predict = _train(run, source, curves)
         emg, true = source.sample("test", run.recipe.imitate.test_windows)
         imitated = predict(emg)
         scores = metrics.imitation(true, imitated, names)
-        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.imitate.epochs)
+        shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, epochs)
         figure = board.imitation_figure(true.reshape(-1, len(names)), imitated.reshape(-1, len(names)), names, scores)
-        shown.figure("imitated against true", figure, run.recipe.imitate.epochs, run.folder / "plots" / "imitation.png")
-    _fins.keep(run, bank, folder, {"fin": scores})
+        shown.figure("imitated against true", figure, epochs, run.folder / "plots" / "imitation.png")
+    keep(run, bank, "imitate", scores)
     return {"fin": scores}
 
 
-def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves):
-    """The bank after its last epoch, and its outputs; the best weights are at `best`."""
+def _train(run: Run, source: "_Examples", curves: board.Curves) -> tuple[keras.Model, training.Predictor]:
+    """The bank with its best weights, and its outputs."""
     options, shared = run.recipe.imitate, strategies.started(run.strategy)
     with shared.scope() if shared else nullcontext():
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
         if options.epochs or not run.recipe.fin.pretrained:
-            kept = source.sample("validation", options.validation_windows)
-            training.fit_scales(bank, kept[1])
+            validation = source.sample("validation", options.validation_windows)
+            training.fit_scales(bank, validation[1])
         optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
         optimizer.build(bank.trainable_variables)
     loss, predict = training.imitation_loss(bank), training.Predictor(bank)
@@ -56,31 +55,33 @@ def _trained(run: Run, source: "_Examples", best: Path, curves: board.Curves):
     else:
         bank.compile(optimizer, loss, jit_compile=False)
         one_epoch = partial(_one_epoch, bank)
-    state = {name: tf.Variable(value) for name, value in (("epoch", 0), ("best", np.inf), ("stale", 0))}
-    checkpoints = tf.train.CheckpointManager(tf.train.Checkpoint(model=bank, optimizer=optimizer, **state),
-                                             str(run.stage_folder("imitate") / "checkpoints"), max_to_keep=1)
+    stopping = EarlyStopping(run.stage_folder("imitate"), bank, "epoch", optimizer=optimizer)
+
+    def validate() -> float:
+        value = float(np.mean(loss(validation[1], predict(validation[0]))))
+        stopping.add(value)
+        return value
+
     if not options.epochs:
-        saving.save_weights(bank, best)
-    elif not _fins.restored(checkpoints, "imitate"):
-        _fins.improve(bank, _error(loss, predict, kept), state, best)
+        saving.save_weights(bank, stopping.weights)
+    elif not stopping.restored():
+        validate()
     steps = source.steps_per_epoch(options.batch_size)
     with training.progress("imitate", options.epochs * steps) as bar:
-        for epoch in range(int(state["epoch"]), options.epochs):
-            if int(state["stale"]) >= options.patience:
-                log.info("imitate: no better for %d epochs, stopped", options.patience)
+        for epoch in range(stopping.done, options.epochs):
+            if stopping.stale >= options.patience:
+                log.info("imitate: the validation loss was not lowered for %d epochs, stopped", options.patience)
                 break
             calls = [bar]
             if options.schedule == "cosine":
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
-            learnt = one_epoch(source.epoch(epoch), calls)
-            value = _error(loss, predict, kept)
-            _fins.improve(bank, value, state, best)
-            log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, learnt, value)
-            state["epoch"].assign(epoch + 1)
-            curves.add("train", {"loss": learnt}, epoch)
-            curves.add("validation", {"loss": value}, epoch)
-            checkpoints.save()
+            losses = {"train": one_epoch(source.epoch(epoch), calls), "validation": validate()}
+            log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, *losses.values())
+            for side, value in losses.items():
+                curves.add(side, {"loss": value}, epoch)
+            stopping.save(epoch + 1)
+    stopping.load_best()
     return bank, predict
 
 
@@ -88,8 +89,26 @@ def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
     return bank.fit(data, verbose=0, shuffle=False, callbacks=calls).history["loss"][0]
 
 
-def _error(loss, predict, kept: tuple) -> float:
-    return float(np.mean(loss(kept[1], predict(kept[0]))))
+def keep(run: Run, bank: keras.Model, stage: str, scores: dict) -> None:
+    """Writes a stage's FINs, to start other trainings from and to export, with their card."""
+    folder = run.stage_folder(stage)
+    with replacing(folder / presets.FINS_FILE.name) as path:
+        on_one_channel(run, bank).save(path)
+    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
+                                                    "scores": {"fin": scores}})
+
+
+def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
+    """A bank's FINs on one channel, in float32 whatever they were trained in."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        options = run.recipe.fin.model_copy(update={"pretrained": ""})
+        one = presets.new_bank(options, run.recipe.features.names, run.length, 1)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    one.set_weights(bank.get_weights())
+    return one
 
 
 class _Examples:
@@ -148,7 +167,7 @@ def sample(recipe: Recipe, dataset: Dataset | None, length: int, part: str,
     side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side
     for subject in dataset.subjects(subjects):
         subject = subject.select(side)
-        chosen = np.unique(np.linspace(0, len(subject.windows) - 1, -(-count // len(subjects))).astype(int))
+        chosen = evenly(len(subject.windows), -(-count // len(subjects)))
         targets = subject.features(names, dataset.length, dataset.rate_hz)
         found.append((subject.cut(dataset.length, chosen), targets[chosen]))
     return tuple(np.concatenate(arrays) for arrays in zip(*found, strict=True))

@@ -1,0 +1,126 @@
+"""The one calibration: a decoder is adapted in closed form to a session or a person, and scored before and after.
+
+The command, Python's `Decoder.calibrate` and calibration in a live session all call `calibrate`. The mathematics are in
+`tfkfin.sessions`.
+"""
+
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.decoder.decoder import Decoder
+from tfkfin.fit import scoring
+from tfkfin.pipeline.subject import Subject
+from tfkfin.recordings import readers
+from tfkfin.recordings.recording import RecordingFile
+from tfkfin.store import card as cards
+
+Kind = TypeVar("Kind", bound=Decoder)
+
+
+def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = (), *, labelled: bool = True,
+              movements: tuple[int, ...] = (), session: int | None = None, where: str = "`data`") -> tuple[Kind, dict]:
+    """Calibrates a decoder on some repetitions of one person; the other repetitions are scored and change nothing.
+
+    Args:
+        decoder: stays as it is.
+        subject: windows as of `scoring.windows_of`.
+        repetitions: calibrated on; (): all, so that none is left to score.
+        labelled: False uses where movements are and not which they are.
+        movements: calibrated on; (): all of these repetitions.
+        session: of the recordings, for the card.
+        where: the recordings' name, for messages.
+
+    Returns:
+        The new decoder, whose card has the report as `calibration`; and the report: what it was calibrated on,
+        `seconds` that solving took, what `Decoder.calibrated` reports, and scores `before` and `after`.
+
+    Raises:
+        InputError: this decoder has no session statistics, or the recordings do not fit it.
+    """
+    repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
+    check(decoder.card, subject, repetitions, where)
+    subject, segments, own = subject.led(decoder.decision.memory, decoder.stride)
+    inputs, windows = decoder.seen(subject.emg, subject.windows.starts), subject.windows
+    known = own & np.isin(windows.repetitions, repetitions)
+    used = known & np.isin(windows.movements, movements) if movements else known
+    if not used.any():
+        there = format_numbers(np.unique(windows.movements[known]).tolist())
+        raise InputError(f"there is no movement {format_numbers(movements)} in repetitions "
+                         f"{format_numbers(repetitions)}, but {there}")
+    began, rows = time.monotonic(), windows[used]
+    executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
+    new, report = _calibrated(decoder, [part[used] for part in inputs], rows.movements if labelled else None, executions)
+    report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
+              "windows": len(rows), "seconds": time.monotonic() - began} | report
+    report |= {"movements": list(movements)} if movements else {}
+    for when, one in (("before", decoder), ("after", new)):
+        decided = scoring.decide(one.of_seen(inputs), segments, one.decision, one.movements)
+        report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
+    new.card = cards.of_calibrated(decoder.card, report)
+    return new, report
+
+
+def _calibrated(decoder: Kind, inputs: list[np.ndarray], labels: np.ndarray | None,
+                executions: np.ndarray) -> tuple[Kind, dict]:
+    """As `Decoder.calibrated`; a head that is trained by gradients is trained further."""
+    from tfkfin.nets import heads
+
+    kind = heads.kind(decoder.card["head"])
+    if kind.solve or kind.adapt:
+        return decoder.calibrated(inputs, labels, executions)
+    if labels is None:
+        raise InputError(f"a decoder with the head {decoder.card['head']} is trained by gradients, so it can be "
+                         "calibrated with labels only")
+    from tfkfin.fit import fitting
+
+    return fitting.train_on(decoder, inputs[0], decoder._indices(labels))
+
+
+def check(card: dict, subject: Subject, repetitions: tuple[int, ...], where: str) -> None:
+    """Makes sure that a decoder can be calibrated on these repetitions of a person's recordings.
+
+    Raises:
+        InputError: other channels than the decoder's, none of these repetitions, or a movement that is none of its.
+    """
+    windows = subject.windows
+    if subject.emg.shape[1] != card["channels"]:
+        raise InputError(f"{where} has {subject.emg.shape[1]} channels, the decoder {card['channels']}")
+    if not windows.movements[np.isin(windows.repetitions, repetitions)].any():
+        raise InputError(f"{where} has no movement in repetitions {format_numbers(repetitions)}: it has "
+                         f"{format_numbers(np.unique(windows.repetitions).tolist()) or 'none'}")
+    if unknown := sorted(set(windows.movements.tolist()) - set(card["movements"])):
+        raise InputError(f"{where} has movements {unknown} that are not the decoder's: {card['movements']}")
+
+
+def _scores(decoder: Decoder, windows, decided: np.ndarray, shown: np.ndarray) -> dict | None:
+    """The three numbers, and the mean recall of movements that it was calibrated on (`shown`) and of others."""
+    if not len(windows):
+        return None
+    found = scoring.score(windows, decided, decoder.movements, decoder.stride / decoder.card["rate_hz"])
+    right = windows.movements == decided
+    recall = {m: float(right[windows.movements == m].mean()) for m in np.unique(windows.movements).tolist() if m}
+    parts = {"recall_seen": [r for m, r in recall.items() if m in shown],
+             "recall_unseen": [r for m, r in recall.items() if m not in shown]}
+    return {name: found[name] for name in scoring.THREE_NUMBERS} | {
+        name: float(np.mean(part)) if part else None for name, part in parts.items()}
+
+
+def files_of(data: str | Path, card: dict, subject: int | None = None) -> list[RecordingFile]:
+    """One person's recordings in a folder: `subject`'s, the only person's, or those of the decoder's own person.
+
+    Raises:
+        InputError: there are none, or it is not clear whose.
+    """
+    people = readers.by_subject(readers.find(data, (subject,) if subject else None))
+    whose = card["subject"] if len(people) > 1 else next(iter(people))
+    if whose not in people:
+        raise InputError(f"{data} has subjects {format_numbers(people)}: choose one with --subject")
+    rates = {readers.header(file).rate_hz for file in people[whose]}
+    if rates != {card["rate_hz"]}:
+        log.info("recordings at %s Hz are resampled to the decoder's %g Hz",
+                 ", ".join(f"{rate:g}" for rate in sorted(rates)), card["rate_hz"])
+    return people[whose]
