@@ -14,7 +14,7 @@ HOMES = {
         "layers", "fins", "heads", "descriptions", "bilstm", "streaming", "over_recording", "saving")},
     "models.live": "nets.one_stride",
     **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder", "adapting")},
-    "models.hierarchical": "sessions.hierarchical",
+    "models.hierarchical": "sessions.posterior",
     "models.presets": "store.presets", "models.hub": "store.hub",
     "serving.card": "store.card", "serving.layout": "store.layout",
 }
