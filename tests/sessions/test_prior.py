@@ -11,7 +11,7 @@ from tfkfin.features import describe
 from tfkfin.sessions.prior import KERNEL_CORRELATION, SessionPrior, class_kernel, exchangeable
 from tfkfin.sessions.statistics import SessionStatistics
 
-LAYOUT = [0] * D, [(d,) for d in range(D)]
+LAYOUT = np.array([(0, d, d) for d in range(D)])
 
 
 def test_classes_apart_move_alone_and_one_class_or_equal_ones_are_no_fault():
@@ -29,8 +29,8 @@ def test_exchangeable_is_the_mean_over_every_permutation_of_real_descriptions():
     turned = []
     for order in itertools.permutations(range(channels)):
         turned.append(np.cov(describe.broad(windows[..., list(order)], 1000.0), rowvar=False))
-    kinds, electrodes = describe.layout(channels)
-    found = exchangeable(sample, kinds, [(one[0], one[-1]) for one in electrodes])
+    layout = [(kind, one[0], one[-1]) for kind, one in zip(*describe.layout(channels), strict=True)]
+    found = exchangeable(sample, np.array(layout))
     np.testing.assert_allclose(found, np.mean(turned, axis=0), rtol=1e-8, atol=1e-10)
     assert np.linalg.eigvalsh(found).min() > -1e-9 * np.linalg.eigvalsh(found).max()
 
