@@ -26,7 +26,7 @@ from tfkfin.base.console import log
 from tfkfin.experiments import statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
 from tfkfin.experiments.fits import Fit, finish
-from tfkfin.experiments.optimistic import BestOnTest
+from tfkfin.experiments.paper.protocol import BestOnTest
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
