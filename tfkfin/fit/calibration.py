@@ -53,14 +53,16 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
                          f"{format_numbers(repetitions)}, but {there}")
     began, rows = time.monotonic(), windows[used]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    new, report = _calibrated(decoder, [part[used] for part in inputs], rows.movements if labelled else None, executions)
+    chosen = [part[used] for part in inputs]
+    new, report = _calibrated(decoder, chosen, rows.movements if labelled else None, executions)
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}
     for when, one in (("before", decoder), ("after", new)):
         decided = scoring.decide(one.of_seen(inputs), segments, one.decision, one.movements)
         report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
-    new.card = cards.of_calibrated(decoder.card, report)
+    recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
+    new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report
 
 
