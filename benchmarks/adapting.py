@@ -2,7 +2,7 @@
 
     python benchmarks/adapting.py [--json FILE] [--quick]
 
-The update is `HierarchicalGaussian.update` of one window, what decides solved anew each time, beside `calibrate` on all
+The update is `SessionPosterior.update` of one window, what decides solved anew each time, beside one update with all
 windows so far. The calibration is `Decoder.calibrated` of the recipe `best`: 12 channels, 17 movements of 5 s, windows
 of 300 ms every 50 ms, from what the network saw of them; noise, which costs the same as signals do.
 """
@@ -19,20 +19,23 @@ CHANNELS, MOVEMENTS, LENGTH, HOLD, STRIDE = 12, 17, 600, 10_000, 100  # samples 
 SIZES = ((130, 20), (192, 17))  # dimensions and classes; the second is what `best` has at 12 channels
 
 
-def taught(size: int, classes: int, sessions: int = 3, repetitions: int = 4, windows: int = 20):
+def prior_of(size: int, classes: int, sessions: int = 3, repetitions: int = 4, windows: int = 20):
     """A model of noise about class means that differ by session."""
-    from tfkfin.sessions.hierarchical import HierarchicalGaussian
+    from tfkfin.sessions.prior import SessionPrior
 
     rng = np.random.default_rng(0)
     session, repetition, c = (part.ravel() for part in np.meshgrid(
         np.arange(sessions), np.arange(repetitions), np.repeat(np.arange(classes), windows), indexing="ij"))
     x = rng.normal(size=(classes, size))[c] + 0.3 * rng.normal(size=(sessions, classes, size))[session, c]
-    return HierarchicalGaussian().fit(x + rng.normal(size=x.shape), c, session, repetition)
+    return SessionPrior().fit(x + rng.normal(size=x.shape), c, session, repetition)
 
 
 def updates(report: Report, size: int, classes: int, count: int) -> None:
-    model, rng = taught(size, classes), np.random.default_rng(1)
-    x, labels, spent, session = rng.normal(2, 3, (count, size)), rng.integers(classes, size=count), [], model.begin()
+    from tfkfin.sessions.posterior import SessionPosterior
+
+    prior, rng = prior_of(size, classes), np.random.default_rng(1)
+    x, labels, spent = rng.normal(2, 3, (count, size)), rng.integers(classes, size=count), []
+    session = SessionPosterior(prior)
     for i in range(count):
         began = time.perf_counter()
         session.update(x[i : i + 1], labels[i : i + 1])
@@ -41,7 +44,7 @@ def updates(report: Report, size: int, classes: int, count: int) -> None:
     for q in (50, 99):
         report.measured(f"{named}, p{q}", float(np.percentile(spent, q)), "ms", 2 if q == 99 else None)
     apart = max(float(np.abs(a - b).max() / np.abs(b).max())
-                for a, b in zip(session.linear(), model.calibrate(x, labels).linear(), strict=True))
+                for a, b in zip(session.linear(), SessionPosterior(prior).update(x, labels).linear(), strict=True))
     report.measured(f"{named}: after {count:,} of them, from one calibration on all", 1e9 * apart, "1e-9", 1000)
 
 

@@ -392,7 +392,7 @@ def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch
     kinds.load("downstream").check(unfit)
     with pytest.raises(InputError, match="finetune.epochs is 0"):
         kinds.load("finetune").check(unfit)
-    with pytest.raises(InputError, match="judge its conv classifier"):
+    with pytest.raises(InputError, match="score its conv classifier"):
         kinds.load("imitation").check(recipes.load(None, {"classifier.vote": 3}))
 
 

@@ -20,29 +20,30 @@ from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
 from tfkfin.nets.heads import gaussian, linear
 from tfkfin.pipeline.splits import Part
-from tfkfin.sessions import onwards
-from tfkfin.sessions.hierarchical import HierarchicalGaussian
+from tfkfin.sessions import online
+from tfkfin.sessions.posterior import SessionPosterior
+from tfkfin.sessions.prior import SessionPrior
 
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(onwards, "BLOCK", 40)
+    monkeypatch.setattr(online, "BLOCK", 40)
 
 
 def expected(decoder, emg, starts):
-    """By the hierarchical Gaussian alone, given the z-score's inputs: probabilities, and the session after them."""
+    """By the session's posterior alone, given the z-score's inputs: probabilities, and the session after them."""
     knowledge = decoder.classifier.get_layer("knowledge")
-    before = HierarchicalGaussian.from_state(knowledge.state, knowledge.memory.taught)
+    prior = SessionPrior.from_state(knowledge.state, knowledge.memory.statistics)
     x = linear.inputs(decoder.classifier, decoder.seen(emg, starts))
-    session = before.begin()
-    return Smoothed(len(before.classes))(session.stream(x, np.ones(len(x), bool))), session, before
+    session = SessionPosterior(prior)
+    return Smoothed(len(prior.classes))(online.stream(session, x, np.ones(len(x), bool))), session
 
 
-def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, monkeypatch):
+def test_it_is_online_adaptation_over_the_stream(decoder, recording, monkeypatch):
     """All three kinds of decoders; whole, in two stretches, and sample by sample as a device gives them."""
     emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.classifier.get_weights())
     cut, starts = decoder.stretch(emg, decoder.stride)
-    wanted, session, before = expected(decoder, cut, starts)
+    wanted, session = expected(decoder, cut, starts)
     wanted = decoder.decision(wanted, decoder.movements)[1]
     answers = decoder.stream(emg, adapt=True)
     np.testing.assert_allclose(answers["probabilities"], wanted, atol=1e-4)
@@ -53,7 +54,7 @@ def test_it_is_the_hierarchical_gaussian_over_the_stream(decoder, recording, mon
         stretches = emg[: kept - decoder.stride + decoder.length], emg[kept:]
         parts = [two.stream(part)["probabilities"] for part in stretches]
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4)
-        carried, after = two.carried().classifier.get_layer("knowledge").state, session.carried(before).state()
+        carried, after = two.carried().classifier.get_layer("knowledge").state, session.next_prior().state()
         for name, value in after.items():
             np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
     monkeypatch.setattr(adapting, "LAG", 0)
@@ -87,7 +88,7 @@ def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, reco
     emg = recording.emg[2000:10000]
     session = streaming.session(streaming.stride // 4)
     often = session.stream(emg)["probabilities"]
-    assert session._onwards._seen == -(-len(often) // 4)
+    assert session._onwards._count == -(-len(often) // 4)
     near = streaming.stream(emg, adapt=True)["probabilities"]
     agree = often[::4][: len(near)].argmax(axis=1) == near[: len(often[::4])].argmax(axis=1)
     assert agree.mean() > 0.9

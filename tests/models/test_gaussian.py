@@ -1,4 +1,4 @@
-"""The head that remembers sessions against scikit-learn's LDA, and, once it knows one, the hierarchical Gaussian."""
+"""The head that remembers sessions against scikit-learn's LDA, and, once it has adapted, a session's posterior."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from tfkfin import recipe
 from tfkfin.fit import baselines
 from tfkfin.nets import saving
 from tfkfin.nets.heads import gaussian
-from tfkfin.sessions.hierarchical import HierarchicalGaussian
+from tfkfin.sessions.posterior import SessionPosterior
+from tfkfin.sessions.prior import SessionPrior
 
 NAMES, CHANNELS, DESCRIBED = ("ENT", "RMS"), 3, 4
 OPTIONS = recipe.Classifier(kind="gaussian", lags=(), vote=1)
@@ -36,7 +37,7 @@ def solved(classes, sessions=3):
     head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
     seen, labels, groups = drawn(classes, sessions)
     gaussian.solve(head, seen, labels, groups)
-    return head, HierarchicalGaussian().fit(plain(seen), labels, *groups), seen
+    return head, SessionPrior().fit(plain(seen), labels, *groups), seen
 
 
 def answers(head, seen):
@@ -45,7 +46,7 @@ def answers(head, seen):
 
 @pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (0, 2), (1, 3, 4)])
 @pytest.mark.parametrize("sessions", [1, 3])
-def test_the_head_is_the_hierarchical_gaussian(classes, sessions, tmp_path):
+def test_the_head_is_the_posterior_of_its_session(classes, sessions, tmp_path):
     head, expected, seen = solved(classes, sessions)
     _, labels, _ = drawn(classes, sessions)
     lda = baselines.lda().fit(plain(seen), labels)  # until a session is known all are alike
@@ -56,13 +57,13 @@ def test_the_head_is_the_hierarchical_gaussian(classes, sessions, tmp_path):
     new, labels, (_, repetition) = drawn(classes, 1, seed=9, moved=2)
     first = repetition == 0
     given = [part[first] for part in new]
-    for known, after in ((labels[first], expected.calibrate(plain(given), labels[first])),
-                         (None, expected.adapt(plain(given)))):
+    for known, after in ((labels[first], SessionPosterior(expected).update(plain(given), labels[first])),
+                         (None, SessionPosterior(expected).adapt(plain(given)))):
         said = gaussian.adapt(head, given, known)
         np.testing.assert_allclose(answers(head, new)[:, classes], after.probabilities(plain(new)), atol=1e-4)
         assert said.get("moved", True) == after.moved or known is not None
     gaussian.adapt(head, given, labels[first])  # what came between is forgotten: it can be undone
-    expected = expected.calibrate(plain(given), labels[first])
+    expected = SessionPosterior(expected).update(plain(given), labels[first])
     np.testing.assert_allclose(answers(head, new)[:, classes], expected.probabilities(plain(new)), atol=1e-4)
 
 
@@ -97,7 +98,7 @@ def test_the_days_before_count(sessions, tmp_path):
         return saving.load(tmp_path / "head.keras"), said["known_sessions"]
 
     x, own, (_, executions) = monday
-    every = HierarchicalGaussian().fit(
+    every = SessionPrior().fit(
         np.concatenate([plain(seen), plain(x)]), np.concatenate([labels, own]),
         np.concatenate([session, np.full(len(own), 99)]), np.concatenate([repetition, executions]))
     head, known = calibrated(monday)
@@ -106,7 +107,7 @@ def test_the_days_before_count(sessions, tmp_path):
     assert known == sessions and len(again.get_layer("knowledge").memory.last[0]) == len(own) - 20  # not twice
     last, known = calibrated(tuesday)
     assert known == sessions + 1
-    expected = every.calibrate(plain(tuesday[0]), tuesday[1])
+    expected = SessionPosterior(every).update(plain(tuesday[0]), tuesday[1])
     np.testing.assert_allclose(answers(last, tuesday[0])[:, :3], expected.probabilities(plain(tuesday[0])), atol=1e-4)
     head, known = calibrated(tuesday, known=False)
     assert known == sessions + 1 and calibrated(monday)[1] == sessions + 1  # of Tuesday nothing was told
@@ -121,7 +122,7 @@ def test_a_file_that_knows_nothing_of_single_sessions_still_calibrates(tmp_path,
     for seed in (9, 10):
         new, labels, _ = drawn((0, 1, 2), 1, seed=seed, moved=2)
         assert gaussian.adapt(head, new, labels)["known_sessions"] == 3
-        after = expected.calibrate(plain(new), labels)
+        after = SessionPosterior(expected).update(plain(new), labels)
         np.testing.assert_allclose(answers(head, new)[:, :3], after.probabilities(plain(new)), atol=1e-4)
 
 
@@ -133,7 +134,7 @@ def test_updates_are_one_calibration(tmp_path):
     gaussian.adapt(head, new, None)
     for part in np.array_split(every, 20):
         gaussian.update(head, [rows[part] for rows in new], labels[part])
-    whole = expected.calibrate(plain(new), labels).probabilities(plain(new))
+    whole = SessionPosterior(expected).update(plain(new), labels).probabilities(plain(new))
     np.testing.assert_allclose(answers(head, new)[:, (0, 2, 3)], whole, atol=1e-4)
     gaussian.adapt(head, [rows[first] for rows in new], labels[first])
     gaussian.update(head, [rows[~first] for rows in new], labels[~first])

@@ -19,7 +19,7 @@ from tfkfin.nets.one_stride import Live
 from tfkfin.nets.over_recording import OverRecording, over_recording
 from tfkfin.nets.sliding import over_stretch
 from tfkfin.nets.streaming import stream_seen
-from tfkfin.sessions.onwards import Onwards
+from tfkfin.sessions.online import OnlineAdaptation
 
 if TYPE_CHECKING:
     from tfkfin.decoder.decoder import Answers, Decoder
@@ -31,7 +31,7 @@ LAG = 20  # windows that are learnt from: a second at 50 ms; looking back takes 
 class Adapting:
     """A session of a decoder that remembers sessions: stretches, or single windows, in order of time.
 
-    Decisions are those of `tfkfin.sessions.hierarchical`, which goes on to learn from windows before, smoothed in time.
+    Decisions are those of `tfkfin.sessions.online`, smoothed in time.
     Windows less loud than movements are not learnt from, unless rest is one of what is decided.
 
     Args:
@@ -43,14 +43,14 @@ class Adapting:
         InputError: the decoder keeps nothing of sessions.
     """
 
-    def __init__(self, decoder: "Decoder", stride: int = 0, lag: int = 0):
-        """`lag`: as of `models.onwards.Onwards`."""
+    def __init__(self, decoder: "Decoder", stride: int = 0, lag: int = 0, smooth: bool = True):
+        """`lag`: as of `tfkfin.sessions.online.OnlineAdaptation`; `smooth`: False leaves probabilities as they are."""
         decoder.adapting()
         self.decoder, self.stride = decoder, stride or decoder.stride
         session, self._loud = heads.kind(decoder.card["head"]).onwards(decoder.classifier)
-        self._onwards, self._count = Onwards(session, lag), 0
+        self._onwards, self._count = OnlineAdaptation(session, lag), 0
         self._every = max(1, round(decoder.stride / self.stride))
-        self._smoothed = Smoothed(len(session.classes), self._every)
+        self._smoothed = Smoothed(len(session.prior.classes), self._every) if smooth else np.asarray
         self._decide = decoder.decision.start(decoder.movements)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ class Adapting:
         self._count += len(x)
         active = np.ones(len(x), bool) if 0 in self.decoder.movements else self._loud(x)
         found = np.zeros((len(x), len(self.decoder.movements)), np.float32)
-        found[:, self._onwards.session.classes] = self._smoothed(self._onwards(x, active, learnt))
+        found[:, self._onwards.session.prior.classes] = self._smoothed(self._onwards(x, active, learnt))
         return found
 
     def stream(self, emg: np.ndarray) -> "Answers":

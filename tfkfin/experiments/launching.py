@@ -1,4 +1,4 @@
-"""Fits of experiments by a launcher: a task is one subject and seed, with all that the experiments ask of them."""
+"""Fits of experiments by a launcher: a task has all fits of one subject and seed."""
 
 import functools
 from collections.abc import Sequence
@@ -19,14 +19,15 @@ WORK = "tfkfin.experiments.launching:work"
 def run(evaluation: Evaluation, names: Sequence[str], launcher: str, device: str) -> tuple[list[Task], dict[str, str]]:
     """Finishes the fits of experiments; returns the tasks, and those that failed as `launch` does.
 
-    The first subject goes first: what fits share, FINs and classifiers of everybody, is made once meanwhile.
+    The first subject goes first: its tasks make what all fits share, FINs and pooled classifiers.
     """
     fits, folder = _fits(evaluation, names), evaluation.run.folder.absolute()
     groups: dict[tuple, list[Fit]] = {}
     for fit in fits:
         groups.setdefault((fit.subject, _seed(evaluation, fit)), []).append(fit)
     common = {"folder": str(folder), "data": str(evaluation.recipe.source.data), "names": list(names),
-              "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device}
+              "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device,
+              "rows": list(evaluation.rows)}
     tasks = {f"S{subject}/seed{seed}": Task(f"S{subject}/seed{seed}", WORK, common | {"subject": subject, "seed": seed})
              for subject, seed in groups}
     by_key = dict(zip(tasks, groups.values(), strict=True))
@@ -43,14 +44,14 @@ def _fits(evaluation: Evaluation, names: Sequence[str]) -> list[Fit]:
 
 
 def _seed(evaluation: Evaluation, fit: Fit) -> int:
-    """Fits without chance go with the first seed."""
+    """The seed of a fit's task; deterministic fits go with the first seed."""
     return evaluation.seeds[0] if fit.seed is None else fit.seed
 
 
 def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_windows: int, subject: int, seed: int,
-         device: str) -> None:
+         device: str, rows: Sequence[str] = ()) -> None:
     """Finishes one subject's fits of one seed. See `run`."""
-    estimators = _estimators(folder, data, seeds, max_test_windows, device)
+    estimators = _estimators(folder, data, seeds, max_test_windows, device, tuple(rows))
     evaluation = estimators.evaluation
     for name in names:
         experiment = kinds.load(name)
@@ -60,8 +61,9 @@ def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_wind
 
 
 @functools.cache
-def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str) -> Estimators:
-    """Kept by a worker from task to task, and with it the compiled models."""
+def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str,
+                rows: tuple[str, ...]) -> Estimators:
+    """A worker keeps these, and their compiled models, from task to task."""
     set_up_worker(device)
     recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
-    return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows))
+    return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows, rows))

@@ -1,7 +1,7 @@
 """A linear head that remembers sessions: solved as the linear head is, and calibrated as a hierarchical Gaussian.
 
 Its network is that of the linear head. Beside the weights lies what the sessions it was solved for taught
-(`tfkfin.sessions.hierarchical`), so that a new session needs one repetition, or a stretch without labels, and no old
+(`tfkfin.sessions.prior`), so that a new session needs one repetition, or a stretch without labels, and no old
 recording. Sessions that it was calibrated for with labels count among them from the next calibration on. Until then the
 last one's descriptions are kept, so that it can be done again.
 """
@@ -17,9 +17,9 @@ from scipy.spatial.distance import cdist
 
 from tfkfin.nets import descriptions
 from tfkfin.nets.heads import Groups, Head, linear
-from tfkfin.sessions.hierarchical import HierarchicalGaussian
-from tfkfin.sessions.prior import STATE
-from tfkfin.sessions.taught import LEAST, Taught
+from tfkfin.sessions.posterior import SessionPosterior
+from tfkfin.sessions.prior import STATE, SessionPrior
+from tfkfin.sessions.statistics import EPSILON, SessionStatistics
 
 SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
 NONE = np.empty(0)
@@ -31,12 +31,12 @@ class Memory:
     """What grows from session to session, so that no weights of a network could hold it.
 
     Attributes:
-        taught: what each session taught; None in files of versions that did not keep it.
+        statistics: of each session; None in files of versions that did not keep them.
         last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
         low, middle, rest: loudness of movements, which a twentieth and half of windows are below, and of rest.
     """
 
-    taught: Taught | None = None
+    statistics: SessionStatistics | None = None
     last: tuple[np.ndarray, ...] = ()
     low: float = -np.inf
     middle: float = -np.inf
@@ -61,13 +61,13 @@ class Memory:
 
 @keras.saving.register_keras_serializable(package="tfkfin")
 class Knowledge(layers.Layer):
-    """Keeps what a `HierarchicalGaussian` of `classes` classes was taught, as weights that nothing trains.
+    """Keeps a `SessionPrior` of `classes` classes, as weights that nothing trains.
 
-    Input and output: (B, D), unchanged. `state` is as of `HierarchicalGaussian.state`; None before there is one.
+    Input and output: (B, D), unchanged. `state` is as of `SessionPrior.state`; None before there is one.
     `memory` goes with it; it is saved with the weights. `session` is the one that goes on, if it began in this process.
     """
 
-    session: HierarchicalGaussian | None = None
+    session: SessionPosterior | None = None
 
     def __init__(self, classes: int, **kwargs):
         super().__init__(**kwargs)
@@ -103,7 +103,7 @@ class Knowledge(layers.Layer):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        more = self.memory.taught.arrays() if self.memory.taught else {}
+        more = self.memory.statistics.arrays() if self.memory.statistics else {}
         for name, part in (more | {f"last_{name}": p for name, p in zip(LAST, self.memory.last, strict=False)}).items():
             store[name] = part
         store["loudness"] = np.array([getattr(self.memory, name) for name in LOUD])
@@ -111,7 +111,7 @@ class Knowledge(layers.Layer):
     def load_own_variables(self, store):
         parts = {name: np.array(store[name]) for name in store.keys()}
         super().load_own_variables({name: part for name, part in parts.items() if name.isdecimal()})
-        self.memory = Memory(Taught.of_arrays(parts) if "executions" in parts else None,
+        self.memory = Memory(SessionStatistics.from_arrays(parts) if "executions" in parts else None,
                              tuple(parts[f"last_{name}"] for name in LAST if f"last_{name}" in parts),
                              *parts.get("loudness", ()))
 
@@ -125,7 +125,7 @@ def classifier(options, names: tuple[str, ...], channels: int, described: int, c
 
 
 def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups: Groups) -> None:
-    """Sets the weights to shrinkage LDA's of all sessions together, and keeps what a `HierarchicalGaussian` was taught.
+    """Sets the weights to shrinkage LDA's of all sessions together, and keeps a `SessionPrior` of them.
 
     While nothing is known of a new session the one decides, because it takes signals as they come; `adapt` takes the
     other, which centres each session by itself.
@@ -137,7 +137,7 @@ def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups
         groups: sessions and repetitions (N,) of the windows.
     """
     x, model.get_layer("knowledge").memory = linear.inputs(model, seen), Memory()
-    _keep(model, HierarchicalGaussian().fit(x, labels, *groups))
+    _keep(model, SessionPrior().fit(x, labels, *groups))
     knowledge = model.get_layer("knowledge")
     knowledge.memory = knowledge.memory.heard(loudness(model, x))
     linear.solve(model, seen, labels, groups)
@@ -162,20 +162,21 @@ def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
     Raises:
         ValueError: the head was never solved.
     """
-    knowledge, x, taught = model.get_layer("knowledge"), linear.inputs(model, seen), _taught(model)
+    knowledge, x, prior = model.get_layer("knowledge"), linear.inputs(model, seen), _prior(model)
     last = knowledge.memory.last
-    if last and not _again(last, x) and len(np.unique(last[1])) == len(taught.classes):
-        taught = taught.learn(last[0].astype(np.float64), taught.classes[last[1]], last[2])
-    new = taught.adapt(x) if labels is None else taught.calibrate(x, labels)
-    _keep(model, taught)
+    if last and not _again(last, x) and len(np.unique(last[1])) == len(prior.classes):
+        prior = prior.add_session(last[0].astype(np.float64), prior.classes[last[1]], last[2])
+    new = SessionPosterior(prior)
+    new = new.adapt(x) if labels is None else new.update(x, labels)
+    _keep(model, prior)
     if labels is not None:
         knowledge.memory = knowledge.memory.heard(loudness(model, x))
     _decide_as(model, new)
-    if labels is not None and taught.taught:
-        knowledge.memory.last = (x.astype(np.float32), np.searchsorted(taught.classes, labels),
+    if labels is not None and prior.statistics:
+        knowledge.memory.last = (x.astype(np.float32), np.searchsorted(prior.classes, labels),
                                  np.zeros(len(x)) if repetitions is None else repetitions)
-    shown = taught.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
-    said = {"known_sessions": taught.sessions, "unseen": sorted(set(taught.classes.tolist()) - set(shown.tolist()))}
+    shown = prior.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
+    said = {"known_sessions": prior.sessions, "unseen": sorted(set(prior.classes.tolist()) - set(shown.tolist()))}
     return said | ({"moved": new.moved} if labels is None else {})
 
 
@@ -191,13 +192,13 @@ def update(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> No
     knowledge, x, session = model.get_layer("knowledge"), linear.inputs(model, seen), _session(model)
     last = knowledge.memory.last
     _decide_as(model, session.update(x, labels))
-    if session.taught:
-        new = x.astype(np.float32), np.searchsorted(session.classes, labels), np.full(len(x), -1.0)
+    if session.prior.statistics:
+        new = x.astype(np.float32), np.searchsorted(session.prior.classes, labels), np.full(len(x), -1.0)
         knowledge.memory = replace(knowledge.memory, last=tuple(
             np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
 
 
-def onwards(model: keras.Model) -> tuple[HierarchicalGaussian, Callable[[np.ndarray], np.ndarray]]:
+def onwards(model: keras.Model) -> tuple[SessionPosterior, Callable[[np.ndarray], np.ndarray]]:
     """The session that it was last calibrated for, or a new one that nothing is known of, to go on with.
 
     Nothing of the model changes with it. One that was calibrated without labels in another process begins anew.
@@ -212,7 +213,7 @@ def onwards(model: keras.Model) -> tuple[HierarchicalGaussian, Callable[[np.ndar
     return copy.copy(_session(model)), lambda x: loudness(model, x) > quiet
 
 
-def carry(model: keras.Model, session: HierarchicalGaussian) -> bool:
+def carry(model: keras.Model, session: SessionPosterior) -> bool:
     """Moves what the next session begins with towards where a session went on to, of which nothing was told.
 
     Returns:
@@ -221,7 +222,7 @@ def carry(model: keras.Model, session: HierarchicalGaussian) -> bool:
     knowledge = model.get_layer("knowledge")
     if knowledge.session is not None or knowledge.memory.last:
         return False
-    knowledge.state = session.carried(_taught(model)).state()
+    knowledge.state = session.next_prior().state()
     return True
 
 
@@ -242,38 +243,39 @@ def resting(model: keras.Model, seen: list[np.ndarray]) -> None:
     knowledge.memory = knowledge.memory.heard(rest=loudness(model, linear.inputs(model, seen)))
 
 
-def _session(model: keras.Model) -> HierarchicalGaussian:
+def _session(model: keras.Model) -> SessionPosterior:
     """The session that goes on, or is again as the last calibration with labels left it, or begins."""
     knowledge = model.get_layer("knowledge")
     if knowledge.session is not None:
         return knowledge.session
-    session, last = _taught(model), knowledge.memory.last
-    return session.update(last[0].astype(np.float64), session.classes[last[1]]) if last else session
+    prior, last = _prior(model), knowledge.memory.last
+    session = SessionPosterior(prior)
+    return session.update(last[0].astype(np.float64), prior.classes[last[1]]) if last else session
 
 
-def _taught(model: keras.Model) -> HierarchicalGaussian:
+def _prior(model: keras.Model) -> SessionPrior:
     knowledge = model.get_layer("knowledge")
     if (state := knowledge.state) is None:
         raise ValueError("`model` must be solved first. Received: a head that knows no session")
-    return HierarchicalGaussian.from_state(state, knowledge.memory.taught)
+    return SessionPrior.from_state(state, knowledge.memory.statistics)
 
 
-def _decide_as(model: keras.Model, session: HierarchicalGaussian) -> None:
+def _decide_as(model: keras.Model, session: SessionPosterior) -> None:
     centre, spread, weights, bias = session.linear()
     model.get_layer("z_score").set(centre, spread)
-    linear.set_weights(model, session.classes, weights, bias)
+    linear.set_weights(model, session.prior.classes, weights, bias)
     model.get_layer("knowledge").session = session
 
 
-def _keep(model: keras.Model, taught: HierarchicalGaussian) -> None:
+def _keep(model: keras.Model, prior: SessionPrior) -> None:
     knowledge = model.get_layer("knowledge")
-    knowledge.state, knowledge.memory = taught.state(), replace(knowledge.memory, taught=taught.taught, last=())
+    knowledge.state, knowledge.memory = prior.state(), replace(knowledge.memory, statistics=prior.statistics, last=())
 
 
 def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
     """Whether the first window of one of the last session's executions is among the windows (N, D)."""
     firsts = last[0][np.unique(np.stack(last[1:]), axis=1, return_index=True)[1]]
-    spread = last[0].std(axis=0) + LEAST
+    spread = last[0].std(axis=0) + EPSILON
     return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
 
 
