@@ -60,7 +60,8 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     for when, one in (("before", decoder), ("after", new)):
         decided = scoring.decide(one.probabilities(inputs), segments, one.decision, one.movements)
         report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
-    new.card = cards.of_calibrated(decoder.card, report)
+    recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
+    new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report
 
 
