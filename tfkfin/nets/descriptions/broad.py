@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.nets.descriptions import side_by_side
-from tfkfin.nets.sliding import jitted, lagged_sums, over_stretch, samples_at, size, windows_in
+from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, samples_at, size, windows_in
 from tfkfin.nets.spatial import LogCovariance
 
 LAGS, ORDER = 8, 4  # autocorrelations up to this lag, in samples, and the order of AR
@@ -51,7 +51,7 @@ class Broad(layers.Layer):
         length = inputs.shape[1]
         return ops.reshape(self.stream(inputs, length, length, False), (-1, self._size(inputs.shape[2])))
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S)."""
         between = [part.stream(x, length, stride, compiled, slide) for part in self.between]
         sums = jitted(compiled, slide)(self._window_sums)(ops.cast(x, "float64"), length, stride, slide)
