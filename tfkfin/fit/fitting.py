@@ -19,6 +19,7 @@ from tfkfin.base.console import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import training
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer
+from tfkfin.fit.virtual_forces import solve
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network
@@ -66,10 +67,11 @@ def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
                                     len(plan.movements)))
     forward = Forward(model)
     forward.parts.standardise.set(subject.mean, subject.sd)
-    head = kind.of(forward.parts)
-    head.solve(forward.recording(subject.emg, subject.windows.starts, ("inputs",))["inputs"], labels, subject.groups)
-    if head.rest_statistics and (rest := subject.resting()):
-        head.rest_statistics(forward.recording(rest.emg, rest.windows.starts, ("inputs",))["inputs"])
+
+    def inputs(part: Subject) -> np.ndarray:
+        return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
+
+    solve(kind.of(forward.parts), subject, inputs(subject), labels, inputs, recipe.classifier.forces * plan.length)
     return model
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
@@ -15,6 +16,7 @@ from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage
 from tfkfin.fit.subject_cache import SubjectCache
 from tfkfin.fit.trainers import JointTrainer
+from tfkfin.fit.virtual_forces import solve
 from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -36,20 +38,21 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     saving.load_weights(trainer.forward.parts.head, weights, _AGAIN.format(weights.parent))
     part, labels = subject.part("finetune"), subject.labels("finetune")
 
-    def solve():  # for the features that the FINs imitate now
-        answers = trainer.answers(part, subject.described("finetune", trainer.described), ("inputs",))
-        trainer.head.solve(answers["inputs"], labels, part.groups)
-        if trainer.head.rest_statistics and (rest := part.resting()):
-            trainer.head.rest_statistics(trainer.answers(rest, wanted=("inputs",))["inputs"])
+    def inputs(part: Subject, known: np.ndarray | None = None) -> np.ndarray:
+        return trainer.answers(part, known, ("inputs",))["inputs"]
+
+    def solved():  # for the features that the FINs imitate now
+        x = inputs(part, subject.described("finetune", trainer.described))
+        solve(trainer.head, part, x, labels, inputs, run.recipe.classifier.forces * run.length)
 
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         after = _curves_after(trainer, curves, subject)
         if trainer.head.solve:
-            solve()
+            solved()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
         if trainer.head.calibrate and run.recipe.finetune.epochs:
-            solve()
+            solved()
         with showing(f"scoring S{subject.number}"):
             outputs = trainer.answers(subject.part("context"), subject.described("context", trainer.described))
         fin = metrics.imitation(subject.features("test"), outputs["features"][subject.tested],
