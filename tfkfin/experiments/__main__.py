@@ -52,8 +52,8 @@ def parser() -> argparse.ArgumentParser:
                    help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--max-test-windows", type=int, metavar="N", help="test windows a subject, evenly spread, for "
                    f"models of raw signals; 0: all (default: 0, or {QUICK['test_windows']} with --quick)")
-    p.add_argument("--rows", metavar="LIST", help="of the ladder, as in best,tdar_lda; with a run folder that has others "
-                   "already, these stand beside them (default: all)")
+    p.add_argument("--rows", metavar="LIST", help="of the ladder, as in best,tdar_lda; they stand beside those that "
+                   "the run folder has already (default: all)")
     p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
                    f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
                    "windows; the default on the embedded synthetic recordings, off elsewhere")
