@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkfin.experiments import horizon
+from tfkfin.experiments.paper import horizon
 from tfkfin.pipeline import dataset, splits
 from tfkfin.recipe import Split, Window
 from tfkfin.recordings import readers

@@ -1,12 +1,12 @@
-"""One network from different starts, trained on streams with equal updates: what a FIN start earns.
+"""Arms of the ablation: one network with different starts, trained by equal updates on the ladder's sessions.
 
     fin      shipped FINs and a random head, trained end to end
-    random   the same network, its FINs random too, their output scale set from true features
-    frozen   shipped FINs that stay as they are; the head is trained
+    random   the same network with random FINs, their output scale set from true features
+    frozen   shipped FINs that are not trained; the head is
     true     the same head on closed-form features
 
-In every arm of a seed the head starts from the same weights and learns from the same windows in the same batches, with
-as many steps and the same learning rates: the recipe's `finetune` has them.
+In all arms of a seed the head has the same first weights and the same training windows in the same batches, with the
+number of steps and the learning rates of the recipe's `finetune`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,7 @@ from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
+from tfkfin.nets.network import Parts, head_parts
 from tfkfin.pipeline.splits import Moments
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
@@ -33,8 +34,8 @@ from tfkfin.store import presets
 
 ARMS = ("fin", "random", "frozen", "true")
 CHUNK = 2048  # windows whose statistics are taken at a time
-AGAIN = 4  # one in so many of the updates is made again when a network goes on learning from a labelled repetition
-PREPARED = 8  # batches whose features the head is scaled by
+AGAIN = 4  # calibration by a labelled repetition has 1/4 of the updates
+PREPARED = 8  # batches that set the scale of the head's inputs
 
 
 def updates(recipe: Recipe) -> int:
@@ -93,7 +94,7 @@ def statistics(sessions: Sequence[Session]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighbouring windows of a session, by index (P,), and those of them that are trained on (n,)."""
+    """Neighbouring windows of a session, by index (P,), and the training windows among them (n,)."""
 
     session: Session
     windows: np.ndarray
@@ -110,10 +111,10 @@ class Networks:
     def __init__(self, run: Run, classes: tuple[int, ...]):
         keras.utils.set_random_seed(run.recipe.seed)
         self.run, self.classes, options = run, classes, run.recipe.finetune
+        self.names = run.recipe.features.names
         self.joint = JointTrainer(run, len(classes), untrained=True)
-        self.shipped = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length,
-                                        run.dataset.channels).get_weights()
-        self.head = new_head(run, len(classes)).get_layer("classifier")
+        self.shipped = presets.new_bank(run.recipe.fin, self.names, run.length, run.dataset.channels).get_weights()
+        self.head = head_parts(new_head(run, len(classes)))[1]
         self.rate = training.adam(options.head_learning_rate, options.head_weight_decay)
         self.rate.build(self.head.trainable_variables)
         self.head.compile(self.rate, keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
@@ -122,36 +123,40 @@ class Networks:
 
     @cache  # noqa: B019  one object a run, and it lives as long
     def fresh(self, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Random weights of FINs and of the head that a seed gives."""
+        """Random weights of FINs and of the head for a seed."""
         keras.utils.set_random_seed(seed)
         network = new_decoder(self.run, len(self.classes))
-        return network.get_layer("fins").get_weights(), network.get_layer("head").get_layer("classifier").get_weights()
+        parts = Parts.of(network)
+        return parts.bank.get_weights(), parts.classifier.get_weights()
 
     def prepare(self, head: keras.Model, features: np.ndarray) -> None:
-        heads.kind(self.run.recipe.classifier.kind).prepare(head, [features])
+        heads.kind(self.run.recipe.classifier.kind)(head).prepare(features)
 
     def true(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
         """Closed-form features (N, C, F) of a session standardised by mean and sd (C,)."""
         def make() -> np.ndarray:
             own, windows = replace(session.subject, mean=mean, sd=sd), session.windows
-            return own.features(self.run.recipe.features.names, windows.length, windows.rate_hz)
+            return own.features(self.names, windows.length, windows.rate_hz)
 
         return session.kept(("true", mean.tobytes(), sd.tobytes()), make)
 
     def imitated(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-        """The same as shipped FINs imitate them."""
+        """The same features by shipped FINs."""
         def make() -> np.ndarray:
             self.joint.fins.set_weights(self.shipped)
-            self.joint.network.get_layer("standardise").set(mean, sd)
-            return self.joint.seen(session.subject)[0]
+            self.joint.forward.parts.standardise.set(mean, sd)
+            return self.joint.answers(session.subject, wanted=("features",))["features"]
 
         return session.kept(("imitated", mean.tobytes(), sd.tobytes()), make)
 
 
 class Arm:
-    """One arm and seed, a model of the ladder. Kinds of arms say how they are trained.
+    """One arm and seed, a model of the ladder.
 
-    Attributes: `model` being trained, its optimisers' `rates`, and `restart`, which takes both back to their start.
+    Subclasses have `start(pieces)`, which sets the first weights and scales the head's inputs by these pieces;
+    `batches(drawn)`, a tf.data.Dataset; and `answers(session)`, probabilities (N, G) by the model as it is.
+
+    Attributes: the trained `model`, its optimisers' `rates`, and `restart`, which resets both.
     """
 
     model: keras.Model
@@ -163,7 +168,7 @@ class Arm:
         self.updates = updates(networks.run.recipe)
 
     def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
-        """Calibration without labels changes nothing; with labels the network is trained on, on these windows."""
+        """Calibration with labels trains the network further on these windows; without labels it changes nothing."""
         recipe, classes = self.networks.run.recipe, np.array(self.networks.classes)
         self.fit([session(part, recipe, False) for part in group.parts])
         for trial in group.trials:
@@ -181,14 +186,14 @@ class Arm:
         self._fitted = self.model.get_weights()
 
     def calibrate(self, known: Sequence[Session]) -> None:
-        """Trains on from where `fit` left it, by a share of its updates; on nothing: is as `fit` left it."""
+        """Starts from the weights of `fit` and trains them on the known sessions, if any, by a share of the updates."""
         self.restart()
         self.model.set_weights(self._fitted)
         if known:
             self._train(self._drawn(known, max(1, self.updates // AGAIN)))
 
     def _drawn(self, sessions: Sequence[Session], steps: int) -> list[list[Piece]]:
-        """The pieces of every batch: all there are in a random order, again and again."""
+        """The pieces of every batch: all pieces in random order, as often as `steps` need."""
         pieces, rows = [], max(1, self.options.batch_size // training.NEIGHBOURS)
         for one in sessions:
             chosen, starts = np.isin(one.labels, self.networks.classes), one.windows.starts
@@ -207,19 +212,12 @@ class Arm:
         with training.progress(f"ablation seed {self.seed}", len(drawn)) as bar:
             self.model.fit(self.batches(drawn), verbose=0, shuffle=False, callbacks=[bar, *cosine])
 
-    def start(self, pieces: list[Piece]) -> None:
-        """Gives the model the arm's first weights, and scales its head by what it sees of the pieces."""
-        raise NotImplementedError
-
-    def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:
-        raise NotImplementedError
-
-    def answers(self, session: Session) -> np.ndarray:
-        """Probabilities (N, G) of a session's windows as the model is."""
-        raise NotImplementedError
-
     def classes_of(self, pieces: list[Piece]) -> np.ndarray:
         return np.searchsorted(self.networks.classes, np.concatenate([piece.labels for piece in pieces]))
+
+    def features(self, pieces: list[Piece], of: Callable[..., np.ndarray]) -> np.ndarray:
+        """Features (n, C, F) of the training windows; `of` is `Networks.true` or `Networks.imitated`."""
+        return np.concatenate([of(piece.session, self.mean, self.sd)[piece.learnt] for piece in pieces])
 
 
 class OnFeatures(Arm):
@@ -231,21 +229,15 @@ class OnFeatures(Arm):
 
     def start(self, pieces: list[Piece]) -> None:
         self.model.set_weights(self.networks.fresh(self.seed)[1])
-        self.networks.prepare(self.model, self._features(pieces))
+        self.networks.prepare(self.model, self.features(pieces, self._see))
 
     def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:
-        def batch() -> Iterator[tuple]:
-            for pieces in drawn:
-                yield self._features(pieces), self.classes_of(pieces)
-
-        shape = (None, *self.model.input_shape[1:])
-        return _of(batch, len(drawn), (tf.TensorSpec(shape, tf.float32), tf.TensorSpec((None,), tf.int64)))
+        spec = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32), tf.TensorSpec((None,), tf.int64)
+        return _of(lambda: ((self.features(pieces, self._see), self.classes_of(pieces)) for pieces in drawn),
+                   len(drawn), spec)
 
     def answers(self, session: Session) -> np.ndarray:
         return self.networks.predict(self._see(session, self.mean, self.sd), 4096)
-
-    def _features(self, pieces: list[Piece]) -> np.ndarray:
-        return np.concatenate([self._see(piece.session, self.mean, self.sd)[piece.learnt] for piece in pieces])
 
 
 class EndToEnd(Arm):
@@ -258,17 +250,18 @@ class EndToEnd(Arm):
 
     def start(self, pieces: list[Piece]) -> None:
         fins, head = self.networks.fresh(self.seed)
-        classifier = self.joint.head.get_layer("classifier")
+        classifier = self.joint.head.classifier
         classifier.set_weights(head)
-        self.joint.network.get_layer("standardise").set(self.mean, self.sd)
+        self.joint.forward.parts.standardise.set(self.mean, self.sd)
         self.joint.fins.set_weights(self.networks.shipped if self._shipped else fins)
         if not self._shipped:
-            training.fit_scales(self.joint.fins, self._true(pieces))
+            training.fit_scales(self.joint.fins, self.features(pieces, self.networks.true))
         seen = []
         for session in {id(piece.session): piece.session for piece in pieces}.values():
             rows = np.concatenate([piece.learnt for piece in pieces if piece.session is session])
             windows = session.subject.windows[np.sort(rows)]
-            seen.append(self.joint.seen(replace(session.subject, windows=windows))[0])
+            answers = self.joint.answers(replace(session.subject, windows=windows), wanted=("features",))
+            seen.append(answers["features"])
         self.networks.prepare(classifier, np.concatenate(seen))
 
     def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:
@@ -279,23 +272,19 @@ class EndToEnd(Arm):
             for pieces in drawn:
                 emg, wanted = np.zeros(shape, np.float32), np.zeros((rows, most), bool)
                 for row, piece in enumerate(pieces):
-                    subject = piece.session.subject
-                    start = subject.windows.starts[piece.windows[0]]
-                    stretch = subject.emg[start : start + shape[1]]
-                    emg[row, : len(stretch)] = stretch
+                    start = piece.session.subject.windows.starts[piece.windows[0]]
+                    segment = piece.session.subject.emg[start : start + shape[1]]
+                    emg[row, : len(segment)] = segment
                     wanted[row, : len(piece.windows)] = np.isin(piece.windows, piece.learnt)
-                yield (emg, wanted), {"probabilities": self.classes_of(pieces), "features": self._true(pieces)}
+                yield (emg, wanted), {"probabilities": self.classes_of(pieces),
+                                      "features": self.features(pieces, self.networks.true)}
 
-        features = (None, data.channels, len(self.networks.run.recipe.features.names))
+        features = tf.TensorSpec((None, data.channels, len(self.networks.names)), tf.float32)
         return _of(batch, len(drawn), ((tf.TensorSpec(shape, tf.float32), tf.TensorSpec((rows, most), tf.bool)),
-                                       {"probabilities": tf.TensorSpec((None,), tf.int64),
-                                        "features": tf.TensorSpec(features, tf.float32)}))
+                                       {"probabilities": tf.TensorSpec((None,), tf.int64), "features": features}))
 
     def answers(self, session: Session) -> np.ndarray:
         return self.joint.answers(session.subject)["probabilities"]
-
-    def _true(self, pieces: list[Piece]) -> np.ndarray:
-        return np.concatenate([self.networks.true(p.session, self.mean, self.sd)[p.learnt] for p in pieces])
 
 
 def _of(batch: Callable[[], Iterator], steps: int, signature: tuple) -> tf.data.Dataset:
