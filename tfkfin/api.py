@@ -180,16 +180,17 @@ class Decoder(decoder.BaseDecoder):
             return self.session(stride).stream(emg, rate_hz, unit)
         return super().stream(self._samples(emg, rate_hz, unit), stride)
 
-    def session(self, stride: int = 0) -> "OnlineSession":  # type: ignore[override]
+    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":  # type: ignore[override]
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
 
         Args:
             stride: samples at the decoder's rate between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
 
         Raises:
             InputError: the decoder's head keeps nothing of sessions.
         """
-        return OnlineSession(self, super().session(stride))
+        return OnlineSession(self, super().session(stride, smooth))
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,

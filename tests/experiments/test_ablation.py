@@ -1,6 +1,7 @@
 """The ablation: equal treatment of all arms by hand, figures recomputed from what is kept, poison steers nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,10 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.experiments import protocols
-from tfkfin.experiments.ablation import ARMS, Networks, arm
+from tfkfin.experiments.ablation import ARMS, Networks, arm, session
 from tfkfin.experiments.kinds import ablation, ladder
+from tfkfin.experiments.ladder.rungs import Group, Trial
 from tfkfin.experiments.runner import Runner
-from tfkfin.experiments.transfer import Known
 from tfkfin.fit.run import open_run
 
 TINY = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 50, "features.names": "ENT,RMS",
@@ -38,9 +38,17 @@ def run(runner):
     return json.loads((runner.folder / "results.json").read_text()), runner.folder
 
 
-def between_sessions(evaluation) -> protocols.Group:
-    people, data = ladder.streams(evaluation).people(False)
-    return next(g for g in protocols.groups(people, data.split, 7, (1,)) if g.trials[0].rung == "session-0")
+def between_sessions(evaluation) -> Group:
+    return next(g for g in ladder.people(evaluation).groups(1) if g.trials[-1].rung == "session-0")
+
+
+def trained_on(made, group) -> list:
+    return [session(part, made.run.recipe, False) for part in group.parts]
+
+
+def decided(one, group, *trials) -> list[np.ndarray]:
+    """Probabilities of an arm for each trial, which is of one recording."""
+    return [answer.probabilities for _, (answer,) in one.decide(Group(group.person, group.parts, trials))]
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +68,13 @@ def test_figures_are_of_the_decisions_that_are_kept(run):
             right = {}
             for person in (1, 2):
                 for seed in (7, 8):
-                    true, decided, _ = np.load(folder / "cells" / f"ablation-{name}" / "plain" /
+                    true, predicted, *_ = np.load(folder / "cells" / f"ablation-{name}" / "plain" /
                                                f"S{person}-seed{seed}.npz")[rung]
-                    right[person, seed] = np.mean(true[true > 0] == decided[true > 0])
+                    right[person, seed] = np.mean(true[true > 0] == predicted[true > 0])
             found = numbers["window"]
             assert found["mean"] == pytest.approx(np.mean(list(right.values())))
             assert found["per_subject"]["2"] == pytest.approx(np.mean([right[2, 7], right[2, 8]]))
             assert found["per_seed"]["8"] == pytest.approx(np.mean([right[1, 8], right[2, 8]]))
-    for name in ARMS:  # without labels there is nothing to learn: the network of rung 0 on what is left
-        kept = np.load(folder / "cells" / f"ablation-{name}" / "plain" / "S1-seed7.npz")
-        left = np.isin(kept["session-0"][2], kept["session-0u"][2])  # by segment
-        np.testing.assert_array_equal(kept["session-0u"], kept["session-0"][:, left])
     tests = results["experiments"]["ablation"]["tests"]
     assert len(tests) == 3 * len(rungs) and all(t["holm"] >= t["p"] and t["pairs"] == 2 for t in tests.values())
     text = (folder / "report.html").read_text()
@@ -82,18 +86,17 @@ def test_all_arms_learn_from_the_same_windows(networks):
     made, group = networks
     arms = {name: arm(made, name, 7) for name in ARMS}
     for one in arms.values():
-        one.fit(group.learnt, made.classes)
-    drawn = arms["fin"]._drawn(group.learnt, STEPS)
+        one.fit(trained_on(made, group))
+    drawn = arms["fin"]._drawn(trained_on(made, group), STEPS)
     assert all(len(pieces) == 4 for pieces in drawn) and len(drawn) == STEPS
     assert len({(id(p.session), p.windows[0]) for pieces in drawn for p in pieces}) == 4 * STEPS  # none comes twice
     length = made.run.length
     batches = {name: list(one.batches(drawn).as_numpy_iterator()) for name, one in arms.items()}
     for step, pieces in enumerate(drawn):
-        wanted = np.concatenate([p.session.subject.volts(length, p.learnt) for p in pieces])
+        wanted = np.concatenate([p.session.windows.volts(p.learnt) for p in pieces])
         labels = np.concatenate([p.session.labels[p.learnt] for p in pieces])
         for p in pieces:
-            (chosen,) = (chosen for session, chosen in group.learnt if session is p.session)
-            assert chosen[p.learnt].all() and (p.session.labels[p.learnt] > 0).all()
+            assert p.session.part in group.parts and (p.session.labels[p.learnt] > 0).all()
         for name in ("fin", "random"):
             (emg, there), targets = batches[name][step]
             cut = np.stack([emg[row, at * 100 : at * 100 + length] for row, at in np.argwhere(there)])  # 50 ms, 2 kHz
@@ -123,7 +126,7 @@ def test_arms_differ_in_their_start_alone(networks, name):
         return made.head if name in ("frozen", "true") else made.joint.head.classifier
 
     one._train = watched
-    one.fit(group.learnt, made.classes)
+    one.fit(trained_on(made, group))
     fins, weights = made.fresh(8)
     assert starts["steps"] == {STEPS}
     for mine, its in zip(starts["head"][2:], weights[2:], strict=True):  # the first two are its z-score
@@ -132,30 +135,32 @@ def test_arms_differ_in_their_start_alone(networks, name):
         for mine, its in zip(starts["fins"], made.shipped if name == "fin" else fins, strict=True):
             assert np.array_equal(mine, its) or (name == "random" and mine.ndim == 0)  # its output scale is set
         assert not np.array_equal(made.joint.fins.get_weights()[0], starts["fins"][0])  # and then they are trained
-    session = group.trials[0].session
-    one.decide(session, Known(session.repetitions == session.order[0], True))
+    one.calibrate([session(group.trials[1].known, made.run.recipe, False)])
     assert starts["steps"] == {1}  # a quarter as many, one at the least
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_labels_that_are_not_known_steer_nothing(networks, name):
+    """And without labels there is no calibration: the network is that of rung 0."""
     made, group = networks
-    one, session = arm(made, name, 7).fit(group.learnt, made.classes), group.trials[0].session
-    first = session.repetitions == session.order[0]
-    windows = session.subject.windows
-    other = type(session)(session.person, session.number, type(session.subject)(**vars(session.subject) | {
-        "windows": type(windows)(**vars(windows) | {"movements": np.where(first, windows.movements, 1)})}),
-        session.length, session.rate_hz)
-    for known in (None, Known(first, False), Known(first, True)):
-        np.testing.assert_array_equal(one.decide(session, known), one.decide(other, known))
-    assert not np.array_equal(one.decide(session, None), one.decide(session, Known(first, True)))
+    unlabelled, labelled, plain = group.trials
+    stream, first = plain.stream, labelled.known
+    wrong = replace(stream, _kept={}, recordings=tuple(
+        replace(one, labels=np.where(one.labels > 0, 1, 0).astype(np.int16)) for one in stream.recordings))
+    trials = {kind: [Trial(kind, part, plain.tested, known, kind == "1") for part in (stream, wrong)]
+              for kind, known in (("0", None), ("0u", first), ("1", first))}
+    found = {kind: decided(arm(made, name, 7), group, *both) for kind, both in trials.items()}
+    for one, other in found.values():
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(found["0"][0], found["0u"][0])
+    assert not np.array_equal(found["0"][0], found["1"][0])
 
 
 def test_what_is_tested_steers_nothing(networks, noisy_tests, tmp_path):
     evaluation = Runner(opened(noisy_tests, tmp_path / "run"), 1, 0).evaluation
     others = Networks(evaluation.run, networks[0].classes), between_sessions(evaluation)
     for name in ARMS:
-        answers = [arm(made, name, 7).fit(group.learnt, made.classes).decide(group.learnt[0][0], None)
+        answers = [decided(arm(made, name, 7), group, Trial("0", group.parts[0], group.parts[0].repetitions))
                    for made, group in (networks, others)]  # of a session of the training side
         np.testing.assert_array_equal(*answers)
 
