@@ -110,10 +110,9 @@ def test_a_decoder_that_adapts_is_the_ladders_row(tiny_db2, tmp_path):
     decoder.recipe = recipes.load("best", tiny)
     decoder.fit([one for one in tfkfin.read(tiny_db2) if one.subject == 1])
     assert tuple(decoder.movements) == classes
-    adapting = decoder.session()
-    got = adapting(adapting._inputs(session.subject.emg, session.subject.windows.starts)["inputs"])
+    got = decoder.session()(decoder.inputs(session.subject.emg, session.subject.windows.starts))
     assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.98 and np.abs(got - expected).mean() < 0.01
-    quiet = decoder.classifier.get_layer("knowledge").memory.quiet
+    quiet = decoder.head.knowledge.memory.quiet
     loud = row._loudness(session)
     assert abs(quiet - row._rest) < 0.3 and 0.05 < np.mean(loud < quiet) < 0.9
 

@@ -25,6 +25,7 @@ from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
+from tfkfin.nets.network import Parts, head_parts
 from tfkfin.pipeline.dataset import joined
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
@@ -51,7 +52,7 @@ class Networks:
         self.joint = JointTrainer(run, len(classes), untrained=True)
         self.shipped = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length,
                                         run.dataset.channels).get_weights()
-        self.head = new_head(run, len(classes)).get_layer("classifier")
+        self.head = head_parts(new_head(run, len(classes)))[1]
         self.rate = training.adam(options.head_learning_rate, options.head_weight_decay)
         self.rate.build(self.head.trainable_variables)
         self.head.compile(self.rate, keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
@@ -62,12 +63,12 @@ class Networks:
     def fresh(self, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Random weights of FINs and of the head for a seed."""
         keras.utils.set_random_seed(seed)
-        network = new_decoder(self.run, len(self.classes))
-        return network.get_layer("fins").get_weights(), network.get_layer("head").get_layer("classifier").get_weights()
+        parts = Parts.of(new_decoder(self.run, len(self.classes)))
+        return parts.bank.get_weights(), parts.classifier.get_weights()
 
     def prepare(self, head: keras.Model, features: np.ndarray) -> None:
         """Scales the head's inputs by features (N, C, F)."""
-        heads.kind(self.recipe.classifier.kind).prepare(head, [features])
+        heads.kind(self.recipe.classifier.kind)(head).prepare(features)
 
     def subject(self, parts: Sequence[Part]) -> Subject:
         """The training windows of sessions, joined and standardised by their own statistics."""
@@ -86,7 +87,7 @@ class Networks:
         """The same features by shipped FINs."""
         self.joint.fins.set_weights(self.shipped)
         self.joint.standardise(subject)
-        return self.joint.seen(subject)[0]
+        return self.joint.answers(subject, wanted=("features",))["features"]
 
 
 class Arm:
@@ -191,13 +192,13 @@ class EndToEnd(Arm):
     def start(self, subject: Subject, chosen: np.ndarray) -> None:
         part = replace(subject, windows=subject.windows[chosen])
         fins, head = self.networks.fresh(self.seed)
-        classifier = self.joint.head.get_layer("classifier")
+        classifier = self.joint.head.classifier
         classifier.set_weights(head)
         self.joint.standardise(subject)
         self.joint.fins.set_weights(self.networks.shipped if self._shipped else fins)
         if not self._shipped:
             training.fit_scales(self.joint.fins, self.networks.true(part))
-        self.networks.prepare(classifier, self.joint.seen(part)[0])
+        self.networks.prepare(classifier, self.joint.answers(part, wanted=("features",))["features"])
 
     def batches(self, subject: Subject, pieces: list[np.ndarray]) -> tf.data.Dataset:
         data, starts, rows = self.networks.run.dataset, subject.windows.starts, self._rows(pieces)

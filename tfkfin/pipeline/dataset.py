@@ -187,8 +187,9 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
 
     `memory`: windows kept before the first of each movement, for decisions that look back; `filter`: as cards have it.
     """
-    pieces, moments, rest = [], [], []
+    pieces, moments, rest, recorded = [], [], [], []
     for recording in recordings:
+        recorded.append(recording.rate_hz)
         recording = resampling.resampled(recording, window.rate_hz)
         _report(recording)
         every, rate = splits.segments(recording, Split(), window.rest), recording.rate_hz
@@ -201,7 +202,8 @@ def joined(recordings: Iterable[Recording], window: Window, memory: int = 0, fil
         if not window.rest:
             rest.append(joining.resting(recording, Split(), splits.Part(), length))
     mean, sd = sum(moments[1:], moments[0]).statistics()
-    return joining.joined(recording.subject, pieces, mean, sd, length, lambda segments: stride, rest), rate
+    subject = joining.joined(recording.subject, pieces, mean, sd, length, lambda segments: stride, rest)
+    return replace(subject, recorded_hz=tuple(recorded)), rate
 
 
 def _strides(window: Window, split: Split, rate: float, segments: Iterable[windows.Segment]) -> list[int]:

@@ -24,6 +24,7 @@ class Subject:
         stretches: (S, 3) where each joined stretch begins: in `emg`, in its file (at the windows' rate), and the number
             of that file among the subject's.
         rest: (R, length, C) float32 volts, some windows of rest where it is none of the movements; or None.
+        recorded_hz: rates of the recordings before they were resampled; () where nobody needs to know.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Subject:
     sd: np.ndarray
     stretches: np.ndarray
     rest: np.ndarray | None = None
+    recorded_hz: tuple[float, ...] = ()
 
     @property
     def places(self) -> np.ndarray:
