@@ -94,7 +94,7 @@ class Arm:
     """One arm and seed, a model of the ladder.
 
     Subclasses have `start(subject, chosen)`, which sets the first weights and scales the head's inputs by the windows
-    of these indices; `batches(subject, pieces)`, a tf.data.Dataset of windows by pieces of neighbours; and
+    of these indices; `batches(subject, neighbours)`, a tf.data.Dataset of windows by lists of neighbours; and
     `answers(subject)`, probabilities (N, G) by the model as it is.
 
     Attributes: the trained `model`, its optimisers' `rates`, and `restart`, which resets both.
@@ -124,36 +124,36 @@ class Arm:
     def fit(self, subject: Subject) -> None:
         """Trains the arm; whatever it decides later is standardised by this subject's statistics."""
         self.subject = subject
-        pieces = self._drawn(subject, self.updates)
+        neighbours = self._drawn(subject, self.updates)
         self.restart()
-        self.start(subject, np.unique(np.concatenate(pieces[: PREPARED * self._rows(pieces)])))
-        self._train(subject, pieces)
+        self.start(subject, np.unique(np.concatenate(neighbours[: PREPARED * self._rows(neighbours)])))
+        self._train(subject, neighbours)
         self._fitted = self.model.get_weights()
 
-    def calibrate(self, known: Subject | None) -> None:
-        """Starts from the weights of `fit` and trains them on the known windows, if any, by a share of the updates."""
+    def calibrate(self, subject: Subject | None) -> None:
+        """Starts from the weights of `fit`; with calibration windows trains them further by a share of the updates."""
         self.restart()
         self.model.set_weights(self._fitted)
-        if known:
-            known = replace(known, mean=self.subject.mean, sd=self.subject.sd)
-            self._train(known, self._drawn(known, max(1, self.updates // AGAIN)))
+        if subject:
+            subject = replace(subject, mean=self.subject.mean, sd=self.subject.sd)
+            self._train(subject, self._drawn(subject, max(1, self.updates // AGAIN)))
 
     def _drawn(self, subject: Subject, steps: int) -> list[np.ndarray]:
-        """Pieces of neighbouring windows for so many batches: all there are, in random order, as often as needed."""
+        """Indices of neighbouring windows for so many batches, in random order, each as often as needed."""
         edges = np.flatnonzero(np.diff(subject.windows.starts) != self.networks.run.dataset.stride) + 1
-        pieces = [run[i : i + training.NEIGHBOURS] for run in np.split(np.arange(len(subject.windows)), edges)
+        neighbours = [run[i : i + training.NEIGHBOURS] for run in np.split(np.arange(len(subject.windows)), edges)
                   for i in range(0, len(run), training.NEIGHBOURS)]
-        count = steps * self._rows(pieces)
+        count = steps * self._rows(neighbours)
         rng = np.random.default_rng(self.seed)
-        order = np.concatenate([rng.permutation(len(pieces)) for _ in range(-(-count // len(pieces)))])[:count]
-        return [pieces[i] for i in order]
+        order = np.concatenate([rng.permutation(len(neighbours)) for _ in range(-(-count // len(neighbours)))])[:count]
+        return [neighbours[i] for i in order]
 
-    def _rows(self, pieces: list[np.ndarray]) -> int:
-        """Pieces of a batch."""
-        return max(1, self.batch_size // max(map(len, pieces)))
+    def _rows(self, neighbours: list[np.ndarray]) -> int:
+        """How many segments of neighbouring windows make a batch."""
+        return max(1, self.batch_size // max(map(len, neighbours)))
 
-    def _train(self, subject: Subject, pieces: list[np.ndarray]) -> None:
-        data = self.batches(subject, pieces)
+    def _train(self, subject: Subject, neighbours: list[np.ndarray]) -> None:
+        data = self.batches(subject, neighbours)
         steps = int(data.cardinality())
         cosine = [training.Cosine(self.rates, steps)] if self.recipe.finetune.schedule == "cosine" else []
         with training.progress(f"ablation seed {self.seed}", steps) as bar:
@@ -171,9 +171,9 @@ class OnFeatures(Arm):
         self.model.set_weights(self.networks.fresh(self.seed)[1])
         self.networks.prepare(self.model, self._of(replace(subject, windows=subject.windows[chosen])))
 
-    def batches(self, subject: Subject, pieces: list[np.ndarray]) -> tf.data.Dataset:
-        features, labels, rows = self._of(subject), self.networks.labels(subject), self._rows(pieces)
-        chosen = [np.concatenate(pieces[i : i + rows]) for i in range(0, len(pieces), rows)]
+    def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
+        features, labels, rows = self._of(subject), self.networks.labels(subject), self._rows(neighbours)
+        chosen = [np.concatenate(neighbours[i : i + rows]) for i in range(0, len(neighbours), rows)]
         return _dataset(lambda: ((features[i], labels[i]) for i in chosen), len(chosen), (
             tf.TensorSpec((None, *features.shape[1:]), features.dtype), tf.TensorSpec((None,), labels.dtype)))
 
@@ -200,23 +200,23 @@ class EndToEnd(Arm):
             training.fit_scales(self.joint.fins, self.networks.true(part))
         self.networks.prepare(classifier, self.joint.answers(part, wanted=("features",))["features"])
 
-    def batches(self, subject: Subject, pieces: list[np.ndarray]) -> tf.data.Dataset:
-        data, starts, rows = self.networks.run.dataset, subject.windows.starts, self._rows(pieces)
+    def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
+        data, starts, rows = self.networks.run.dataset, subject.windows.starts, self._rows(neighbours)
         features, labels = self.networks.true(subject), self.networks.labels(subject)
-        samples = (training.NEIGHBOURS - 1) * data.stride + data.length  # of every piece, so that one graph serves all
+        samples = (training.NEIGHBOURS - 1) * data.stride + data.length  # always, so that one graph serves all
 
         def batch() -> Iterator[tuple]:
-            for i in range(0, len(pieces), rows):
-                chosen = pieces[i : i + rows]
+            for i in range(0, len(neighbours), rows):
+                chosen = neighbours[i : i + rows]
                 emg = np.zeros((len(chosen), samples, data.channels), np.float32)
                 wanted = np.zeros((len(chosen), training.NEIGHBOURS), bool)
-                for row, piece in enumerate(chosen):
-                    segment = subject.emg[starts[piece[0]] : starts[piece[0]] + samples]
-                    emg[row, : len(segment)], wanted[row, : len(piece)] = segment, True
+                for row, windows in enumerate(chosen):
+                    segment = subject.emg[starts[windows[0]] : starts[windows[0]] + samples]
+                    emg[row, : len(segment)], wanted[row, : len(windows)] = segment, True
                 index = np.concatenate(chosen)
                 yield (emg, wanted), {"probabilities": labels[index], "features": features[index]}
 
-        return _dataset(batch, -(-len(pieces) // rows), (
+        return _dataset(batch, -(-len(neighbours) // rows), (
             (tf.TensorSpec((None, samples, data.channels), tf.float32),
              tf.TensorSpec((None, training.NEIGHBOURS), tf.bool)),
             {"probabilities": tf.TensorSpec((None,), labels.dtype),
