@@ -12,7 +12,7 @@ from tfkfin.base.console import InputError, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.fit import calibration, scoring
-from tfkfin.pipeline import dataset, windows
+from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
@@ -111,8 +111,8 @@ class Decoder(decoder.Decoder):
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
         recordings = _recordings(data, labels, groups, rate_hz, unit)
-        subject, rate = dataset.joined(recordings, self.recipe.window, filter=self.recipe.filter)
-        own, model = _solved(self.recipe, subject, rate)
+        subject = Subject.of(recordings, self.recipe.window, self.recipe.filter)
+        own, model = _solved(self.recipe, subject, subject.rate_hz)
         synthetic = any(recording.synthetic for recording in recordings)
         own["recorded_hz"] = sorted({recording.rate_hz for recording in recordings})
         own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})

@@ -169,7 +169,7 @@ def _of_recordings(version: Path, card: dict, recipe: Recipe, folder: str | Path
         yield from _of_fins(version, card, recipe, dataset)
         return
     decoder = _decoder(version)
-    subject = dataset.load(card["subject"], memory=decoder.decision.memory)
+    subject = dataset.load(card["subject"], context=decoder.decision.memory)
     for key, own in (("mean_v", subject.mean), ("sd_v", subject.sd)):
         said, found = np.asarray(card[key]) / subject.sd, own / subject.sd
         worst = int(np.argmax(np.abs(said - found)))

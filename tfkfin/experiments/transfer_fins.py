@@ -16,7 +16,7 @@ from tfkfin.nets import descriptions, streaming
 from tfkfin.nets.heads.gaussian import Memory
 from tfkfin.nets.layers import LogScale
 from tfkfin.nets.over_recording import OverRecording
-from tfkfin.pipeline.splits import Moments
+from tfkfin.pipeline.standardisation import ChannelStatistics as Moments
 from tfkfin.store import presets
 
 MOST = 4000  # windows that a head trained by gradients learns from
@@ -102,7 +102,7 @@ def statistics(learnt: Learnt) -> tuple[np.ndarray, np.ndarray]:
             x = x.reshape(-1, x.shape[2])
             mean = x.mean(axis=0, dtype=np.float64)
             total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
-    return total.statistics()
+    return total.mean_and_sd()
 
 
 class LastingFins(Lasting):

@@ -81,7 +81,7 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
         doing[stage.name] = stage.each(run)
         spent[stage.name] += time.monotonic() - began
     left = [s for s in run.dataset.split.subjects if any(run.done(name, f"S{s}") is None for name in doing)]
-    for subject in run.dataset.subjects(left, memory=run.recipe.classifier.vote - 1):  # the next is read meanwhile
+    for subject in run.dataset.subjects(left, context=run.recipe.classifier.vote - 1):  # the next is read meanwhile
         cache = SubjectCache(run, subject)
         for name, does in doing.items():
             if run.done(name, f"S{cache.number}") is None:
