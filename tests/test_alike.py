@@ -28,7 +28,7 @@ LIGHT = ["data synthesize made --subjects 1 --movements 2 --repetitions 2 --chan
          "data bids data --to bids --subjects 1", "models list", "models show fin_conv"]
 HEAVY = [f"train --stage finetune --data data --subjects 1 --run run {shlex.join(TINY)}", "evaluate run",
          "export run --to models/one", "calibrate run --data data --subject 2 --to models/two",
-         "models verify models/one --data data", "evaluate models/one --data data --stream",
+         "evaluate models/one --data data --stream",
          "live --model models/one --source replay --data data --subject 1 --speed 0 --seconds 2",
          f"tune --data data --subjects 1 --run tuned --set tune.classify.epochs=[1] {shlex.join(TINY)}",
          f"experiments downstream --data data --subjects 1 --run lab --seeds 1 {shlex.join(TINY[:-2])}"]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import tfkfin
-from tfkfin import calibrate
+from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.nets import saving
+from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers, synthetic
-from tfkfin.recordings.recording import Recording
+from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
 from tfkfin.signal import resampling
 
@@ -51,6 +54,54 @@ def test_read_is_what_readers_give(people, tiny_db2):
 def half(recording: Recording) -> np.ndarray:
     """Samples of repetitions 1, 3 and 5 and the rest beside them."""
     return recording.repetitions % 2 == 1
+
+
+def trials(layout: str, seams: tuple[int, ...] = ()) -> Recording:
+    """Six repetitions of two movements in turn at 100 Hz; rest opens each trial without a repetition, or follows it."""
+    repetition, movement = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
+    if layout == "opens":
+        labels, numbers = np.stack([0 * movement, movement], 1).ravel(), np.stack([0 * repetition, repetition], 1).ravel()
+        samples = np.tile([33, 50], 12)
+    else:  # half of the rest still has the number of the movement before it, as in Ninapro's files
+        labels = np.append(0, np.stack([movement, 0 * movement, 0 * movement], 1).ravel())
+        numbers = np.append(0, np.stack([repetition, repetition, 0 * repetition], 1).ravel())
+        samples = np.append(41, np.tile([50, 21, 25], 12))
+    labels, numbers = (np.repeat(column, samples).astype(np.int16) for column in (labels, numbers))
+    emg = np.random.default_rng(3).standard_normal((len(labels), 2)).astype(np.float32) * 1e-5
+    return Recording(RecordingFile(Path(layout), 1), emg, labels, numbers, 100.0, seams=seams)
+
+
+@pytest.mark.parametrize("rest", [False, True])
+@pytest.mark.parametrize("wanted", [(1, 3), (2, 3), (6,)])
+@pytest.mark.parametrize("made", [trials("opens"), trials("follows"), trials("opens", (83, 166, 332)),
+                                  trials("follows", (137, 425))], ids=lambda made: f"{made.path}{len(made.seams)}")
+def test_selected_repetitions_are_those_of_a_split(made, wanted, rest):
+    """The windows, movements, repetitions and volts that a split trains on, cut by hand out of the whole recording."""
+    window, split = recipes.Window(length_ms=150, stride_ms=50, rate_hz=0, rest=rest), recipes.Split()
+    train = [s for s in splits.segments(made, split, rest) if s.repetition in wanted]
+    cut = windows.starts(train, 15, 5)
+    found = Subject.of([made.select(wanted)], window)
+    assert len(cut) and sorted(set(found.windows.movements.tolist())) == ([0, 1, 2] if rest else [1, 2])
+    for name in ("movements", "repetitions", "sessions"):
+        np.testing.assert_array_equal(getattr(found.windows, name), getattr(cut, name))
+    np.testing.assert_array_equal(found.volts(15), made.emg[cut.starts[:, None] + np.arange(15)])
+    moving = np.concatenate([made.emg[s.start : s.stop] for s in train if s.movement])
+    np.testing.assert_allclose(found.mean, moving.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(found.sd, moving.std(axis=0), rtol=1e-5)
+
+
+def test_recordings_are_parted_by_session():
+    made = trials("opens")
+    assert made.select() is made and list(made.by_session()) == [1]
+    days = made.by_session(2)
+    assert list(days) == [1, 2, 3] and [day.file.session for day in days.values()] == [1, 2, 3]
+    assert [np.unique(day.repetitions[day.labels > 0]).tolist() for day in days.values()] == [[1, 2], [3, 4], [5, 6]]
+    np.testing.assert_array_equal(np.concatenate([day.emg for day in days.values()]), made.emg)
+    apart = made.select([1, 2, 5])
+    assert apart.seams == (4 * 83,) and len(apart.emg) == 6 * 83 and made.select(4).seams == ()
+    np.testing.assert_array_equal(apart.emg[4 * 83 :], made.emg[8 * 83 : 10 * 83])
+    with pytest.raises(InputError, match="none of the repetitions 7: it has 1-6"):
+        made.select(7)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +200,8 @@ def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_pat
     ("best", lambda r: (r.emg, r.labels + 0.5, None, 2000.0), "whole numbers"),
     ("best", lambda r: (r.emg, r.labels.astype(str), None, 2000.0), "whole numbers"),
     ("best", lambda r: (r.emg + 1j, r.labels, None, 2000.0), "real numbers"),
-    ("own", lambda r: (r,), "trained"), ("best", lambda r: ([r, tfkfin.read(r.path.parents[1])[1]],), "one person"),
+    ("best", lambda r: ([r, replace(r, emg=r.emg[:, 1:])],), r"same channels. Received: \[3, 4\]"),
+    ("best", lambda r: ([],), "must hold a recording"),
 ])
 def test_what_is_unfit_is_said(preset, give, said, people):
     with pytest.raises(InputError, match=said):
@@ -244,6 +296,72 @@ def test_runs_note_the_rate_of_their_recordings(slow):
     assert data.rate_hz == 2000 and data.recorded_hz == (1000.0,)
     about = decoders.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
     assert about["recorded_hz"] == [1000.0]
+
+
+def test_settings_change_a_recipe(people, tmp_path):
+    unfitted = tfkfin.Decoder.from_preset("best", seed=3, classifier__describe="", **{"window.stride_ms": 100})
+    assert unfitted.recipe.seed == 3 and unfitted.recipe.classifier.describe == ()
+    assert unfitted.recipe.window.stride_ms == 100 and unfitted.recipe.fin.family == "conv"
+    (tmp_path / "mine.toml").write_text(unfitted.recipe.to_toml())
+    assert tfkfin.Decoder.from_preset(tmp_path / "mine.toml").recipe == unfitted.recipe
+    for name, settings, said in (("best", {"fin__units": -1}, "fin.units"), ("best", {"fin.unit": 1}, "did you mean"),
+                                 (tmp_path, {"seed": 1}, "is no recipe")):
+        with pytest.raises(InputError, match=said):
+            tfkfin.Decoder.from_preset(name, **settings)
+
+
+def test_people_are_sessions_of_their_own(people):
+    """Two people are as one person's two days; both then belong to what a calibration starts from."""
+    both = tfkfin.Decoder.from_preset("best").fit([one.select([1, 2]) for one in people])
+    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=i)) for i, one in enumerate(people, 1)]
+    alone = tfkfin.Decoder.from_preset("best").fit(days)
+    for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert both.card["dataset"]["subjects"] == [1, 2] and "subjects 1, 2" in " ".join(both.card["limits"])
+    moving = np.concatenate([one.emg[(one.labels > 0) & np.isin(one.repetitions, (1, 2))] for one in people])
+    np.testing.assert_allclose(both.card["sd_v"], moving.std(axis=0), rtol=1e-5)
+    assert both.calibrate(people[0], repetitions=3).card["calibration"]["known_sessions"] == 2
+    with pytest.raises(InputError, match="one person"):
+        both.calibrate(people)
+
+
+SMALL = {"fin.family": "conv", "classify.epochs": 4, "finetune.windows_per_epoch": 48, "finetune.epochs": 2,
+         "window.train_stride_ms": 25}
+
+
+@pytest.fixture(scope="module")
+def trained(people):
+    """The paper's head and FINs, trained end to end on repetitions 1 and 3."""
+    return tfkfin.Decoder.from_preset("own", **SMALL).fit(people[0].select([1, 3]))
+
+
+def test_heads_trained_by_gradients_are_those_of_the_stages(trained, tiny_db2, tmp_path):
+    settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    train.main(["--stage", "finetune", "--pipeline", "own", "--data", str(tiny_db2), "--subjects", "1", "--run",
+                str(tmp_path / "run"), "--set", "split.train_repetitions=1,3", "--set", "split.test_repetitions=2",
+                *settings])
+    run = tfkfin.Decoder.load(tmp_path / "run" / "finetune" / "S1")
+    for a, b in zip(run.model.get_weights(), trained.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert run.card["recorded_hz"] == trained.card["recorded_hz"] == [2000.0]
+    assert run.card["rate_hz"] == trained.card["rate_hz"] and run.card["stride"] == trained.card["stride"]
+
+
+def test_a_trained_head_is_calibrated_by_further_training(trained, people):
+    other, weights = people[1], trained.model.get_weights()
+    new = trained.calibrate(other, repetitions=[1, 2])
+    report = new.card["calibration"]
+    assert report["updates"] == 4 * -(-report["windows"] // 300) and report["unseen"] == []
+    assert report["after"]["accuracy"] > report["before"]["accuracy"]
+    for a, b in zip(weights, trained.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, cut, _ = held(other, (3,))
+    np.testing.assert_array_equal(new(cut)["features"], trained(cut)["features"])  # FINs stay as they are
+    assert np.abs(new(cut)["probabilities"] - trained(cut)["probabilities"]).max() > 0.05
+    for act, said in ((lambda: trained.calibrate(other, labelled=False), "with labels only"),
+                      (lambda: trained.session(), "keeps nothing"), (lambda: trained.update(cut, 1), "keeps nothing")):
+        with pytest.raises(InputError, match=said):
+            act()
 
 
 @pytest.mark.parametrize(("change", "said"), [

@@ -1,9 +1,8 @@
-"""The search: its trials, what they may see, resuming, its recipe of the best, and one chief with two workers."""
+"""The search: its trials, what they may see, resuming, and its recipe of the best."""
 
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -163,46 +162,6 @@ def test_test_repetitions_are_never_looked_at(repetitions, seen, searched, tiny_
     assert (accuracies(tmp_path / "run")[0] not in accuracies(searched[0])) is seen  # settings and every accuracy
 
 
-def test_one_chief_and_two_workers_find_what_one_process_finds(searched, tiny_db2, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(free.getsockname()[1])}
-    arguments = ["--data", tiny_db2, "--run", tmp_path / "run", *TINY, *SPACE]
-    processes = [start(*arguments, **address, KERASTUNER_TUNER_ID=f"worker{i}") for i in (1, 2)]
-    try:
-        processes.append(start(*arguments, **address, KERASTUNER_TUNER_ID="chief"))
-        (_, first), (_, second), (stdout, stderr) = (process.communicate(timeout=240) for process in processes)
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0, 0], first + second + stderr
-    told = first, second
-    assert "held-out repetition 6" in stdout
-    assert sorted(map(str, accuracies(tmp_path / "run"))) == sorted(map(str, accuracies(searched[0])))
-    assert all("waiting for the chief" in text and "no trial is left" in text for text in told)
-    ran = [text.count("classify S1: accuracy") for text in told]
-    assert sum(ran) == 4 and min(ran) >= 1, ran
-
-
-@pytest.mark.parametrize("search", ["grid", "random", "bayesian"])
-def test_a_chief_started_again_bears_with_trials_of_its_predecessor(search, tiny_db2, tmp_path):
-    settings = dict(recipes.parse_setting(text) for text in [*TINY, *SPACE] if text != "--set")
-    recipe = recipes.load("own", settings | {"source.data": str(tiny_db2)})
-    options = {"search": search, "seed": 7, "max_trials": 4}
-    tuners = [tune.new_tuner(trials.open_search(recipe, tmp_path / name, "classify", None), options) for name in "ab"]
-    before, oracle = (tuner.oracle for tuner in tuners)
-    first, second = before.create_trial("worker1"), before.create_trial("worker2")
-    assert tune.settings_of(first) != tune.settings_of(second)
-    again = oracle.create_trial("worker1")
-    assert tune.settings_of(again) == tune.settings_of(first)  # the same seed proposes the same
-    for trial in (first, second, first):
-        assert not oracle.get_trial(trial.trial_id).metrics.exists(tune.OBJECTIVE) or trial is first
-        oracle.update_trial(trial.trial_id, {tune.OBJECTIVE: 0.5})
-        trial.status = "COMPLETED"
-        oracle.end_trial(trial)
-    assert len(oracle.trials) == 1 and oracle.get_trial(first.trial_id).score == 0.5 and not oracle.ongoing_trials
-
-
 def test_other_searches_stop_at_max_trials(tiny_db2, tmp_path):
     shared = ["--data", tiny_db2, *TINY, "--subjects", 1, "--held-out", 3, "--seed", 0]
     tuned(*shared, *SPACE, "--search", "random", "--max-trials", 2, "--run", tmp_path / "random")
@@ -249,6 +208,7 @@ BAD = {
     "nothing left to learn from": ([*RATES, "--set", "split.train_repetitions=1"], r"1 of \[1\]"),
     "nothing left to fine-tune on": (["--stage", "finetune", *RATES, "--set", "split.finetune_repetitions=6"],
                                      "split.finetune_repetitions is 6 alone"),
+    "a removed option": (["--set", "tune.fin.shared=[false,true]"], "fin.shared was removed: "),
     "no trials": ([*RATES, "--max-trials", "0"], "--max-trials takes a number from 1"),
     "signals": ([*RATES, "--pipeline", "fin_bilstm"], "no movements to decode"),
 }
@@ -270,9 +230,9 @@ def test_another_search_in_the_same_folder_is_refused(searched, tiny_db2):
             tune.main(["--data", str(tiny_db2), "--run", str(folder), *TINY, *SPACE, *arguments])
 
 
-def test_half_an_address_is_refused(monkeypatch, tiny_db2, tmp_path):
+def test_workers_of_keras_tuner_are_the_launchers(monkeypatch, tiny_db2, tmp_path):
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker1")
-    with pytest.raises(InputError, match="needs KERASTUNER_ORACLE_IP, KERASTUNER_ORACLE_PORT too"):
+    with pytest.raises(InputError, match="searches by a chief and workers were removed: --launcher"):
         tune.main(["--data", str(tiny_db2), "--run", str(tmp_path / "run"), *RATES])
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -64,24 +65,27 @@ class Decoder(decoder.Decoder):
     _warned = False  # that its card lacks the rate of its recordings
 
     @classmethod
-    def from_preset(cls, name: str | Path) -> Self:
+    def from_preset(cls, name: str | Path, **settings: Any) -> Self:
         """A decoder by name.
 
         Args:
-            name: a recipe whose head is solved, such as "best", to be fitted; or a folder that `save` or
-                an export made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which
-                is fitted already.
+            name: a recipe, such as "best", or a TOML file of one, to be fitted; or a folder that `save` or an export
+                made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which is fitted
+                already.
+            settings: keys of the recipe and their values, as `--set` takes them: `classifier__describe=""` or
+                `**{"classifier.describe": ""}`.
 
         Raises:
-            InputError: none of these.
+            InputError: none of these, an unknown key or an unfit value, or settings of a decoder that is fitted.
         """
-        if (Path(name) / decoder.FILE).is_file():
-            return cls.load(Path(name))
-        if Path(name).is_dir() or not (shipped("pipelines") / f"{name}.toml").is_file():
-            return cls.load(presets.find(name))
-        new = cls.__new__(cls)
-        new.recipe = recipes.load(str(name))
-        return new
+        if Path(name).suffix == ".toml" or (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir():
+            new = cls.__new__(cls)
+            new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()})
+            return new
+        if settings:
+            raise InputError(f"{name} is no recipe, and a decoder that is fitted has its settings. Received: "
+                             f"{', '.join(settings)}")
+        return cls.load(Path(name) if (Path(name) / decoder.FILE).is_file() else presets.find(name))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
@@ -90,10 +94,17 @@ class Decoder(decoder.Decoder):
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
-        """Learns movements, in closed form, from every window inside one movement of what it is given.
+        """Fits the recipe to every window inside one movement of what it is given.
+
+        Solved heads (gaussian, linear) are solved in closed form, with each session of each person as a session of its
+        own. The head `conv` is trained by gradients: on true features, by `classify.epochs` x ceil(N /
+        `classify.batch_size`) updates for N windows, then FINs and head end to end, by `finetune.epochs` x ceil(M /
+        `finetune.batch_size`) updates, where M is `finetune.windows_per_epoch`, but N if that is fewer or it is 0. All
+        random numbers follow from the recipe's `seed`. FINs start from the weights that `fin.pretrained` names; the
+        stage `imitate` is not run.
 
         Args:
-            data: recordings of one person, or a signal (T, C).
+            data: recordings of one person or of several, or a signal (T, C). Volts are standardised by all movements.
             labels: with a signal: the movement of each sample (T,), 0 for rest.
             groups: with a signal: the repetition of each sample (T,); by default each movement's executions are
                 counted.
@@ -104,19 +115,25 @@ class Decoder(decoder.Decoder):
             This decoder.
 
         Raises:
-            InputError: a recipe whose head is trained by gradients, data without movements, or a signal that is not
-                in its unit.
+            InputError: fewer than two movements, recordings that differ in channels, or a signal that is not in its
+                unit.
         """
         if self.recipe is None:
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
-        recordings = _recordings(data, labels, groups, rate_hz, unit)
-        subject = Subject.of(recordings, self.recipe.window, self.recipe.filter)
-        own, model = _solved(self.recipe, subject, subject.rate_hz)
-        synthetic = any(recording.synthetic for recording in recordings)
-        own["recorded_hz"] = sorted({recording.rate_hz for recording in recordings})
-        own |= decoder.named(own["movements"], {m: n for one in recordings for m, n in one.names.items()})
-        about = card.of_fitted(own, len(subject.windows), subject.number, synthetic, model.count_params())
+        from tfkfin.fit import fitting
+
+        recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
+        subject = Subject.of(_sessions_apart(recordings), recipe.window, recipe.filter)
+        rate = subject.rate_hz
+        model, movements = fitting.fit(recipe, subject, rate)
+        length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
+        names = {movement: name for one in recordings for movement, name in one.names.items()}
+        own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
+                            {one.rate_hz for one in recordings})
+        synthetic = any(one.synthetic for one in recordings)
+        about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
+                               model.count_params())
         decoder.Decoder.__init__(self, about, model)
         self.recipe = None
         return self
@@ -186,6 +203,8 @@ class Decoder(decoder.Decoder):
                 repetition, a movement that it does not know, or a signal that is not in its unit.
         """
         recordings = _recordings(data, labels, groups, rate_hz, unit)
+        if len(people := {one.subject for one in recordings}) > 1:
+            raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
         subject = scoring.windows_of(self.card, recordings)
         chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
@@ -302,38 +321,14 @@ class OnlineSession:
         return getattr(self.__dict__["_adapting"], name)
 
 
-def _solved(recipe: recipes.Recipe, subject: Subject, rate: float) -> tuple[dict, Any]:
-    """A recipe's network, solved for all windows of a subject at a rate in Hz, and what its card says of it."""
-    from tfkfin.nets import heads
-    from tfkfin.nets.over_recording import over_recording
-    from tfkfin.nets.streaming import stream_seen
-
-    kind, names, channels = heads.kind(recipe.classifier.kind), recipe.features.names, subject.emg.shape[1]
-    if kind.solve is None:
-        raise InputError(f"this recipe's head, {recipe.classifier.kind}, is trained: use python -m tfkfin.train")
-    movements = np.unique(subject.windows.movements)
-    if len(movements) < 2:
-        raise InputError(f"`data` must hold windows of two movements or more. Received: {movements.tolist()}")
-    length, stride = (round(ms * rate / 1000) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    bank = presets.new_bank(recipe.fin, names, length, channels)
-    head = heads.new(recipe.classifier, names, length, channels, len(movements))
-    model = decoder.network(bank, head)
-    model.get_layer("standardise").set(subject.mean, subject.sd)
-    over, classifier = over_recording(model, stream_seen), head.get_layer("classifier")
-    kind.solve(classifier, over(subject.emg, subject.windows.starts),
-               np.searchsorted(movements, subject.windows.movements), subject.groups)
-    if kind.resting and (rest := subject.resting()):
-        kind.resting(classifier, over(rest.emg, rest.windows.starts))
-    return decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd), model
-
-
 def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
                 unit: Unit) -> list[Recording]:
     if not isinstance(data, np.ndarray):
         found = [data] if isinstance(data, Recording) else list(data)
-        people = {recording.subject for recording in found}
-        if len(people) != 1:
-            raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
+        if not found:
+            raise InputError("`data` must hold a recording. Received: none")
+        if len(channels := {recording.num_channels for recording in found}) > 1:
+            raise InputError(f"`data` must be of recordings with the same channels. Received: {sorted(channels)} channels")
         if rate_hz and (others := {recording.rate_hz for recording in found} - {rate_hz}):
             raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
         if unit != "V":
@@ -355,6 +350,15 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: say its unit, as "
                          "in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
+
+
+def _sessions_apart(recordings: list[Recording]) -> list[Recording]:
+    """The same, with the sessions of several people numbered through: each person's are sessions of their own."""
+    every = sorted({(one.subject, one.file.session) for one in recordings})
+    if len({subject for subject, _ in every}) == 1:
+        return recordings
+    return [replace(one, file=replace(one.file, session=1 + every.index((one.subject, one.file.session))))
+            for one in recordings]
 
 
 def _whole(name: str, values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed, told
-from tfkfin.base.console import InputError, quiet_start, run, shown
+from tfkfin.base.console import InputError, run, shown
 from tfkfin.base.files import shipped
 from tfkfin.store import presets
 
@@ -16,8 +16,6 @@ EXAMPLES = """examples:
   python -m tfkfin.models show fin_bilstm
       one model's card; its files are checked against their digests
   python -m tfkfin.models show savedmodels/demo_s1/1
-  python -m tfkfin.models verify demo_s1 --data DB2
-      computes every figure of a card anew that the recordings allow; without --data those of synthetic signals
   python -m tfkfin.models push demo_s1 hf://me/my-decoder
       to the Hugging Face Hub (extra: hub; log in with hf auth login)
   python -m tfkfin.models pull hf://me/my-decoder
@@ -27,16 +25,12 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     p = command_line("models", "list", __doc__, EXAMPLES)
-    commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|verify|push|pull", dest="command")
+    commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|push|pull", dest="command")
     one = commands.add_parser("list", help="one line a model")
     one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
                      "ones and ./savedmodels)")
     two = commands.add_parser("show", help="a model's card")
     two.add_argument("name", metavar="NAME", help="a shipped model, one of ./savedmodels, a model or a version folder")
-    three = commands.add_parser("verify", help="the figures of a model's card, computed anew")
-    three.add_argument("name", metavar="NAME", help="as of show")
-    three.add_argument("--data", metavar="DIR", help="the recordings that it was made from (default: where its recipe "
-                       "says; synthetic ones are made again)")
     four = commands.add_parser("push", help="a model to the Hugging Face Hub")
     four.add_argument("name", metavar="NAME", help="as of show")
     four.add_argument("to", metavar="hf://USER/NAME", help="made if it is not there; else it gets a new revision")
@@ -82,19 +76,6 @@ def show_card(name: str) -> None:
     console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
 
 
-def verify(name: str, data: str | None) -> None:
-    version = presets.find(name)  # what is unfit is said before TensorFlow loads
-    with quiet_start():
-        import tensorflow as tf
-
-        tf.zeros(1)
-    from tfkfin import verify as anew
-
-    figures = anew.verified(version, data)
-    answer({"model": version, "figures": [one.as_dict() for one in figures]})
-    anew.show(name, figures)
-
-
 def pull(name: str, to: Path | None) -> Path:
     """The new version folder."""
     import shutil
@@ -114,12 +95,12 @@ def pull(name: str, to: Path | None) -> Path:
 
 
 def main(argv: list[str]) -> None:
+    if argv[:1] == ["verify"]:
+        raise InputError("models verify was removed: models show checks every file's SHA-256, and evaluate computes "
+                         "the scores of a model")
     arguments = parsed(parser(), argv)
     if arguments.command == "show":
         show_card(arguments.name)
-        return
-    if arguments.command == "verify":
-        verify(arguments.name, arguments.data)
         return
     if arguments.command == "push":
         from tfkfin.store import hub

@@ -7,10 +7,10 @@ own run on them is an honest score.
 import argparse
 import json
 import os
-import socket
 import sys
-import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
 
 OBJECTIVE = "held_out_accuracy"
-VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 EXAMPLES = """examples:
   python -m tfkfin.tune --set 'tune.classify.learning_rate=[3e-3,1e-2]' --set 'tune.classifier.copies=[1,12]'
@@ -34,20 +33,8 @@ EXAMPLES = """examples:
       the trials side by side, under HParams
   python -m tfkfin.train --stage finetune --pipeline runs/tune-.../best.toml
       the winner, trained on all its training repetitions and scored on the test repetitions
-
   python -m tfkfin.tune --data MINE --pipeline tune_head --launcher local
-      trials by as many processes as pay
-
-one search on several processes or machines, which see the same folder at --run: one chief hands out the trials,
-workers run them. Each gets the same command line; KerasTuner's environment variables tell them apart.
-  export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=8500   # of the chief
-  tune="python -m tfkfin.tune --data MINE --pipeline tune_head --run runs/tuned"
-  KERASTUNER_TUNER_ID=chief $tune &
-  KERASTUNER_TUNER_ID=worker1 $tune &
-  KERASTUNER_TUNER_ID=worker2 $tune &
-  wait
-The chief writes the results when every worker has left. Whichever was killed, the chief too: start it again under its
-own name. Finished trials are reused.
+      trials many at once, by processes of this machine
 """
 
 
@@ -74,121 +61,66 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def role() -> str:
-    """"alone", "chief" or "worker", by KerasTuner's environment variables."""
-    missing = [name for name in VARIABLES if not os.environ.get(name)]
-    if missing and len(missing) < len(VARIABLES):
-        raise InputError(f"a search on several processes needs {', '.join(missing)} too: see --help")
-    if missing:
-        return "alone"
-    if not os.environ[VARIABLES[2]].isdecimal():
-        raise InputError(f"KERASTUNER_ORACLE_PORT is no port: {os.environ[VARIABLES[2]]!r}")
-    return "chief" if "chief" in os.environ[VARIABLES[0]] else "worker"
+def explore(search: Search, options: dict[str, Any], score: Callable[[int, dict], float]) -> list[dict[str, Any]]:
+    """Runs KerasTuner's loop with `score` of each trial's number and settings; returns the settings in that order.
 
-
-def new_tuner(search: Search, options: dict[str, Any], asked: list[dict[str, Any]] | None = None):
-    """KerasTuner's loop over the trials of a search; with `asked` it runs none, and notes their settings there.
-
-    Nothing of it is reloaded when a search is resumed: the same seed proposes the same trials, and `Search` has kept
-    those that were finished, whenever the process was killed.
+    A resumed search starts this loop anew: the same seed proposes the same trials, and `Search` keeps the results of
+    those that were finished.
     """
     import keras_tuner
     from keras_tuner.engine import base_tuner
+    from sklearn.exceptions import ConvergenceWarning
 
     class RecipeTuner(base_tuner.BaseTuner):
-        def pre_create_trial(self):
-            time.sleep(0.1)  # a worker without a trial asks again and again
-
         def run_trial(self, trial):
-            settings = settings_of(trial)
-            if asked is not None:
-                asked.append(settings)
-                return {OBJECTIVE: 0.0}
-            log.info("trial %d: %s", 1 + int(trial.trial_id), said(settings))
             try:
-                score = search.score(settings)
-            except InputError as error:
-                log.warning("warning: trial %d failed: %s", 1 + int(trial.trial_id), error)
-                return {OBJECTIVE: 0.0}  # KerasTuner would print a traceback; `Search` knows that it failed
-            except Exception as error:
-                raise keras_tuner.errors.FatalError(f"trial {said(settings)}: {error}") from error  # else swallowed
-            log.info("trial %d: accuracy %.1f %%", 1 + int(trial.trial_id), 100 * score)
-            return {OBJECTIVE: score}
+                return {OBJECTIVE: score(1 + int(trial.trial_id), _settings(trial))}
+            except Exception as error:  # KerasTuner swallows other errors
+                raise keras_tuner.errors.FatalError(f"trial {said(_settings(trial))}: {error}") from error
 
         def save(self):
             pass
 
-    space, tune = keras_tuner.HyperParameters(), search.base.recipe.tune
-    for key, values in tune.items():
+    space, recipe = keras_tuner.HyperParameters(), search.base.recipe
+    for key, values in recipe.tune.items():
         space.Choice(key, [json.dumps(value) for value in values])  # any values, and as text they stay exact
     limit, oracles = options["max_trials"], keras_tuner.oracles
-    if options["search"] == "grid" and limit == combinations(search.base.recipe):
+    if options["search"] == "grid" and limit == combinations(recipe):
         limit = None
     kind = {"grid": oracles.GridSearchOracle, "random": oracles.RandomSearchOracle,
             "bayesian": oracles.BayesianOptimizationOracle}[options["search"]]
-    oracle = forgiving(kind)(
-        objective=keras_tuner.Objective(OBJECTIVE, "max"), max_trials=limit, hyperparameters=space,
-        seed=1 + options["seed"] % 2**31,  # KerasTuner takes 0 for none
-        tune_new_entries=False, allow_new_entries=False)
+    oracle = kind(objective=keras_tuner.Objective(OBJECTIVE, "max"), max_trials=limit, hyperparameters=space,
+                  seed=1 + options["seed"] % 2**31,  # KerasTuner takes 0 for none
+                  tune_new_entries=False, allow_new_entries=False)
     oracle.verbose = 0
-    return RecipeTuner(oracle, directory=str(search.base.folder), project_name="oracle")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal scores tell a Gaussian process nothing
+        RecipeTuner(oracle, directory=str(search.base.folder), project_name="oracle").search()
+    return [_settings(trial) for trial in oracle.trials.values()]
 
 
-def forgiving(kind: type) -> type:
-    """The oracle class, but a chief started again takes what a worker says of a trial that its predecessor gave out.
-
-    The worker's run is kept in its folder anyway. KerasTuner would raise while it holds a lock, and never end.
-    """
-    from keras_tuner.engine import trial as trials
-
-    class Forgiving(kind):
-        def get_trial(self, trial_id):
-            return self.trials.get(trial_id) or trials.Trial(self.get_space(), trial_id)
-
-        def update_trial(self, trial_id, metrics, step=0):
-            if trial_id not in self.trials:
-                return self.get_trial(trial_id)
-            return super().update_trial(trial_id, metrics, step)
-
-        def end_trial(self, trial):
-            given = {known.trial_id: settings_of(known) for known in self.ongoing_trials.values()}
-            if given.get(trial.trial_id) == settings_of(trial):
-                super().end_trial(trial)
-
-    return Forgiving
-
-
-def settings_of(trial) -> dict[str, Any]:
-    """The settings of KerasTuner's trial."""
+def _settings(trial) -> dict[str, Any]:
     return {key: json.loads(text) for key, text in trial.hyperparameters.values.items()}
 
 
-def explore(tuner, who: str) -> None:
-    """Runs the trials; a chief waits until its workers have run them."""
-    import grpc
-    from sklearn.exceptions import ConvergenceWarning
-
-    address = ":".join(os.environ.get(name, "") for name in VARIABLES[1:])
-    if who == "chief":
-        log.info("chief at %s: start the workers", address)
+def run_trial(search: Search, number: int, settings: dict[str, Any]) -> float:
+    """The accuracy of a trial; 0 where the settings do not fit the recordings, which `Search` notes."""
+    log.info("trial %d: %s", number, said(settings))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # equal scores, which say nothing to a Gaussian process
-            tuner.search()
-    except grpc.RpcError:
-        raise InputError(f"the chief at {address} has gone: start it, and this worker, again") from None
-    except RuntimeError as error:
-        if who != "chief":
-            raise
-        raise InputError(f"the chief cannot listen at {address}: {error}") from None
+        score = search.score(settings)
+    except InputError as error:
+        log.warning("warning: trial %d failed: %s", number, error)
+        return 0.0
+    log.info("trial %d: accuracy %.1f %%", number, 100 * score)
+    return score
 
 
 def trials_by(arguments: argparse.Namespace, search: Search, options: dict[str, Any], folder: Path) -> None:
-    """Runs the trials by a launcher, ahead of KerasTuner, which then finds them finished. It knows what to try without
-    scores; those that do not fit the recordings are its own to tell. Exit code 1 if others failed.
+    """Runs the trials of a grid or random search by a launcher; KerasTuner names them without scores.
+
+    Exit code 1 if a trial failed for another reason than settings that do not fit the recordings.
     """
-    asked: list[dict[str, Any]] = []
-    new_tuner(search, options, asked).search()
+    asked = explore(search, options, lambda number, settings: 0.0)
     recipe, base = search.base.recipe, search.base.folder.absolute()
     given = {"folder": str(base), "data": recipe.source.data, "stage": arguments.stage, "held_out": search.held_out,
              "device": arguments.device}
@@ -205,19 +137,6 @@ def trials_by(arguments: argparse.Namespace, search: Search, options: dict[str, 
         launch.tell_failures(failed, tasks, folder)
         log.error("error: %d of %d trials failed; the same command tries them again", len(failed), len(tasks))
         sys.exit(1)
-
-
-def wait_for_chief(folder: Path, options: dict[str, Any]) -> bool:
-    """Waits until the chief listens; False if the search is finished and no chief will."""
-    address = os.environ[VARIABLES[1]], int(os.environ[VARIABLES[2]])
-    log.info("worker %s: waiting for the chief at %s:%d", os.environ[VARIABLES[0]], *address)
-    while not (state := state_of(folder)).get("complete") or state["options"] != options:
-        try:
-            socket.create_connection(address, 5).close()
-            return True
-        except OSError:
-            time.sleep(0.5)
-    return False
 
 
 def show(folder: Path) -> None:
@@ -241,42 +160,35 @@ def show(folder: Path) -> None:
 
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
+    if os.environ.get("KERASTUNER_TUNER_ID"):
+        raise InputError("KERASTUNER_TUNER_ID: searches by a chief and workers were removed: --launcher runs the "
+                         "trials of a grid or random search many at once")
     recipe, folder = run_folder.resolve(arguments)
     check(recipe, arguments.stage)
     if arguments.max_trials is not None and arguments.max_trials < 1:
         raise InputError(f"--max-trials takes a number from 1. Received: {arguments.max_trials}")
+    if arguments.launcher and arguments.search == "bayesian":
+        raise InputError("--launcher goes with --search grid and random: a bayesian search chooses each trial by the "
+                         "scores of those before")
     folder = folder if arguments.run else folder.with_name(f"tune-{folder.name}")
-    who, every = role(), combinations(recipe)
-    if arguments.launcher and (who != "alone" or arguments.search == "bayesian"):
-        raise InputError("--launcher goes with --search grid and random, and without KerasTuner's chief and workers: "
-                         "what a bayesian search tries next depends on what it has seen")
+    every = combinations(recipe)
     most = arguments.max_trials or (every if arguments.search == "grid" else 20)
     options = {"stage": arguments.stage, "held_out": arguments.held_out, "search": arguments.search,
                "seed": recipe.seed if arguments.seed is None else arguments.seed, "max_trials": min(most, every)}
-    if who == "worker" and not wait_for_chief(folder, options):
-        log.info("the search in %s is finished", folder)
-        return
     from tfkfin.fit.run import cleared
 
     with cleared(folder):
         search = open_search(recipe, folder, arguments.stage, arguments.held_out)
-        begun = search.begin(options, writes=who != "worker")
-        if begun:
+        if begun := search.begin(options):
             log.info("%d of %d combinations, train repetitions %s, held out %d", options["max_trials"], every,
                      list(search.train), search.held_out)
             with quiet_start():
                 import keras_tuner  # noqa: F401  brings TensorFlow
             if arguments.launcher:
                 trials_by(arguments, search, options, folder)
-            if who != "chief":
-                set_up_device(arguments.device, mixed_precision=False)
+            set_up_device(arguments.device, mixed_precision=False)
     if begun:
-        tuner = new_tuner(search, options)
-        explore(tuner, who)
-        if who == "worker":
-            log.info("no trial is left; the chief writes the results to %s", folder)
-            return
-        search.finish([settings_of(trial) for trial in tuner.oracle.trials.values()], options)
+        search.finish(explore(search, options, partial(run_trial, search)), options)
     show(folder)
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfkfin import recipe as recipes
 from tfkfin.base import registry
 from tfkfin.base.console import InputError
-from tfkfin.nets import descriptions
+from tfkfin.nets import descriptions, saving
 
 KINDS = registry.names("nets/descriptions")
 rng = np.random.default_rng(4)
@@ -52,3 +52,15 @@ def test_side_by_side_is_one_after_another():
 def test_unknown_ones_are_refused():
     with pytest.raises(InputError, match="there are .*correlations"):
         recipes.load(settings={"classifier.describe": "correlation"})
+
+
+def test_a_saved_layer_that_was_removed_says_so(tmp_path):
+    @keras.saving.register_keras_serializable(package="tfkfin", name="ImitatedCorrelations")
+    class Former(keras.layers.Layer):
+        pass
+
+    inputs = keras.Input((LENGTH, CHANNELS))
+    keras.Model(inputs, Former()(inputs)).save(tmp_path / "model.keras")
+    keras.saving.get_custom_objects().pop("tfkfin>ImitatedCorrelations")
+    with pytest.raises(InputError, match="holds FINs of two channels, which were removed: train it anew"):
+        saving.load(tmp_path / "model.keras")

@@ -43,14 +43,14 @@ class Adapting:
         InputError: the decoder keeps nothing of sessions.
     """
 
-    def __init__(self, decoder: "Decoder", stride: int = 0, lag: int = 0):
-        """`lag`: as of `models.onwards.Onwards`."""
+    def __init__(self, decoder: "Decoder", stride: int = 0, lag: int = 0, smooth: bool = True):
+        """`lag`: as of `models.onwards.Onwards`; `smooth`: False leaves each window's probabilities as they are."""
         decoder.adapting()
         self.decoder, self.stride = decoder, stride or decoder.stride
         session, self._loud = heads.kind(decoder.card["head"]).onwards(decoder.classifier)
         self._onwards, self._count = Onwards(session, lag), 0
         self._every = max(1, round(decoder.stride / self.stride))
-        self._smoothed = Smoothed(len(session.classes), self._every)
+        self._smoothed = Smoothed(len(session.classes), self._every) if smooth else np.asarray
         self._decide = decoder.decision.start(decoder.movements)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:

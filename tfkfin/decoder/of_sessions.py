@@ -32,18 +32,19 @@ class OfSessions:
         """The head's network of what is seen."""
         return self.model.get_layer("head").get_layer("classifier")
 
-    def session(self, stride: int = 0) -> "Adapting":
+    def session(self, stride: int = 0, smooth: bool = True) -> "Adapting":
         """Begins a session, or goes on with the one it was calibrated for, that goes on learning without labels.
 
         Args:
             stride: samples between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
 
         Raises:
             InputError: this decoder keeps nothing of sessions.
         """
         from tfkfin.decoder.adapting import Adapting
 
-        return Adapting(self, stride)
+        return Adapting(self, stride, smooth=smooth)
 
     def seen(self, emg: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """What the head's classifier is given for windows of a recording: features (N, C, F), maybe descriptions."""

@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
                    help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--max-test-windows", type=int, metavar="N", help="test windows a subject, evenly spread, for "
                    f"models of raw signals; 0: all (default: 0, or {QUICK['test_windows']} with --quick)")
+    p.add_argument("--rows", metavar="LIST", help="of the ladder, as in best,tdar_lda; with a run folder that has others "
+                   "already, these stand beside them (default: all)")
     p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
                    f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
                    "windows; the default on the embedded synthetic recordings, off elsewhere")
@@ -93,9 +95,25 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     return recipe, folder, seeds, cap
 
 
+def rows_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The ladder's rows that a command line names; (): all.
+
+    Raises:
+        InputError: there is no such row, or the experiment has none.
+    """
+    if arguments.rows is None:
+        return ()
+    if arguments.experiment != "ladder":
+        raise InputError(f"--rows chooses rows of the experiment ladder. Received: {arguments.experiment}")
+    from tfkfin.experiments.ladder import rows
+
+    return rows.chosen([name.strip() for name in arguments.rows.split(",")])
+
+
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     recipe, folder, seeds, cap = resolve(arguments)
+    rows = rows_of(arguments)
     from tfkfin.fit.run import cleared, open_run
 
     with cleared(folder), (opened := open_run(recipe, folder)).alone():
@@ -107,7 +125,7 @@ def main(argv: list[str]) -> None:
         set_up_device(arguments.device, False)
         from tfkfin.experiments.runner import Runner
 
-        runner, names = Runner(opened, seeds, cap), named(arguments.experiment)
+        runner, names = Runner(opened, seeds, cap, rows), named(arguments.experiment)
         if arguments.launcher:
             from tfkfin.experiments import launching
 

@@ -4,7 +4,7 @@
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,16 +46,17 @@ class Evaluation:
         seeds: of initial weights, order and noise; the recipe's own is the first.
         max_test_windows: on so many windows a subject, evenly spread, models of raw signals are tested; 0: on all.
         optimistic: whether the authors' evaluation is used.
+        rows: of the ladder, by name; (): all.
         ledger: of the fits: cells/<model>/<setting>/S<n>-seed<k>, with their predictions as arrays.
     """
 
-    def __init__(self, run: Run, seeds: int = 1, max_test_windows: int = 0):
+    def __init__(self, run: Run, seeds: int = 1, max_test_windows: int = 0, rows: Sequence[str] = ()):
         """`seeds`: how many.
 
         Raises:
             InputError: the folder's fits were tested on other windows.
         """
-        self.run, self.dataset, self.recipe = run, run.dataset, run.recipe
+        self.run, self.dataset, self.recipe, self.rows = run, run.dataset, run.recipe, tuple(rows)
         self.seeds = tuple(run.recipe.seed + i for i in range(seeds))
         self.max_test_windows, self.optimistic = max_test_windows, run.recipe.protocol == "paper"
         self.names, self.subjects = run.recipe.features.names, self.dataset.split.subjects

@@ -26,7 +26,8 @@ def run(evaluation: Evaluation, names: Sequence[str], launcher: str, device: str
     for fit in fits:
         groups.setdefault((fit.subject, _seed(evaluation, fit)), []).append(fit)
     common = {"folder": str(folder), "data": str(evaluation.recipe.source.data), "names": list(names),
-              "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device}
+              "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device,
+              "rows": list(evaluation.rows)}
     tasks = {f"S{subject}/seed{seed}": Task(f"S{subject}/seed{seed}", WORK, common | {"subject": subject, "seed": seed})
              for subject, seed in groups}
     by_key = dict(zip(tasks, groups.values(), strict=True))
@@ -48,9 +49,9 @@ def _seed(evaluation: Evaluation, fit: Fit) -> int:
 
 
 def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_windows: int, subject: int, seed: int,
-         device: str) -> None:
+         device: str, rows: Sequence[str] = ()) -> None:
     """Finishes one subject's fits of one seed. See `run`."""
-    estimators = _estimators(folder, data, seeds, max_test_windows, device)
+    estimators = _estimators(folder, data, seeds, max_test_windows, device, tuple(rows))
     evaluation = estimators.evaluation
     for name in names:
         experiment = kinds.load(name)
@@ -60,8 +61,9 @@ def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_wind
 
 
 @functools.cache
-def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str) -> Estimators:
+def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str,
+                rows: tuple[str, ...]) -> Estimators:
     """Kept by a worker from task to task, and with it the compiled models."""
     set_up_worker(device)
     recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
-    return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows))
+    return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows, rows))

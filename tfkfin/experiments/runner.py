@@ -20,8 +20,8 @@ from tfkfin.fit.run import Run, environment
 class Runner:
     """Experiments of one run; they share its fits and compiled models."""
 
-    def __init__(self, run: Run, seeds: int, max_test_windows: int):
-        self.evaluation = Evaluation(run, seeds, max_test_windows)
+    def __init__(self, run: Run, seeds: int, max_test_windows: int, rows: Sequence[str] = ()):
+        self.evaluation = Evaluation(run, seeds, max_test_windows, rows)
         self.estimators, self.folder = Estimators(self.evaluation), run.folder
 
     def run(self, names: Sequence[str]) -> None:
@@ -56,6 +56,7 @@ class Runner:
         for result in made:  # the ladder and its ablation have other models on the same rungs
             for rung, models in result.top.get("rungs", {}).items():
                 top["rungs"][rung] = top["rungs"].get(rung, {}) | models
+            top |= {name: part for name, part in result.top.items() if name != "rungs"}
         return evaluation.run.ledger.put("results", _without_nan(top | {
             "experiments": {result.name: result.data for result in made}, "data": evaluation.data_name,
             "synthetic": evaluation.dataset.synthetic, "protocol": evaluation.recipe.protocol,

@@ -53,7 +53,7 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
                          f"{format_numbers(repetitions)}, but {there}")
     began, rows = time.monotonic(), windows[used]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    new, report = decoder.calibrated([part[used] for part in inputs], rows.movements if labelled else None, executions)
+    new, report = _calibrated(decoder, [part[used] for part in inputs], rows.movements if labelled else None, executions)
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}
@@ -62,6 +62,22 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
         report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
     new.card = cards.of_calibrated(decoder.card, report)
     return new, report
+
+
+def _calibrated(decoder: Kind, inputs: list[np.ndarray], labels: np.ndarray | None,
+                executions: np.ndarray) -> tuple[Kind, dict]:
+    """As `Decoder.calibrated`; a head that is trained by gradients is trained further."""
+    from tfkfin.nets import heads
+
+    kind = heads.kind(decoder.card["head"])
+    if kind.solve or kind.adapt:
+        return decoder.calibrated(inputs, labels, executions)
+    if labels is None:
+        raise InputError(f"a decoder with the head {decoder.card['head']} is trained by gradients, so it can be "
+                         "calibrated with labels only")
+    from tfkfin.fit import fitting
+
+    return fitting.train_on(decoder, inputs[0], decoder._indices(labels))
 
 
 def check(card: dict, subject: Subject, repetitions: tuple[int, ...], where: str) -> None:

@@ -16,7 +16,7 @@ from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
-from tfkfin.recipe import Recipe
+from tfkfin.recipe import Recipe, removed
 
 FIXED = ("protocol", "source", "split", "tune", "window.rest")  # tables and fields that decide what a score is of
 # What a stage and those before it do not look at.
@@ -36,6 +36,8 @@ def check(recipe: Recipe, stage: str) -> None:
     for key, values in recipe.tune.items():
         if not values:
             raise InputError(f"[tune] {key!r} has no values to try")
+        if key in removed.OPTIONS:
+            raise InputError(f"[tune] {key} was removed: {removed.OPTIONS[key][1]}")
         digests = [_set(recipe, {key: value}).digest for value in values]
         if key not in known:
             raise InputError(f"[tune] {key!r} is a table: name one of its fields, such as "
@@ -88,7 +90,7 @@ class Search:
         """Runs a trial, or resumes it, or takes what it gave; returns its mean accuracy.
 
         Raises:
-            InputError: the settings do not fit the recordings; a file beside the trial says so, for the chief to read.
+            InputError: the settings do not fit the recordings; a file beside the trial says so.
         """
         import keras
 
@@ -96,7 +98,7 @@ class Search:
 
         trial, ledger = self.trial(settings), self.base.ledger
         key = f"trials/{trial.folder.name}"
-        with ledger.lock(key):  # workers may be given equal trials
+        with ledger.lock(key):  # tasks of a launcher may have equal trials
             try:
                 trial = open_run(trial.recipe, trial.folder)
                 if trial.done(self.stage) is None or not trial.results():
@@ -121,7 +123,7 @@ class Search:
                 row |= self.base.ledger.get(f"{key}.failed", kind=schemas.FailedTrial) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
-    def begin(self, options: dict[str, Any], writes: bool = True) -> bool:
+    def begin(self, options: dict[str, Any]) -> bool:
         """Writes down what is searched; False if it has been found already.
 
         Raises:
@@ -134,8 +136,7 @@ class Search:
                              "give another folder with --run")
         if state.get("complete") and before == options:
             return False
-        if writes:
-            self.base.ledger.put("tuning", {"complete": False, "options": options})
+        self.base.ledger.put("tuning", {"complete": False, "options": options})
         return True
 
     def finish(self, proposed: list[dict[str, Any]], options: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from tfkfin.base import registry
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_bytes
 
+_REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions had
+
 
 class _Memory(io.BytesIO):
     def __str__(self) -> str:
@@ -44,9 +46,16 @@ def load(path: Path) -> keras.Model:
 
     Raises:
         ValueError, TypeError, KeyError, OSError: it is damaged, or no such file.
+        InputError: it holds a layer that was removed.
     """
     _register()
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        if any(name in str(error) for name in _REMOVED):
+            raise InputError(f"{path} holds FINs of two channels, which were removed: train it anew with "
+                             "classifier.describe=correlations (a SavedModel or ONNX file of it still serves)") from None
+        raise
 
 
 def copied(model: keras.Model) -> keras.Model:

@@ -10,7 +10,7 @@ from tfkfin.base.console import InputError, format_numbers, log
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split, Window
-from tfkfin.recordings.recording import Header, Recording
+from tfkfin.recordings.recording import Header, Recording, owners
 
 SIDES = ("train", "pretrain", "finetune", "test")
 
@@ -43,9 +43,9 @@ def part(split: Split, name: str) -> Part:
     return Part(getattr(split, f"{name}_repetitions"), sessions or None)
 
 
-def stride_ms(split: Split, window: Window, segment: Segment) -> float:
-    """Between the windows of a segment: closer where it trains, if the recipe says so."""
-    trains = any(segment in part(split, name) for name in SIDES if name != "test")
+def stride_ms(split: Split | None, window: Window, segment: Segment) -> float:
+    """Between the windows of a segment: closer where it trains, if the recipe says so; without a split all train."""
+    trains = split is None or any(segment in part(split, name) for name in SIDES if name != "test")
     return window.train_stride_ms if trains and window.train_stride_ms else window.stride_ms
 
 
@@ -120,35 +120,13 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
 
 
 def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Segment]:
-    """Segments of movements with their sessions, and with `rest` the rest around each, which belongs to a repetition.
-
-    Files number rest's repetitions differently or not at all; this way rest is split as movements are. It belongs to
-    the movement before it, but to the one after where rest opens each trial, as a recording tells that begins with
-    rest and ends in a movement. Where trials are files of their own, rest belongs to a movement of the same file.
-    """
-    each, edges = split.repetitions_per_session, [0, *recording.seams, len(recording.labels)]
+    """Segments of movements with their sessions, and with `rest` those of rest, split by `owners` as movements are."""
+    each = split.repetitions_per_session
     found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
-    every = []
-    for begin, end in zip(edges, edges[1:], strict=False):
-        within = [s for s in found if begin <= s.start < end] if recording.seams else found
-        opens = begin < end and recording.labels[begin] == 0 and recording.labels[end - 1] > 0
-        every += _owned(within, opens, bool(recording.seams))
-    return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in every]
-
-
-def _owned(found: list[Segment], opens: bool, whole: bool) -> list[Segment]:
-    """One file's segments, rest with the repetition of a movement: the one before, or after where rest `opens` trials.
-
-    Rest before the first movement belongs to none, unless the file is a `whole` trial or run. Rest alone keeps its own.
-    """
-    ordered = found[::-1] if opens else found
-    last = next((s.repetition for s in ordered if s.movement), ordered[0].repetition if ordered else 0) if whole else 0
-    every = []
-    for s in ordered:
-        last = s.repetition if s.movement else last
-        if last:
-            every.append(replace(s, repetition=last))
-    return every[::-1] if opens else every
+    if rest:
+        owner = owners(recording)
+        found = [replace(s, repetition=int(owner[s.start])) for s in found if owner[s.start]]
+    return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in found]
 
 
 def cuts(segments: Sequence[Segment], split: Split, rest: bool) -> list[int]:

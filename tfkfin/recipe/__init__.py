@@ -56,11 +56,12 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _find(pipeline: str | Path) -> Path:
     path = Path(pipeline)
+    may_be_shipped = len(path.parts) == 1 or path.parts[0] == "pipelines"
     candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
-    for candidate in candidates if len(path.parts) == 1 or path.parts[0] == "pipelines" else candidates[:1]:
+    for candidate in candidates if may_be_shipped else candidates[:1]:
         if candidate.is_file():
             return candidate
-    if path.stem in RECIPES:
+    if may_be_shipped and path.stem in RECIPES:
         raise InputError(f"the recipe {path.stem} was removed: {RECIPES[path.stem]}")
     known = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.toml")))
     raise InputError(f"no recipe {str(pipeline)!r}; shipped are: {known}")

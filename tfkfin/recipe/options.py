@@ -46,6 +46,7 @@ class Source(Section):
     data: str = ""  # folder of .mat files; `--data` sets it
     exercise: Annotated[Numbers, Field(min_length=1)] = (1,)  # the k of S{n}_E{k}_A1.mat; exercise B is 1 in DB2, DB3,
     # DB7; 1-3: together, movements numbered through
+    note: str = ""  # about these people, shown with every table of the ladder: whether they served development, say
     synthetic: Synthetic = Synthetic()
 
     @field_serializer("exercise")

@@ -4,6 +4,7 @@ Reference: Mitchell et al. 2019, "Model cards for model reporting", doi:10.1145/
 """
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from tfkfin import __version__
@@ -35,17 +36,18 @@ def of_decoder(own: dict, results: dict) -> dict:
     }
 
 
-def of_fitted(own: dict, windows: int, subject: int, synthetic: bool, parameters: int) -> dict:
+def of_fitted(own: dict, windows: int, subjects: int | Iterable[int], synthetic: bool, parameters: int) -> dict:
     """The card of a decoder that was fitted from Python, on so many windows, and scored on none; `own` as above."""
-    own = own | {"subject": subject, "synthetic": synthetic, "parameters": parameters}
-    about = {"subjects": [subject], "windows": windows} | {key: own[key] for key in ("channels", "rate_hz", "movements",
+    people = [subjects] if isinstance(subjects, int) else sorted(subjects)
+    own = own | {"subject": people[0], "synthetic": synthetic, "parameters": parameters}
+    about = {"subjects": people, "windows": windows} | {key: own[key] for key in ("channels", "rate_hz", "movements",
                                                                                      "synthetic")}
     made = "synthetic recordings" if synthetic else "recordings"
     return _common(own, {"dataset": about}) | {
         "run": "Python", "summary": f"decoder of {len(own['movements'])} movements, {made}",
         "input": f"(B, {own['length']}, {own['channels']}) volts at {own['rate_hz']:g} Hz", "score": "not scored",
         "scores": {"fin": {}, "protocol": f"fitted to all of its {windows} windows, so there is none to score"},
-        "limits": _decoder_limits(about, own)}
+        "limits": _decoder_limits(about, own, f"subjects {', '.join(map(str, people))}" if len(people) > 1 else "")}
 
 
 def of_calibrated(about: dict, said: dict) -> dict:
@@ -118,8 +120,9 @@ def _protocol(own: dict, about: dict) -> str:
             f"every {own['stride_ms']:g} ms, inside one movement")
 
 
-def _decoder_limits(about: dict, own: dict) -> list[str]:
-    limits = [f"{MADE_FOR} subject {own['subject']} with the electrodes where they were: for another person, another "
+def _decoder_limits(about: dict, own: dict, whose: str = "") -> list[str]:
+    whose = whose or f"subject {own['subject']}"
+    limits = [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another "
               "session or moved electrodes, train anew.",
               f"Windows of {own['length']} samples, {own['channels']} channels in the recording's order, volts, at "
               f"{own['rate_hz']:g} Hz; nothing is resampled inside.",

@@ -1,0 +1,144 @@
+"""How a row of the ladder decides the trials of a group: a decoder by the public methods of `tfkfin.Decoder` alone."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfkfin.api import Decoder
+from tfkfin.decoder.decision import Decision
+from tfkfin.experiments.ladder.rows import BaselineRow, DecoderRow, settings
+from tfkfin.experiments.ladder.rungs import Group, Part, Trial
+from tfkfin.experiments.ladder.windows import Cut, cut, places
+from tfkfin.recipe import Recipe
+
+CHUNK = 2048  # windows described at a time
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Windows of one recording, each decided by itself, in order of time.
+
+    Attributes:
+        begins, ends: (N,) the samples [begin, end) of the recording.
+        probabilities: (N, G); movements: (G,) of the classes.
+        labels: (N,), -1 where rejected.
+    """
+
+    begins: np.ndarray
+    ends: np.ndarray
+    probabilities: np.ndarray
+    movements: np.ndarray
+    labels: np.ndarray
+
+
+class Model(Protocol):
+    """A row that can be trained: decides the trials of a group, one after another."""
+
+    def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]: ...
+
+
+class DecoderModel:
+    """A row that is a `tfkfin.Decoder`.
+
+    Each session is calibrated, if it is, from the decoder as the sessions before left it: without online adaptation
+    that is the decoder as it was fitted.
+    """
+
+    fitted: tuple[Any, dict[Any, Decoder]] = (None, {})  # of the last recipe and person, by parts: rows share them
+
+    def __init__(self, row: DecoderRow, recipe: Recipe):
+        self.row, self.settings = row, settings(row, recipe)
+
+    def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
+        decoder = self._fitted(group)
+        for trial in group.trials:
+            now = decoder
+            if trial.known is not None and not self.row.trained:
+                now = decoder.calibrate(list(trial.known.recordings), labelled=trial.labelled, repetitions=None)
+            shortest = now.length / now.card["rate_hz"]
+            recordings = [one for one in trial.stream.recordings if one.seconds >= shortest]
+            if self.row.adapts:
+                session = now.session(smooth=False)
+                found = [session.stream(one) for one in recordings]
+            else:
+                found = [now.stream(one) for one in recordings]
+            yield trial, [self._answers(now, one, each) for one, each in zip(recordings, found, strict=True)]
+            if self.row.adapts and trial.known is None and trial is not group.trials[-1]:
+                decoder = session.carried()
+
+    def _fitted(self, group: Group) -> Decoder:
+        key = self.row.preset, json.dumps(self.settings, sort_keys=True), group.person
+        if DecoderModel.fitted[0] != key:
+            DecoderModel.fitted = key, {}
+        known = DecoderModel.fitted[1]
+        if group.parts not in known:  # parts are compared by identity
+            known[group.parts] = Decoder.from_preset(self.row.preset, **self.settings).fit(
+                [recording for part in group.parts for recording in part.recordings])
+        return known[group.parts]
+
+    def _answers(self, decoder: Decoder, recording, found: dict[str, np.ndarray]) -> Answers:
+        begins, ends = places(len(recording.emg), recording.rate_hz, decoder.length, decoder.stride,
+                              decoder.card["rate_hz"])
+        count = min(len(begins), len(found["label"]))  # the last samples of one rate may reach beyond the other's
+        return Answers(begins[:count], ends[:count], found["probabilities"][:count], decoder.movements,
+                       found["label"][:count])
+
+
+class BaselineModel:
+    """A row that is an estimator on descriptions of windows, which it gets in the same order of time."""
+
+    def __init__(self, row: BaselineRow, recipe: Recipe):
+        self.row, self.recipe = row, recipe
+        self.window = recipe.window.model_copy(update={"rate_hz": 0.0})
+        self.decision = Decision(1, recipe.classifier.reject)
+
+    def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
+        parts = [(part, *self._labelled(part)) for part in group.parts]
+        x, y, repetitions = (np.concatenate(column) for column in zip(*(row[1:] for row in parts), strict=True))
+        names = [(part.person, part.session) for part in group.parts]
+        sessions = np.repeat(np.arange(len(parts)), [len(row[2]) for row in parts])
+        fitted = self.row.estimator().fit(x, y, sessions=sessions, repetitions=repetitions)
+        for trial in group.trials:
+            stream, name = self._cut(trial.stream, True), (trial.stream.person, trial.stream.session)
+            described, now = self._described(trial.stream, stream, True), {}
+            if trial.known is None:
+                model, now = fitted, {"session": names.index(name) if name in names else None}
+            else:
+                known, labels, _ = self._labelled(trial.known)
+                model = fitted.calibrate(known, labels if trial.labelled else None)
+            yield trial, self._answers(trial, stream, model.predict_proba(described, **now), model.classes_)
+
+    def _answers(self, trial: Trial, stream: Cut, probabilities: np.ndarray, movements: np.ndarray) -> list[Answers]:
+        labels, _ = self.decision(probabilities, movements)
+        found, first, samples = [], 0, 0
+        for recording, size in zip(trial.stream.recordings, stream.sizes, strict=True):
+            rows = slice(first, first + size)
+            begins = stream.starts[rows] - samples
+            found.append(Answers(begins, begins + stream.length, probabilities[rows], movements, labels[rows]))
+            first, samples = first + size, samples + len(recording.emg)
+        return found
+
+    def _labelled(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Descriptions, labels and repetitions (N,) of the windows that are trained on; rest has no label if none is
+        decided.
+        """
+        windows = self._cut(part, False)
+        labels = windows.content.labels
+        if not self.recipe.window.rest:
+            labels = np.where(labels > 0, labels, -1)
+        return self._described(part, windows, False), labels, windows.content.repetitions
+
+    def _cut(self, part: Part, stream: bool) -> Cut:
+        return part.kept(("cut", stream), lambda: cut(part.recordings, self.window, self.recipe.filter, stream))
+
+    def _described(self, part: Part, windows: Cut, stream: bool) -> np.ndarray:
+        return part.kept((self.row.describe, stream), lambda: np.concatenate([
+            self.row.describe(windows.volts(slice(i, i + CHUNK)), windows.rate_hz)
+            for i in range(0, len(windows), CHUNK)]))
+
+
+def model(row: DecoderRow | BaselineRow, recipe: Recipe) -> Model:
+    return DecoderModel(row, recipe) if isinstance(row, DecoderRow) else BaselineModel(row, recipe)
