@@ -1,4 +1,4 @@
-"""`python -m tfkfin.models`: what models there are, and what is said of each."""
+"""`python -m tfkfin.models`: lists models, shows their cards, and shares them on the Hugging Face Hub."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   python -m tfkfin.models list
       the shipped models and those exported below ./savedmodels
   python -m tfkfin.models show fin_bilstm
-      one model's card; its files are checked against their digests
+      a model's card; checks its files against their SHA-256
   python -m tfkfin.models show savedmodels/demo_s1/1
   python -m tfkfin.models push demo_s1 hf://me/my-decoder
       to the Hugging Face Hub (extra: hub; log in with hf auth login)
@@ -48,7 +48,7 @@ def show_list(folders: list[Path]) -> None:
     table = Table("name", *(Column(head, overflow="fold") for head in ("what it is", "input", "score")),
                   Column("parameters", justify="right"), box=None)
     every = []
-    found = {}  # newest version -> model; one that is in two of the folders is shown once
+    found = {}  # newest version -> model; a model in two of the folders is shown once
     for model in (model for folder in folders for model in presets.models(folder)):
         found.setdefault(presets.newest(model).resolve(), model)
     for version, model in found.items():

@@ -1,7 +1,7 @@
 """`python -m tfkfin.tune`: tries the values of a recipe's [tune] table and writes the best as a recipe.
 
-Trials are judged on one training repetition that is held out; the test repetitions stay unseen, so that the winner's
-own run on them is an honest score.
+Trials are scored on one held-out training repetition. No trial uses the test repetitions, so that the winner's own run
+on them is an honest score.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, numeric, quiet_start, run
 from tfkfin.fit import run_folder
 from tfkfin.fit.device import set_up_device
-from tfkfin.fit.search import Search, check, combinations, open_search, said, state_of
+from tfkfin.fit.search import Search, check, combinations, described, open_search, state_of
 
 OBJECTIVE = "held_out_accuracy"
 
@@ -28,7 +28,7 @@ EXAMPLES = """examples:
       four trials on an embedded synthetic DB2
   python -m tfkfin.tune --data MINE --pipeline tune_head --search random --max-trials 8 \\
       --set split.train_repetitions=1,3,4 --set split.test_repetitions=2,5
-      a shipped [tune] table on your recordings; repetition 4 is held out, 2 and 5 are not looked at
+      a shipped [tune] table on your recordings; repetition 4 is held out, 2 and 5 are not used
   tensorboard --logdir runs
       the trials side by side, under HParams
   python -m tfkfin.train --stage finetune --pipeline runs/tune-.../best.toml
@@ -40,24 +40,17 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     p = command_line("tune", "--data DIR --pipeline tune_head [options]", __doc__, EXAMPLES)
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe with a [tune] table: TOML file or name of a shipped "
-                   "one, such as tune_head (default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
+    run_folder.add_options(p, "tune-")
     p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
                    "subjects, is the objective; earlier stages run as needed (default: classify)")
-    p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to judge by (default: the last)")
+    p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to score on (default: the last)")
     p.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid",
                    help="how the next trial is chosen; bayesian begins with three random ones a field (default: grid)")
     p.add_argument("--max-trials", metavar="N", type=int, help="default: every combination, or 20 of them "
                    "with --search random and bayesian")
     p.add_argument("--seed", type=numeric(int, 0, 2**32 - 1), help="of the search (default: the recipe's)")
-    p.add_argument("--run", metavar="DIR", help="folder of the search (default: runs/tune-<recipe>-<digest>)")
-    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--launcher", choices=launch.names(), help="run the trials of a grid or random search many at once, "
                    "by processes here, on a Ray cluster or in Slurm jobs (default: one after another)")
-    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
 
@@ -76,7 +69,7 @@ def explore(search: Search, options: dict[str, Any], score: Callable[[int, dict]
             try:
                 return {OBJECTIVE: score(1 + int(trial.trial_id), _settings(trial))}
             except Exception as error:  # KerasTuner swallows other errors
-                raise keras_tuner.errors.FatalError(f"trial {said(_settings(trial))}: {error}") from error
+                raise keras_tuner.errors.FatalError(f"trial {described(_settings(trial))}: {error}") from error
 
         def save(self):
             pass
@@ -105,7 +98,7 @@ def _settings(trial) -> dict[str, Any]:
 
 def run_trial(search: Search, number: int, settings: dict[str, Any]) -> float:
     """The accuracy of a trial; 0 where the settings do not fit the recordings, which `Search` notes."""
-    log.info("trial %d: %s", number, said(settings))
+    log.info("trial %d: %s", number, described(settings))
     try:
         score = search.score(settings)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""`python -m tfkfin.experiments`: the paper's experiments on your recordings, its tables and figures beside ours."""
+"""`python -m tfkfin.experiments`: the paper's experiments and a ladder of protocols on your recordings."""
 
 import argparse
 import sys
@@ -9,28 +9,29 @@ from tfkfin import recipe as recipes
 from tfkfin.base.answers import command_line, parsed
 from tfkfin.base.console import InputError, log, run
 from tfkfin.experiments import kinds
+from tfkfin.fit import run_folder
 from tfkfin.recipe import Recipe
 
 QUICK = {"windows_per_epoch": 64, "test_windows": 96}
 
 EXAMPLES = """examples:
   python -m tfkfin.experiments all --pipeline pipelines/demo.toml
-      everything on an embedded synthetic DB2, in minutes; proves the plumbing, says nothing about people
+      everything on an embedded synthetic DB2, in minutes; shows that it runs, says nothing about people
   python -m tfkfin.experiments downstream --data MINE --set split.train_repetitions=1,3 \\
       --set split.test_repetitions=2
       classifiers on true features of your own recordings
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --seeds 3
-      what pre-training gains on Ninapro DB2; started again it goes on where it stopped
+      gain of pre-training on Ninapro DB2; the same command goes on where it stopped
   python -m tfkfin.experiments downstream --data DB2 --pipeline db2_all --launcher local
-      people and seeds by as many processes as pay
+      people and seeds by as many processes as cores allow
   python -m tfkfin.experiments ladder --data MINE --set split.repetitions_per_session=4 \\
       --set split.train_sessions=1-5 --set split.test_sessions=6-30
-      what a decoder keeps from repetition to repetition, day to day, person to person
+      how decoders hold from repetition to repetition, day to day, person to person
   python -m tfkfin.experiments ablation --data MINE --set split.train_repetitions=1,3 \\
       --set split.test_repetitions=2
       on the same ladder: the paper's network from FINs and from random weights, at equal updates
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --protocol paper
-      the authors' way of judging, marked as optimistic wherever it is shown
+      the authors' way of scoring, marked as optimistic wherever it is shown
 """
 
 
@@ -38,28 +39,21 @@ def parser() -> argparse.ArgumentParser:
     there = kinds.summaries()
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
     p = command_line("experiments", "all --data DIR [options]", __doc__, f"{listed}\n{EXAMPLES}")
-    p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share what they can")
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
-                   "(default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
-    p.add_argument("--protocol", choices=("honest", "paper"), help="paper: judge as the authors' code does; optimistic "
-                   "(default: the recipe's, which is honest unless it says otherwise)")
+    p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share fits")
+    run_folder.add_options(p, "experiments-")
+    p.add_argument("--protocol", choices=("honest", "paper"), help="paper: score as the authors' code does; optimistic "
+                   "(default: the recipe's, honest unless it has another)")
     p.add_argument("--seeds", type=int, metavar="N",
                    help="trainings of every neural model (default: 3, or 1 with --quick)")
-    p.add_argument("--run", metavar="DIR", help="run folder (default: runs/experiments-<recipe>-<digest>)")
-    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--max-test-windows", type=int, metavar="N", help="test windows a subject, evenly spread, for "
                    f"models of raw signals; 0: all (default: 0, or {QUICK['test_windows']} with --quick)")
-    p.add_argument("--rows", metavar="LIST", help="of the ladder, as in best,tdar_lda; with a run folder that has others "
-                   "already, these stand beside them (default: all)")
+    p.add_argument("--rows", metavar="LIST", help="rows of the ladder, as in best,tdar_lda; finished rows of the run "
+                   "folder stand beside them (default: all)")
     p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
                    f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
                    "windows; the default on the embedded synthetic recordings, off elsewhere")
     p.add_argument("--launcher", choices=launch.names(), help="fit people and seeds apart, many at once: by processes "
                    "here, on a Ray cluster or in Slurm jobs (default: one after another in this process)")
-    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
 
@@ -70,8 +64,6 @@ def named(experiment: str) -> tuple[str, ...]:
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     """The recipe, run folder, number of seeds and cap on test windows that a command line asks for."""
-    from tfkfin.fit import run_folder
-
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
     if arguments.experiment != "all":

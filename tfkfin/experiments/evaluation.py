@@ -1,5 +1,4 @@
-"""What is evaluated: who learns from which windows, true features, seeds, scores of finished fits, names for the data.
-"""
+"""An evaluation: training and test windows of each fit, true features, scores of finished fits, titles for reports."""
 
 import functools
 import itertools
@@ -9,12 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfkfin.base.console import InputError, format_numbers
 from tfkfin.base.files import replacing
-from tfkfin.experiments import horizon, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.paper import horizon, published
+from tfkfin.experiments.report import Plot, Table
 from tfkfin.experiments.statistics import over_subjects
+from tfkfin.experiments.texts import text
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.pipeline.subject import Subject
@@ -26,7 +29,7 @@ WITHOUT_CHANCE = ("imitation", "svm", "lda", "td_svm", "td_lda")
 
 @dataclass(frozen=True)
 class Examples:
-    """Windows of one subject to learn from or to be tested on.
+    """Training or test windows of one subject.
 
     Attributes:
         part: the subject with these windows only.
@@ -44,8 +47,8 @@ class Evaluation:
 
     Attributes:
         seeds: of initial weights, order and noise; the recipe's own is the first.
-        max_test_windows: on so many windows a subject, evenly spread, models of raw signals are tested; 0: on all.
-        optimistic: whether the authors' evaluation is used.
+        max_test_windows: models of raw signals are tested on at most so many windows a subject, evenly spread; 0: all.
+        optimistic: whether the authors' way of scoring is used.
         rows: of the ladder, by name; (): all.
         ledger: of the fits: cells/<model>/<setting>/S<n>-seed<k>, with their predictions as arrays.
     """
@@ -69,7 +72,7 @@ class Evaluation:
         self._itself = functools.lru_cache(2)(self._standardised_by_itself)
         self._ahead = functools.lru_cache(16)(self._targets)
 
-    # === Who learns from what ===
+    # === Training and test windows ===
 
     def classes(self, setting: Setting = FULL) -> tuple[int, ...]:
         """Labels as in the files, by class index. Looking ahead makes rest (0) a class."""
@@ -77,10 +80,10 @@ class Evaluation:
         return tuple(sorted({0, *movements})) if setting.horizon_ms else movements
 
     def examples(self, fit: Fit, side: str, names: tuple[str, ...] = (), most: int = 0) -> Examples:
-        """What a fit learns from ("train", "finetune") or is judged on ("test"), with the named features.
+        """Windows that a fit is trained ("train", "finetune") or tested ("test") on, with the named features.
 
-        `most` caps the windows, evenly spread; 0: all. At a horizon some more are left out (see `horizon`).
-        The paper's protocol standardises the test side by its own statistics.
+        `most` caps the windows, evenly spread; 0: all. `horizon` leaves out some more. The paper's protocol
+        standardises test windows by their own statistics.
         """
         itself = side == "test" and self.optimistic
         subject = self._itself(fit.subject) if itself else self._loaded(fit.subject)
@@ -105,7 +108,7 @@ class Evaluation:
         return np.load(path)
 
     def _standardised_by_itself(self, number: int) -> Subject:
-        from tfkfin.experiments.optimistic import standardised_by_itself
+        from tfkfin.experiments.paper.protocol import standardised_by_itself
 
         return standardised_by_itself(self._loaded(number), self.dataset.part("test"), self.dataset.length)
 
@@ -147,11 +150,11 @@ class Evaluation:
         return {group: {model: {key: over_subjects(values, subjects) for key, values in scores.items()}
                         for model, scores in found.items()} for group, (_, subjects) in self.groups.items()}
 
-    # === How things are called ===
+    # === Titles ===
 
     @functools.cached_property
     def data_name(self) -> str:
-        """What the tables call the data: never "DB2" unless the user's folder is called that."""
+        """The name of the data in tables: never "DB2" unless the user's folder has that name."""
         if self.dataset.synthetic:
             return "synthetic recordings"
         root = Path(self.recipe.source.data)
@@ -161,35 +164,38 @@ class Evaluation:
 
     @property
     def on(self) -> str:
-        """The data, and how they were used, for the captions of plots."""
+        """The data and, where it is the optimistic one, the protocol."""
         return self.data_name + (", optimistic protocol" if self.optimistic else "")
 
     def called(self, title: str) -> str:
-        """A model's title with the family of FINs that it has here; the paper's are LSTMs."""
+        """A model's title with the family of its FINs here; the paper's are LSTMs."""
         family = self.recipe.fin.family
         return title if family == "bilstm" else title.replace("LSTM", family)
 
-    def titled(self, title: str) -> str:
-        """A table's title with the data of both its columns."""
-        return f"{title} ({paper.COLUMN}; ours: {self.on})"
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+        """A table of the paper's figures beside ours; its title names the data of both."""
+        return Table(f"{title} ({published.COLUMN}; ours: {self.on})", columns, rows, note)
+
+    def plot(self, figure: Figure, name: str, caption: str) -> Plot:
+        """A figure saved below the run folder; its caption names the data."""
+        return figures.save(figure, self.run.folder, name, f"{caption}. Data: {self.on}.")
 
     @property
     def steering(self) -> str:
-        """Whether test windows steer what is tested on them, in a sentence."""
-        return "OPTIMISTIC: test data choose the epoch and scale themselves (see section 2)." if self.optimistic else \
-            "No test window steers anything."
+        """Whether test windows influence their own scores, in a sentence."""
+        return text("steering.optimistic" if self.optimistic else "steering.honest")
 
     def described(self) -> str:
         about, window = self.dataset.describe(), self.recipe.window
-        learnt = f" (learnt from: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
+        trained = f" (training windows: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
         train, test = (format_numbers(about[f"{side}_repetitions"]) for side in ("train", "test"))
         return (f"{len(about['subjects'])} subjects, {about['channels']} channels, {about['rate_hz']:g} Hz, "
-                f"{len(about['movements'])} movements; learnt from repetitions {train}, tested on {test}; windows of "
-                f"{window.length_ms:g} ms every {window.stride_ms:g} ms{learnt}; features {', '.join(self.names)}")
+                f"{len(about['movements'])} movements; trained on repetitions {train}, tested on {test}; windows of "
+                f"{window.length_ms:g} ms every {window.stride_ms:g} ms{trained}; features {', '.join(self.names)}")
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Group -> (title, subjects): within and cross are who pre-trained and who did not. The last is the largest.
+        """Group -> (title, subjects): within: pre-training subjects, cross: others. The last group is the largest.
 
         On recordings like DB2 (12 channels, 17 movements, subjects beyond 25) these are the paper's 1-25 and 26-40.
         """
@@ -202,11 +208,11 @@ class Evaluation:
             parts["all"] = self.subjects
         elif parts["within"] and not like_db2:
             parts = {"all": self.subjects}
-        return {name: (paper.GROUPS[name], subjects) for name, subjects in parts.items() if subjects}
+        return {name: (published.GROUPS[name], subjects) for name, subjects in parts.items() if subjects}
 
 
 def _first(windows: Windows, chosen: np.ndarray, share: float, stride: int) -> np.ndarray:
-    """Which of `chosen` are among the first `share` of their held movement, as if it had been held for less long."""
+    """Which of `chosen` lie in the first `share` of their held movement, as if it had been held for less long."""
     columns = np.stack([windows.movements, windows.repetitions])[:, chosen]
     breaks = (np.diff(columns) != 0).any(axis=0) | (np.diff(windows.starts[chosen]) != stride)
     runs = np.split(np.arange(len(chosen)), np.flatnonzero(breaks) + 1)

@@ -1,4 +1,4 @@
-"""The plots, as matplotlib figures that belong to no global state. Paper's values are brown diamonds, ours blue."""
+"""The plots, as matplotlib figures without global state. The paper's values are brown diamonds, ours are blue."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from tfkfin.base.files import replacing
-from tfkfin.experiments import paper
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import DPI, Plot
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
 APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito 2008
-MARKERS = "osD^vP*X<>ph"  # lines are told apart without colour too
+MARKERS = "osD^vP*X<>ph"  # so that lines differ without colour too
 
 
 def save(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
@@ -34,7 +34,7 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options)
 
 def imitation(true: np.ndarray, imitated: np.ndarray, names: Sequence[str], titles: Sequence[str],
               log: Sequence[bool]) -> Figure:
-    """Imitated against true features (N, F) above, residuals over their sd below; `log` says which axes are."""
+    """Imitated against true features (N, F) above, residuals over their sd below; `log`: which axes are logarithmic."""
     figure, axes = new(3.1 * len(names), 5.6, 2, len(names))
     chosen = np.linspace(0, len(true) - 1, min(len(true), 4000)).astype(int)
     for i, name in enumerate(names):
@@ -92,7 +92,7 @@ def related(var: np.ndarray, ssi: np.ndarray, length: int) -> Figure:
 def models(titles: Mapping[str, str], data: Mapping[str, Mapping], evaluation, what: str) -> Figure:
     """Accuracy in % by model, on all subjects, beside the paper's: `titles` of models, `data` of `by_group`."""
     group, scores = list(data.items())[-1]
-    rows = [(title, scores[model]["accuracy"], paper.TABLE_2.get(model, {}).get(group))
+    rows = [(title, scores[model]["accuracy"], published.TABLE_2.get(model, {}).get(group))
             for model, title in titles.items()]
     figure, ((ax,),) = new(6.8, 0.55 * len(rows) + 1.4)
     rng = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def models(titles: Mapping[str, str], data: Mapping[str, Mapping], evaluation, w
 
 
 def pairs(first: Mapping, second: Mapping, names: tuple[str, str]) -> Figure:
-    """Accuracy in % of two models on the same (subject, seed): a point each, above the line the first is better."""
+    """Accuracy in % of two models, a point each (subject, seed); above the line the first model is better."""
     figure, ((ax,),) = new(3.9, 3.7)
     keys = sorted(first.keys() & second.keys())
     x, y = (100 * np.array([one[key] for key in keys]) for one in (second, first))
@@ -130,7 +130,7 @@ def pairs(first: Mapping, second: Mapping, names: tuple[str, str]) -> Figure:
 
 
 def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[dict]]]]) -> Figure:
-    """Accuracy in % along something: panels of (x label, x, {curve: [{"mean", "std"}, ...]})."""
+    """Accuracy in % by a variable: panels of (x label, x, {curve: [{"mean", "std"}, ...]})."""
     figure, axes = new(4.3 * len(panels) + 0.4, 3.4, 1, len(panels), sharey=True)
     for ax, (label, x, lines) in zip(axes[0], panels, strict=True):
         for i, (name, scores) in enumerate(lines.items()):
@@ -147,7 +147,7 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
 
 
 def ladder(lines: Mapping[str, Sequence[float]], rungs: Sequence[str], data: str) -> Figure:
-    """Accuracy % by rung (R), a line of its own marker a model; colours that colour-blind people tell apart."""
+    """Accuracy in % by rung (R), a line a model, in colours that colour-blind people can distinguish."""
     figure, ((ax,),) = new(max(6.0, 1.0 * len(rungs) + 3.5), 4.4)
     for i, (name, values) in enumerate(lines.items()):
         ax.plot(range(len(rungs)), values, "-" if i < len(APART) else "--", marker=MARKERS[i % len(MARKERS)],

@@ -1,4 +1,4 @@
-"""Fits: one model on one subject with one seed under one setting, finished once and never run again.
+"""Fits: one model on one subject with one seed under one setting; a finished fit is never run again.
 
 A fit names no experiment, so experiments that need the same one share it.
 """
@@ -16,9 +16,9 @@ class Setting:
     """What an experiment varies. The defaults are the plain decoder of Table 2.
 
     Attributes:
-        fraction: % of each held movement's windows that are learnt from, the first in time.
-        repetitions: how many repetitions are learnt from, at equal numbers of windows; 0: all, whole.
-        horizon_ms: how long after a window's last sample the movement is to be told.
+        fraction: % of each held movement's windows in training, the first in time.
+        repetitions: how many repetitions are in training, at equal numbers of windows; 0: all, whole.
+        horizon_ms: how long after a window's last sample the movement to decide is.
     """
 
     fraction: int = 100
@@ -33,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True, order=True)
 class Fit:
-    """One model on one subject; `seed` is None for models without chance."""
+    """One model on one subject; `seed` is None for deterministic models."""
 
     subject: int
     model: str
@@ -42,7 +42,7 @@ class Fit:
 
     @property
     def key(self) -> str:
-        """In the ledger."""
+        """Its key in the ledger."""
         return f"{self.model}/{self.setting.slug}/S{self.subject}" + ("" if self.seed is None else f"-seed{self.seed}")
 
     def of(self, model: str) -> "Fit":
@@ -55,7 +55,7 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
 
     Args:
         work: fit -> (scores, arrays).
-        title: of the lines that say how far it is; none without.
+        title: of the progress lines in the log; "": none.
     """
     fits, began = list(fits), time.monotonic()
     todo = sorted((fit for fit in fits if ledger.get(fit.key) is None), key=lambda fit: fit.subject)
@@ -68,6 +68,6 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
             scores |= {"seconds": time.monotonic() - since, "fit": asdict(fit)}
             ledger.put(fit.key, scores, arrays)
         if title:
-            said = f": accuracy {100 * scores['accuracy']:.1f} %" if "accuracy" in scores else ""
+            score = f": accuracy {100 * scores['accuracy']:.1f} %" if "accuracy" in scores else ""
             left = (time.monotonic() - began) / i * (len(todo) - i)
-            log.info("%s %d/%d: %s%s, about %.0f s left", title, i, len(todo), fit.key, said, left)
+            log.info("%s %d/%d: %s%s, about %.0f s left", title, i, len(todo), fit.key, score, left)

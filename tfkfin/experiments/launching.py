@@ -1,4 +1,4 @@
-"""Fits of experiments by a launcher: a task is one subject and seed, with all that the experiments ask of them."""
+"""Fits of experiments by a launcher: a task has all fits of one subject and seed."""
 
 import functools
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tfkfin import recipe as recipes
 from tfkfin.experiments import kinds
-from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit, finish
+from tfkfin.experiments.paper.estimators import Estimators
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.run import open_run
 from tfkfin.launch import Task, launch
@@ -19,7 +19,7 @@ WORK = "tfkfin.experiments.launching:work"
 def run(evaluation: Evaluation, names: Sequence[str], launcher: str, device: str) -> tuple[list[Task], dict[str, str]]:
     """Finishes the fits of experiments; returns the tasks, and those that failed as `launch` does.
 
-    The first subject goes first: what fits share, FINs and classifiers of everybody, is made once meanwhile.
+    The first subject goes first: its tasks make what all fits share, FINs and pooled classifiers.
     """
     fits, folder = _fits(evaluation, names), evaluation.run.folder.absolute()
     groups: dict[tuple, list[Fit]] = {}
@@ -44,7 +44,7 @@ def _fits(evaluation: Evaluation, names: Sequence[str]) -> list[Fit]:
 
 
 def _seed(evaluation: Evaluation, fit: Fit) -> int:
-    """Fits without chance go with the first seed."""
+    """The seed of a fit's task; deterministic fits go with the first seed."""
     return evaluation.seeds[0] if fit.seed is None else fit.seed
 
 
@@ -63,7 +63,7 @@ def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_wind
 @functools.cache
 def _estimators(folder: str, data: str, seeds: int, max_test_windows: int, device: str,
                 rows: tuple[str, ...]) -> Estimators:
-    """Kept by a worker from task to task, and with it the compiled models."""
+    """A worker keeps these, and their compiled models, from task to task."""
     set_up_worker(device)
     recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
     return Estimators(Evaluation(open_run(recipe, Path(folder)), seeds, max_test_windows, rows))

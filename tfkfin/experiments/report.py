@@ -13,10 +13,10 @@ DPI = 150  # of the plots
 
 @dataclass
 class Table:
-    """Rows of text under column titles, one of which is the paper's; `papers=False`: the paper has none of it.
+    """Rows of text under column titles, one of which is the paper's unless `papers=False`.
 
-    Where the column "subjects" or "rung" changes, a new group of rows begins. If "subjects" says the same in every row,
-    it is left out, and said in the note.
+    Where the column "subjects" or "rung" changes, a new group of rows begins. If "subjects" is the same in every row,
+    the note has it in place of the column.
     """
 
     title: str
@@ -30,11 +30,11 @@ class Table:
             raise ValueError(f"`columns` must have the paper's. Received: columns={list(self.columns)}")
         if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
             raise ValueError(f"`rows` must have {len(self.columns)} entries. Received: {wrong[0]}")
-        said = {row[at] for row in self.rows for at in self._at}
-        if len(said) == 1:
+        subjects = {row[at] for row in self.rows for at in self._at}
+        if len(subjects) == 1:
             (at,) = self._at
             self.columns, *self.rows = ([*row[:at], *row[at + 1 :]] for row in (self.columns, *self.rows))
-            self.note = f"Subjects: {said.pop()}. {self.note}".strip()
+            self.note = f"Subjects: {subjects.pop()}. {self.note}".strip()
 
     @property
     def _at(self) -> list[int]:
@@ -43,7 +43,7 @@ class Table:
 
     @property
     def groups(self) -> list[list[Sequence[str]]]:
-        """The rows, parted where the column "subjects" or "rung" changes; what begins a group says so once."""
+        """The rows, split where the column "subjects" or "rung" changes; a group shows its rung in its first row."""
         by = [i for i, title in enumerate(self.columns) if title in ("subjects", "rung")]
         parted = [list(rows) for _, rows in itertools.groupby(self.rows, lambda row: [row[at] for at in by])]
         return [[row if not i or self.columns[0] != "rung" else ["", *row[1:]] for i, row in enumerate(rows)]
@@ -51,7 +51,7 @@ class Table:
 
     @property
     def many(self) -> bool:
-        """Whether what is in brackets goes below the figure, so that all columns fit on a page."""
+        """Whether text in brackets goes below the figure, so that all columns fit on a page."""
         return len(self.columns) > 7
 
     @property
@@ -90,15 +90,15 @@ class Plot:
 
 @dataclass
 class Result:
-    """What came out of one experiment.
+    """The result of one experiment.
 
     Attributes:
         name, title: as on the command line, and in words.
-        finding: what was seen, in sentences.
+        finding: the main results, in sentences.
         blocks: tables and plots, in order.
         trust: how far to trust it.
         data: the same numbers for results.json, below "experiments".
-        warnings: what a reader must not miss.
+        warnings: shown at the top.
         top: more for results.json, at its top.
     """
 
@@ -114,7 +114,7 @@ class Result:
 
 @dataclass
 class Report:
-    """The whole: its title, what holds for every experiment, and the results."""
+    """The report: its title, an introduction and warnings for all experiments, and the results."""
 
     title: str
     intro: list[str]

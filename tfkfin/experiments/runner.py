@@ -1,4 +1,4 @@
-"""Runs experiments in one run folder, then writes down whatever is finished there."""
+"""Runs experiments in one run folder and publishes the finished ones."""
 
 import sys
 import time
@@ -9,11 +9,12 @@ from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import log
 from tfkfin.base.files import write_text
 from tfkfin.experiments import kinds
-from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import finish
-from tfkfin.experiments.paper import COLUMN, SOURCE
+from tfkfin.experiments.paper.estimators import Estimators
+from tfkfin.experiments.paper.published import COLUMN, SOURCE
 from tfkfin.experiments.report import Report, Result, Table
+from tfkfin.experiments.texts import text, texts
 from tfkfin.fit.run import Run, environment
 
 
@@ -25,7 +26,7 @@ class Runner:
         self.estimators, self.folder = Estimators(self.evaluation), run.folder
 
     def run(self, names: Sequence[str]) -> None:
-        """Finishes the fits of experiments, and publishes after each, so that a long run shows what it has."""
+        """Finishes the fits of experiments, and publishes after each, so that a long run shows results early."""
         for name in names:
             experiment, began = kinds.load(name), time.monotonic()
             work = partial(experiment.work, self.estimators) if experiment.work else self.estimators.work
@@ -39,7 +40,7 @@ class Runner:
         return all(self.evaluation.ledger.get(fit.key) for fit in experiment.fits(self.evaluation))
 
     def results(self, names: Sequence[str] = ()) -> list[Result]:
-        """Of every experiment whose fits are all there, or of those of them that are named."""
+        """Of the named experiments whose fits are all finished; by default of all experiments."""
         every = [kinds.load(name) for name in kinds.summaries() if not names or name in names]
         return [one.result(self.evaluation, self.folder) for one in every if self._finished(one)]
 
@@ -81,39 +82,25 @@ class Runner:
 
 def _intro(evaluation: Evaluation, papers: bool) -> list[str]:
     """`papers`: whether there are experiments of the paper's."""
-    seeds, cap, machine = len(evaluation.seeds), evaluation.max_test_windows, environment()
-    capped = f"; models of raw signals are tested on at most {cap} windows a subject, evenly spread" if cap else ""
-    fin = evaluation.recipe.fin
-    started = "from random weights" if not fin.pretrained else \
-        f"from the shipped ones ({fin.family})" if fin.pretrained == "auto" else f"from {fin.pretrained}"
-    ours = (f"made on {evaluation.data_name}: {evaluation.described()}. Protocol {evaluation.recipe.protocol}, {seeds} "
-            f"seed{'s' * (seeds > 1)}{capped}. FINs are of the family {fin.family} and start {started}")
-    lines = [f"Paper: {SOURCE}. Its figures stand in the columns \"paper\" and were made on Ninapro DB2. Ours were "
-             f"{ours}; the paper's are LSTMs. Unless said otherwise ± is the standard deviation over subjects.",
-             "The paper's own figures come from its code's protocol: the best test accuracy over the epochs, test "
-             "windows scaled by their own statistics, BatchNorm and dropout as in training, the last incomplete batch "
-             "dropped. They flatter; --protocol paper judges ours the same way, for comparison only."] if papers else [
-             f"All figures were {ours}."]
-    return [*lines, f"Made by tfkfin {machine['tfkfin']}, recipe {evaluation.recipe.digest} (recipe.toml), TensorFlow "
-            f"{machine['tensorflow']}, Keras {machine['keras']}, {machine['cpus']} CPUs, {machine['time']}."]
+    seeds, cap, fin = len(evaluation.seeds), evaluation.max_test_windows, evaluation.recipe.fin
+    figures = text("intro.figures", data=evaluation.data_name, described=evaluation.described(),
+                   protocol=evaluation.recipe.protocol, seeds=f"{seeds} seed{'s' * (seeds > 1)}",
+                   capped=text("intro.capped", cap=cap) if cap else "", family=fin.family,
+                   started={"": "from random weights", "auto": f"from the shipped ones ({fin.family})"}.get(
+                       fin.pretrained, f"from {fin.pretrained}"))
+    return [*texts("intro.papers" if papers else "intro.own", source=SOURCE, figures=figures),
+            text("intro.made", digest=evaluation.recipe.digest, **environment())]
 
 
 def _warnings(evaluation: Evaluation, papers: bool) -> list[str]:
-    found = []
-    if evaluation.dataset.synthetic:
-        found.append("Synthetic recordings: nobody was recorded. Our figures prove that the code runs; they say "
-                     "nothing about people, about Ninapro DB2 or about the paper's claims.")
-    elif papers and COLUMN.rpartition(" ")[2].lower() not in evaluation.data_name.lower():
-        found.append(f"Our data ({evaluation.data_name}) are not the paper's. Compare rows with rows within a column; "
-                     "the columns differ in people, electrodes, movements and repetitions.")
-    if evaluation.optimistic:
-        found.append("OPTIMISTIC protocol: test data choose the epoch and scale themselves in all of our figures "
-                     "below. They are comparable with the paper's and too high.")
-    return found
+    synthetic, data = evaluation.dataset.synthetic, evaluation.data_name
+    other = papers and not synthetic and COLUMN.rpartition(" ")[2].lower() not in data.lower()
+    shown = {"synthetic": synthetic, "other": other, "optimistic": evaluation.optimistic}
+    return [text(f"warnings.{name}", data=data) for name, show in shown.items() if show]
 
 
 def _without_nan(value):
-    """NaN as null: JSON has no other word for what there is nothing to say of."""
+    """NaN as null, since JSON has no NaN."""
     if isinstance(value, dict):
         return {str(key): _without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ def paired(first: Mapping, second: Mapping) -> dict[str, float]:
 
     Returns:
         {"pairs", "mean", "median" of first - second, "wins", "ties", "statistic", "p", "least_p": the least p that so
-        many pairs can give}. Pairs that are all alike have p 1.
+        many pairs can give}. Without any difference p is 1.
     """
     from scipy.stats import wilcoxon
 
@@ -45,7 +45,7 @@ def paired(first: Mapping, second: Mapping) -> dict[str, float]:
 
 
 def holm(p: Collection[float]) -> list[float]:
-    """p-values corrected for how many they are (Holm 1979), in the order given."""
+    """p-values with Holm's correction (1979), in the order given: max over j <= i of (n - j) p_j, sorted."""
     order, corrected, least = np.argsort(list(p)), [0.0] * len(p), 0.0
     for rank, i in enumerate(order):
         least = corrected[i] = max(least, min(1.0, (len(p) - rank) * float(p[i])))
@@ -53,10 +53,10 @@ def holm(p: Collection[float]) -> list[float]:
 
 
 def by_subject(values: Mapping[tuple[int, int | None], float]) -> dict[int, float]:
-    """Seeds averaged: pairs of one subject are not independent, subjects are."""
+    """Seeds averaged, since seeds of one subject are not independent."""
     return {int(s): v for s, v in over_subjects(values)["per_subject"].items()}
 
 
 def least_p(pairs: int) -> float:
-    """The least two-sided p that a signed-rank test of so many pairs can give."""
+    """The least two-sided p that a signed-rank test of so many pairs can give: 2 / 2^pairs."""
     return min(1.0, 2.0 ** (1 - pairs))

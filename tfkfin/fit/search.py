@@ -1,6 +1,6 @@
 """Trials of a search: runs of a recipe with some fields set, judged on a training repetition that is held out.
 
-Test repetitions are in no trial's split: neither weights, nor statistics, nor the choice of a winner know them.
+Test repetitions are in no trial's split: neither weights, nor statistics, nor the choice of the winner depend on them.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.recipe import Recipe, removed
 
-FIXED = ("protocol", "source", "split", "tune", "window.rest")  # tables and fields that decide what a score is of
-# What a stage and those before it do not look at.
+FIXED = ("protocol", "source", "split", "tune", "window.rest")  # tables and fields that decide which data a score is of
+# Fields that a stage and those before it do not read.
 UNUSED = {"classify": ("batches.", "fin.", "augment.", "imitate.", "finetune.", "pooled."), "finetune": ("pooled.",)}
 
 
@@ -65,8 +65,8 @@ class Search:
     """One search in one folder; `open_search` makes it.
 
     Attributes:
-        base: the recipe in the search's folder; the embedded recordings, if it asks for them, lie there too.
-        train: repetitions that trials learn from, `held_out` the one that judges them.
+        base: a run of the recipe in the search's folder, which also holds synthetic recordings where it asks for them.
+        train: training repetitions of the trials; `held_out` is the one that they are scored on.
     """
 
     base: Run
@@ -75,7 +75,7 @@ class Search:
     held_out: int
 
     def trial(self, settings: dict[str, Any]) -> Run:
-        """The run of a trial, unopened: settings and split decide its folder, so equal trials are one."""
+        """The run of a trial, not opened; settings and split decide its folder, so equal trials share one."""
         recipe, split, source = self.base.recipe, self.base.recipe.split, self.base.recipe.source
         fewer = {f"split.{name}": [r for r in getattr(split, name) if r != self.held_out]
                  for name in ("pretrain_repetitions", "finetune_repetitions")}
@@ -87,7 +87,7 @@ class Search:
         return Run(self.base.folder / "trials" / recipe.digest, recipe)
 
     def score(self, settings: dict[str, Any]) -> float:
-        """Runs a trial, or resumes it, or takes what it gave; returns its mean accuracy.
+        """Runs or resumes a trial, or reads its finished score; returns its mean accuracy.
 
         Raises:
             InputError: the settings do not fit the recordings; a file beside the trial says so.
@@ -124,7 +124,7 @@ class Search:
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any]) -> bool:
-        """Writes down what is searched; False if it has been found already.
+        """Notes the options of the search; False if it has finished already.
 
         Raises:
             InputError: the folder holds a search of another kind.
@@ -148,7 +148,7 @@ class Search:
         rows, recipe, folder = self.rows(proposed), self.base.recipe, self.base.folder
         best = rows[0]
         if "error" in best:
-            raise InputError(f"every trial failed; with {said(best['settings'])}: {best['error']}")
+            raise InputError(f"every trial failed; with {described(best['settings'])}: {best['error']}")
         text = (f"# The best of {len(rows)} trials: accuracy {100 * best['accuracy']['mean']:.2f} % of the stage "
                 f"{self.stage} on repetition {self.held_out},\n# held out of the training repetitions.\n\n"
                 + _set(recipe, best["settings"] | {"tune": {}}).to_toml())
@@ -160,7 +160,7 @@ class Search:
 
 
 def work(folder: str, data: str, stage: str, held_out: int, device: str, settings: dict[str, Any]) -> None:
-    """Runs one trial of the search in a folder, in any process that sees it.
+    """Runs one trial of the search in a folder, in any process that sees the folder.
 
     Raises:
         InputError: the settings do not fit the recordings.
@@ -178,7 +178,7 @@ def _keep(folder: Path, text: str) -> str:
             write_text(path, text)
         if path.read_text(encoding="utf-8") == text:
             return path.name
-    raise InputError(f"{folder} is full of winners: give another folder with --run")
+    raise InputError(f"{folder} has 999 different best recipes: give another folder with --run")
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def state_of(folder: Path) -> dict[str, Any]:
     return Ledger(folder).get("tuning", kind=schemas.SearchState) or {}
 
 
-def said(settings: dict[str, Any]) -> str:
+def described(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
@@ -195,7 +195,7 @@ def combinations(recipe: Recipe) -> int:
 
 
 def open_search(recipe: Recipe, folder: Path, stage: str, held_out: int | None) -> Search:
-    """Opens the folder and chooses the repetition to hold out, by the recordings' labels.
+    """Opens the folder and chooses the repetition to hold out.
 
     Raises:
         InputError: what `open_run` and `open_dataset` raise, or there is no such repetition to hold out.

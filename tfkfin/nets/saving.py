@@ -54,7 +54,7 @@ def load(path: Path) -> keras.Model:
     except (TypeError, ValueError) as error:
         if any(name in str(error) for name in _REMOVED):
             raise InputError(f"{path} holds FINs of two channels, which were removed: train it anew with "
-                             "classifier.describe=correlations (a SavedModel or ONNX file of it still serves)") from None
+                             "classifier.describe=correlations; its SavedModel or ONNX file still serves") from None
         raise
 
 

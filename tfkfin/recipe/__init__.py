@@ -1,7 +1,7 @@
 """Recipes: reads the options of `tfkfin.recipe.options` from TOML and command lines, strictly.
 
-An unknown key is an error that names the nearest known one. A wheel carries `pipelines/` inside the package, so its
-users have the same recipes as those of the repository.
+An unknown key is an error that names the nearest known one. A wheel carries `pipelines/` inside the package, so that
+its users have the shipped recipes too.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from tfkfin.base.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 from tfkfin.recipe.removed import RECIPES, RemovedError
 
-_DEEPEST = 8  # tables in one another: what is looked through recursively has its end
+_DEEPEST = 8  # tables inside tables: bounds the recursion over what users give
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
 

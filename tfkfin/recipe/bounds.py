@@ -1,4 +1,4 @@
-"""Kinds of values that options are, each with its bounds: what is beyond them asks for no work that anybody wants."""
+"""Types of options with their bounds; values beyond them would ask for work that nobody wants."""
 
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ def _split_commas(text: Any) -> Any:
 
 
 def kind_of(room: str) -> AfterValidator:
-    """Text that names a module of a room: whatever is put there is known."""
+    """Text that names a registered kind of a room, such as "nets/heads"."""
     def known(name: str) -> str:
         if name not in (there := registry.names(room)):
             raise ValueError(f"there are {', '.join(there)}")

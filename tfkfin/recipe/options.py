@@ -1,4 +1,4 @@
-"""Every option of the pipeline and its staged fit, once: a frozen, validated field with its unit and default.
+"""Every option of a recipe: a frozen, validated field with its unit and default.
 
 `tfkfin.recipe` reads them from TOML and from the command line.
 """
@@ -59,9 +59,9 @@ class Window(Section):
 
     length_ms: Milliseconds = 300.0  # 600 samples at 2 kHz
     stride_ms: Milliseconds = 10.0  # 20 samples at 2 kHz
-    train_stride_ms: float = Field(0.0, ge=0, le=60_000)  # of windows that are learnt from; 0: stride_ms
+    train_stride_ms: float = Field(0.0, ge=0, le=60_000)  # between training windows; 0: stride_ms
     rate_hz: Rate = 2000.0  # recordings at another rate are resampled to it; 0 keeps their own
-    rest: bool = False  # rest as one more class, label 0 in the files
+    rest: bool = False  # rest as one more class; its label in the files is 0
 
 
 class Filter(Section):
@@ -93,14 +93,14 @@ class Features(Section):
 
 
 class Split(Section):
-    """Who, which repetitions and which sessions; an empty list means the default its comment names."""
+    """Subjects, repetitions and sessions of training and test; an empty list means the default in its comment."""
 
     subjects: Numbers = ()  # trained and tested one by one; empty: all there are
-    train_repetitions: Numbers = ()  # empty: all that are not test repetitions; between sessions all there are
-    test_repetitions: Numbers = (2, 5)  # of test_sessions, where these are named, by default all
-    train_sessions: Numbers = ()  # days, or whatever parts the files; empty: all
+    train_repetitions: Numbers = ()  # empty: all but the test repetitions; between sessions: all
+    test_repetitions: Numbers = (2, 5)  # where test_sessions are given: of these, all by default
+    train_sessions: Numbers = ()  # days, or whatever else separates the files; empty: all
     test_sessions: Numbers = ()  # empty: all
-    repetitions_per_session: int = Field(0, ge=0, le=9999)  # reads sessions out of repetitions; 0: as files say
+    repetitions_per_session: int = Field(0, ge=0, le=9999)  # of a session; 0: sessions as files name them
     pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`
     pretrain_repetitions: Numbers = ()  # empty: `train_repetitions`
     finetune_repetitions: Numbers = ()  # empty: `train_repetitions`
@@ -127,12 +127,12 @@ class Split(Section):
 
     @property
     def between_sessions(self) -> bool:
-        """Whether sessions alone part what is learnt from and what is tested."""
+        """Whether training and test are split by sessions alone."""
         return bool(self.train_sessions and self.test_sessions) and not {*self.train_sessions} & {*self.test_sessions}
 
 
 class Batches(Section):
-    """The streaming pipeline."""
+    """The input pipeline."""
 
     recordings_in_flight: Few = 2  # recordings whose windows are mixed at any time
     prefetch: Few = 2  # batches made ahead
@@ -144,22 +144,22 @@ class Fin(Section):
     family: Annotated[str, kind_of("nets/fins")] = "bilstm"
     units: Width = 32
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
-    readout: Literal["both", "reverse"] = "both"  # final states read: both directions (paper) or the reverse one (code)
-    start: Literal["long_memory", "keras"] = "long_memory"  # random weights of a Bi-LSTM that starts from scratch
-    pretrained: str = "auto"  # FINs to start from: "auto" shipped ones of the family, a name, RUN/pooled, "" random
+    readout: Literal["both", "reverse"] = "both"  # final states of both directions (paper) or the reverse (code)
+    start: Literal["long_memory", "keras"] = "long_memory"  # how random weights of a Bi-LSTM are drawn
+    pretrained: str = "auto"  # "auto": shipped FINs; a model's name; RUN/pooled; "": random weights
 
 
 class Classifier(Section):
     """From features to movements: augmentation and Conv2D/BN/PReLU, or a linear discriminant."""
 
     kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
-    describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # solved heads see it too
+    describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # inputs of solved heads
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
-    vote: Few = 1  # windows averaged for a decision: the last so many in time, whatever they hold
-    reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1, and is wrong
+    vote: Few = 1  # a decision averages the probabilities of the last so many windows
+    reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1 and counts as wrong
     filters: tuple[Width, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement
-    copies: Few = 12  # row 0 is the feature itself, the others its noisy shadows
-    noise: float = Field(0.01, ge=0)  # sd of the shadows' noise, in z-scored units
+    copies: Few = 12  # of each feature: the first is exact, the others are noisy
+    noise: float = Field(0.01, ge=0)  # sd of the copies' noise, in z-scored units
     dropout: float = Field(0.3, ge=0, lt=1)  # after the first block
 
 
@@ -167,14 +167,14 @@ class Augment(Section):
     """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.nets.layers`."""
 
     gain: float = Field(0.0, ge=0)  # sd of each channel's log amplitude
-    shift: float = Field(0.0, ge=0, le=0.5)  # greatest share that comes from the neighbouring electrode
+    shift: float = Field(0.0, ge=0, le=0.5)  # greatest share of signal from the neighbouring electrode
     noise: float = Field(0.0, ge=0)  # sd, in sd of the signal
     warp: float = Field(0.0, ge=0, lt=0.5)  # greatest relative change of speed
     dropout: float = Field(0.0, ge=0, lt=1)  # probability that a channel is silent
 
 
 class Imitate(Section):
-    """Stage 1: FINs learn the features from windows of all pre-training subjects, channels pooled."""
+    """Stage 1: trains FINs to give the features of windows of all pre-training subjects, channels pooled."""
 
     epochs: int = Field(1, ge=0, le=1_000_000)  # 0 keeps the pretrained weights as they are
     windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
@@ -182,14 +182,14 @@ class Imitate(Section):
     learning_rate: Positive = 1e-3
     weight_decay: float = Field(2e-5, ge=0)
     clip_norm: Positive = 1.0
-    patience: Count = 3  # epochs without a better validation loss before it stops
+    patience: Count = 3  # it stops after so many epochs without a better validation loss
     schedule: Literal["constant", "cosine"] = "constant"
     validation_windows: Count = 64
     test_windows: Count = 128  # on which R² is reported, spread evenly over the subjects' test repetitions
 
 
 class Classify(Section):
-    """Stage 2: the head learns movements from true features, subject by subject."""
+    """Stage 2: trains the head on true features, subject by subject."""
 
     epochs: Count = 30
     batch_size: Count = 300
@@ -199,7 +199,7 @@ class Classify(Section):
 
 
 class Finetune(Section):
-    """Stage 3: FINs and head together, subject by subject."""
+    """Stage 3: trains FINs and head together, subject by subject."""
 
     epochs: int = Field(2, ge=0, le=1_000_000)
     windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
@@ -208,39 +208,39 @@ class Finetune(Section):
     fin_weight_decay: float = Field(2e-5, ge=0)
     head_learning_rate: Positive = 1e-2
     head_weight_decay: float = Field(2e-4, ge=0)
-    imitation_weight: float = Field(0.0, ge=0)  # of the imitation loss kept beside the cross-entropy
-    freeze_norm: bool = False  # keep the head's BatchNorms as `classify` left them: small batches blur their statistics
+    imitation_weight: float = Field(0.0, ge=0)  # of the imitation loss that is added to the cross-entropy
+    freeze_norm: bool = False  # keep the BatchNorm statistics of the stage classify: those of small batches are noisy
     schedule: Literal["constant", "cosine"] = "constant"
 
 
 class Pooled(Section):
-    """The stage `pooled`: FINs learn on, so that a head solved on one repetition decides another; see [augment]."""
+    """The stage `pooled`: trains FINs so that a head solved on one repetition decides another; see [augment]."""
 
-    episodes: int = Field(400, ge=0, le=10_000_000)  # each a person, two repetitions, a head
+    episodes: int = Field(400, ge=0, le=10_000_000)  # steps; each draws a person and two repetitions
     movements: Few = 12  # of an episode, at most
     seconds: float = Field(0.9, gt=0, le=60)  # of a movement's signal in an episode, from each of the two repetitions
     stride_ms: Milliseconds = 75.0  # between windows
-    between: float = Field(0.7, ge=0, le=1)  # share of episodes from one session to another, where there are some
-    learning_rate: Positive = 5e-4  # at first; it falls to 0 along half a cosine
+    between: float = Field(0.7, ge=0, le=1)  # share of episodes with repetitions of two sessions
+    learning_rate: Positive = 5e-4  # the first; it falls to 0 along half a cosine
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: Positive = 1.0
-    imitation_weight: float = Field(1.0, ge=0)  # of the imitation loss beside the cross-entropy; less lets them drift
-    look_every: Count = 50  # episodes between looks at the held-out training repetitions, and checkpoints
+    imitation_weight: float = Field(1.0, ge=0)  # of the imitation loss; small weights let FINs drift
+    look_every: Count = 50  # episodes between validations on held-out training repetitions, and checkpoints
     validation_episodes: Count = 24
 
 
 class Launch(Section):
-    """Where and how many fits run at once (`--launcher`). It decides nothing of the results but by `threads`."""
+    """Where and how many fits run at once (`--launcher`). Of these only `threads` may change results."""
 
-    workers: int = Field(0, ge=0)  # fits at a time; 0: as many as pay here, or there is room for
+    workers: int = Field(0, ge=0)  # fits at a time; 0: as many as cores and memory allow
     threads: Count = 1  # of a fit; another number may change the last digits of sums
     gpus: float = Field(0.0, ge=0)  # of a fit; ray and slurm. local gives each worker one of those that are there
     memory_gb: Positive = 2.0  # of a fit
-    retries: int = Field(3, ge=0)  # times that a fit is begun again whose process was killed
-    address: str = ""  # of a Ray cluster, as in ray://host:10001 or auto; "" starts one here
+    retries: int = Field(3, ge=0)  # times that a fit whose process was killed is started again
+    address: str = ""  # of a Ray cluster, such as ray://host:10001 or auto; "" starts one here
     partition: str = ""  # of Slurm
-    minutes: Count = 240  # of a Slurm job; one that is stopped at the limit is queued again and goes on
-    fits_per_job: int = Field(0, ge=0)  # of a Slurm job, one after another; 0: as few as the largest array allows
+    minutes: Count = 240  # limit of a Slurm job; a job that reaches it is queued again and goes on
+    fits_per_job: int = Field(0, ge=0)  # one after another in a Slurm job; 0: as few as the largest array allows
 
 
 class Recipe(Section):

@@ -1,7 +1,6 @@
-"""The experiments: one module each, which registers itself as `EXPERIMENT`.
+"""The experiments: a module each, registered as `EXPERIMENT`, is on the command line and in the report.
 
-Being there, it is on the command line and in the report. The first line of its docstring is its line in `--help`, and
-decides its place among the others.
+The first line of its docstring is its line in `--help`; experiments are sorted by these lines.
 """
 
 import ast
@@ -15,16 +14,16 @@ from tfkfin.recipe import Recipe
 
 
 def papers_models(recipe: Recipe) -> None:
-    """The paper's experiments are about its own models: other recipes are refused rather than half obeyed."""
+    """Refuses recipes of other models than the paper's."""
     if recipe.split.between_sessions:
-        raise InputError("the paper's experiments part by repetition within a session: take the experiment ladder")
+        raise InputError("the paper's experiments split repetitions of one session: take the experiment ladder")
     papers_heads(recipe)
 
 
 def papers_heads(recipe: Recipe) -> None:
     """Refuses recipes of another classifier than the paper's, or with votes."""
     if recipe.classifier.kind != "conv" or recipe.classifier.vote != 1:
-        raise InputError("the paper's experiments judge its conv classifier window by window: take another recipe, or "
+        raise InputError("the paper's experiments score its conv classifier window by window: take another recipe, or "
                          "--set classifier.kind=conv --set classifier.vote=1 --set finetune.epochs=3")
 
 
@@ -36,14 +35,14 @@ def finetuned(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment is made of; see `evaluation`, `estimators`, `fits` and `report` for what is passed.
+    """An experiment; see `evaluation`, `estimators`, `fits` and `report` for the objects that are passed.
 
     Attributes:
-        fits: (evaluation) -> the fits it needs; those that other experiments have made are reused.
+        fits: (evaluation) -> its fits; those that other experiments have finished are reused.
         result: (evaluation, run folder) -> its Result, once they are finished; plots go below the folder.
-        check: (recipe) raises InputError if the experiment cannot obey it.
+        check: (recipe) raises InputError if the experiment cannot run it.
         work: (estimators, fit) -> scores and arrays of a fit; None: `Estimators.work`.
-        pipeline: the recipe it takes unless told; "": that of the paper's experiments, which "all" runs.
+        pipeline: its default recipe; "": that of the paper's experiments, which "all" runs.
     """
 
     fits: Callable[..., Sequence]

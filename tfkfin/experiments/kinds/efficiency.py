@@ -1,22 +1,24 @@
-"""Experiment 4: less data to learn from, by cutting every held movement short and by leaving repetitions out."""
+"""Experiment 4: less training data, by shortening every held movement and by leaving repetitions out."""
 
 from dataclasses import replace
 
-from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments import figures, statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Result, Table, p_value, percent
+from tfkfin.experiments.texts import text, texts
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
-VARIED = {"fraction": ("% of each held movement", "Accuracy % by share of each held movement learnt from"),
+VARIED = {"fraction": ("% of each held movement", "Accuracy % by share of each held movement in training"),
           "repetitions": ("repetitions", "Accuracy % by number of repetitions, at equal numbers of windows")}
 
 
 def settings(evaluation: Evaluation) -> dict[str, list[Setting]]:
     """What is varied: fractions at all repetitions, and 1, 2, ... repetitions at equal numbers of windows."""
     count = len(evaluation.dataset.split.train_repetitions)
-    return {"fraction": [replace(FULL, fraction=f) for f in paper.FRACTIONS],
+    return {"fraction": [replace(FULL, fraction=f) for f in published.FRACTIONS],
             "repetitions": [replace(FULL, repetitions=r) for r in range(1, count + 1)]}
 
 
@@ -32,12 +34,10 @@ def result(evaluation: Evaluation, folder) -> Result:
                               for value, one in found.items()} for group in evaluation.groups}
         tables.append(_table(evaluation, kind, data[kind]))
         last = list(data[kind].values())[-1]
-        panels.append((VARIED[kind][0] + " learnt from", [getattr(setting, kind) for setting in varied],
+        panels.append((VARIED[kind][0] + " in training", [getattr(setting, kind) for setting in varied],
                        {evaluation.called(title): [one[model] for one in last.values()] for model, title in
                         MODELS.items()}))
-    plot = figures.save(figures.curves(panels), folder, "efficiency", "Accuracy against the amount of data, mean "
-                        f"± sd over subjects. Data: {evaluation.on}. Left: every held movement cut short. Right: "
-                        "repetitions at equal numbers of windows.")
+    plot = evaluation.plot(figures.curves(panels), "efficiency", text("efficiency.caption"))
     tests = {"100 % - 20 %": ends(evaluation, "fraction"), "all repetitions - one": ends(evaluation, "repetitions")}
     found = evaluation.called(_finding(*tests.values()))
     return Result("efficiency", "4. Data efficiency (paper's experiment 4)", [found], [*tables, plot],
@@ -45,7 +45,7 @@ def result(evaluation: Evaluation, folder) -> Result:
 
 
 def ends(evaluation: Evaluation, kind: str) -> dict:
-    """The most against the least data, by subject."""
+    """Test of the most against the least data, by subject."""
     varied = settings(evaluation)[kind]
     most, least = (statistics.by_subject(evaluation.values("fin", setting)) for setting in (varied[-1], varied[0]))
     return statistics.paired(most, least)
@@ -55,32 +55,24 @@ def _table(evaluation: Evaluation, kind: str, data: dict) -> Table:
     rows, (column, title) = [], VARIED[kind]
     for group, scores in data.items():
         for value, one in scores.items():
-            printed = paper.EXPERIMENT_4 if kind == "fraction" else paper.MORE_REPETITIONS
+            printed = published.EXPERIMENT_4 if kind == "fraction" else published.MORE_REPETITIONS
             if kind == "fraction" and value == "100":
-                printed = f"{paper.accuracy('fin', group)} (Table 2)"
+                printed = f"{published.accuracy('fin', group)} (Table 2)"
             rows.append([value, evaluation.groups[group][0], printed, *(percent(one[m]) for m in MODELS)])
     ours = [f"ours: {evaluation.called(name)}" for name in MODELS.values()]
-    return Table(evaluation.titled(title), [column, "subjects", "paper: accuracy %", *ours], rows,
-                 "Mean ± sd over subjects, seeds averaged first.")
+    return evaluation.table(title, [column, "subjects", "paper: accuracy %", *ours], rows,
+                            text("efficiency.note"))
 
 
 def _finding(fraction: dict, repetitions: dict) -> str:
     first, second = (f"{100 * test['mean']:+.1f} points (Wilcoxon over {test['pairs']} subjects p = "
                      f"{p_value(test['p'])})" for test in (fraction, repetitions))
-    return (f"LSTM-FIN+CNN-II: five times as much of every held movement changes accuracy by {first}; the same "
-            f"number of windows from all repetitions rather than from one by {second}.")
+    return text("efficiency.finding", fraction=first, repetitions=second)
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
     repetitions = ", ".join(map(str, evaluation.dataset.split.train_repetitions))
-    return ["A fraction is the first part, in time, of every held movement: windows drawn at random would overlap by "
-            "up to 97 % with those left out, so 20 % of them would hold nearly every sample, and a flat curve would "
-            "say nothing. How the paper drew its fraction it does not say. 100 % is the plain decoder of section 3.",
-            "The classifier on true features learns from the same reduced windows. The number of updates is the same "
-            "everywhere, so only the data differ. Standardisation and FIN pre-training are those of the whole recipe.",
-            f"Repetitions are taken from {repetitions}, in an order that each seed rotates; with r of them, the first "
-            "1/r of each held movement is learnt from, so that the number of windows is that of one whole repetition.",
-            evaluation.steering]
+    return texts("efficiency.trust", repetitions=repetitions, steering=evaluation.steering)
 
 
 EXPERIMENT = Experiment(fits, result)

@@ -4,11 +4,13 @@ import itertools
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments import figures, statistics
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Plot, Result, Table, p_value, percent
+from tfkfin.experiments.texts import text, texts
 
 TITLES = {"scratch": "LSTM+CNN-II, nothing pre-trained", "random": "LSTM+CNN-II, random FINs", "fin": "LSTM-FIN+CNN-II",
           "random_frozen": "LSTM+CNN-II, random FINs frozen", "fin_frozen": "LSTM-FIN+CNN-II, FINs frozen",
@@ -22,13 +24,14 @@ COMPARED = (("fin", "random"), ("fin", "scratch"), ("fin_frozen", "random_frozen
 
 def result(evaluation: Evaluation, folder) -> Result:
     data = evaluation.by_group(TITLES)
-    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], paper.accuracy(model, group),
+    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], published.accuracy(model, group),
              percent(scores["accuracy"]), percent(scores["macro_f1"])]
             for group, models in data.items() for model, scores in models.items()]
-    table = Table(evaluation.titled("Accuracy % of decoders of raw signals"),
-                  ["model", "subjects", "paper: accuracy %", "ours: accuracy %", "ours: macro-F1 %"], rows,
-                  "Mean ± sd over subjects, seeds averaged first. The last two are references on true features.")
-    plots = _plots(evaluation, folder, data)
+    table = evaluation.table(
+        "Accuracy % of decoders of raw signals",
+        ["model", "subjects", "paper: accuracy %", "ours: accuracy %", "ours: macro-F1 %"], rows,
+        text("finetune.note"))
+    plots = _plots(evaluation, data)
     for group, (_, subjects) in evaluation.groups.items():
         data[group]["tests"] = {f"{a} - {b}": _compared(evaluation, a, b, subjects) for a, b in COMPARED}
     group, scores = list(data.items())[-1]
@@ -40,7 +43,7 @@ def result(evaluation: Evaluation, folder) -> Result:
 
 
 def _accuracies(evaluation: Evaluation, model: str, on: str, subjects) -> dict:
-    """(subject, seed) -> accuracy on the windows that the fit of the model `on` was tested on too."""
+    """(subject, seed) -> accuracy of a model on the windows that the model `on` was tested on too."""
     found = {}
     for key in itertools.product(subjects, evaluation.seeds):
         own, other = (evaluation.ledger.arrays(evaluation.fit(name, *key).key) for name in (model, on))
@@ -59,33 +62,29 @@ def _tests(evaluation: Evaluation, data: dict) -> Table:
     rows = []
     for group, scores in data.items():
         for a, b in COMPARED:
-            test, printed = scores["tests"][f"{a} - {b}"], paper.ABSENT
-            if {a, b} <= paper.TABLE_2.keys():
-                printed = f"{paper.TABLE_2[a][group][0] - paper.TABLE_2[b][group][0]:+.2f}, no test"
+            test, printed = scores["tests"][f"{a} - {b}"], published.ABSENT
+            if {a, b} <= published.TABLE_2.keys():
+                printed = f"{published.TABLE_2[a][group][0] - published.TABLE_2[b][group][0]:+.2f}, no test"
             rows.append([evaluation.called(f"{TITLES[a]} against {TITLES[b]}"), evaluation.groups[group][0], printed,
                          f"{100 * test['mean']:+.1f}", f"{100 * test['median']:+.1f}",
                          f"{test['wins']} of {test['pairs']}", p_value(test["p"]), p_value(test["by_subject"]["p"])])
     count = len(evaluation.subjects)
-    return Table(evaluation.titled("Differences in accuracy, points of %"),
-                 ["pair", "subjects", "paper: mean", "ours: mean", "ours: median", "ours: first better",
-                  "ours: p, subjects x seeds", "ours: p, subjects"], rows,
-                 "Wilcoxon's signed-rank test, two-sided, on the same test windows. Seeds of one subject are not "
-                 f"independent: trust the last column. With {count} subjects its p cannot be below "
-                 f"{statistics.least_p(count):.3g}.")
+    return evaluation.table(
+        "Differences in accuracy, points of %",
+        ["pair", "subjects", "paper: mean", "ours: mean", "ours: median", "ours: first better",
+         "ours: p, subjects x seeds", "ours: p, subjects"], rows,
+        text("finetune.tests", count=count, least_p=statistics.least_p(count)))
 
 
-def _plots(evaluation: Evaluation, folder, data: dict) -> list[Plot]:
+def _plots(evaluation: Evaluation, data: dict) -> list[Plot]:
     titles = {model: evaluation.called(title) for model, title in TITLES.items()}
     points = figures.pairs(evaluation.values("fin"), evaluation.values("random"), (titles["fin"], titles["random"]))
-    return [figures.save(figures.models(titles, data, evaluation, "Raw signals"), folder, "finetune",
-                         f"Accuracy by model. Data: {evaluation.on}."),
-            figures.save(points, folder, "finetune_pairs", "The same subject and seed with pre-trained and with random "
-                         "FINs, each with a trained classifier; above the line pre-training is better. Data: "
-                         f"{evaluation.on}.")]
+    return [evaluation.plot(figures.models(titles, data, evaluation, "Raw signals"), "finetune", "Accuracy by model"),
+            evaluation.plot(points, "finetune_pairs", text("finetune.pairs"))]
 
 
 def _costs(evaluation: Evaluation) -> dict:
-    """Model -> epochs and seconds an epoch, from the clocks of whatever fits there are."""
+    """Model -> epochs and seconds an epoch, as its fits measured them."""
     data, run = {}, evaluation.run
     for model in TRAINED:
         kept = [scores for fit in evaluation.fits([model]) if (scores := evaluation.ledger.get(fit.key))]
@@ -97,59 +96,44 @@ def _costs(evaluation: Evaluation) -> dict:
         folder = str(run.folder / "imitate" / "checkpoints")
         epochs = int(tf.train.load_variable(folder, "epoch/.ATTRIBUTES/VARIABLE_VALUE")) if \
             tf.train.latest_checkpoint(folder) else 0
-        seconds = done.get("seconds", float("nan")) / epochs if epochs else float("nan")
-        data["imitate"] = {"epochs": epochs, "seconds_an_epoch": seconds}
+        data["imitate"] = {"epochs": epochs, "seconds_an_epoch": done.get("seconds", float("nan")) / epochs if epochs
+                           else float("nan")}
     return data
 
 
 def _cost_table(evaluation: Evaluation, cost: dict) -> Table:
     rows = []
     for model, one in cost.items():
-        printed = "{} / {:g}".format(*paper.TABLE_3[model]) if model in paper.TABLE_3 else paper.ABSENT
+        printed = "{} / {:g}".format(*published.TABLE_3[model]) if model in published.TABLE_3 else published.ABSENT
         seconds = f"{one['seconds_an_epoch']:.2f}" if one["epochs"] else "none: shipped FINs"
         rows.append([evaluation.called(TRAINED[model]), printed, f"{one['epochs']:.1f}".removesuffix(".0"), seconds])
-    about = "the epoch of the best test accuracy" if evaluation.optimistic else \
-        "all that the recipe runs: nothing is selected"
-    windows = evaluation.recipe.finetune.windows_per_epoch or "all"
-    return Table(evaluation.titled("Cost of training"),
-                 ["model", "paper: epochs / seconds an epoch (GPU)", "ours: epochs", "ours: seconds an epoch"], rows,
-                 f"Ours: epochs are {about}; seconds on this machine, median epoch without the first; an epoch of raw "
-                 f"signals is {windows} windows. {evaluation.called('LSTM-FIN')}: the whole stage "
-                 "over its epochs. Seconds are of different "
-                 "machines and amounts of data: compare rows, not columns.")
+    about = "the epoch of the best test accuracy" if evaluation.optimistic else "as many as the recipe has"
+    return evaluation.table(
+        "Cost of training",
+        ["model", "paper: epochs / seconds an epoch (GPU)", "ours: epochs", "ours: seconds an epoch"], rows,
+        text("finetune.cost", about=about, windows=evaluation.recipe.finetune.windows_per_epoch or "all",
+             fins=evaluation.called("LSTM-FIN")))
 
 
 def _findings(evaluation: Evaluation, tests: dict, group: str) -> list[str]:
-    def said(test: dict) -> str:
+    def shown(test: dict) -> str:
         own = test["by_subject"]
-        verdict = "not to be told from chance" if own["p"] >= 0.05 else "beyond chance"
-        few = f", and {own['pairs']} cannot give less than {own['least_p']:.3g}" if own["least_p"] > 0.05 else ""
-        return (f"{100 * test['mean']:+.1f} points of accuracy (median {100 * test['median']:+.1f}; better in "
-                f"{test['wins']} of {test['pairs']} pairs of subject and seed; Wilcoxon over subjects "
-                f"p = {p_value(own['p'])}{few}: {verdict})")
+        return text("finetune.test", mean=100 * test["mean"], median=100 * test["median"], wins=test["wins"],
+                    pairs=test["pairs"], p=p_value(own["p"]),
+                    few=text("finetune.few", **own) if own["least_p"] > 0.05 else "",
+                    verdict="not significant" if own["p"] >= 0.05 else "significant")
 
-    printed = paper.TABLE_2["fin"][group][0] - paper.TABLE_2["scratch"][group][0]
-    return [f"What pre-training the FINs gains on {evaluation.data_name}: over random FINs with a classifier trained "
-            f"on them, {said(tests['fin - random'])}.",
-            f"Over the same network with nothing pre-trained, at the same number of updates: "
-            f"{said(tests['fin - scratch'])}. The paper prints {printed:+.2f} points for this on DB2.",
-            f"Over LDA on the field's usual features: {said(tests['fin - td_lda'])}."]
+    return texts("finetune.findings", data=evaluation.data_name, random=shown(tests["fin - random"]),
+                 scratch=shown(tests["fin - scratch"]), lda=shown(tests["fin - td_lda"]),
+                 printed=published.TABLE_2["fin"][group][0] - published.TABLE_2["scratch"][group][0])
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
     cap, options = evaluation.max_test_windows, evaluation.recipe.finetune
-    return [evaluation.steering if evaluation.optimistic else
-            "The epochs are fixed beforehand; no test window steers anything.",
-            f"Raw-signal models are tested on at most {cap} windows a subject, evenly spread; the references on all, "
-            "but on the same ones in the tests." if cap else "Every test window counts.",
-            "Random FINs (not those of \"nothing pre-trained\") get a classifier trained on what they answer for as "
-            "long as CNN-II is trained on true features, then the same fine-tuning: their weights are all that they "
-            f"lack. Fine-tuning is {options.epochs} epochs of {options.windows_per_epoch or 'all'} windows in batches "
-            f"of {options.batch_size}; a network from scratch may catch up when trained for longer.",
-            "Random weights learn from all training repetitions, pre-trained FINs from the recipe's "
-            "finetune_repetitions, as in the paper. Either way all training repetitions have been seen.",
-            f"Random FINs start as fin.start={evaluation.recipe.fin.start} says, their output scale set from true "
-            "training features. The paper does not say how its control started."]
+    return texts("finetune.trust", epochs=options.epochs, windows=options.windows_per_epoch or "all",
+                 batch=options.batch_size, start=evaluation.recipe.fin.start,
+                 counted=text("finetune.capped", cap=cap) if cap else "Every test window counts.",
+                 steering=evaluation.steering if evaluation.optimistic else text("finetune.fixed"))
 
 
 EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(reversed(TITLES)), result)

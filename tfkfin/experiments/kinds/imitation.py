@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment, papers_models
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Plot, Result, Table, plus_minus
 from tfkfin.experiments.statistics import over_subjects
+from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
 
 DIGITS = {"paper_r2": 3, "paper_map": 1, "r2": 4, "nrmse": 3, "spearman": 4}  # shown of each score
@@ -15,7 +17,7 @@ LOG_RANGE = 50  # 95 % of a feature's values span more than this factor: its axe
 
 
 def work(estimators, fit: Fit) -> tuple[dict, dict]:
-    """FINs on the test windows of a fit's subject."""
+    """Scores of FINs on the test windows of a fit's subject."""
     evaluation = estimators.evaluation
     names, length = evaluation.names, evaluation.run.length
     test = evaluation.examples(fit, "test", most=evaluation.max_test_windows)
@@ -44,7 +46,7 @@ def scored(true: np.ndarray, imitated: np.ndarray, names: tuple[str, ...]) -> di
 
 
 def relation(var: np.ndarray, ssi: np.ndarray, length: int) -> dict[str, float]:
-    """How nearly SSI is `length` x VAR over windows and channels."""
+    """How closely SSI equals `length` x VAR over windows and channels."""
     var, ssi = var.ravel().astype(np.float64), ssi.ravel().astype(np.float64)
     kept = var > 0
     return {"length": length, "median_ratio": float(np.median(ssi[kept] / var[kept])),
@@ -68,79 +70,65 @@ def result(evaluation: Evaluation, folder) -> Result:
                   for s, one in zip(evaluation.subjects, kept, strict=True)}
     by_channel = {str(c + 1): [plus_minus(float(r2[:, c].mean()), float(r2[:, c].std()), 4)
                                for r2 in channels.values()] for c in range(evaluation.dataset.channels)}
-    blocks = [_table_1(evaluation, spread, every), *_plots(evaluation, folder, pooled, every, channels),
+    blocks = [_table_1(evaluation, spread, every), *_plots(evaluation, pooled, every, channels),
               _by(evaluation, "subject", "True R² by subject, channels pooled", by_subject),
               _by(evaluation, "channel", "True R² by channel, mean ± sd over subjects", by_channel)]
     windows, order = sum(one["windows"] for one in kept), sorted(names, key=lambda n: every[n]["r2"])
     best, worst = order[-1], order[0]
     return Result(
         "imitation", "1. Imitation of features (paper's Table 1)",
-        [f"On {windows} windows of {len(kept)} subjects, each with {evaluation.dataset.channels} channels, the FINs' "
-         f"true R² is highest for {best} ({every[best]['r2']:.4f}) and lowest for {worst} "
-         f"({every[worst]['r2']:.3f})."],
-        blocks, _trust(evaluation), {"pooled": every, "subjects": spread, "ssi_and_var": tied, "windows": windows,
-                                     "channels": {n: v.tolist() for n, v in channels.items()}},
+        [text("imitation.finding", windows=windows, subjects=len(kept), channels=evaluation.dataset.channels, best=best,
+              highest=every[best]["r2"], worst=worst, lowest=every[worst]["r2"])], blocks, _trust(evaluation),
+        {"pooled": every, "subjects": spread, "ssi_and_var": tied, "windows": windows,
+         "channels": {n: v.tolist() for n, v in channels.items()}},
         [_warning(tied, every.get("SSI", {}).get("r2", float("nan")))])
 
 
 def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> Table:
     rows = []
     for name, own in spread.items():
-        printed = paper.TABLE_1.get(name)
-        r2, share = (plus_minus(*printed[key], 2) if printed else paper.ABSENT for key in ("r2", "map"))
+        printed = published.TABLE_1.get(name)
+        r2, share = (plus_minus(*printed[key], 2) if printed else published.ABSENT for key in ("r2", "map"))
         ours = {key: plus_minus(own[key]["mean"], own[key]["std"], digits) for key, digits in DIGITS.items()}
         rows.append([name, r2, ours["paper_r2"], share, ours["paper_map"], ours["r2"], f"{every[name]['r2']:.4f}",
                      ours["nrmse"], ours["spearman"]])
-    return Table(evaluation.titled("Imitation on test repetitions"),
-                 ["feature", "paper: R²", "ours: paper_r2", "paper: MAP %", "ours: paper_map %", "ours: true R²",
-                  "ours: true R², pooled", "ours: nRMSE", "ours: Spearman"], rows,
-                 "Ours: mean ± sd over subjects; pooled: all windows of all subjects together. paper_r2 and paper_map "
-                 "are the clipped ratios that the authors' code averages and their Table 1 calls R² and MAP; the "
-                 "paper's ± is over windows.")
+    return evaluation.table(
+        "Imitation on test repetitions",
+        ["feature", "paper: R²", "ours: paper_r2", "paper: MAP %", "ours: paper_map %", "ours: true R²",
+         "ours: true R², pooled", "ours: nRMSE", "ours: Spearman"], rows,
+        text("imitation.note"))
 
 
 def _by(evaluation: Evaluation, what: str, title: str, rows: dict[str, list[str]]) -> Table:
-    return Table(evaluation.titled(title), [what, "paper", *(f"ours: {name}" for name in evaluation.names)],
-                 [[name, f"not by {what}", *row] for name, row in rows.items()])
+    return evaluation.table(title, [what, "paper", *(f"ours: {name}" for name in evaluation.names)],
+                            [[name, f"not by {what}", *row] for name, row in rows.items()])
 
 
-def _plots(evaluation: Evaluation, folder, pooled: dict, every: dict, channels: dict) -> list[Plot]:
+def _plots(evaluation: Evaluation, pooled: dict, every: dict, channels: dict) -> list[Plot]:
     names = evaluation.names
     true, imitated = (pooled[key].reshape(-1, len(names)) for key in ("true", "imitated"))
     low, high = np.percentile(true, [2.5, 97.5], axis=0)
     log = [lo > 0 and hi / lo > LOG_RANGE for lo, hi in zip(low, high, strict=True)]
     titles = [f"{name}   R² {every[name]['r2']:.4f}" for name in names]
-    made = ((figures.imitation(true, imitated, names, titles, log), "imitation_features",
-             "Imitated against true features, and residuals, of test windows (one point a window and channel)"),
-            (figures.channels(channels, evaluation.subjects), "imitation_channels", "True R² by subject and channel"),
-            (figures.related(pooled["var"].ravel(), pooled["ssi"].ravel(), evaluation.run.length), "imitation_ssi_var",
-             "SSI and VAR of the same windows"))
-    return [figures.save(figure, folder, name, f"{caption}. Data: {evaluation.on}.") for figure, name, caption in made]
+    return [evaluation.plot(figures.imitation(true, imitated, names, titles, log), "imitation_features", "Imitated "
+                            "against true features, and residuals, of test windows (a point a window and channel)"),
+            evaluation.plot(figures.channels(channels, evaluation.subjects), "imitation_channels",
+                            "True R² by subject and channel"),
+            evaluation.plot(figures.related(pooled["var"].ravel(), pooled["ssi"].ravel(), evaluation.run.length),
+                            "imitation_ssi_var", "SSI and VAR of the same windows")]
 
 
 def _warning(tied: dict, own: float) -> str:
-    twice = ""
-    if "r2_of_length_times_imitated_var" in tied:
-        twice = (f" {tied['length']} times the VAR that its FIN imitates gives SSI with R² "
-                 f"{tied['r2_of_length_times_imitated_var']:.3f}; SSI's own FIN gives {own:.3f}.")
-    return (f"SSI and VAR are nearly one feature: SSI = {tied['length']} (VAR + mean²) for windows of {tied['length']} "
-            f"samples, and the mean of surface EMG is nearly 0. Here the median SSI / VAR is "
-            f"{tied['median_ratio']:.1f}, their correlation {tied['correlation']:.5f}, and {tied['length']} VAR "
-            f"explains SSI with R² {tied['r2_of_length_times_var']:.5f} (the authors' own z-score constants: 606.243 / "
-            f"1.00697 = 602). After z-scoring they carry the same information.{twice}")
+    imitated = "r2_of_length_times_imitated_var" in tied
+    return text("imitation.related", **tied) + (text("imitation.twice", own=own, **tied) if imitated else "")
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
-    recipe, cap = evaluation.recipe, evaluation.max_test_windows
-    count = f"at most {cap} test windows a subject, evenly spread" if cap else "every test window"
-    start = f"the pretrained ones ({recipe.fin.pretrained})" if recipe.fin.pretrained else "random weights"
-    epochs = recipe.imitate.epochs
-    how = f"start from {start} and learn in the stage imitate of this recipe (at most {epochs} epochs, one seed)" if \
-        epochs else f"are {start} as they are"
-    return [f"Test repetitions only, {count}. The FINs {how}.",
-            "Read the true R². The paper's R² clips every window's error at 0, so one bad window costs at most 1/N, "
-            "and divides by that window's own distance from the mean; a low paper_r2 can go with a high true R².",
-            "True R² weighs large values: a few strong windows decide it for VAR and SSI. Spearman does not."]
+    fin, epochs, cap = evaluation.recipe.fin, evaluation.recipe.imitate.epochs, evaluation.max_test_windows
+    start = f"the pretrained ones ({fin.pretrained})" if fin.pretrained else "random weights"
+    return texts("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", start=start,
+                                             epochs=epochs),
+                 count=f"at most {cap} test windows a subject, evenly spread" if cap else "every test window")
 
 
 EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(["imitation"]), result, papers_models, work)

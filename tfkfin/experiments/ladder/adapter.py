@@ -13,6 +13,7 @@ from tfkfin.experiments.ladder.rows import BaselineRow, DecoderRow, settings
 from tfkfin.experiments.ladder.rungs import Group, Part, Trial
 from tfkfin.experiments.ladder.windows import Cut, cut, places
 from tfkfin.recipe import Recipe
+from tfkfin.recordings.recording import Recording
 
 CHUNK = 2048  # windows described at a time
 
@@ -32,6 +33,24 @@ class Answers:
     probabilities: np.ndarray
     movements: np.ndarray
     labels: np.ndarray
+
+
+def answered(recording: Recording, length: int, stride: int, rate_hz: float, probabilities: np.ndarray,
+             movements: np.ndarray, labels: np.ndarray) -> Answers:
+    """Answers for a recording's windows of so many samples at another rate."""
+    begins, ends = places(len(recording.emg), recording.rate_hz, length, stride, rate_hz)
+    count = min(len(begins), len(labels))  # the last samples at one rate may reach beyond the other's
+    return Answers(begins[:count], ends[:count], probabilities[:count], movements, labels[:count])
+
+
+def of_stream(trial: Trial, stream: Cut, probabilities: np.ndarray, movements: np.ndarray,
+              decision: Decision) -> list[Answers]:
+    """Answers for each recording of a stream, from the probabilities (N, G) of all its windows."""
+    labels, _ = decision(probabilities, movements)
+    edges = np.cumsum(stream.sizes)[:-1]
+    return [answered(recording, stream.length, stream.stride, stream.rate_hz, one, movements, own)
+            for recording, one, own in zip(trial.stream.recordings, np.split(probabilities, edges),
+                                           np.split(labels, edges), strict=True)]
 
 
 class Model(Protocol):
@@ -65,7 +84,8 @@ class DecoderModel:
                 found = [session.stream(one) for one in recordings]
             else:
                 found = [now.stream(one) for one in recordings]
-            yield trial, [self._answers(now, one, each) for one, each in zip(recordings, found, strict=True)]
+            yield trial, [answered(one, now.length, now.stride, now.card["rate_hz"], each["probabilities"],
+                                   now.movements, each["label"]) for one, each in zip(recordings, found, strict=True)]
             if self.row.adapts and trial.known is None and trial is not group.trials[-1]:
                 decoder = session.carried()
 
@@ -78,13 +98,6 @@ class DecoderModel:
             known[group.parts] = Decoder.from_preset(self.row.preset, **self.settings).fit(
                 [recording for part in group.parts for recording in part.recordings])
         return known[group.parts]
-
-    def _answers(self, decoder: Decoder, recording, found: dict[str, np.ndarray]) -> Answers:
-        begins, ends = places(len(recording.emg), recording.rate_hz, decoder.length, decoder.stride,
-                              decoder.card["rate_hz"])
-        count = min(len(begins), len(found["label"]))  # the last samples of one rate may reach beyond the other's
-        return Answers(begins[:count], ends[:count], found["probabilities"][:count], decoder.movements,
-                       found["label"][:count])
 
 
 class BaselineModel:
@@ -109,17 +122,7 @@ class BaselineModel:
             else:
                 known, labels, _ = self._labelled(trial.known)
                 model = fitted.calibrate(known, labels if trial.labelled else None)
-            yield trial, self._answers(trial, stream, model.predict_proba(described, **now), model.classes_)
-
-    def _answers(self, trial: Trial, stream: Cut, probabilities: np.ndarray, movements: np.ndarray) -> list[Answers]:
-        labels, _ = self.decision(probabilities, movements)
-        found, first, samples = [], 0, 0
-        for recording, size in zip(trial.stream.recordings, stream.sizes, strict=True):
-            rows = slice(first, first + size)
-            begins = stream.starts[rows] - samples
-            found.append(Answers(begins, begins + stream.length, probabilities[rows], movements, labels[rows]))
-            first, samples = first + size, samples + len(recording.emg)
-        return found
+            yield trial, of_stream(trial, stream, model.predict_proba(described, **now), model.classes_, self.decision)
 
     def _labelled(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Descriptions, labels and repetitions (N,) of the windows that are trained on; rest has no label if none is

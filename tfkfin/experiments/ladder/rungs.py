@@ -51,7 +51,8 @@ class Part:
 
     def select(self, repetitions: Iterable[int]) -> "Part":
         """These repetitions alone; the same object each time."""
-        wanted = tuple(r for r in self.repetitions if r in set(repetitions))
+        asked = set(repetitions)
+        wanted = tuple(r for r in self.repetitions if r in asked)
         if wanted == self.repetitions:
             return self
         return self.kept(wanted, lambda: replace(self, _kept={}, recordings=tuple(

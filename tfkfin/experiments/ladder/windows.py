@@ -75,6 +75,7 @@ class Cut:
     starts: np.ndarray
     content: Content
     length: int
+    stride: int
     rate_hz: float
     sizes: tuple[int, ...]
 
@@ -110,7 +111,7 @@ def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream:
         sizes.append(len(begins))
         samples += len(recording.emg)
     whole = Content(*(np.concatenate(part) for part in zip(*contents, strict=True)))
-    return Cut(np.concatenate(signals), np.concatenate(starts), whole, length, rate, tuple(sizes))
+    return Cut(np.concatenate(signals), np.concatenate(starts), whole, length, stride, rate, tuple(sizes))
 
 
 def inside(recording: Recording, length: int, stride: int) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""Estimators: what is fitted and judged, by name.
+"""Estimators: the models that experiments fit and score, by name.
 
-    svm, lda       classical, on true features of the recipe; td_svm, td_lda: on the field's usual ones
+    svm, lda       classical, on true features of the recipe; td_svm, td_lda: on the field's usual features
     cnn2           classifier of one subject on true features (paper: CNN-II)
     cnn1           one classifier on true features of all pre-training subjects (paper: CNN-I)
     fin            pre-trained FINs + that subject's cnn2, fine-tuned as a whole (paper: LSTM-FIN+CNN-II)
     scratch        the same network, nothing pre-trained (paper: LSTM+CNN-II)
-    random         random FINs; the classifier is first trained on what they answer, as long as cnn2; then fine-tuned
-    fin_frozen, random_frozen    as `fin` and `random`, but the FINs stay fixed: the classifier alone is fine-tuned
+    random         random FINs; the classifier is first trained on their outputs, as long as cnn2; then fine-tuned
+    fin_frozen, random_frozen    as `fin` and `random`, but only the classifier is fine-tuned
 
-All are fine-tuned with the same number of updates. `random` lacks nothing that `fin` has but its FINs' weights; what
-`fin` gains over it is due to them, what it gains over `scratch` is due to any head start. The output scale of random
-FINs is set from true training features. They learn from all training repetitions, which `fin`'s classifier has seen
-too, even where `fin` fine-tunes on fewer.
+All are fine-tuned with the same number of updates. `random` differs from `fin` in its FINs' weights alone, so that the
+gain of `fin` over it is due to them; the gain over `scratch` is due to any head start. The output scale of random FINs
+is set from true training features. They are trained on all training repetitions, as `fin`'s classifier is, even where
+`fin` fine-tunes on fewer.
 """
 
 import time
@@ -26,7 +26,7 @@ from tfkfin.base.console import log
 from tfkfin.experiments import statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
 from tfkfin.experiments.fits import Fit, finish
-from tfkfin.experiments.optimistic import BestOnTest
+from tfkfin.experiments.paper.protocol import BestOnTest
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
@@ -41,7 +41,7 @@ _AGAIN = "remove that model's folder, and the same command makes it anew"
 
 
 class Estimators:
-    """Fits and judges; compiled models are kept. Each method of a model takes a fit and returns (scores, arrays)."""
+    """Fits and scores models, and keeps compiled ones. Each model's method takes a fit and returns (scores, arrays)."""
 
     def __init__(self, evaluation: Evaluation):
         self.evaluation, self.run, self.recipe = evaluation, evaluation.run, evaluation.recipe
@@ -60,12 +60,12 @@ class Estimators:
         return self._judged(fit, test, lambda: baselines.predict(make(), learnt, test.features))
 
     def classifier(self, fit: Fit) -> tuple[dict, dict]:
-        """On true features: of the fit's subject, or one a seed of all subjects pooled, trained when first asked."""
+        """A classifier on true features of the fit's subject, or of all subjects pooled, trained once a seed."""
         ledger, pooled = self.evaluation.ledger, fit.model == "cnn1"
         key = f"{fit.model}/{fit.setting.slug}/pooled-seed{fit.seed}" if pooled else fit.key
         test, trainer = self.evaluation.examples(fit, "test"), self._head(fit)
         clock, watch = _Clock(), self._watch(test, test.features, trainer.options.batch_size, fit)
-        if watch or not pooled or ledger.get(key) is None:  # the paper's protocol watches each subject's test windows
+        if watch or not pooled or ledger.get(key) is None:  # the paper's protocol tests each subject in training
             subjects = self.run.dataset.split.pretrain_subjects if pooled else (fit.subject,)
             parts = [self.evaluation.examples(replace(fit, subject=s), "train") for s in subjects]
             features, labels = (np.concatenate([getattr(one, name) for one in parts]) for name in
@@ -80,7 +80,7 @@ class Estimators:
         return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
 
     def joint(self, fit: Fit) -> tuple[dict, dict]:
-        """Raw windows: pre-trained FINs or random ones, then fine-tuned."""
+        """A network on raw windows, its FINs pre-trained or random, fine-tuned."""
         evaluation, options = self.evaluation, self.recipe.finetune
         frozen, pretrained = fit.model.endswith("_frozen"), fit.model.startswith("fin")
         side = "finetune" if pretrained else "train"
@@ -105,14 +105,14 @@ class Estimators:
 
     @cached_property
     def imitated(self) -> training.Predictor:
-        """Standardised windows (N, L, C) -> what the FINs of the stage `imitate` make of them (N, C, F)."""
+        """Standardised windows (N, L, C) -> features (N, C, F) by the FINs of the stage `imitate`."""
         options = self.recipe.fin.model_copy(update={"pretrained": ""})
         bank = presets.new_bank(options, self.evaluation.names, self.run.length, self.run.dataset.channels)
         saving.load_weights(bank, self._fin_weights(), _AGAIN)
         return training.Predictor(bank)
 
     def _fin_weights(self):
-        """Weights of the FINs: those of the stage `imitate`, which runs when it has not."""
+        """Weights of the FINs of the stage `imitate`, which runs first if it has not."""
         with self.run.ledger.lock("imitate/stage"):  # others may ask for them at the same time
             if self.run.done("imitate") is None:
                 keras.utils.set_random_seed(self.recipe.seed)
@@ -122,7 +122,7 @@ class Estimators:
         return self.run.folder / "imitate" / "fins.weights.h5"
 
     def _prepare_head(self, trainer: JointTrainer, fit: Fit) -> None:
-        """Gives random FINs a classifier trained on what they answer; `scratch` gets its input scale alone."""
+        """Gives random FINs a classifier trained on their outputs; for `scratch` sets only the scale of its inputs."""
         options = self.recipe.finetune
         train = self.evaluation.examples(fit, "train", most=options.epochs * options.windows_per_epoch)
         answers = self._outputs(trainer, train)["features"]
@@ -138,11 +138,11 @@ class Estimators:
         return trainer.predict(batches.of_subject(some.part, some.features, some.labels, self.run.length, 64))
 
     def _full(self, fit: Fit, side: str) -> int:
-        """How many windows the fit would learn from in the plain setting."""
+        """How many training windows the fit has in the plain setting."""
         return len(self.evaluation.examples(replace(fit, setting=FULL, seed=None), side).labels)
 
     def _epochs(self, fit: Fit, count: int) -> int:
-        """Epochs of a classifier on `count` windows: as many updates as on all, whatever the setting."""
+        """Epochs of a classifier on `count` windows, so that every setting has as many updates as the plain one."""
         size, full = self.recipe.classify.batch_size, self._full(fit, "train")
         return -(-self.recipe.classify.epochs * -(-full // size) // -(-count // size))
 
@@ -163,7 +163,7 @@ class Estimators:
 
     def _started(self, kind: tuple, seed: int, make: Callable, fresh: Callable[[], keras.Model],
                  optimizers: Callable[..., Sequence]):
-        """A trainer whose `restart` begins from what a `fresh` model would be under a seed: one graph serves all."""
+        """A trainer, compiled once, whose `restart` sets the first weights that a `fresh` model has under a seed."""
         if kind not in self._trainers:
             self._trainers[kind] = make()
             self._starts[kind] = {None: self._trainers[kind].restart}
@@ -178,10 +178,10 @@ class Estimators:
         keras.utils.set_random_seed(seed)
         return trainer
 
-    # === Judging ===
+    # === Scores ===
 
     def _watch(self, test: Examples, features: np.ndarray | None, batch_size: int, fit: Fit) -> list[BestOnTest]:
-        """What the paper's protocol adds to training: tests of `features`, or of raw windows if there are none."""
+        """The paper's protocol: tests of `features` after each epoch, or of raw windows where these are None."""
         def inputs(chosen: np.ndarray) -> np.ndarray:
             return test.part.volts(self.run.length, chosen) if features is None else features[chosen]
 
@@ -192,10 +192,10 @@ class Estimators:
         """Scores and arrays of a fit at the end of training or, by the paper's protocol, at its best epoch on test.
 
         Arrays, all (M,): `start` of the window in the subject's joined segments, its `own` movement, the `true` label
-        asked for and the `predicted` one, as in the files.
+        and the `predicted` one, as in the files.
 
         Args:
-            predict: gives the class indices of all test windows; not asked where `watch` has some.
+            predict: gives the class indices of all test windows; not called where `watch` has some.
             seconds: of each epoch, if it was trained in epochs; the first traces the graph.
         """
         (epochs, _, predicted), chosen = (watch[0].best, watch[0].chosen) if watch else (

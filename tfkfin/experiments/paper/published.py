@@ -1,7 +1,7 @@
-"""What the paper printed, as data: Wu, Atashzar, Ghassemi, Alhanai 2025, "Feature imitating networks" for sEMG.
+"""The paper's figures, as data: Wu, Atashzar, Ghassemi, Alhanai 2025, "Feature imitating networks" for sEMG.
 
-Source of every number: arXiv 2405.19356, the table or section named beside it. All of it was made on Ninapro DB2
-(exercise B: 12 channels, 17 movements), with the evaluation that `optimistic` describes. Nothing here is ours.
+Source of every number: arXiv 2405.19356, the table or section named beside it. All are of Ninapro DB2
+(exercise B: 12 channels, 17 movements), by the protocol that `optimistic` describes.
 """
 
 SOURCE = "Wu, Atashzar, Ghassemi, Alhanai 2025, arXiv 2405.19356"
@@ -42,7 +42,7 @@ OTHERS = {"TC-HGR": 81.65, "TEMGNet": 82.93, "coherence + polynomial SVM": 85.1,
 
 
 def accuracy(model: str, group: str) -> str:
-    """The paper's accuracy of a model on a group, as it is printed, or that there is none."""
+    """The paper's accuracy of a model on a group, as printed, or `ABSENT`."""
     if model not in TABLE_2:
         return ABSENT
     mean, sd = TABLE_2[model][group]

@@ -1,10 +1,10 @@
-"""`protocol = "paper"`: how the authors' code judges a model. For comparison with their figures, and for nothing else.
+"""`protocol = "paper"`: how the authors' code scores a model, for comparison with the paper's figures only.
 
-Their test set steers and scales what is tested on it: the best test accuracy over the epochs is reported, test windows
-are standardised by their own statistics, BatchNorm and dropout stay as in training, and windows that do not fill a
-batch are not counted. Whatever was judged so is marked optimistic.
-Ours where their code leaves it open: statistics by channel over all test windows; test windows in a shuffled order,
-since BatchNorm's statistics of a batch of one movement would erase that movement.
+Test windows influence their own scores: the best test accuracy over the epochs is reported, test windows are
+standardised by their own statistics, BatchNorm and dropout work as in training, and windows that do not fill a batch
+are not counted. Scores by this protocol are marked optimistic.
+Where the authors' code leaves it open: statistics are by channel over all test windows, and test windows come in a
+shuffled order, since BatchNorm's statistics of a batch of one movement would erase that movement.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class BestOnTest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch += 1
-        before = training.Restart(self.model)  # BatchNorm must not learn from the test after all
+        before = training.Restart(self.model)  # BatchNorm must not keep test statistics
         parts = [self._probabilities(tf.convert_to_tensor(self.inputs(batch))) for batch in self.batches]
         before()
         predicted = np.concatenate(parts).argmax(axis=1)

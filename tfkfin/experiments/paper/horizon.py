@@ -1,10 +1,9 @@
-"""Labels ahead of time: what the movement will be `horizon` after a window's last sample, inside its own recording.
+"""Labels ahead of time: the movement `horizon` after a window's last sample, inside its own recording.
 
-The rule, and why. Windows are those of every other experiment. The target is the label of the sample at the window's
-last sample + horizon, in the same recording; rest is a class there, because movements are parted by rest and without
-it no label would ever change. Rest belongs to the repetition before it. A window is left out where that sample lies
-beyond the recording, before the first movement, or in a repetition of the other side of the split: then neither the
-window nor the moment it is judged by is shared between training and test.
+The target of a window is the label of the sample at its last sample + horizon, in the same recording. Rest is a class:
+rest separates movements, so without it no label would ever change. Rest belongs to the repetition before it. A window
+is left out where that sample lies beyond the recording, before the first movement, or in a repetition of the other side
+of the split, so that training and test share neither windows nor the samples that they are scored by.
 """
 
 from collections.abc import Sequence
