@@ -53,7 +53,8 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
                          f"{format_numbers(repetitions)}, but {there}")
     began, rows = time.monotonic(), windows[used]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    new, report = _calibrated(decoder, [part[used] for part in inputs], rows.movements if labelled else None, executions)
+    labels = rows.movements if labelled else None
+    new, report = _calibrated(decoder, [part[used] for part in inputs], labels, executions)
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}

@@ -258,7 +258,7 @@ def _of_a_start(path: Path) -> bool:
 
 
 def _afford(run: Run) -> None:
-    """Makes sure that memory can hold a batch of windows and the FINs' units for it, the least that training takes."""
+    """Makes sure that memory holds a batch of windows and the FINs' units for it, the least that training takes."""
     recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
     if recipe.source.kind == "recordings":
         channels, length = run.dataset.channels, run.length

@@ -1,4 +1,4 @@
-"""The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
+"""The stage `finetune`: FINs and head, loaded from earlier stages, are trained end to end, subject by subject."""
 
 from collections.abc import Callable
 from functools import partial
@@ -85,7 +85,7 @@ def _card(run: Run, subject: Subject) -> dict:
 
 
 def load(run: Run, subject: int) -> Decoder:
-    """A subject's decoder, as the stage left it.
+    """A subject's fine-tuned decoder.
 
     Raises:
         InputError: the run has not fine-tuned that subject, or an older tfkfin did.

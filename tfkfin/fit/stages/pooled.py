@@ -34,7 +34,7 @@ def pooled(run: Run) -> dict:
     data, names = run.dataset, run.recipe.features.names
     bank = presets.new_bank(run.recipe.fin, names, run.length, data.channels)
     predict, (emg, true) = training.Predictor(bank), imitate.sample(
-        run.recipe, data, run.length, "test", run.recipe.imitate.test_windows)
+        run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
     with board.Board(run.board("pooled")) as shown, board.Curves(shown.folder) as curves:
         held_out = _train(run, bank, curves)
