@@ -34,7 +34,7 @@ class Cosine(keras.callbacks.Callback):
         self.step += 1
 
 
-class Progress(keras.callbacks.Callback):
+class TrainingProgress(keras.callbacks.Callback):
     """A bar on a terminal; elsewhere a line every quarter of a minute."""
 
     def __init__(self, title: str, total_steps: int | None = None):
@@ -58,8 +58,8 @@ class Progress(keras.callbacks.Callback):
         self.step += 1
         loss = float((logs or {}).get("loss", float("nan")))
         if not math.isfinite(loss) and "loss" in (logs or {}):
-            raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}: lower the learning rates, and "
-                             "check the recordings with python -m tfkfin.data info DIR")
+            raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}: lower the learning rates, "
+                             "and check the recordings with python -m tfkfin.data info DIR")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, loss=loss)
         elif time.monotonic() - self.logged > 15:
@@ -74,7 +74,7 @@ class Progress(keras.callbacks.Callback):
 
 @contextmanager
 def progress(title: str, total_steps: int | None = None):
-    shown = Progress(title, total_steps)
+    shown = TrainingProgress(title, total_steps)
     try:
         yield shown
     finally:
@@ -97,7 +97,7 @@ NEIGHBOURS = 8  # windows side by side: more save little, and a batch would span
 
 
 def pieces(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
-    """Indices of windows at `starts` (N,) in groups of neighbours at one stride; the last of a segment may be smaller."""
+    """Indices of windows at `starts` (N,) in groups of neighbours at one stride; a segment's last may be smaller."""
     _, runs = runs_of(starts)
     return [np.arange(i, min(i + windows, high)) for low, high in runs for i in range(low, high, windows)]
 

@@ -23,7 +23,7 @@ from tfkfin.recordings import readers
 
 @dataclass(frozen=True)
 class Cue:
-    """A movement (0: rest) to make until `stop_s` of the session; `following` is the next one's, None: there is none."""
+    """A movement (0: rest) to make until `stop_s` of the session; `following` is the next one, None: there is none."""
 
     movement: int
     repetition: int
@@ -33,7 +33,7 @@ class Cue:
 
 
 def cues(movements: Sequence[int], repetitions: int = 1, hold_s: float = 3.0, rest_s: float = 2.0) -> list[Cue]:
-    """Cues for every movement, with rest before each; the first repetition of all of them, then the second and so on."""
+    """Cues for every movement, with rest before each: all of them once, then the second repetition and so on."""
     made, now = [], 0.0
     for movement, repetition in [(m, r) for r in range(1, repetitions + 1) for m in movements if m]:
         made.append(Cue(0, repetition, now, now + rest_s, movement))

@@ -98,7 +98,7 @@ def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: flo
     """Writes a subject's scores, to TensorBoard too: the stage has finished it."""
     log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
     counts = np.asarray(scores["confusion"])
-    with board.Board(run.board(f"{stage}/S{subject}")) as shown:
+    with board.Summaries(run.board(f"{stage}/S{subject}")) as shown:
         figure = board.confusion_figure(counts, list(run.dataset.movements),
                                         f"{stage}, subject {subject}, test windows", run.dataset.names)
         shown.figure("confusion matrix", figure, 0)
@@ -119,7 +119,7 @@ def _over_subjects(run: Run, stage: str) -> dict:
         summary |= {"classifier": summary["accuracy"], "svm": mean_and_sd({s: one["svm"] for s, one in every.items()})}
     else:
         summary["fin_finetuned"] = mean_imitation([one["fin_finetuned"] for one in every.values()])
-    with board.Board(run.board(stage)) as shown:
+    with board.Summaries(run.board(stage)) as shown:
         what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
         figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows", run.dataset.names)
         shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")

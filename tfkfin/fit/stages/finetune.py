@@ -43,7 +43,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
         if kind.resting and (rest := part.resting()):
             kind.resting(classifier, trainer.seen(rest))
 
-    with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
+    with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         after = _curves_after(trainer, curves, subject)
         if kind.solve:

@@ -24,7 +24,7 @@ from tfkfin.store import presets
 
 def imitate(run: Run) -> dict:
     names, source, epochs = run.recipe.features.names, _Examples(run), run.recipe.imitate.epochs
-    with board.Board(run.board("imitate")) as shown:
+    with board.Summaries(run.board("imitate")) as shown:
         with board.Curves(shown.folder) as curves:
             bank, predict = _train(run, source, curves)
         emg, true = sample(run, "test", run.recipe.imitate.test_windows)

@@ -36,7 +36,7 @@ def pooled(run: Run) -> dict:
     predict, (emg, true) = training.Predictor(bank), imitate.sample(
         run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
-    with board.Board(run.board("pooled")) as shown, board.Curves(shown.folder) as curves:
+    with board.Summaries(run.board("pooled")) as shown, board.Curves(shown.folder) as curves:
         held_out = _train(run, bank, curves)
         scores = metrics.imitation(true, predict(emg), names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.pooled.episodes)
