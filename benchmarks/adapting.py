@@ -2,7 +2,7 @@
 
     python benchmarks/adapting.py [--json FILE] [--quick]
 
-The update is `HierarchicalGaussian.update` of one window, what decides solved anew each time, beside `calibrate` on all
+The update is `SessionPosterior.update` of one window, what decides solved anew each time, beside one update with all
 windows so far. The calibration is `Decoder.calibrated` of the recipe `best`: 12 channels, 17 movements of 5 s, windows
 of 300 ms every 50 ms, from what the network saw of them; noise, which costs the same as signals do.
 """
@@ -19,20 +19,23 @@ CHANNELS, MOVEMENTS, LENGTH, HOLD, STRIDE = 12, 17, 600, 10_000, 100  # samples 
 SIZES = ((130, 20), (192, 17))  # dimensions and classes; the second is what `best` has at 12 channels
 
 
-def taught(size: int, classes: int, sessions: int = 3, repetitions: int = 4, windows: int = 20):
+def prior_of(size: int, classes: int, sessions: int = 3, repetitions: int = 4, windows: int = 20):
     """A model of noise about class means that differ by session."""
-    from tfkfin.sessions.hierarchical import HierarchicalGaussian
+    from tfkfin.sessions.prior import SessionPrior
 
     rng = np.random.default_rng(0)
     session, repetition, c = (part.ravel() for part in np.meshgrid(
         np.arange(sessions), np.arange(repetitions), np.repeat(np.arange(classes), windows), indexing="ij"))
     x = rng.normal(size=(classes, size))[c] + 0.3 * rng.normal(size=(sessions, classes, size))[session, c]
-    return HierarchicalGaussian().fit(x + rng.normal(size=x.shape), c, session, repetition)
+    return SessionPrior().fit(x + rng.normal(size=x.shape), c, session, repetition)
 
 
 def updates(report: Report, size: int, classes: int, count: int) -> None:
-    model, rng = taught(size, classes), np.random.default_rng(1)
-    x, labels, spent, session = rng.normal(2, 3, (count, size)), rng.integers(classes, size=count), [], model.begin()
+    from tfkfin.sessions.posterior import SessionPosterior
+
+    prior, rng = prior_of(size, classes), np.random.default_rng(1)
+    x, labels, spent = rng.normal(2, 3, (count, size)), rng.integers(classes, size=count), []
+    session = SessionPosterior(prior)
     for i in range(count):
         began = time.perf_counter()
         session.update(x[i : i + 1], labels[i : i + 1])
@@ -41,7 +44,7 @@ def updates(report: Report, size: int, classes: int, count: int) -> None:
     for q in (50, 99):
         report.measured(f"{named}, p{q}", float(np.percentile(spent, q)), "ms", 2 if q == 99 else None)
     apart = max(float(np.abs(a - b).max() / np.abs(b).max())
-                for a, b in zip(session.linear(), model.calibrate(x, labels).linear(), strict=True))
+                for a, b in zip(session.linear(), SessionPosterior(prior).update(x, labels).linear(), strict=True))
     report.measured(f"{named}: after {count:,} of them, from one calibration on all", 1e9 * apart, "1e-9", 1000)
 
 
@@ -49,31 +52,31 @@ def calibrations(report: Report, count: int) -> None:
     from tfkfin import recipe as recipes
     from tfkfin.decoder import decoder
     from tfkfin.nets import heads
-    from tfkfin.nets.heads import gaussian
+    from tfkfin.nets.network import network
     from tfkfin.store import presets
 
     recipe, rng = recipes.load("best"), np.random.default_rng(0)
     bank = presets.new_bank(recipe.fin, recipe.features.names, LENGTH, CHANNELS)
-    model = decoder.network(bank, heads.new(recipe.classifier, recipe.features.names, LENGTH, CHANNELS, MOVEMENTS))
+    model = network(bank, heads.new(recipe.classifier, recipe.features.names, LENGTH, CHANNELS, MOVEMENTS))
     windows = (HOLD - LENGTH) // STRIDE + 1
     labels = np.repeat(np.arange(MOVEMENTS), windows)
-    classifier = model.get_layer("head").get_layer("classifier")
+    own = decoder.about(recipe, 2000.0, LENGTH, STRIDE, np.arange(1, MOVEMENTS + 1), np.zeros(CHANNELS),
+                        np.ones(CHANNELS))
+    whole, spent = decoder.BaseDecoder(own, model), {"with labels": [], "without": []}
 
-    def seen(sessions: int) -> list[np.ndarray]:
+    def inputs(sessions: int) -> np.ndarray:
         rows = sessions * len(labels)
         means = rng.normal(size=(MOVEMENTS, CHANNELS))[np.tile(labels, sessions)]
-        described = rng.normal(size=(rows, classifier.inputs[1].shape[1]))
-        return [np.exp(means[..., None] + rng.normal(size=(rows, CHANNELS, 4))), described]
+        described = rng.normal(size=(rows, whole.head.classifier.inputs[1].shape[1]))
+        features = np.exp(means[..., None] + rng.normal(size=(rows, CHANNELS, 4)))
+        return np.asarray(whole.head.inputs(features.astype(np.float32), described.astype(np.float32)))
 
     times = 4  # 2 sessions of 2 repetitions
     groups = np.repeat([0, 0, 1, 1], len(labels)), np.repeat([1, 2, 1, 2], len(labels))
-    gaussian.solve(classifier, seen(times), np.tile(labels, times), groups)
-    own = decoder.about(recipe, 2000.0, LENGTH, STRIDE, np.arange(1, MOVEMENTS + 1), np.zeros(CHANNELS),
-                        np.ones(CHANNELS))
-    whole, spent = decoder.Decoder(own, model), {"with labels": [], "without": []}
+    whole.head.solve(inputs(times), np.tile(labels, times), groups)
     for _ in range(count):
         for name, known in (("with labels", labels + 1), ("without", None)):
-            given = seen(1)
+            given = inputs(1)
             began = time.perf_counter()
             whole.calibrated(given, known)
             spent[name].append(time.perf_counter() - began)

@@ -18,7 +18,6 @@ from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
-from tfkfin.nets import saving
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.preprocessing import resampled
@@ -60,7 +59,8 @@ def trials(layout: str, seams: tuple[int, ...] = ()) -> Recording:
     """Six repetitions of two movements in turn at 100 Hz; rest opens each trial without a repetition, or follows it."""
     repetition, movement = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
     if layout == "opens":
-        labels, numbers = np.stack([0 * movement, movement], 1).ravel(), np.stack([0 * repetition, repetition], 1).ravel()
+        labels = np.stack([0 * movement, movement], 1).ravel()
+        numbers = np.stack([0 * repetition, repetition], 1).ravel()
         samples = np.tile([33, 50], 12)
     else:  # half of the rest still has the number of the movement before it, as in Ninapro's files
         labels = np.append(0, np.stack([movement, 0 * movement, 0 * movement], 1).ravel())
@@ -130,6 +130,8 @@ def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):
     assert version == tmp_path / "model" / "1" and "not scored" in (version / "README.md").read_text()
     for name in (tmp_path / "saved", tmp_path / "model", version):
         np.testing.assert_array_equal(tfkfin.Decoder.from_preset(name).predict(stretch), fitted.predict(stretch))
+    with pytest.raises(InputError, match="cannot adapt online"):
+        Exported(version, "xla").stream(stretch, adapt=True)
 
 
 @pytest.mark.slow
@@ -138,7 +140,8 @@ def test_eigenvalues_go_to_onnx(people, tmp_path):
     emg = people[0].emg[:, :2]
     fitted = tfkfin.Decoder.from_preset("best").fit(emg, people[0].labels, people[0].repetitions, 2000.0)
     windows = np.stack([emg[:600], emg[3000:3600]])
-    answers = Exported(fitted.export(tmp_path / "model", "both"), "onnx")(windows)
+    exported = Exported(fitted.export(tmp_path / "model", "both"), "onnx")
+    answers = exported(windows)
     np.testing.assert_allclose(answers["probabilities"], fitted(windows)["probabilities"], atol=1e-5)
 
 
@@ -164,12 +167,12 @@ def held(recording, repetitions, length=600) -> tuple[np.ndarray, np.ndarray, np
 
 
 def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_path):
-    other, decoder = people[1], tfkfin.Decoder(fitted.card, saving.copied(fitted.model))
+    other, decoder = people[1], fitted.with_head(fitted.head.copy())
     starts, windows, labels = held(other, (1, 2))
     before, card = decoder(windows)["probabilities"], decoder.card
     for part in np.array_split(np.arange(len(labels)), 5):
         decoder.update(1e3 * windows[part], labels[part], unit="mV")
-    whole, _ = fitted.calibrated(fitted.seen(other.emg, starts), labels)
+    whole, _ = fitted.calibrated(fitted.inputs(other.emg, starts), labels)
     np.testing.assert_allclose(decoder(windows)["probabilities"], whole(windows)["probabilities"], atol=1e-3)
     assert decoder.card["updated"] == len(labels) and "updated" not in fitted.card
     version = decoder.export(tmp_path / "model")
@@ -263,7 +266,7 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     odd = resampling.windows_at_rate(np.ones((2, 307, 4), np.float32), 1024.0, 2000.0, 600)  # 299.8 ms
     assert odd.shape == (2, 600, 4)
     np.testing.assert_allclose(odd, 1, atol=1e-2)
-    updated = tfkfin.Decoder(decoder.card, saving.copied(decoder.model)).update(cut, labels)
+    updated = decoder.with_head(decoder.head.copy()).update(cut, labels)
     assert updated.card["updated"] == len(labels)
     with pytest.raises(InputError, match=r"windows \(B, 300, 4\) at 1000 Hz"):
         decoder.predict(at_once)
@@ -313,7 +316,8 @@ def test_settings_change_a_recipe(people, tmp_path):
 def test_people_are_sessions_of_their_own(people):
     """Two people are as one person's two days; both then belong to what a calibration starts from."""
     both = tfkfin.Decoder.from_preset("best").fit([one.select([1, 2]) for one in people])
-    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=i)) for i, one in enumerate(people, 1)]
+    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=day))
+            for day, one in enumerate(people, 1)]
     alone = tfkfin.Decoder.from_preset("best").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -387,9 +391,16 @@ def test_calibrated_as_the_command_does(fitted, people, tiny_db2, tmp_path):
     assert every["repetitions"] == [1, 2, 3, 4, 5, 6] and every["after"] is None
 
 
-def test_what_has_learnt_nothing_says_so():
+def test_what_is_not_fitted_says_so(fitted):
+    unfitted = tfkfin.Decoder.from_preset("best")
     with pytest.raises(InputError, match="fit it first"):
-        tfkfin.Decoder.from_preset("best").predict(np.zeros((1, 600, 4)))
+        unfitted.predict(np.zeros((1, 600, 4)))
+    with pytest.raises(AttributeError, match="fit it first"):
+        unfitted.card  # noqa: B018
+    assert not hasattr(unfitted, "card") and hasattr(fitted, "card") and hasattr(unfitted, "recipe")
+    assert "not fitted" in repr(unfitted) and unfitted.recipe.digest in repr(unfitted)
+    assert repr(fitted) == (f"<tfkfin.Decoder: recipe {unfitted.recipe.digest}, head gaussian, 4 channels, 2000 Hz, "
+                            "movements 1-3>")
 
 
 def test_executions_are_counted():

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, parse_numbers
+from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
+from tfkfin.decoder.decision import Answers
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
@@ -21,7 +22,7 @@ from tfkfin.signal import resampling
 from tfkfin.store import card, presets
 
 if TYPE_CHECKING:
-    from tfkfin.decoder.adapting import Adapting
+    from tfkfin.decoder.session import AdaptiveSession
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
@@ -54,7 +55,7 @@ class Unfitted(InputError, AttributeError):
     """What a decoder has only once it is fitted; an AttributeError too, so that `hasattr` answers."""
 
 
-class Decoder(decoder.Decoder):
+class Decoder(decoder.BaseDecoder):
     """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
 
     Windows are (B, L, C) volts at `card["rate_hz"]`; `decoder(windows)` answers with "probabilities" (B, G), "label"
@@ -78,7 +79,8 @@ class Decoder(decoder.Decoder):
         Raises:
             InputError: none of these, an unknown key or an unfit value, or settings of a decoder that is fitted.
         """
-        if Path(name).suffix == ".toml" or (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir():
+        ours = (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir()
+        if ours or Path(name).suffix == ".toml":
             new = cls.__new__(cls)
             new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()})
             return new
@@ -91,6 +93,13 @@ class Decoder(decoder.Decoder):
         if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
             raise Unfitted("this decoder is not fitted yet: fit it first")
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        if self.recipe is not None:
+            return f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, not fitted>"
+        card = self.card
+        return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
+                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {format_numbers(self.movements.tolist())}>")
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
@@ -130,11 +139,11 @@ class Decoder(decoder.Decoder):
         length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
         names = {movement: name for one in recordings for movement, name in one.names.items()}
         own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
-                            {one.rate_hz for one in recordings})
+                            subject.recorded_hz)
         synthetic = any(one.synthetic for one in recordings)
         about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
                                model.count_params())
-        decoder.Decoder.__init__(self, about, model)
+        decoder.BaseDecoder.__init__(self, about, model)
         self.recipe = None
         return self
 
@@ -156,7 +165,7 @@ class Decoder(decoder.Decoder):
         return (super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
 
     def stream(self, emg: Samples, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
-               *, adapt: bool = False) -> decoder.Answers:
+               *, adapt: bool = False) -> Answers:
         """As `predict` of a signal (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
         Window w covers the samples [w stride, w stride + L) at the decoder's rate.
@@ -208,10 +217,7 @@ class Decoder(decoder.Decoder):
         subject = scoring.windows_of(self.card, recordings)
         chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
-        new, _ = calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)
-        recorded = {*self.card.get("recorded_hz", [self.card["rate_hz"]]), *(one.rate_hz for one in recordings)}
-        new.card = new.card | {"recorded_hz": sorted(recorded)}
-        return new
+        return calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)[0]
 
     def update(self, emg: Samples, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Trains, in place, on more labelled windows of the session: exactly as if calibrated on all of them so far.
@@ -294,10 +300,10 @@ class OnlineSession:
         decoder: the one that it began with.
     """
 
-    def __init__(self, decoder: Decoder, adapting: "Adapting"):
+    def __init__(self, decoder: Decoder, adapting: "AdaptiveSession"):
         self.decoder, self._adapting = decoder, adapting
 
-    def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> decoder.Answers:
+    def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> Answers:
         """As `Decoder.stream`, of the next signal (T, C) of this session.
 
         Raises:
@@ -328,7 +334,8 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         if not found:
             raise InputError("`data` must hold a recording. Received: none")
         if len(channels := {recording.num_channels for recording in found}) > 1:
-            raise InputError(f"`data` must be of recordings with the same channels. Received: {sorted(channels)} channels")
+            raise InputError("`data` must be of recordings with the same channels. Received: "
+                             f"{sorted(channels)} channels")
         if rate_hz and (others := {recording.rate_hz for recording in found} - {rate_hz}):
             raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
         if unit != "V":

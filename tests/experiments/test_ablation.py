@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tfkfin.experiments.transfer import Known
 
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
@@ -12,7 +13,6 @@ from tfkfin.experiments import protocols
 from tfkfin.experiments.ablation import ARMS, Networks, arm
 from tfkfin.experiments.kinds import ablation, ladder
 from tfkfin.experiments.runner import Runner
-from tfkfin.experiments.transfer import Known
 from tfkfin.fit.run import open_run
 
 TINY = {"source.kind": "recordings", "window.length_ms": 100, "window.stride_ms": 50, "features.names": "ENT,RMS",
@@ -120,7 +120,7 @@ def test_arms_differ_in_their_start_alone(networks, name):
         starts["steps"] = {int(rate.iterations.numpy()) for rate in one.rates}
 
     def head():
-        return made.head if name in ("frozen", "true") else made.joint.head.get_layer("classifier")
+        return made.head if name in ("frozen", "true") else made.joint.head.classifier
 
     one._train = watched
     one.fit(group.learnt, made.classes)

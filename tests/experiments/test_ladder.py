@@ -7,15 +7,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tfkfin.experiments.sessions import sessions
+from tfkfin.experiments.transfer_fins import Imitation
 
 import tfkfin
 from tfkfin import recipe as recipes
 from tfkfin.experiments import figures, protocols
 from tfkfin.experiments.kinds import ladder
 from tfkfin.experiments.runner import Runner
-from tfkfin.experiments.sessions import sessions
 from tfkfin.experiments.statistics import holm
-from tfkfin.experiments.transfer_fins import Imitation
 from tfkfin.features.describe import log_covariance
 from tfkfin.fit.run import open_run
 
@@ -110,10 +110,9 @@ def test_a_decoder_that_adapts_is_the_ladders_row(tiny_db2, tmp_path):
     decoder.recipe = recipes.load("best", tiny)
     decoder.fit([one for one in tfkfin.read(tiny_db2) if one.subject == 1])
     assert tuple(decoder.movements) == classes
-    adapting = decoder.session()
-    got = adapting(adapting._inputs(session.subject.emg, session.subject.windows.starts)["inputs"])
+    got = decoder.session()(decoder.inputs(session.subject.emg, session.subject.windows.starts))
     assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.98 and np.abs(got - expected).mean() < 0.01
-    quiet = decoder.classifier.get_layer("knowledge").memory.quiet
+    quiet = decoder.head.knowledge.memory.quiet
     loud = row._loudness(session)
     assert abs(quiet - row._rest) < 0.3 and 0.05 < np.mean(loud < quiet) < 0.9
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-
-from tfkfin import recipe as recipes
 from tfkfin.experiments.sessions import sessions
 from tfkfin.experiments.transfer import described
+
+from tfkfin import recipe as recipes
 from tfkfin.pipeline.dataset import open_dataset
-from tfkfin.sessions.hierarchical import REACH, HierarchicalGaussian
+from tfkfin.sessions.posterior import MAX_MEAN_SHIFT, SessionPosterior
+from tfkfin.sessions.prior import SessionPrior
 
 LEARNT, LATER = (3, 5), (1, 4, 7)  # of eight: 40 and 60 %, then 20, 50 and 80 % of full force
 
@@ -26,20 +27,22 @@ def test_one_movement_costs_recorded_people_little(real_sets):
         parts[session.number] = tuple(part[moving] for part in (
             described(session, ("time_domain", "log_covariance")), session.labels, session.repetitions))
     x, y, r = (np.concatenate(part) for part in zip(*(parts[s] for s in LEARNT), strict=True))
-    model = HierarchicalGaussian().fit(x, y, np.repeat(LEARNT, [len(parts[s][0]) for s in LEARNT]), r)
+    prior = SessionPrior().fit(x, y, np.repeat(LEARNT, [len(parts[s][0]) for s in LEARNT]), r)
     right = {"nothing": [], "plainly": [], "labelled": [], "unlabelled": []}
     for number in LATER:
         x, y, r = parts[number]
-        for shown in model.classes[[0, 3]]:
+        for shown in prior.classes[[0, 3]]:
             own, rest = (r == r.min()) & (y == shown), r > r.min()
             centre, spread = x[own].mean(axis=0), x[own].std(axis=0) + 1e-9
-            adapted = model.adapt(x[own])
-            assert model.trusted and adapted.moves.max() <= REACH
-            for name, found in (("nothing", model.begin().probabilities(x)),
-                                ("plainly", model.begin().probabilities(
-                                    model.centre + model.spread * (x - centre) / spread)),
-                                ("labelled", model.calibrate(x[own], y[own]).probabilities(x)),
+            adapted = SessionPosterior(prior).adapt(x[own])
+            apart = adapted.means - prior.means
+            moves = np.sqrt(np.einsum("gd,de,ge->g", apart, np.linalg.inv(prior.between), apart) / apart.shape[1])
+            assert prior.trusted and moves.max() <= MAX_MEAN_SHIFT * (1 + 1e-6)
+            for name, found in (("nothing", SessionPosterior(prior).probabilities(x)),
+                                ("plainly", SessionPosterior(prior).probabilities(
+                                    prior.centre + prior.sd * (x - centre) / spread)),
+                                ("labelled", SessionPosterior(prior).update(x[own], y[own]).probabilities(x)),
                                 ("unlabelled", adapted.probabilities(x))):
-                right[name].append(np.mean(model.classes[found.argmax(axis=1)][rest] == y[rest]))
+                right[name].append(np.mean(prior.classes[found.argmax(axis=1)][rest] == y[rest]))
     mean = {name: np.mean(values) for name, values in right.items()}
     assert min(mean["labelled"], mean["unlabelled"]) > max(mean["plainly"] + 0.3, mean["nothing"] - 0.05)

@@ -11,7 +11,7 @@ from tfkfin.features.catalogue import FEATURES
 from tfkfin.features.spatial import LIMIT
 from tfkfin.nets.sliding import (
     jitted,
-    over_stretch,
+    over_signal,
     products_of_channels,
     samples_at,
     size,
@@ -22,6 +22,11 @@ from tfkfin.nets.sliding import (
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
+
+
+def found(model: keras.Model, name: str) -> layers.Layer | None:
+    """A layer of a model by its name; None if there is none of that name."""
+    return next((layer for layer in model.layers if layer.name == name), None)
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -220,8 +225,8 @@ class Correlations(layers.Layer):
         products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
         return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
-        """The same of the windows [w stride, w stride + length) of stretches: (B, T, C) -> (B, W, S).
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
+        """The same of the windows [w stride, w stride + length) of signals: (B, T, C) -> (B, W, S).
 
         Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
         over windows are taken.

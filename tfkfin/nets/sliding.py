@@ -8,7 +8,7 @@ import tensorflow as tf
 
 def jitted(compiled: bool, slide: Callable) -> Callable[[Callable], Callable]:
     """Compiles a function by XLA if wanted; one whose sums somebody keeps is compiled by whoever keeps them."""
-    if compiled and slide is over_stretch:
+    if compiled and slide is over_signal:
         return partial(tf.function, jit_compile=True, autograph=False)
     return lambda function: function
 
@@ -20,12 +20,12 @@ def size(x: tf.Tensor, axis: int):
 
 
 def windows_in(samples, length: int, stride: int):
-    """How many windows a stretch of so many samples (a number or a tensor) holds."""
+    """How many windows a signal of so many samples (a number or a tensor) holds."""
     return (samples - length) // stride + 1
 
 
 def window_sums(terms: tf.Tensor, count, length: int, stride: int, of: Callable | None = None) -> tf.Tensor:
-    """Sums over the windows [w stride, w stride + length), w < count, of the terms of a stretch.
+    """Sums over the windows [w stride, w stride + length), w < count, of the terms of a signal.
 
     A window is `length // stride` whole blocks of one stride and, where the stride does not divide it, the head of one
     more. No sum runs on from window to window, so float32 stays as exact as it is over one window.
@@ -54,9 +54,9 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int, of: Callable 
     return total + heads[:, blocks:] if rest else total
 
 
-def over_stretch(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
+def over_signal(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
                  of: Callable | None = None) -> tf.Tensor:
-    """Sums over all windows of stretches x (B, T, C) of the terms that lie inside each: (B, W, *rest).
+    """Sums over all windows of signals x (B, T, C) of the terms that lie inside each: (B, W, *rest).
 
     `terms`: (tf, samples (B, n + reach, C)) -> (B, n, ...), each term of `reach` + 1 samples. `of` as for
     `window_sums`. Both are given the library to compute with: a live signal's sums are taken in NumPy.
@@ -88,6 +88,6 @@ def samples_at(x: tf.Tensor, count, offset: int, rows: int, stride: int) -> tf.T
 
 
 def cut(x: tf.Tensor, length: int, stride: int) -> tf.Tensor:
-    """Windows (B, W, length, C) of stretches (B, T, C), cut one by one."""
+    """Windows (B, W, length, C) of signals (B, T, C), cut one by one."""
     count = windows_in(size(x, 1), length, stride)
     return tf.gather(x, stride * tf.range(count)[:, None] + tf.range(length), axis=1)

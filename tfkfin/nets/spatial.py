@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from tfkfin.features.spatial import RIDGE
 from tfkfin.nets.bilstm import layer as recurrent
-from tfkfin.nets.sliding import over_stretch, products_of_channels
+from tfkfin.nets.sliding import over_signal, products_of_channels
 
 SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channels have converged by then
 
@@ -31,7 +31,7 @@ class LogCovariance(layers.Layer):
         x = self._differences(ops.cast(inputs, "float64"))
         return self._of_sums(ops.matmul(ops.transpose(x, (0, 2, 1)), x), ops.sum(x, axis=1), x.shape[1])
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
         x, given = ops.cast(x, "float64"), (length, stride, self.difference)
         products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)

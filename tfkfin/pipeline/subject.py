@@ -34,6 +34,7 @@ class Subject:
             of that file among the subject's.
         rest: (R, length, C) float32 volts, some windows of rest where it is none of the movements; or None.
         rate_hz: of `emg`.
+        recorded_hz: rates of the recordings before they were resampled.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Subject:
     origins: np.ndarray
     rest: np.ndarray | None = None
     rate_hz: float = 0.0
+    recorded_hz: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, recordings: Iterable[Recording], window: Window, filter: Filter | Mapping | None = None,
@@ -62,8 +64,9 @@ class Subject:
         """
         sides = {name: Part() if split is None else splits.part(split, name) for name in splits.SIDES}
         train, test, wanted = sides["train"], sides["test"], wanted or tuple(sides.values())
-        statistics, pieces, kept, origins, rest, position = [], [], [], [], [], 0
+        statistics, pieces, kept, origins, rest, recorded, position = [], [], [], [], [], [], 0
         for number, recording in enumerate(recordings):
+            recorded.append(recording.rate_hz)
             recording, found = preprocessed(recording, window, filter, split or Split())
             rate, person = recording.rate_hz, recording.subject
             length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
@@ -85,7 +88,7 @@ class Subject:
                                            for s in kept])
         mean, sd = sum(statistics[1:], statistics[0]).mean_and_sd()
         return cls(person, emg, cut, mean, sd, np.array(origins, np.int64).reshape(-1, 3),
-                   np.concatenate(rest) if rest else None, rate)
+                   np.concatenate(rest) if rest else None, rate, tuple(recorded))
 
     @property
     def places(self) -> np.ndarray:
