@@ -14,7 +14,8 @@ from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
 from tfkfin.fit import calibration, scoring
-from tfkfin.pipeline import dataset, windows
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
@@ -132,7 +133,8 @@ class Decoder(decoder.BaseDecoder):
         from tfkfin.fit import fitting
 
         recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
-        subject, rate = dataset.joined(_sessions_apart(recordings), recipe.window, filter=recipe.filter)
+        subject = Subject.of(_sessions_apart(recordings), recipe.window, recipe.filter)
+        rate = subject.rate_hz
         model, movements = fitting.fit(recipe, subject, rate)
         length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
         names = {movement: name for one in recordings for movement, name in one.names.items()}
@@ -180,16 +182,17 @@ class Decoder(decoder.BaseDecoder):
             return self.session(stride).stream(emg, rate_hz, unit)
         return super().stream(self._samples(emg, rate_hz, unit), stride)
 
-    def session(self, stride: int = 0) -> "OnlineSession":  # type: ignore[override]
+    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":  # type: ignore[override]
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
 
         Args:
             stride: samples at the decoder's rate between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
 
         Raises:
             InputError: the decoder's head keeps nothing of sessions.
         """
-        return OnlineSession(self, super().session(stride))
+        return OnlineSession(self, super().session(stride, smooth))
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,

@@ -263,7 +263,8 @@ class GaussianHead(LinearHead):
     @property
     def _layout(self) -> np.ndarray | None:
         """Kinds and electrodes of the head inputs (D, 3), where descriptions say them and there are no features."""
-        return self.describe.layout(self.channels) if self.log_scale is None and hasattr(self.describe, "layout") else None
+        known = self.log_scale is None and hasattr(self.describe, "layout")
+        return self.describe.layout(self.channels) if known else None
 
     def _remember_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> None:
         self.knowledge.memory = self.knowledge.memory.with_amplitudes(moving, rest)
