@@ -14,7 +14,8 @@ from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
 from tfkfin.fit import calibration, scoring
-from tfkfin.pipeline import dataset, windows
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
@@ -132,7 +133,8 @@ class Decoder(decoder.BaseDecoder):
         from tfkfin.fit import fitting
 
         recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
-        subject, rate = dataset.joined(_sessions_apart(recordings), recipe.window, filter=recipe.filter)
+        subject = Subject.of(_sessions_apart(recordings), recipe.window, recipe.filter)
+        rate = subject.rate_hz
         model, movements = fitting.fit(recipe, subject, rate)
         length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
         names = {movement: name for one in recordings for movement, name in one.names.items()}

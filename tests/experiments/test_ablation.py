@@ -1,4 +1,4 @@
-"""The ablation: equal treatment of all arms by hand, figures recomputed from what is kept, poison steers nothing."""
+"""The ablation: equal treatment of all arms by hand, figures recomputed from what is kept, test data change nothing."""
 
 import json
 from dataclasses import replace
@@ -9,9 +9,9 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.experiments.ablation import ARMS, Networks, arm, session
+from tfkfin.experiments.ablation import ARMS, Networks, arm
 from tfkfin.experiments.kinds import ablation, ladder
-from tfkfin.experiments.ladder.rungs import Group, Trial
+from tfkfin.experiments.ladder.rungs import Group
 from tfkfin.experiments.runner import Runner
 from tfkfin.fit.run import open_run
 
@@ -42,18 +42,9 @@ def between_sessions(evaluation) -> Group:
     return next(g for g in ladder.people(evaluation).groups(1) if g.trials[-1].rung == "session-0")
 
 
-def trained_on(made, group) -> list:
-    return [session(part, made.run.recipe, False) for part in group.parts]
-
-
-def decided(one, group, *trials) -> list[np.ndarray]:
-    """Probabilities of an arm for each trial, which is of one recording."""
-    return [answer.probabilities for _, (answer,) in one.decide(Group(group.person, group.parts, trials))]
-
-
 @pytest.fixture(scope="module")
 def networks(runner):
-    """Compiled networks, and a group: two sessions that are learnt from, and one to be tested."""
+    """Compiled networks, and a group: two sessions to train on, and one to test."""
     return ablation.networks(runner.evaluation), between_sessions(runner.evaluation)
 
 
@@ -68,9 +59,9 @@ def test_figures_are_of_the_decisions_that_are_kept(run):
             right = {}
             for person in (1, 2):
                 for seed in (7, 8):
-                    true, predicted, *_ = np.load(folder / "cells" / f"ablation-{name}" / "plain" /
-                                               f"S{person}-seed{seed}.npz")[rung]
-                    right[person, seed] = np.mean(true[true > 0] == predicted[true > 0])
+                    true, decided, *_ = np.load(folder / "cells" / f"ablation-{name}" / "plain" /
+                                                f"S{person}-seed{seed}.npz")[rung]
+                    right[person, seed] = np.mean(true[true > 0] == decided[true > 0])
             found = numbers["window"]
             assert found["mean"] == pytest.approx(np.mean(list(right.values())))
             assert found["per_subject"]["2"] == pytest.approx(np.mean([right[2, 7], right[2, 8]]))
@@ -81,33 +72,31 @@ def test_figures_are_of_the_decisions_that_are_kept(run):
     assert "random (leaks)" in text and "equal updates" in text and (folder / "plots" / "ablation.png").stat().st_size
 
 
-def test_all_arms_learn_from_the_same_windows(networks):
-    """Windows that stretches hold are those of the recording, in the order of their labels and features."""
+def test_all_arms_are_trained_on_the_same_windows(networks):
+    """Windows inside of segments are those of the recording, in the order of their labels and features."""
     made, group = networks
+    subject = made.subject(group.parts)
     arms = {name: arm(made, name, 7) for name in ARMS}
+    pieces = arms["fin"]._drawn(subject, STEPS)
+    assert len(pieces) == 4 * STEPS and len({piece[0] for piece in pieces}) == 4 * STEPS  # none comes twice
+    assert all((subject.windows.movements[piece] > 0).all() for piece in pieces)
     for one in arms.values():
-        one.fit(trained_on(made, group))
-    drawn = arms["fin"]._drawn(trained_on(made, group), STEPS)
-    assert all(len(pieces) == 4 for pieces in drawn) and len(drawn) == STEPS
-    assert len({(id(p.session), p.windows[0]) for pieces in drawn for p in pieces}) == 4 * STEPS  # none comes twice
-    length = made.run.length
-    batches = {name: list(one.batches(drawn).as_numpy_iterator()) for name, one in arms.items()}
-    for step, pieces in enumerate(drawn):
-        wanted = np.concatenate([p.session.windows.volts(p.learnt) for p in pieces])
-        labels = np.concatenate([p.session.labels[p.learnt] for p in pieces])
-        for p in pieces:
-            assert p.session.part in group.parts and (p.session.labels[p.learnt] > 0).all()
+        assert all(np.array_equal(*pair) for pair in zip(one._drawn(subject, STEPS), pieces, strict=True))
+    batches = {name: list(one.batches(subject, pieces).as_numpy_iterator()) for name, one in arms.items()}
+    names, length = ("ENT", "RMS"), made.run.length
+    for step in range(STEPS):
+        chosen = np.concatenate(pieces[4 * step : 4 * step + 4])
+        wanted, labels = subject.volts(length, chosen), subject.windows.movements[chosen]
         for name in ("fin", "random"):
             (emg, there), targets = batches[name][step]
             cut = np.stack([emg[row, at * 100 : at * 100 + length] for row, at in np.argwhere(there)])  # 50 ms, 2 kHz
             np.testing.assert_array_equal(cut, wanted)
-            np.testing.assert_array_equal(np.array(made.classes)[targets["probabilities"]], labels)
+            np.testing.assert_array_equal(made.classes[targets["probabilities"]], labels)
             np.testing.assert_array_equal(targets["features"], batches["true"][step][0])
         for name in ("frozen", "true"):
-            np.testing.assert_array_equal(np.array(made.classes)[batches[name][step][1]], labels)
-        mean, sd = arms["true"].mean, arms["true"].sd
-        np.testing.assert_allclose(batches["true"][step][0][..., 1], np.sqrt(np.mean(((wanted - mean) / sd) ** 2, 1)),
-                                   rtol=1e-4)  # RMS by its formula
+            np.testing.assert_array_equal(made.classes[batches[name][step][1]], labels)
+        rms = np.sqrt(np.mean(((wanted - subject.mean) / subject.sd) ** 2, axis=1))
+        np.testing.assert_allclose(batches["true"][step][0][..., names.index("RMS")], rms, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -116,17 +105,17 @@ def test_arms_differ_in_their_start_alone(networks, name):
     one, starts = arm(made, name, 8), {}
     train = one._train
 
-    def watched(drawn):
+    def watched(subject, pieces):
         starts["head"] = [w for w in head().get_weights()]
         starts["fins"] = made.joint.fins.get_weights()
-        train(drawn)
+        train(subject, pieces)
         starts["steps"] = {int(rate.iterations.numpy()) for rate in one.rates}
 
     def head():
         return made.head if name in ("frozen", "true") else made.joint.head.classifier
 
     one._train = watched
-    one.fit(trained_on(made, group))
+    one.fit(made.subject(group.parts))
     fins, weights = made.fresh(8)
     assert starts["steps"] == {STEPS}
     for mine, its in zip(starts["head"][2:], weights[2:], strict=True):  # the first two are its z-score
@@ -135,33 +124,43 @@ def test_arms_differ_in_their_start_alone(networks, name):
         for mine, its in zip(starts["fins"], made.shipped if name == "fin" else fins, strict=True):
             assert np.array_equal(mine, its) or (name == "random" and mine.ndim == 0)  # its output scale is set
         assert not np.array_equal(made.joint.fins.get_weights()[0], starts["fins"][0])  # and then they are trained
-    one.calibrate([session(group.trials[1].known, made.run.recipe, False)])
+    fitted = one.model.get_weights()
+    known = next(trial.known for trial in group.trials if trial.labelled)
+    one.calibrate(made.subject([known]))
     assert starts["steps"] == {1}  # a quarter as many, one at the least
+    assert not all(np.array_equal(*pair) for pair in zip(one.model.get_weights(), fitted, strict=True))
+    one.calibrate(None)  # without labels nothing is trained
+    for mine, its in zip(one.model.get_weights(), fitted, strict=True):
+        np.testing.assert_array_equal(mine, its)
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_labels_that_are_not_known_steer_nothing(networks, name):
-    """And without labels there is no calibration: the network is that of rung 0."""
+def test_labels_of_tested_windows_change_nothing(networks, name):
     made, group = networks
-    unlabelled, labelled, plain = group.trials
-    stream, first = plain.stream, labelled.known
-    wrong = replace(stream, _kept={}, recordings=tuple(
-        replace(one, labels=np.where(one.labels > 0, 1, 0).astype(np.int16)) for one in stream.recordings))
-    trials = {kind: [Trial(kind, part, plain.tested, known, kind == "1") for part in (stream, wrong)]
-              for kind, known in (("0", None), ("0u", first), ("1", first))}
-    found = {kind: decided(arm(made, name, 7), group, *both) for kind, both in trials.items()}
-    for one, other in found.values():
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(found["0"][0], found["0u"][0])
-    assert not np.array_equal(found["0"][0], found["1"][0])
+
+    def relabelled(trial):
+        stream = replace(trial.stream, _kept={}, recordings=tuple(
+            replace(one, labels=np.where(one.labels > 0, 1, 0).astype(np.int16)) for one in trial.stream.recordings))
+        return replace(trial, stream=stream)
+
+    other = Group(group.person, group.parts, tuple(map(relabelled, group.trials)))
+    found = [{trial.rung: answers[0].probabilities for trial, answers in arm(made, name, 7).decide(one)}
+             for one in (group, other)]
+    assert set(found[0]) == {"session-0", "session-0u", "session-1"}
+    for rung, probabilities in found[0].items():
+        np.testing.assert_array_equal(probabilities, found[1][rung])
+    assert not np.array_equal(found[0]["session-0u"], found[0]["session-1"])
 
 
-def test_what_is_tested_steers_nothing(networks, noisy_tests, tmp_path):
+def test_test_recordings_change_nothing(networks, noisy_tests, tmp_path):
     evaluation = Runner(opened(noisy_tests, tmp_path / "run"), 1, 0).evaluation
-    others = Networks(evaluation.run, networks[0].classes), between_sessions(evaluation)
+    others = Networks(evaluation.run, tuple(networks[0].classes.tolist())), between_sessions(evaluation)
     for name in ARMS:
-        answers = [decided(arm(made, name, 7), group, Trial("0", group.parts[0], group.parts[0].repetitions))
-                   for made, group in (networks, others)]  # of a session of the training side
+        answers = []
+        for made, group in (networks, others):
+            one, subject = arm(made, name, 7), made.subject(group.parts)
+            one.fit(subject)
+            answers.append(one.answers(subject))  # of sessions that train
         np.testing.assert_array_equal(*answers)
 
 

@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from tfkfin.features import describe, spatial
+from tfkfin.features import describe
 from tfkfin.fit.baselines import lda
 from tfkfin.sessions.online import stream
 from tfkfin.sessions.posterior import SessionPosterior, softmax
@@ -42,12 +42,12 @@ def riemann_installed() -> bool:
 
 
 def tdar_cov(windows: np.ndarray, rate_hz: float) -> np.ndarray:
-    return np.concatenate([describe.time_domain(windows, rate_hz), describe.log_covariance(windows, rate_hz)], axis=1)
+    return np.concatenate([describe.time_domain(windows, rate_hz), describe.tangent_space(windows, rate_hz)], axis=1)
 
 
 def covariances(windows: np.ndarray, rate_hz: float) -> np.ndarray:
     """Covariance matrices (N, C, C), shrunk by `oas`."""
-    return oas(spatial.covariances(windows.astype(np.float64)), windows.shape[1])
+    return oas(describe.covariances(windows.astype(np.float64)), windows.shape[1])
 
 
 def oas(matrices: np.ndarray, samples: int) -> np.ndarray:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.pipeline import windows
+from tfkfin.pipeline.preprocessing import resampled
 from tfkfin.recipe import Filter, Window
 from tfkfin.recordings.recording import Recording, owners
-from tfkfin.signal import resampling
 from tfkfin.signal.filtering import filtered, sections
 
 MIXED = -1  # the label of a window that lies across a change of movement or repetition, or across a seam
@@ -87,7 +87,7 @@ def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream:
             inside one movement or rest, the first at its beginning, as `tfkfin.Decoder.fit` takes them.
     """
     signals, starts, contents, sizes, samples, segments = [], [], [], [], 0, 0
-    for recording in (resampling.resampled(one, window.rate_hz) for one in recordings):
+    for recording in (resampled(one, window.rate_hz) for one in recordings):
         rate = recording.rate_hz
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         if stream:
