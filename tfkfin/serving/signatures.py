@@ -107,8 +107,10 @@ class Signatures:
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = {name: tf.reshape(value, (batch, windows, *self.kinds[name][1]))
-                   for name, value in answered(batch * windows, cut).items()}
+        answers = {}
+        for name, value in answered(batch * windows, cut).items():
+            shape = batch, windows, *self.kinds[name][1]
+            answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)  # ONNX takes 0 for "the same"
         probabilities = total = answers["probabilities"]
         for back in range(1, decision.vote):
             total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]
