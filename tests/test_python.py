@@ -19,7 +19,9 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.dataset import joined, open_dataset
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
@@ -57,7 +59,8 @@ def trials(layout: str, seams: tuple[int, ...] = ()) -> Recording:
     """Six repetitions of two movements in turn at 100 Hz; rest opens each trial without a repetition, or follows it."""
     repetition, movement = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
     if layout == "opens":
-        labels, numbers = np.stack([0 * movement, movement], 1).ravel(), np.stack([0 * repetition, repetition], 1).ravel()
+        labels = np.stack([0 * movement, movement], 1).ravel()
+        numbers = np.stack([0 * repetition, repetition], 1).ravel()
         samples = np.tile([33, 50], 12)
     else:  # half of the rest still has the number of the movement before it, as in Ninapro's files
         labels = np.append(0, np.stack([movement, 0 * movement, 0 * movement], 1).ravel())
@@ -77,7 +80,7 @@ def test_selected_repetitions_are_those_of_a_split(made, wanted, rest):
     window, split = recipes.Window(length_ms=150, stride_ms=50, rate_hz=0, rest=rest), recipes.Split()
     train = [s for s in splits.segments(made, split, rest) if s.repetition in wanted]
     cut = windows.starts(train, 15, 5)
-    found, _ = joined([made.select(wanted)], window)
+    found = Subject.of([made.select(wanted)], window)
     assert len(cut) and sorted(set(found.windows.movements.tolist())) == ([0, 1, 2] if rest else [1, 2])
     for name in ("movements", "repetitions", "sessions"):
         np.testing.assert_array_equal(getattr(found.windows, name), getattr(cut, name))
@@ -127,6 +130,8 @@ def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):
     assert version == tmp_path / "model" / "1" and "not scored" in (version / "README.md").read_text()
     for name in (tmp_path / "saved", tmp_path / "model", version):
         np.testing.assert_array_equal(tfkfin.Decoder.from_preset(name).predict(stretch), fitted.predict(stretch))
+    with pytest.raises(InputError, match="cannot adapt online"):
+        Exported(version, "xla").stream(stretch, adapt=True)
 
 
 @pytest.mark.slow
@@ -135,7 +140,8 @@ def test_eigenvalues_go_to_onnx(people, tmp_path):
     emg = people[0].emg[:, :2]
     fitted = tfkfin.Decoder.from_preset("best").fit(emg, people[0].labels, people[0].repetitions, 2000.0)
     windows = np.stack([emg[:600], emg[3000:3600]])
-    answers = Exported(fitted.export(tmp_path / "model", "both"), "onnx")(windows)
+    exported = Exported(fitted.export(tmp_path / "model", "both"), "onnx")
+    answers = exported(windows)
     np.testing.assert_allclose(answers["probabilities"], fitted(windows)["probabilities"], atol=1e-5)
 
 
@@ -230,22 +236,22 @@ def slow(tmp_path_factory) -> tuple[Recording, tfkfin.Decoder]:
 def test_samples_are_at_the_rate_of_the_recordings(slow, tmp_path):
     one, decoder = slow
     assert decoder.card["rate_hz"] == 2000 and decoder.card["recorded_hz"] == [1000.0]
-    resampled = resampling.resampled(one, 2000.0)
-    wanted = decoder.stream(resampled.emg, rate_hz=2000.0)
-    true = resampled.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
-    held = ~half(resampled)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
+    at_rate = resampled(one, 2000.0)
+    wanted = decoder.stream(at_rate.emg, rate_hz=2000.0)
+    true = at_rate.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
+    held = ~half(at_rate)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
     assert np.mean(wanted["label"][held] == true[held]) > 0.75  # of three
-    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": resampled},
+    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": at_rate},
                   {"emg": 1e3 * one.emg, "unit": "mV", "rate_hz": 1000}):
         np.testing.assert_allclose(decoder.stream(**given)["probabilities"], wanted["probabilities"], atol=1e-5)
         np.testing.assert_array_equal(decoder.predict(**given), wanted["label"])
-    adapted = decoder.stream(resampled.emg, rate_hz=2000.0, adapt=True)["probabilities"]
+    adapted = decoder.stream(at_rate.emg, rate_hz=2000.0, adapt=True)["probabilities"]
     for answers in (decoder.stream(one, adapt=True), decoder.session().stream(one.emg), decoder.session().stream(one)):
         np.testing.assert_allclose(answers["probabilities"], adapted, atol=1e-5)
     made = decoder.export(tmp_path / "model"), decoder.calibrate(one), decoder.session().carried()
     for other in (tfkfin.Decoder.from_preset(made[0]), *made[1:]):
         assert other.card["recorded_hz"] == [1000.0]
-    assert decoder.calibrate(resampled).card["recorded_hz"] == [1000.0, 2000.0]
+    assert decoder.calibrate(at_rate).card["recorded_hz"] == [1000.0, 2000.0]
 
 
 def test_windows_are_at_the_rate_of_the_recordings(slow):
@@ -253,7 +259,7 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     starts, cut, labels = held(one, (2, 4), 300)
     right = np.mean(decoder.predict(cut) == labels)
     assert right > 0.75 > 0.1 + np.mean(decoder.predict(one.emg[starts[:, None] + np.arange(600)], 2000.0) == labels)
-    at_once = np.stack([resampling.resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
+    at_once = np.stack([resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
     inside = resampling.windows_at_rate(cut, 1000.0, 2000.0, 600)[:, 20:-20]
     np.testing.assert_allclose(inside, at_once[:, 20:-20], atol=1e-3 * at_once.std())  # edges have no neighbours
     np.testing.assert_array_equal(decoder.predict(at_once, 2000.0), decoder(at_once)["label"])
@@ -310,7 +316,8 @@ def test_settings_change_a_recipe(people, tmp_path):
 def test_people_are_sessions_of_their_own(people):
     """Two people are as one person's two days; both then belong to what a calibration starts from."""
     both = tfkfin.Decoder.from_preset("best").fit([one.select([1, 2]) for one in people])
-    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=i)) for i, one in enumerate(people, 1)]
+    days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=day))
+            for day, one in enumerate(people, 1)]
     alone = tfkfin.Decoder.from_preset("best").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -384,9 +391,16 @@ def test_calibrated_as_the_command_does(fitted, people, tiny_db2, tmp_path):
     assert every["repetitions"] == [1, 2, 3, 4, 5, 6] and every["after"] is None
 
 
-def test_what_has_learnt_nothing_says_so():
+def test_what_is_not_fitted_says_so(fitted):
+    unfitted = tfkfin.Decoder.from_preset("best")
     with pytest.raises(InputError, match="fit it first"):
-        tfkfin.Decoder.from_preset("best").predict(np.zeros((1, 600, 4)))
+        unfitted.predict(np.zeros((1, 600, 4)))
+    with pytest.raises(AttributeError, match="fit it first"):
+        unfitted.card  # noqa: B018
+    assert not hasattr(unfitted, "card") and hasattr(fitted, "card") and hasattr(unfitted, "recipe")
+    assert "not fitted" in repr(unfitted) and unfitted.recipe.digest in repr(unfitted)
+    assert repr(fitted) == (f"<tfkfin.Decoder: recipe {unfitted.recipe.digest}, head gaussian, 4 channels, 2000 Hz, "
+                            "movements 1-3>")
 
 
 def test_executions_are_counted():

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, parse_numbers
+from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
 from tfkfin.fit import calibration, scoring
-from tfkfin.pipeline import dataset, windows
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
@@ -78,7 +79,8 @@ class Decoder(decoder.BaseDecoder):
         Raises:
             InputError: none of these, an unknown key or an unfit value, or settings of a decoder that is fitted.
         """
-        if Path(name).suffix == ".toml" or (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir():
+        ours = (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir()
+        if ours or Path(name).suffix == ".toml":
             new = cls.__new__(cls)
             new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()})
             return new
@@ -91,6 +93,13 @@ class Decoder(decoder.BaseDecoder):
         if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
             raise Unfitted("this decoder is not fitted yet: fit it first")
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        if self.recipe is not None:
+            return f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, not fitted>"
+        card = self.card
+        return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
+                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {format_numbers(self.movements.tolist())}>")
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
@@ -124,12 +133,13 @@ class Decoder(decoder.BaseDecoder):
         from tfkfin.fit import fitting
 
         recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
-        subject, rate = dataset.joined(_sessions_apart(recordings), recipe.window, filter=recipe.filter)
+        subject = Subject.of(_sessions_apart(recordings), recipe.window, recipe.filter)
+        rate = subject.rate_hz
         model, movements = fitting.fit(recipe, subject, rate)
         length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
         names = {movement: name for one in recordings for movement, name in one.names.items()}
         own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
-                            {one.rate_hz for one in recordings})
+                            subject.recorded_hz)
         synthetic = any(one.synthetic for one in recordings)
         about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
                                model.count_params())
@@ -172,16 +182,17 @@ class Decoder(decoder.BaseDecoder):
             return self.session(stride).stream(emg, rate_hz, unit)
         return super().stream(self._samples(emg, rate_hz, unit), stride)
 
-    def session(self, stride: int = 0) -> "OnlineSession":  # type: ignore[override]
+    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":  # type: ignore[override]
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
 
         Args:
             stride: samples at the decoder's rate between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
 
         Raises:
             InputError: the decoder's head keeps nothing of sessions.
         """
-        return OnlineSession(self, super().session(stride))
+        return OnlineSession(self, super().session(stride, smooth))
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
@@ -207,10 +218,7 @@ class Decoder(decoder.BaseDecoder):
         subject = scoring.windows_of(self.card, recordings)
         chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
-        new, _ = calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)
-        recorded = {*self.card.get("recorded_hz", [self.card["rate_hz"]]), *(one.rate_hz for one in recordings)}
-        new.card = new.card | {"recorded_hz": sorted(recorded)}
-        return new
+        return calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)[0]
 
     def update(self, emg: Samples, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Trains, in place, on more labelled windows of the session: exactly as if calibrated on all of them so far.
@@ -327,7 +335,8 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         if not found:
             raise InputError("`data` must hold a recording. Received: none")
         if len(channels := {recording.num_channels for recording in found}) > 1:
-            raise InputError(f"`data` must be of recordings with the same channels. Received: {sorted(channels)} channels")
+            raise InputError("`data` must be of recordings with the same channels. Received: "
+                             f"{sorted(channels)} channels")
         if rate_hz and (others := {recording.rate_hz for recording in found} - {rate_hz}):
             raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
         if unit != "V":

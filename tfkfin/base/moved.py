@@ -16,7 +16,7 @@ HOMES = {
     "models.over_recording": "nets.forward", "nets.over_recording": "nets.forward",
     **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder")},
     "models.adapting": "decoder.session", "decoder.adapting": "decoder.session",
-    "models.hierarchical": "sessions.hierarchical",
+    "models.hierarchical": "sessions.posterior",
     "models.presets": "store.presets", "models.hub": "store.hub",
     "serving.card": "store.card", "serving.layout": "store.layout",
 }

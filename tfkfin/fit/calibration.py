@@ -43,7 +43,7 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     """
     repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
     check(decoder.card, subject, repetitions, where)
-    subject, segments, own = subject.led(decoder.decision.memory, decoder.stride)
+    subject, segments, own = subject.with_context(decoder.decision.memory, decoder.stride)
     inputs, windows = decoder.inputs(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known
@@ -60,7 +60,8 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     for when, one in (("before", decoder), ("after", new)):
         decided = scoring.decide(one.probabilities(inputs), segments, one.decision, one.movements)
         report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
-    new.card = cards.of_calibrated(decoder.card, report)
+    recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
+    new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report
 
 

@@ -64,12 +64,15 @@ class Exported(BaseDecoder):
         in_one &= "filter" not in card  # which would begin anew in each piece of a stretch
         self._stream = _session(self.version / presets.ONNX_STREAM) if in_one else None
 
-    def stream(self, emg: np.ndarray, stride: int = 0) -> Answers:
+    def session(self, stride: int = 0):
+        raise InputError("an exported graph cannot adapt online: tfkfin.Decoder.from_preset of its folder can")
+
+    def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:
         """As `Decoder.stream`; where the engine has a graph of its own for stretches, that decides."""
         emg = np.ascontiguousarray(emg, np.float32)
-        if self._stream is None or stride not in (0, self.stride) or emg.shape[1:] != (self.channels,) \
+        if adapt or self._stream is None or stride not in (0, self.stride) or emg.shape[1:] != (self.channels,) \
                 or len(emg) < self.length or not np.isfinite(emg).all():
-            return super().stream(emg, stride)  # which also says what is unfit
+            return super().stream(emg, stride, adapt=adapt)  # which also says what is unfit
         count, memory, parts = (len(emg) - self.length) // self.stride + 1, self.decision.memory, []
         for first in range(0, count, BATCH):  # memory is bounded; windows before have their say in the first decisions
             lead, last = min(memory, first), min(first + BATCH, count) - 1
