@@ -61,9 +61,11 @@ def fit(recipe: Recipe, subject: Subject, rate_hz: float) -> tuple[keras.Model, 
 
 def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
     recipe, kind = plan.recipe, heads.kind(plan.recipe.classifier.kind)
-    bank = presets.shared_bank(recipe.fin, recipe.features.names, plan.length, plan.channels)
-    model = network(bank, heads.new(recipe.classifier, recipe.features.names, plan.length, plan.channels,
-                                    len(plan.movements)))
+    with _seeds_kept():
+        keras.utils.set_random_seed(recipe.seed)
+        bank = presets.shared_bank(recipe.fin, recipe.features.names, plan.length, plan.channels)
+        model = network(bank, heads.new(recipe.classifier, recipe.features.names, plan.length, plan.channels,
+                                        len(plan.movements)))
     forward = Forward(model)
     forward.parts.standardise.set(subject.mean, subject.sd)
     head = kind.of(forward.parts)
