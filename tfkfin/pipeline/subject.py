@@ -182,7 +182,7 @@ def _joined(recording: Recording, chosen: list[windows.Segment], before: Sequenc
 
 
 def _middles(emg: np.ndarray, rests: list[windows.Segment], length: int) -> np.ndarray:
-    """The middle of some segments of rest, evenly spread: (R, length, C)."""
+    """The middle of some segments of rest, evenly spaced: (R, length, C)."""
     long = [s for s in rests if s.stop - s.start >= length]
     begins = np.array([(long[i].start + long[i].stop - length) // 2 for i in windows.evenly(len(long), MOST_RESTS)],
                       np.int64)
