@@ -20,7 +20,9 @@ from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.nets import saving
 from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.dataset import joined, open_dataset
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
@@ -79,7 +81,7 @@ def test_selected_repetitions_are_those_of_a_split(made, wanted, rest):
     window, split = recipes.Window(length_ms=150, stride_ms=50, rate_hz=0, rest=rest), recipes.Split()
     train = [s for s in splits.segments(made, split, rest) if s.repetition in wanted]
     cut = windows.starts(train, 15, 5)
-    found, _ = joined([made.select(wanted)], window)
+    found = Subject.of([made.select(wanted)], window)
     assert len(cut) and sorted(set(found.windows.movements.tolist())) == ([0, 1, 2] if rest else [1, 2])
     for name in ("movements", "repetitions", "sessions"):
         np.testing.assert_array_equal(getattr(found.windows, name), getattr(cut, name))
@@ -235,22 +237,22 @@ def slow(tmp_path_factory) -> tuple[Recording, tfkfin.Decoder]:
 def test_samples_are_at_the_rate_of_the_recordings(slow, tmp_path):
     one, decoder = slow
     assert decoder.card["rate_hz"] == 2000 and decoder.card["recorded_hz"] == [1000.0]
-    resampled = resampling.resampled(one, 2000.0)
-    wanted = decoder.stream(resampled.emg, rate_hz=2000.0)
-    true = resampled.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
-    held = ~half(resampled)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
+    at_rate = resampled(one, 2000.0)
+    wanted = decoder.stream(at_rate.emg, rate_hz=2000.0)
+    true = at_rate.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
+    held = ~half(at_rate)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
     assert np.mean(wanted["label"][held] == true[held]) > 0.75  # of three
-    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": resampled},
+    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": at_rate},
                   {"emg": 1e3 * one.emg, "unit": "mV", "rate_hz": 1000}):
         np.testing.assert_allclose(decoder.stream(**given)["probabilities"], wanted["probabilities"], atol=1e-5)
         np.testing.assert_array_equal(decoder.predict(**given), wanted["label"])
-    adapted = decoder.stream(resampled.emg, rate_hz=2000.0, adapt=True)["probabilities"]
+    adapted = decoder.stream(at_rate.emg, rate_hz=2000.0, adapt=True)["probabilities"]
     for answers in (decoder.stream(one, adapt=True), decoder.session().stream(one.emg), decoder.session().stream(one)):
         np.testing.assert_allclose(answers["probabilities"], adapted, atol=1e-5)
     made = decoder.export(tmp_path / "model"), decoder.calibrate(one), decoder.session().carried()
     for other in (tfkfin.Decoder.from_preset(made[0]), *made[1:]):
         assert other.card["recorded_hz"] == [1000.0]
-    assert decoder.calibrate(resampled).card["recorded_hz"] == [1000.0, 2000.0]
+    assert decoder.calibrate(at_rate).card["recorded_hz"] == [1000.0, 2000.0]
 
 
 def test_windows_are_at_the_rate_of_the_recordings(slow):
@@ -258,7 +260,7 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     starts, cut, labels = held(one, (2, 4), 300)
     right = np.mean(decoder.predict(cut) == labels)
     assert right > 0.75 > 0.1 + np.mean(decoder.predict(one.emg[starts[:, None] + np.arange(600)], 2000.0) == labels)
-    at_once = np.stack([resampling.resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
+    at_once = np.stack([resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
     inside = resampling.windows_at_rate(cut, 1000.0, 2000.0, 600)[:, 20:-20]
     np.testing.assert_allclose(inside, at_once[:, 20:-20], atol=1e-3 * at_once.std())  # edges have no neighbours
     np.testing.assert_array_equal(decoder.predict(at_once, 2000.0), decoder(at_once)["label"])

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -13,7 +12,8 @@ from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.fit import calibration, scoring
-from tfkfin.pipeline import dataset, windows
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
@@ -95,9 +95,9 @@ class Decoder(decoder.Decoder):
     def __repr__(self) -> str:
         if self.recipe is not None:
             return f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, not fitted>"
-        card = self.card
+        card, movements = self.card, format_numbers(self.movements.tolist())
         return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
-                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {format_numbers(self.movements.tolist())}>")
+                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {movements}>")
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
@@ -131,9 +131,10 @@ class Decoder(decoder.Decoder):
         from tfkfin.fit import fitting
 
         recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
-        subject, rate = dataset.joined(_sessions_apart(recordings), recipe.window, filter=recipe.filter)
-        model, movements = fitting.fit(recipe, subject, rate)
-        length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
+        subject = Subject.of(recordings, recipe.window, recipe.filter)
+        model, movements = fitting.fit(recipe, subject)
+        rate, window = subject.rate_hz, recipe.window
+        length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         names = {movement: name for one in recordings for movement, name in one.names.items()}
         own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
                             subject.recorded_hz)
@@ -354,15 +355,6 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: say its unit, as "
                          "in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
-
-
-def _sessions_apart(recordings: list[Recording]) -> list[Recording]:
-    """The same, with the sessions of several people numbered through: each person's are sessions of their own."""
-    every = sorted({(one.subject, one.file.session) for one in recordings})
-    if len({subject for subject, _ in every}) == 1:
-        return recordings
-    return [replace(one, file=replace(one.file, session=1 + every.index((one.subject, one.file.session))))
-            for one in recordings]
 
 
 def _whole(name: str, values: np.ndarray) -> np.ndarray:

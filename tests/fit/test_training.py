@@ -12,11 +12,11 @@ import tensorflow as tf
 from tfkfin.fit import training
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.nets import fins
+from tfkfin.pipeline.preprocessing import resampled
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.signal import resampling
-from tfkfin.signal.resampling import resampled
 
 rng = np.random.default_rng(4)
 

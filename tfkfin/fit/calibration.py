@@ -43,7 +43,7 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     """
     repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
     check(decoder.card, subject, repetitions, where)
-    subject, segments, own = subject.led(decoder.decision.memory, decoder.stride)
+    subject, segments, own = subject.with_context(decoder.decision.memory, decoder.stride)
     inputs, windows = decoder.seen(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known

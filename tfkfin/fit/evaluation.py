@@ -78,7 +78,7 @@ def run_cases(folder: Path, data: str | None = None, subjects: tuple[int, ...] |
     """A run's decoders on the test repetitions; arguments as of `opened_run`."""
     opened, subjects = opened_run(folder, data, subjects)
     dataset = opened.dataset
-    for subject in dataset.subjects(subjects, memory=opened.recipe.classifier.vote - 1):
+    for subject in dataset.subjects(subjects, context=opened.recipe.classifier.vote - 1):
         yield Case(finetune.load(opened, subject.number), subject.select(dataset.part("test")), dataset.stride,
                    dataset.synthetic)
 

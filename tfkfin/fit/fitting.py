@@ -44,8 +44,8 @@ class Plan:
         return self
 
 
-def fit(recipe: Recipe, subject: Subject, rate_hz: float) -> tuple[keras.Model, tuple[int, ...]]:
-    """The recipe's network, fitted to all windows of a subject at `rate_hz`, and its movements.
+def fit(recipe: Recipe, subject: Subject) -> tuple[keras.Model, tuple[int, ...]]:
+    """The recipe's network, fitted to all windows of a subject, and its movements.
 
     Raises:
         InputError: windows of fewer than two movements.
@@ -53,10 +53,10 @@ def fit(recipe: Recipe, subject: Subject, rate_hz: float) -> tuple[keras.Model, 
     movements = tuple(np.unique(subject.windows.movements).tolist())
     if len(movements) < 2:
         raise InputError(f"`data` must hold windows of two movements or more. Received: {list(movements)}")
-    plan = Plan(recipe, windows.samples(recipe.window.length_ms, rate_hz), subject.emg.shape[1], movements)
+    plan = Plan(recipe, windows.samples(recipe.window.length_ms, subject.rate_hz), subject.emg.shape[1], movements)
     labels = np.searchsorted(movements, subject.windows.movements)
     solved = heads.kind(recipe.classifier.kind).solve is not None
-    return (_solved(plan, subject, labels) if solved else _trained(plan, subject, labels, rate_hz)), movements
+    return (_solved(plan, subject, labels) if solved else _trained(plan, subject, labels)), movements
 
 
 def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
@@ -72,9 +72,9 @@ def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
     return model
 
 
-def _trained(plan: Plan, subject: Subject, labels: np.ndarray, rate_hz: float) -> keras.Model:
+def _trained(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
     recipe, names = plan.recipe, plan.recipe.features.names
-    features = subject.features(names, plan.length, rate_hz)
+    features = subject.features(names, plan.length, subject.rate_hz)
     with _seeds_kept():
         keras.utils.set_random_seed(recipe.seed)  # as each stage begins
         head = HeadTrainer(plan)

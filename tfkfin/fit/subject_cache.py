@@ -24,7 +24,7 @@ class SubjectCache:
     def __init__(self, run: Run, subject: Subject):
         self.number, self.run, self.subject, self._kept = subject.number, run, subject, {}
         self.decision = Decision(run.recipe.classifier.vote, run.recipe.classifier.reject)
-        context, self.segments, self.tested = self.part("test").led(self.decision.memory, run.dataset.stride)
+        context, self.segments, self.tested = self.part("test").with_context(self.decision.memory, run.dataset.stride)
         self._kept["context", "part"] = context
 
     def part(self, side: str) -> Subject:

@@ -1,13 +1,12 @@
-"""Units of work: one subject, fold and seed of a recipe is a run in a folder of its own; and what they came to.
+"""Units of work for launchers: each subject, fold and seed of a recipe is a run in a folder of its own.
 
     <folder>/recipe.toml, fingerprint.json     the recipe and the recordings that all units belong to
     <folder>/fits/fold1of5/seed7/S3/           a unit's run, as any other: it can be resumed, exported, evaluated
-    <folder>/fits/fold1of5/seed7/S3.finetune.json    what it came to: its row
-    <folder>/fits/fold1of5/seed7/fins/         where the recipe trains FINs on everybody: the run that does
+    <folder>/fits/fold1of5/seed7/S3.finetune.json    its row: the unit's scores
+    <folder>/fits/fold1of5/seed7/fins/         the run that trains FINs on everybody, where the recipe trains them
     <folder>/fits.csv, results.json            all rows in order, and their summary
 
-A unit is begun and finished by whoever comes to it; rows are files, so that order and number of those who work, or who
-add up, change nothing.
+Any process may do any unit. Rows are files, so that the number of processes and their order change no result.
 """
 
 import csv
@@ -21,7 +20,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_text
-from tfkfin.fit import kept
+from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
@@ -85,7 +84,7 @@ class Plan:
 
     def row(self, unit: Unit) -> dict[str, Any] | None:
         """What a unit came to; None while it is not finished."""
-        return self.ledger.get(self._row_key(unit), kind=kept.Row)
+        return self.ledger.get(self._row_key(unit), kind=schemas.FitRow)
 
     def arguments(self, unit: Unit) -> dict[str, Any]:
         """Of `work`, for a process anywhere that sees the folder."""

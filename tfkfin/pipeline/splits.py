@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from tfkfin.base.console import InputError, format_numbers, log
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
-from tfkfin.recipe import Split
+from tfkfin.recipe import Split, Window
 from tfkfin.recordings.recording import Header, Recording, owners
+
+SIDES = ("train", "pretrain", "finetune", "test")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Part:
             inside &= True if wanted is None else np.isin(values, wanted)
         return inside
 
+    def __contains__(self, segment: Segment) -> bool:
+        return bool(self.holds(segment.repetition, segment.session))
+
     def __str__(self) -> str:
         said = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
         return said + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
@@ -37,10 +43,10 @@ def part(split: Split, name: str) -> Part:
     return Part(getattr(split, f"{name}_repetitions"), sessions or None)
 
 
-def learnt(split: Split, segment: Segment) -> bool:
-    """Whether anything is learnt from a segment."""
-    sides = (part(split, name) for name in ("train", "pretrain", "finetune"))
-    return any(side.holds(segment.repetition, segment.session) for side in sides)
+def stride_ms(split: Split | None, window: Window, segment: Segment) -> float:
+    """Between the windows of a segment: closer where it trains, if the recipe says so. Without a split all train."""
+    trains = split is None or any(segment in part(split, name) for name in SIDES if name != "test")
+    return window.train_stride_ms if trains and window.train_stride_ms else window.stride_ms
 
 
 def repetitions_present(windows: Windows | Sequence[Segment]) -> tuple[int, ...]:
@@ -113,9 +119,9 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
                              f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
 
-def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Segment]:
+def segments(recording: Recording | Header, split: Split | None, rest: bool) -> list[Segment]:
     """Segments of movements with their sessions, and with `rest` those of rest, split by `owners` as movements are."""
-    each = split.repetitions_per_session
+    each = split.repetitions_per_session if split else 0
     found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
     if rest:
         owner = owners(recording)
@@ -123,55 +129,13 @@ def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Se
     return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in found]
 
 
-def cuts(recording: Recording, split: Split, rest: bool) -> list[int]:
-    """Samples between a segment that is tested on and one that is not, in the middle of what parts them."""
-    test, every = part(split, "test"), segments(recording, split, rest)
-    tested = [bool(test.holds(s.repetition, s.session)) for s in every]
-    return [(one.stop + other.start) // 2 for i, (one, other) in enumerate(zip(every, every[1:], strict=False))
-            if tested[i] != tested[i + 1]]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean (C,) and sum of squares about it (C,) of each channel's samples, float64; they add up."""
-
-    count: int
-    mean: np.ndarray
-    square: np.ndarray
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """Of the samples of both (Chan, Golub, LeVeque 1983)."""
-        count = self.count + other.count
-        if not self.count or not other.count:
-            return self if self.count else other
-        apart = other.mean - self.mean
-        return Moments(count, self.mean + apart * (other.count / count),
-                       self.square + other.square + apart**2 * (self.count * other.count / count))
-
-    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (C,) and standard deviation (ddof 0) (C,). A flat channel gets sd 1, so that it standardises to 0.
-
-        Raises:
-            InputError: there is no sample.
-        """
-        if not self.count:
-            raise InputError("there is no training sample to take mean and deviation from: choose other repetitions")
-        sd = np.sqrt(self.square / self.count)
-        flat = sd <= 1e-7 * np.abs(self.mean)  # what rounding leaves of a constant
-        return self.mean, np.where(flat | (sd == 0), 1.0, sd)
-
-
-def moments(emg: np.ndarray, segments: Sequence[Segment]) -> Moments:
-    """Of the samples of `segments` in emg (T, C), volts.
-
-    Two passes in float64, since squares of 1e-6 V summed in float32 lose every digit.
+def cuts(segments: Sequence[Segment], split: Split | None, rest: bool) -> list[int]:
+    """Samples midway between a segment that is tested and a neighbour that is not; with `rest` segments of rest count.
     """
-    nothing = np.zeros(emg.shape[1])
-    count = sum(segment.stop - segment.start for segment in segments)
-    if not count:
-        return Moments(0, nothing, nothing)
-    mean = sum(emg[s.start : s.stop].sum(axis=0, dtype=np.float64) for s in segments) / count
-    return Moments(count, mean, sum(((emg[s.start : s.stop] - mean) ** 2).sum(axis=0) for s in segments))
+    if split is None:
+        return []
+    test, chosen = part(split, "test"), [s for s in segments if s.movement or rest]
+    return [(one.stop + other.start) // 2 for one, other in pairwise(chosen) if (one in test) != (other in test)]
 
 
 def _disjoint(train: Part, test: Part) -> None:

@@ -63,9 +63,9 @@ def run_stage(run: Run, name: str) -> dict:
             run.seconds[name] = time.monotonic() - began
             run.finish(name, scores)
     for needed in stage.needs:  # killed after a stage was finished and before its scores were published
-        if not (scores := run.left(needed)).keys() <= run.results().keys():
+        if not (scores := run.scores(needed)).keys() <= run.results().keys():
             run.publish(needed, scores)
-    return run.publish(name, run.left(name))
+    return run.publish(name, run.scores(name))
 
 
 def _seeded(run: Run) -> None:
@@ -81,7 +81,7 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
         doing[stage.name] = stage.each(run)
         spent[stage.name] += time.monotonic() - began
     left = [s for s in run.dataset.split.subjects if any(run.done(name, f"S{s}") is None for name in doing)]
-    for subject in run.dataset.subjects(left, memory=run.recipe.classifier.vote - 1):  # the next is read meanwhile
+    for subject in run.dataset.subjects(left, context=run.recipe.classifier.vote - 1):  # the next is read meanwhile
         cache = SubjectCache(run, subject)
         for name, does in doing.items():
             if run.done(name, f"S{cache.number}") is None:
@@ -108,7 +108,7 @@ def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: flo
 
 def _over_subjects(run: Run, stage: str) -> dict:
     """Scores over subjects, for results.json; the confusion matrix and hyperparameters go to TensorBoard."""
-    every = {s: run.left(stage, f"S{s}") for s in run.dataset.split.subjects}
+    every = {s: run.scores(stage, f"S{s}") for s in run.dataset.split.subjects}
     matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
     movements = list(run.dataset.movements)
     summary = three_numbers(every)
