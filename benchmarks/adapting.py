@@ -52,31 +52,31 @@ def calibrations(report: Report, count: int) -> None:
     from tfkfin import recipe as recipes
     from tfkfin.decoder import decoder
     from tfkfin.nets import heads
-    from tfkfin.nets.heads import gaussian
+    from tfkfin.nets.network import network
     from tfkfin.store import presets
 
     recipe, rng = recipes.load("best"), np.random.default_rng(0)
     bank = presets.new_bank(recipe.fin, recipe.features.names, LENGTH, CHANNELS)
-    model = decoder.network(bank, heads.new(recipe.classifier, recipe.features.names, LENGTH, CHANNELS, MOVEMENTS))
+    model = network(bank, heads.new(recipe.classifier, recipe.features.names, LENGTH, CHANNELS, MOVEMENTS))
     windows = (HOLD - LENGTH) // STRIDE + 1
     labels = np.repeat(np.arange(MOVEMENTS), windows)
-    classifier = model.get_layer("head").get_layer("classifier")
+    own = decoder.about(recipe, 2000.0, LENGTH, STRIDE, np.arange(1, MOVEMENTS + 1), np.zeros(CHANNELS),
+                        np.ones(CHANNELS))
+    whole, spent = decoder.BaseDecoder(own, model), {"with labels": [], "without": []}
 
-    def seen(sessions: int) -> list[np.ndarray]:
+    def inputs(sessions: int) -> np.ndarray:
         rows = sessions * len(labels)
         means = rng.normal(size=(MOVEMENTS, CHANNELS))[np.tile(labels, sessions)]
-        described = rng.normal(size=(rows, classifier.inputs[1].shape[1]))
-        return [np.exp(means[..., None] + rng.normal(size=(rows, CHANNELS, 4))), described]
+        described = rng.normal(size=(rows, whole.head.classifier.inputs[1].shape[1]))
+        features = np.exp(means[..., None] + rng.normal(size=(rows, CHANNELS, 4)))
+        return np.asarray(whole.head.inputs(features.astype(np.float32), described.astype(np.float32)))
 
     times = 4  # 2 sessions of 2 repetitions
     groups = np.repeat([0, 0, 1, 1], len(labels)), np.repeat([1, 2, 1, 2], len(labels))
-    gaussian.solve(classifier, seen(times), np.tile(labels, times), groups)
-    own = decoder.about(recipe, 2000.0, LENGTH, STRIDE, np.arange(1, MOVEMENTS + 1), np.zeros(CHANNELS),
-                        np.ones(CHANNELS))
-    whole, spent = decoder.Decoder(own, model), {"with labels": [], "without": []}
+    whole.head.solve(inputs(times), np.tile(labels, times), groups)
     for _ in range(count):
         for name, known in (("with labels", labels + 1), ("without", None)):
-            given = seen(1)
+            given = inputs(1)
             began = time.perf_counter()
             whole.calibrated(given, known)
             spent[name].append(time.perf_counter() - began)

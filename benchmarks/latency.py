@@ -23,7 +23,7 @@ from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
 from tfkfin.base.console import InputError  # noqa: E402
-from tfkfin.decoder.decoder import Decoder  # noqa: E402
+from tfkfin.decoder.decoder import BaseDecoder  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.fit.trainers import new_decoder  # noqa: E402
 from tfkfin.nets.bilstm import layer as recurrent  # noqa: E402
@@ -49,7 +49,7 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
     noise = (MEAN + SD * np.random.default_rng(0).standard_normal((16, LENGTH, CHANNELS))).astype(np.float32)
     features = model(noise)["features"].numpy().reshape(-1, 4)
     model.get_layer("head").get_layer("classifier").get_layer("z_score").set(features.mean(0), features.std(0))
-    decoder = Decoder({
+    decoder = BaseDecoder({
         "kind": "decoder", "family": family, "length": LENGTH, "channels": CHANNELS, "movements": list(MOVEMENTS),
         "stride": STRIDE, "rate_hz": 2000.0, "features": list(settings.features.names),
         "mean_v": MEAN.tolist(), "sd_v": SD.tolist()}, model)

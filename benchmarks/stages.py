@@ -20,6 +20,7 @@ from common import Report, alone, arguments, recordings  # noqa: E402
 from tfkfin import recipe  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.fit.trainers import HeadTrainer, new_head  # noqa: E402
+from tfkfin.nets.network import head_parts  # noqa: E402
 from tfkfin.pipeline.dataset import Dataset  # noqa: E402
 
 COPIES, BATCH = 12, 300
@@ -73,7 +74,7 @@ def trainings(report: Report, dataset: Dataset, run: Run, quick: bool) -> None:
 
     def compiled_anew(x, y):
         keras.backend.clear_session()
-        model = new_head(run).get_layer("classifier")
+        model = head_parts(new_head(run))[1]
         model.get_layer("z_score").set(x.reshape(-1, 4).mean(0), x.reshape(-1, 4).std(0))
         model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"])
         model.fit(x, y, BATCH, epochs=1, verbose=0)

@@ -18,12 +18,11 @@ import tensorflow as tf  # noqa: E402
 from common import Report, parser  # noqa: E402
 
 from tfkfin import recipe  # noqa: E402
-from tfkfin.decoder import decoder
 from tfkfin.fit import training  # noqa: E402
 from tfkfin.fit.trainers import TwoRates  # noqa: E402
 from tfkfin.nets import fins, heads
-from tfkfin.nets.one_stride import Live  # noqa: E402
-from tfkfin.nets.over_recording import over_recording  # noqa: E402
+from tfkfin.nets.forward import Forward  # noqa: E402
+from tfkfin.nets.network import network as join  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
 from tfkfin.store import presets  # noqa: E402
 
@@ -34,7 +33,7 @@ BATCH = 64  # windows, also of a training step
 def network(kind: str) -> keras.Model:
     names = tuple(presets.card(presets.find("conv"))["features"])
     bank = fins.bank(fins.fins_of(presets.load("conv")), CHANNELS)
-    return decoder.network(bank, heads.new(recipe.Classifier(kind=kind), names, LENGTH, CHANNELS, MOVEMENTS))
+    return join(bank, heads.new(recipe.Classifier(kind=kind), names, LENGTH, CHANNELS, MOVEMENTS))
 
 
 def signal(windows: int) -> SimpleNamespace:
@@ -47,14 +46,14 @@ def signal(windows: int) -> SimpleNamespace:
 def answering(report: Report, model: keras.Model, name: str, quick: bool) -> None:
     """The peer works on a part of the windows, which is as fast a window."""
     ours, theirs = signal(2048 if quick else 16384), signal(64 if quick else 512)
-    over, predict = over_recording(model), training.Predictor(model)
+    forward, predict = Forward(model), training.Predictor(model)
 
     def cut():
         index = theirs.windows.starts[:, None] + np.arange(LENGTH)
         return predict(theirs.emg[index], BATCH)
 
-    report.compare(f"{name}, streamed against cut", lambda: over(ours.emg, ours.windows.starts), cut, "windows/s",
-                   repeats=3 if quick else 9, work=(len(ours.windows.starts), len(theirs.windows.starts)))
+    report.compare(f"{name}, streamed against cut", lambda: forward.recording(ours.emg, ours.windows.starts), cut,
+                   "windows/s", repeats=3 if quick else 9, work=(len(ours.windows.starts), len(theirs.windows.starts)))
 
 
 def epoch(report: Report, quick: bool) -> None:
@@ -88,7 +87,7 @@ def epoch(report: Report, quick: bool) -> None:
 
 def live(report: Report, model: keras.Model, name: str, quick: bool) -> None:
     """One decision: from a stride of samples to probabilities."""
-    decide, emg = Live(model, STRIDE), signal(200 if quick else 2000).emg
+    decide, emg = Forward(model).live(STRIDE), signal(200 if quick else 2000).emg
     decide(emg[: LENGTH + STRIDE])
     spent = []
     for i in range(LENGTH + STRIDE, len(emg), STRIDE):

@@ -35,7 +35,7 @@ from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.client import connect, replay
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
@@ -480,7 +480,7 @@ def card(rng: random.Random, folder: Path) -> Input:
         with contextlib.redirect_stdout(io.StringIO()):
             each(lambda: show_list([folder]), lambda: show_card(str(version.parent)), lambda: presets.changed(version),
                  lambda: presets.verify(version), lambda: calibrate.place(told),
-                 lambda: Decoder(presets.card(version), answer=lambda emg: {}))
+                 lambda: BaseDecoder(presets.card(version), answer=lambda emg: {}))
 
     return Input(act, lambda: json.loads(path.read_text(encoding="utf-8")))
 

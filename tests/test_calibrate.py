@@ -9,7 +9,7 @@ import pytest
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import run_folder
 from tfkfin.fit.calibration import calibrate as calibrated
 from tfkfin.fit.calibration import files_of
@@ -33,7 +33,7 @@ def trained(tiny_db2, tmp_path_factory):
 
 
 def weights(version) -> list[np.ndarray]:
-    return Decoder.load(version).model.get_weights()
+    return BaseDecoder.load(version).model.get_weights()
 
 
 def command(*words) -> None:
@@ -87,7 +87,7 @@ def test_other_repetitions_steer_nothing(trained, tiny_db2, tmp_path):
     for data in (tiny_db2, folder):
         source, card, _ = run_folder.find_decoder(trained)
         subject = windows_of(card, map(readers.read, files_of(data, card, 2)))
-        new, report = calibrated(Decoder(card, Decoder.load(source).model), subject, (1,))
+        new, report = calibrated(BaseDecoder(card, BaseDecoder.load(source).model), subject, (1,))
         kept.append((new.model.get_weights(), report["after"]["accuracy"]))
     (clean, right), (noise, wrong) = kept
     assert all(np.array_equal(a, b) for a, b in zip(clean, noise, strict=True))
@@ -104,7 +104,7 @@ def test_what_it_does_to_movements_that_it_was_not_shown_is_told(trained, tiny_d
     scores, card = json.loads(said.read_text()), json.loads((model / "2" / "model_card.json").read_text())
     assert {path: path.read_bytes() for path in kept} == kept
     for version, when in (("1", "before"), ("2", "after")):
-        decoder = Decoder.load(model / version)
+        decoder = BaseDecoder.load(model / version)
         subject = windows_of(decoder.card, map(readers.read, files_of(tiny_db2, decoder.card, 2)))
         subject, stretches, own = subject.with_context(decoder.decision.memory, decoder.stride)
         there, right, rest = subject.windows.movements, {}, own & (subject.windows.repetitions > 1)
@@ -144,10 +144,10 @@ def test_among_many_it_is_for_the_decoders_own_person(trained, tiny_db2):
 def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp_path):
     other = tmp_path / "S1"
     shutil.copytree(trained / "finetune" / "S1", other)
-    decoder = Decoder.load(other)
-    seen = decoder.seen(np.random.default_rng(0).normal(size=(2000, 4)), np.array([0]))
+    decoder = BaseDecoder.load(other)
+    inputs = decoder.inputs(np.random.default_rng(0).normal(size=(2000, 4)), np.array([0]))
     with pytest.raises(InputError, match="movements .* none that the decoder knows"):
-        decoder.calibrated(seen, np.array([77]))
+        decoder.calibrated(inputs, np.array([77]))
     decoder.card["head"] = "linear"
     with pytest.raises(InputError, match="classifier.kind=gaussian"):
-        decoder.calibrated(seen)
+        decoder.calibrated(inputs)

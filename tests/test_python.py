@@ -18,7 +18,6 @@ from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
-from tfkfin.nets import saving
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.preprocessing import resampled
@@ -168,12 +167,12 @@ def held(recording, repetitions, length=600) -> tuple[np.ndarray, np.ndarray, np
 
 
 def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_path):
-    other, decoder = people[1], tfkfin.Decoder(fitted.card, saving.copied(fitted.model))
+    other, decoder = people[1], fitted.with_head(fitted.head.copy())
     starts, windows, labels = held(other, (1, 2))
     before, card = decoder(windows)["probabilities"], decoder.card
     for part in np.array_split(np.arange(len(labels)), 5):
         decoder.update(1e3 * windows[part], labels[part], unit="mV")
-    whole, _ = fitted.calibrated(fitted.seen(other.emg, starts), labels)
+    whole, _ = fitted.calibrated(fitted.inputs(other.emg, starts), labels)
     np.testing.assert_allclose(decoder(windows)["probabilities"], whole(windows)["probabilities"], atol=1e-3)
     assert decoder.card["updated"] == len(labels) and "updated" not in fitted.card
     version = decoder.export(tmp_path / "model")
@@ -267,7 +266,7 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     odd = resampling.windows_at_rate(np.ones((2, 307, 4), np.float32), 1024.0, 2000.0, 600)  # 299.8 ms
     assert odd.shape == (2, 600, 4)
     np.testing.assert_allclose(odd, 1, atol=1e-2)
-    updated = tfkfin.Decoder(decoder.card, saving.copied(decoder.model)).update(cut, labels)
+    updated = decoder.with_head(decoder.head.copy()).update(cut, labels)
     assert updated.card["updated"] == len(labels)
     with pytest.raises(InputError, match=r"windows \(B, 300, 4\) at 1000 Hz"):
         decoder.predict(at_once)

@@ -11,6 +11,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
+from tfkfin.decoder.decision import Answers
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
@@ -20,7 +21,7 @@ from tfkfin.signal import resampling
 from tfkfin.store import card, presets
 
 if TYPE_CHECKING:
-    from tfkfin.decoder.adapting import Adapting
+    from tfkfin.decoder.session import AdaptiveSession
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
@@ -53,7 +54,7 @@ class Unfitted(InputError, AttributeError):
     """What a decoder has only once it is fitted; an AttributeError too, so that `hasattr` answers."""
 
 
-class Decoder(decoder.Decoder):
+class Decoder(decoder.BaseDecoder):
     """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
 
     Windows are (B, L, C) volts at `card["rate_hz"]`; `decoder(windows)` answers with "probabilities" (B, G), "label"
@@ -141,7 +142,7 @@ class Decoder(decoder.Decoder):
         synthetic = any(one.synthetic for one in recordings)
         about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
                                model.count_params())
-        decoder.Decoder.__init__(self, about, model)
+        decoder.BaseDecoder.__init__(self, about, model)
         self.recipe = None
         return self
 
@@ -163,7 +164,7 @@ class Decoder(decoder.Decoder):
         return (super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
 
     def stream(self, emg: Samples, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
-               *, adapt: bool = False) -> decoder.Answers:
+               *, adapt: bool = False) -> Answers:
         """As `predict` of a signal (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
         Window w covers the samples [w stride, w stride + L) at the decoder's rate.
@@ -298,10 +299,10 @@ class OnlineSession:
         decoder: the one that it began with.
     """
 
-    def __init__(self, decoder: Decoder, adapting: "Adapting"):
+    def __init__(self, decoder: Decoder, adapting: "AdaptiveSession"):
         self.decoder, self._adapting = decoder, adapting
 
-    def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> decoder.Answers:
+    def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> Answers:
         """As `Decoder.stream`, of the next signal (T, C) of this session.
 
         Raises:

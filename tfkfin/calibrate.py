@@ -66,7 +66,7 @@ def one(arguments: argparse.Namespace) -> None:
         import tensorflow as tf
 
         tf.zeros(1)
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.fit import calibration, scoring
     from tfkfin.recordings import readers
     from tfkfin.serving import version
@@ -75,7 +75,7 @@ def one(arguments: argparse.Namespace) -> None:
     subject = scoring.windows_of(card, map(readers.read, files))
     if arguments.session:
         subject = replace(subject, windows=subject.windows[subject.windows.sessions == arguments.session])
-    decoder = Decoder(card, Decoder.load(source).model)
+    decoder = BaseDecoder(card, BaseDecoder.load(source).model)
     movements = parse_numbers(arguments.movements) if arguments.movements else ()
     new, report = calibration.calibrate(decoder, subject, parse_numbers(arguments.repetitions), movements=movements,
                                         labelled=not arguments.unlabelled, session=arguments.session,

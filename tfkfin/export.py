@@ -79,7 +79,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     if format in ALONE and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
         raise InputError(f"{model} holds SavedModels, and a server cannot load a version of {ALONE[format]} alone: "
                          "take --format both or another folder")
-    from tfkfin.decoder.decoder import Decoder
+    from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.nets import saving
     from tfkfin.serving import version
     from tfkfin.store import card
@@ -88,7 +88,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     if not is_decoder:
         return version.publish(about, saving.load(source / presets.FINS_FILE.name), model, format)
     windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
-    return version.publish(about | {"precision": precision}, Decoder.load(source).model, model, format, windows)
+    return version.publish(about | {"precision": precision}, BaseDecoder.load(source).model, model, format, windows)
 
 
 def _windows(run_folder: Path, subject: int) -> "np.ndarray":

@@ -17,7 +17,6 @@ from sklearn.utils.validation import (
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.base.files import read_json, replacing, write_json
-from tfkfin.decoder import decoder
 from tfkfin.store import presets
 
 CHUNK = 256  # windows in the network at a time
@@ -134,8 +133,8 @@ class FINFeatures(TransformerMixin, _OfWindows):
         """Windows (N, C, L) -> (N, C F), features of the standardised signal, channel by channel."""
         check_is_fitted(self)
         x, bank = self._windows(X)[0], _bank(tuple(self.features), self.family, *self.shape_)
-        x = ((x - self.mean_) / self.sd_).astype(np.float32)
-        parts = [np.asarray(bank(x[i : i + CHUNK], training=False)) for i in range(0, len(x), CHUNK)]
+        parts = [np.asarray(bank(((x[i : i + CHUNK] - self.mean_) / self.sd_).astype(np.float32), training=False))
+                 for i in range(0, len(x), CHUNK)]
         return np.concatenate(parts).reshape(len(x), -1).astype(np.float64)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -173,6 +172,7 @@ class FINClassifier(ClassifierMixin, _OfWindows):
             repetitions: ArrayLike | None = None) -> Self:
         """X: windows (N, C, L) in any unit; y: labels (N,); sessions and repetitions (N,): 0 where none are given."""
         from tfkfin.nets import heads
+        from tfkfin.nets.network import network
 
         x, y = self._windows(X, y, reset=True)
         check_classification_targets(y)
@@ -186,20 +186,20 @@ class FINClassifier(ClassifierMixin, _OfWindows):
             raise ValueError(f"`head` must be one that is solved. Received: head={self.head!r}")
         channels, length = self.shape_
         head = heads.new(options, tuple(self.features), length, channels, len(self.classes_))
-        self.model_ = decoder.network(_bank(tuple(self.features), self.family, channels, length), head)
-        self.model_.get_layer("standardise").set(self.mean_, self.sd_)
+        self.model_ = network(_bank(tuple(self.features), self.family, channels, length), head)
+        forward = self._forward()
+        forward.parts.standardise.set(self.mean_, self.sd_)
         sessions, repetitions = (np.zeros(len(x), int) if group is None else np.unique(group, return_inverse=True)[1]
                                  for group in (sessions, repetitions))
-        kind.solve(head.get_layer("classifier"), self._seen(x), index, (sessions, repetitions))
+        inputs = forward.windows(x, ("inputs",))["inputs"]
+        kind.of(forward.parts).solve(inputs, index, (sessions, repetitions))
         return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> (N, G)."""
         check_is_fitted(self)
-        x = self._windows(X)[0].astype(np.float32)
-        parts = [np.asarray(self.model_(x[i : i + CHUNK], training=False)["probabilities"])
-                 for i in range(0, len(x), CHUNK)]
-        return np.concatenate(parts).astype(np.float64)
+        found = self._forward().windows(self._windows(X)[0], ("probabilities",))
+        return found["probabilities"].astype(np.float64)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> labels (N,)."""
@@ -207,15 +207,10 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         labels: np.ndarray = self.classes_[best]
         return labels
 
-    def _seen(self, x: np.ndarray) -> list[np.ndarray]:
-        from tfkfin.nets import heads
+    def _forward(self) -> Any:
+        from tfkfin.nets.forward import Forward
 
-        standardise, bank = self.model_.get_layer("standardise"), self.model_.get_layer("fins")
-        describe, parts = heads.describer(self.model_.get_layer("head")), []
-        for i in range(0, len(x), CHUNK):
-            windows = standardise(x[i : i + CHUNK].astype(np.float32))
-            parts.append([np.asarray(part(windows, training=False)) for part in (bank, describe) if part is not None])
-        return [np.concatenate(one) for one in zip(*parts, strict=True)]
+        return Forward(self.model_)
 
 
 @functools.cache
@@ -227,10 +222,9 @@ def _shipped() -> dict[str, tuple[str, ...]]:
             for path in presets.models(shipped("savedmodels")) if path.name.startswith("fin_")}
 
 
-@functools.lru_cache(8)
 def _bank(features: tuple[str, ...], family: str, channels: int, length: int) -> Any:
-    """Trained FINs, which nothing here changes: made once for all estimators on windows of one shape."""
+    """Trained FINs, which nothing here changes."""
     if family == "dense" and length != (own := presets.card(presets.find("fin_dense"))["length"]):
         raise ValueError(f"`family` must be \"conv\" or \"bilstm\" for windows of {length} samples: the shipped dense "
                          f"FINs take {own}")
-    return presets.new_bank(recipes.Fin(family=family), features, length, channels)
+    return presets.shared_bank(recipes.Fin(family=family), features, length, channels)

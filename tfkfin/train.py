@@ -38,14 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_line("train", "--stage finetune --data DIR --pipeline best [options]", __doc__, EXAMPLES)
     p.add_argument("--stage", choices=(*registry.names("fit/stages"), "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
-                   "(default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
-                   "or http://host/folder; with the extra [io] also s3://bucket/folder, az://account/container/folder")
-    p.add_argument("--run", metavar="DIR", help="run folder (default: runs/<recipe>-<digest>)")
-    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
+    run_folder.add_options(p)
     p.add_argument("--launcher", choices=launch.names(), help="fit people, folds and seeds apart, many at once: by "
                    "processes here (local), on a Ray cluster or in Slurm jobs; options: --set launch.workers=8, ... "
                    "(default: everybody in one process; with --folds or --seeds local)")
@@ -53,7 +46,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
     p.add_argument("--strategy", type=strategy.named, choices=strategy.NAMES, default="default", help="share the stage "
                    "imitate among the GPUs of this machine (mirrored)")
-    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
     return p

@@ -40,9 +40,7 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     p = command_line("tune", "--data DIR --pipeline tune_head [options]", __doc__, EXAMPLES)
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe with a [tune] table: TOML file or name of a shipped "
-                   "one, such as tune_head (default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
+    run_folder.add_options(p, "tune-")
     p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
                    "subjects, is the objective; earlier stages run as needed (default: classify)")
     p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to score on (default: the last)")
@@ -51,13 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--max-trials", metavar="N", type=int, help="default: every combination, or 20 of them "
                    "with --search random and bayesian")
     p.add_argument("--seed", type=numeric(int, 0, 2**32 - 1), help="of the search (default: the recipe's)")
-    p.add_argument("--run", metavar="DIR", help="folder of the search (default: runs/tune-<recipe>-<digest>)")
-    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--launcher", choices=launch.names(), help="run the trials of a grid or random search many at once, "
                    "by processes here, on a Ray cluster or in Slurm jobs (default: one after another)")
-    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
 

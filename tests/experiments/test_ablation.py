@@ -120,7 +120,7 @@ def test_arms_differ_in_their_start_alone(networks, name):
         starts["steps"] = {int(rate.iterations.numpy()) for rate in one.rates}
 
     def head():
-        return made.head if name in ("frozen", "true") else made.joint.head.get_layer("classifier")
+        return made.head if name in ("frozen", "true") else made.joint.head.classifier
 
     one._train = watched
     one.fit(group.learnt, made.classes)

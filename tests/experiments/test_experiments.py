@@ -18,9 +18,10 @@ import sklearn.svm
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.experiments import __main__ as command
-from tfkfin.experiments import horizon, kinds, optimistic, paper, report, statistics
+from tfkfin.experiments import kinds, report, statistics
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import imitation
+from tfkfin.experiments.paper import horizon, protocol, published
 from tfkfin.experiments.runner import Runner
 from tfkfin.fit import baselines
 from tfkfin.fit.run import open_run
@@ -38,10 +39,10 @@ def tiny(folder: Path, **settings):
 @pytest.fixture(scope="module", autouse=True)
 def fewer():
     """Fewer fractions and horizons than the paper's, for time."""
-    assert paper.FRACTIONS == (20, 40, 60, 80, 100) and paper.HORIZONS_MS == (0, 50, 100, 150, 200, 250, 300)
+    assert published.FRACTIONS == (20, 40, 60, 80, 100) and published.HORIZONS_MS == (0, 50, 100, 150, 200, 250, 300)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper, "FRACTIONS", (20, 100))
-        patch.setattr(paper, "HORIZONS_MS", (0, 300))
+        patch.setattr(published, "FRACTIONS", (20, 100))
+        patch.setattr(published, "HORIZONS_MS", (0, 300))
         yield
 
 
@@ -74,10 +75,11 @@ def test_papers_metrics_on_three_windows_by_hand():
 
 
 def test_papers_tables_are_its_own():
-    assert paper.TABLE_1["SSI"] == {"r2": (0.96, 0.14), "map": (88.62, 14.43)}
-    assert paper.accuracy("fin", "all") == "71.80 ± 9.89" and paper.accuracy("scratch", "cross") == "45.41 ± 6.33"
-    assert paper.accuracy("td_lda", "all") == "not in the paper"
-    assert paper.TABLE_3["fin"] == (4, 58.0)
+    assert published.TABLE_1["SSI"] == {"r2": (0.96, 0.14), "map": (88.62, 14.43)}
+    assert published.accuracy("fin", "all") == "71.80 ± 9.89"
+    assert published.accuracy("scratch", "cross") == "45.41 ± 6.33"
+    assert published.accuracy("td_lda", "all") == "not in the paper"
+    assert published.TABLE_3["fin"] == (4, 58.0)
 
 
 def test_paired_test_is_scipys():
@@ -263,7 +265,7 @@ def test_the_best_epoch_on_test_is_kept_and_leaves_no_trace():
     model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Softmax()])
     x = np.random.default_rng(0).normal(3, 2, (7, 2)).astype(np.float32)
     labels = (x[:, 1] - x[:, 1].mean() > x[:, 0] - x[:, 0].mean()).astype(int)
-    watch = optimistic.BestOnTest(lambda chosen: x[chosen], labels, 5, 0)
+    watch = protocol.BestOnTest(lambda chosen: x[chosen], labels, 5, 0)
     watch.set_model(model)
     before = [np.copy(w) for w in model.get_weights()]
     watch.on_epoch_end(0)

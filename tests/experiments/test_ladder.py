@@ -16,7 +16,7 @@ from tfkfin.experiments.runner import Runner
 from tfkfin.experiments.sessions import sessions
 from tfkfin.experiments.statistics import holm
 from tfkfin.experiments.transfer_fins import Imitation
-from tfkfin.features.describe import log_covariance
+from tfkfin.features.describe import tangent_space
 from tfkfin.fit.run import open_run
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "fin.units": 3, "fin.layers": 2,
@@ -88,7 +88,7 @@ def test_fins_see_covariances_of_what_is_standardised_now(tiny_db2, tmp_path):
         volts = session.subject.volts(session.length)
         of = volts[chosen & (session.labels > 0)].reshape(-1, volts.shape[2]).astype(float)
         windows = (volts - of.mean(0)) / of.std(0)
-        wanted = np.concatenate([log_covariance(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
+        wanted = np.concatenate([tangent_space(np.diff(windows, n=n, axis=1), session.rate_hz) for n in range(3)], 1)
         np.testing.assert_allclose(seen.spatial(session)[:, -wanted.shape[1]:], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -110,10 +110,9 @@ def test_a_decoder_that_adapts_is_the_ladders_row(tiny_db2, tmp_path):
     decoder.recipe = recipes.load("best", tiny)
     decoder.fit([one for one in tfkfin.read(tiny_db2) if one.subject == 1])
     assert tuple(decoder.movements) == classes
-    adapting = decoder.session()
-    got = adapting(adapting._inputs(session.subject.emg, session.subject.windows.starts)["inputs"])
+    got = decoder.session()(decoder.inputs(session.subject.emg, session.subject.windows.starts))
     assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.98 and np.abs(got - expected).mean() < 0.01
-    quiet = decoder.classifier.get_layer("knowledge").memory.quiet
+    quiet = decoder.head.knowledge.memory.quiet
     loud = row._loudness(session)
     assert abs(quiet - row._rest) < 0.3 and 0.05 < np.mean(loud < quiet) < 0.9
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tfkfin.experiments import horizon
 from tfkfin.experiments.kinds import efficiency, forward
+from tfkfin.experiments.paper import horizon
 from tfkfin.signal import resampling
 
 

@@ -52,9 +52,9 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
 def stretched(family="conv"):
     """A subject of two runs and an odd window, and a decoder's network that is trained on it."""
     from tfkfin import recipe
-    from tfkfin.decoder import decoder
     from tfkfin.fit.trainers import TwoRates
     from tfkfin.nets import fins, heads
+    from tfkfin.nets.network import network
 
     starts = np.concatenate([np.arange(0, 200, 5), [207], np.arange(240, 310, 5)])
     part = Subject(3, rng.standard_normal((340, 2)).astype(np.float32),
@@ -62,11 +62,11 @@ def stretched(family="conv"):
                    np.zeros(2), np.ones(2), np.zeros((1, 2), np.int64))
     bank = fins.bank([fins.fin(name, 30, family, units=4) for name in ("ENT", "RMS")], 2)
     head = heads.new(recipe.Classifier(kind="linear"), ("ENT", "RMS"), 30, 2, 3)
-    network = decoder.network(bank, head)
-    return part, TwoRates(network.input, network.output)
+    model = network(bank, head)
+    return part, TwoRates(model.input, model.output)
 
 
-def test_an_epoch_of_stretches_holds_every_window_once():
+def test_an_epoch_of_signals_holds_every_window_once():
     part, model = stretched()
     starts, count = part.windows.starts, len(part.windows)
     pieces = training.pieces(starts)
@@ -79,7 +79,7 @@ def test_an_epoch_of_stretches_holds_every_window_once():
         index = true["probabilities"].numpy()
         seen += index.tolist()
         np.testing.assert_array_equal(true["features"], targets[index])
-        got = model.of_stretches(emg, wanted)  # the answers for these very windows, in this order
+        got = model.of_signals(emg, wanted)  # the answers for these very windows, in this order
         expected = model(part.volts(30, index), training=True)
         for name in expected:
             np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-5)

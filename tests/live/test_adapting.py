@@ -11,14 +11,14 @@ from live_cases import played
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
-from tfkfin.decoder import adapting
+from tfkfin.decoder import session as sessions
 from tfkfin.decoder.decision import Smoothed
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import __main__ as live
 from tfkfin.live import scoring
 from tfkfin.live.offline import Offline
 from tfkfin.live.stream import Stream
-from tfkfin.nets.heads import gaussian, linear
+from tfkfin.nets.heads import gaussian
 from tfkfin.pipeline.splits import Part
 from tfkfin.sessions import online
 from tfkfin.sessions.posterior import SessionPosterior
@@ -31,18 +31,18 @@ def short_blocks(monkeypatch):
 
 
 def expected(decoder, emg, starts):
-    """By the session's posterior alone, given the z-score's inputs: probabilities, and the session after them."""
-    knowledge = decoder.classifier.get_layer("knowledge")
+    """By the session's posterior alone, given head inputs: probabilities, and the session after them."""
+    knowledge = decoder.head.knowledge
     prior = SessionPrior.from_state(knowledge.state, knowledge.memory.statistics)
-    x = linear.inputs(decoder.classifier, decoder.seen(emg, starts))
+    x = decoder.inputs(emg, starts).astype(np.float64)
     session = SessionPosterior(prior)
     return Smoothed(len(prior.classes))(online.stream(session, x, np.ones(len(x), bool))), session
 
 
 def test_it_is_online_adaptation_over_the_stream(decoder, recording, monkeypatch):
     """All three kinds of decoders; whole, in two stretches, and sample by sample as a device gives them."""
-    emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.classifier.get_weights())
-    cut, starts = decoder.stretch(emg, decoder.stride)
+    emg, weights = recording.emg[2000:14000], copy.deepcopy(decoder.head.classifier.get_weights())
+    cut, starts = decoder.windows_of(emg, decoder.stride)
     wanted, session = expected(decoder, cut, starts)
     wanted = decoder.decision(wanted, decoder.movements)[1]
     answers = decoder.stream(emg, adapt=True)
@@ -54,14 +54,14 @@ def test_it_is_online_adaptation_over_the_stream(decoder, recording, monkeypatch
         stretches = emg[: kept - decoder.stride + decoder.length], emg[kept:]
         parts = [two.stream(part)["probabilities"] for part in stretches]
         np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-4)
-        carried, after = two.carried().classifier.get_layer("knowledge").state, session.next_prior().state()
+        carried, after = two.carried().head.knowledge.state, session.next_prior().state()
         for name, value in after.items():
             np.testing.assert_allclose(carried[name], value, atol=2e-3, err_msg=name)
-    monkeypatch.setattr(adapting, "LAG", 0)
+    monkeypatch.setattr(sessions, "LAG", 0)
     stream = Stream(decoder, adapt=True)
     made = [found for part in np.split(emg, range(37, len(emg), 37)) if (found := stream(part)) is not None]
     np.testing.assert_allclose(np.concatenate([m.probabilities for m in made]), wanted, atol=1e-4)
-    for one, other in zip(weights, decoder.classifier.get_weights(), strict=True):
+    for one, other in zip(weights, decoder.head.classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)  # the decoder is what it was
 
 
@@ -88,7 +88,7 @@ def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, reco
     emg = recording.emg[2000:10000]
     session = streaming.session(streaming.stride // 4)
     often = session.stream(emg)["probabilities"]
-    assert session._onwards._count == -(-len(often) // 4)
+    assert session._adaptation._count == -(-len(often) // 4)
     near = streaming.stream(emg, adapt=True)["probabilities"]
     agree = often[::4][: len(near)].argmax(axis=1) == near[: len(often[::4])].argmax(axis=1)
     assert agree.mean() > 0.9
@@ -96,19 +96,19 @@ def test_windows_that_lie_closer_are_decided_and_not_learnt_from(streaming, reco
 
 def test_rest_is_not_learnt_from_where_it_is_no_movement(streaming):
     """Rest's loudness decides, or without it the quietest movements'."""
-    classifier, x = streaming.classifier, np.zeros((3, streaming.classifier.get_layer("z_score").output.shape[-1]))
-    channels, names = classifier.inputs[0].shape[1:]
-    logged = classifier.get_layer("log_scale").logged
+    head = streaming.head
+    x, (channels, names) = np.zeros((3, head.z_score.mean.shape[0])), head.classifier.inputs[0].shape[1:]
+    logged = head.log_scale.logged
     for row, level in zip(x, (-9.0, -3.0, 1.0), strict=True):
         row[: channels * names].reshape(channels, names)[:, logged] = level
-    np.testing.assert_allclose(gaussian.loudness(classifier, x), [-9, -3, 1])
-    assert gaussian.Memory(low=0, middle=1).quiet == -1 and gaussian.Memory(low=0, middle=1, rest=-8).quiet == -4
-    assert gaussian.Memory().quiet == -np.inf
+    np.testing.assert_allclose(head.log_amplitude(x), [-9, -3, 1])
+    assert gaussian.Memory(low=0, middle=1).threshold == -1 and gaussian.Memory(low=0, middle=1, rest=-8).threshold == -4
+    assert gaussian.Memory().threshold == -np.inf
 
 
 def test_sessions_are_carried_from_recording_to_recording(streaming, recording, monkeypatch):
     """Offline: the second session begins where the first went on to; a recording of the same session goes on."""
-    monkeypatch.setattr(adapting, "LAG", 0)
+    monkeypatch.setattr(sessions, "LAG", 0)
     first = replace(recording, emg=recording.emg[:9000], labels=recording.labels[:9000],
                     repetitions=recording.repetitions[:9000])
     second = replace(first, file=replace(first.file, session=first.file.session + 1))
@@ -146,9 +146,9 @@ def test_a_recording_of_several_sessions_is_parted(recording):
 
 def test_an_exported_graph_or_another_head_cannot(exported, streaming, recording, tmp_path):
     with pytest.raises(InputError, match="cannot adapt"):
-        Stream(Decoder(streaming.card, None, lambda emg: {}), adapt=True)
+        Stream(BaseDecoder(streaming.card, None, lambda emg: {}), adapt=True)
     with pytest.raises(InputError, match="keeps nothing of earlier sessions"):
-        Decoder(streaming.card | {"head": "linear"}, streaming.model).session()
+        BaseDecoder(streaming.card | {"head": "linear"}, streaming.model).session()
     assert played(Stream(streaming, adapt=True), replace(recording, emg=recording.emg[:9000])).made
 
 
@@ -171,7 +171,7 @@ def test_what_a_live_session_learnt_becomes_a_version(exported, streaming, tiny_
     assert said == {"moved": False, "model": str(to / "1")}  # one session alone tells nothing of how sessions differ
     card = json.loads((to / "1" / "model_card.json").read_text())
     assert card["carried"] == 1 and "carried on from 1 sessions" in (to / "1" / "README.md").read_text()
-    before, after = (d.classifier.get_layer("knowledge").state for d in (streaming, Decoder.load(to / "1")))
+    before, after = (d.head.knowledge.state for d in (streaming, BaseDecoder.load(to / "1")))
     assert not np.allclose(before["centre"], after["centre"]) and np.allclose(before["means"], after["means"])
     streaming.save(tmp_path / "saved")
     bare = json.loads((tmp_path / "saved" / "model_card.json").read_text())

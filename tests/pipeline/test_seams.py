@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkfin.experiments import horizon
+from tfkfin.experiments.paper import horizon
 from tfkfin.pipeline import preprocessing, splits
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Split, Window

@@ -25,8 +25,9 @@ from bad_requests import Storm
 
 from tfkfin.base.console import InputError
 from tfkfin.client import connect, replay
-from tfkfin.decoder.decoder import Decoder, network
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins, heads
+from tfkfin.nets.network import network
 from tfkfin.recipe import Classifier
 from tfkfin.serving import signatures
 from tfkfin.serving.client import rpc
@@ -43,7 +44,7 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def voting() -> Decoder:
+def voting() -> BaseDecoder:
     """A decoder that votes and rejects."""
     card = {"movements": [1, 2, 5], "length": 60, "channels": 4, "stride": 10, "rate_hz": 200.0,
             "decision": {"vote": 3, "reject": 0.36}, "names": {"1": "fist", "5": "open hand"}}
@@ -51,7 +52,7 @@ def voting() -> Decoder:
     bank = fins.bank([fins.fin("RMS", 60, "conv", units=3)], 4)
     model = network(bank, heads.new(Classifier(kind="linear"), ("RMS",), 60, 4, 3))
     model.get_layer("standardise").set(np.zeros(4), np.full(4, 1e-5))
-    return Decoder(card, model)
+    return BaseDecoder(card, model)
 
 
 @pytest.fixture(scope="module")

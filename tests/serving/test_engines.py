@@ -16,9 +16,11 @@ from tfkfin.base import registry
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.decoder.decision import Decision
-from tfkfin.decoder.decoder import BATCH, Decoder
+from tfkfin.decoder.decoder import BATCH, BaseDecoder
 from tfkfin.nets import heads
 from tfkfin.nets.bilstm import native
+from tfkfin.nets.forward import Forward
+from tfkfin.nets.network import network as join
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.serving import litert_file, signatures, version
@@ -49,28 +51,26 @@ def model(request, tiny_db2, tmp_path_factory):
     subject = Subject.of([readers.read(readers.find(tiny_db2)[0])], recipe.window)
     shape, rng = (60, subject.emg.shape[1]), np.random.default_rng(5)
     made = heads.new(recipe.classifier, NAMES, *shape, 3)
-    network = decoders.network(presets.new_bank(recipe.fin, NAMES, *shape), made)
-    network.get_layer("standardise").set(subject.mean, subject.sd)
+    network = join(presets.new_bank(recipe.fin, NAMES, *shape), made)
+    forward = Forward(network)
+    forward.parts.standardise.set(subject.mean, subject.sd)
     for variable in network.trainable_variables:  # no weight is as a layer begins
         variable.assign(variable + 0.05 * rng.standard_normal(variable.shape).astype(np.float32))
     some = np.arange(0, len(subject.windows), 3)
-    windows, labels = subject.cut(60, some), subject.windows.movements[some].astype(int) - 1
-    seen = [np.asarray(network.get_layer("fins")(windows))]
-    if describe := heads.describer(made):
-        seen.append(np.asarray(describe(windows)))
-    kind, classifier = heads.kind(head), made.get_layer("classifier")
-    if kind.solve:
-        kind.solve(classifier, seen, labels, (0 * labels, subject.windows.repetitions[some]))
+    inputs = forward.recording(subject.emg, subject.windows.starts[some], ("inputs",))["inputs"]
+    labels, own = subject.windows.movements[some].astype(int) - 1, heads.kind(head).of(forward.parts)
+    if own.solve:
+        own.solve(inputs, labels, (0 * labels, subject.windows.repetitions[some]))
     else:
-        kind.prepare(classifier, seen)
+        own.prepare(inputs)
     about = card.of_fitted(decoders.about(recipe, subject.rate_hz, 60, 50, (1, 2, 3), subject.mean, subject.sd),
                            len(some), 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / request.param
     with layout.new_version(folder) as (partial, number):
         about |= {"name": request.param, "version": number, "format": "both"}
-        version.write_decoder(partial, Decoder(about, network), about)
-        made = signatures.Signatures(Decoder(about, network), "keras")
+        version.write_decoder(partial, BaseDecoder(about, network), about)
+        made = signatures.Signatures(BaseDecoder(about, network), "keras")
         with pytest.raises(InputError, match=lacks[0]) if (lacks := without_litert(request.param)) else nullcontext():
             litert_file.save(made.answer, made.window, partial / presets.LITERT)
     return folder / "1"
@@ -161,7 +161,7 @@ def by_hand(decoder, stretch) -> dict[str, np.ndarray]:
 def test_every_way_that_has_an_order_decides_alike(model, engines, alone, tiny_db2):
     """Vote and rejection are on: the Keras model, every engine, the SavedModel's and ONNX's own `stream`."""
     stretch = readers.read(readers.find(tiny_db2)[0]).emg[1000:5200]  # rest, a movement, rest, another movement
-    decoder = Decoder.load(model)
+    decoder = BaseDecoder.load(model)
     assert decoder.decision == Decision(VOTE, REJECT)
     wanted = by_hand(decoder, stretch)
     assert len(wanted["label"]) == (len(stretch) - decoder.length) // decoder.stride + 1 > BATCH

@@ -17,6 +17,8 @@ from bad_requests import Storm
 from tfkfin import recipe as recipes
 from tfkfin.decoder import decoder as decoders
 from tfkfin.nets import heads
+from tfkfin.nets.network import Parts
+from tfkfin.nets.network import network as join
 from tfkfin.serving import version
 from tfkfin.serving.engines import ENGINES, Exported
 from tfkfin.store import card, layout, presets
@@ -31,14 +33,14 @@ def model(tmp_path_factory):
                                  "fin.pretrained": "", "features.names": "RMS,VAR", "classifier.kind": "linear"})
     keras.utils.set_random_seed(3)
     head = heads.new(recipe.classifier, ("RMS", "VAR"), 100, 3, 3)
-    network = decoders.network(presets.new_bank(recipe.fin, ("RMS", "VAR"), 100, 3), head)
-    network.get_layer("standardise").set(np.zeros(3), np.full(3, 1e-5))
+    network = join(presets.new_bank(recipe.fin, ("RMS", "VAR"), 100, 3), head)
+    Parts.of(network).standardise.set(np.zeros(3), np.full(3, 1e-5))
     about = card.of_fitted(decoders.about(recipe, 2000.0, 100, 20, (1, 2, 3), np.zeros(3), np.full(3, 1e-5)), 9, 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / "soak"
     with layout.new_version(folder) as (partial, number):
         about |= {"name": "soak", "version": number, "format": "both", "precision": "float32"}
-        version.write_decoder(partial, decoders.Decoder(about, network), about)
+        version.write_decoder(partial, decoders.BaseDecoder(about, network), about)
     return folder
 
 

@@ -112,19 +112,19 @@ def test_a_stream_is_decided_by_windows_before_alone(prior):
     np.testing.assert_array_equal(stream(SessionPosterior(prior), X, every), one)  # the prior is as it was
 
 
-@pytest.mark.parametrize("step, help", [(0.0, True), (30.0, False)])
-def test_virtual_forces_are_taken_where_they_help(prior, step, help):
-    """Sessions at one force: virtual ones that swap two movements cost more than a point, none at all cost nothing."""
+@pytest.mark.parametrize("step, taken", [(0.0, True), (30.0, False)])
+def test_virtual_forces_are_taken_unless_they_make_it_worse(step, taken):
+    """Sessions at one force: virtual ones far away cost more than a point, of windows as they are nothing."""
     parts = [session(100 + s) for s in range(3)]
     x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
     sessions, r = np.repeat(np.arange(3), len(X)), np.tile(np.arange(len(X)) // (G * EACH), 3)
     virtual = [x + step * np.random.default_rng(0).normal(size=(G, D))[(y + 1) % G]]
-    assert online.virtual_forces_help(x, y, sessions, r, virtual) == help
-    expected = SessionPrior().fit(x, y, sessions, r, virtual if help else ())
+    expected = SessionPrior().fit(x, y, sessions, r, virtual if taken else ())
     for name, value in online.fit_prior(x, y, sessions, r, virtual).state().items():
         np.testing.assert_array_equal(value, expected.state()[name])
-    two = sessions < 2
-    assert online.virtual_forces_help(x[two], y[two], sessions[two], r[two], [rows[two] for rows in virtual])
+    two = sessions < 2  # too few to leave one out
+    prior = online.fit_prior(x[two], y[two], sessions[two], r[two], [rows[two] for rows in virtual])
+    assert len(prior.statistics.virtual_shifts) == 2
 
 
 def test_without_active_windows_nothing_changes(prior):

@@ -11,10 +11,12 @@ HOMES = {
     **{name: f"base.{name}" for name in ("answers", "bounded", "console", "files", "machine", "registry")},
     "filtering": "signal.filtering", "recordings.resampling": "signal.resampling",
     **{f"models.{name}": f"nets.{name}" for name in (
-        "layers", "fins", "heads", "descriptions", "bilstm", "streaming", "over_recording", "saving")},
+        "layers", "fins", "heads", "descriptions", "bilstm", "streaming", "saving")},
     "models.live": "nets.one_stride",
-    **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder", "adapting")},
-    "models.hierarchical": "sessions.hierarchical",
+    "models.over_recording": "nets.forward", "nets.over_recording": "nets.forward",
+    **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder")},
+    "models.adapting": "decoder.session", "decoder.adapting": "decoder.session",
+    "models.hierarchical": "sessions.posterior",
     "models.presets": "store.presets", "models.hub": "store.hub",
     "serving.card": "store.card", "serving.layout": "store.layout",
 }

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Answers = dict[str, np.ndarray]  # by name: "probabilities" (W, G), "label" (W,), "features" (W, C, F)
 REJECTED = -1  # the label of a decision that was rejected; it is never right
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How windows in order of time are decided. It sees the windows so far and nothing of what they truly were.
+    """How windows in order of time are decided, from the windows so far.
 
     Attributes:
         vote: the probabilities of so many last windows are averaged, of fewer at the beginning.
@@ -27,20 +28,20 @@ class Decision:
 
     @property
     def memory(self) -> int:
-        """Windows before a window that have a say in its decision."""
+        """Windows before a window whose probabilities count in its decision."""
         return self.vote - 1
 
     def start(self, labels: Sequence[int] | np.ndarray) -> "Decided":
-        """Decides a stretch of windows from its beginning; `labels` (G,) are those of the classes."""
+        """Decides a signal's windows from the first on; `labels` (G,) are those of the classes."""
         return Decided(self, labels)
 
     def __call__(self, probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A whole stretch: probabilities (N, G) -> labels (N,) int64 and averaged probabilities (N, G)."""
+        """All windows of a signal: probabilities (N, G) -> labels (N,) int64 and averaged probabilities."""
         return self.start(labels)(probabilities)
 
 
 class Decided:
-    """A stretch being decided: call it with the next windows, one or many; it remembers what it needs."""
+    """The decisions of a signal in progress: call it with the next windows, one or many."""
 
     def __init__(self, decision: Decision, labels: Sequence[int] | np.ndarray):
         self.decision, self.labels = decision, np.asarray(labels, np.int64)
@@ -59,12 +60,13 @@ class Decided:
 class Smoothed:
     """A hidden Markov model's forward step: call it with probabilities (N, G) of the next windows in order of time.
 
-    What was done goes on with the probability `stay`, or gives way to any other class alike: no order is expected. A
-    window overlaps those before it, so that it says less anew: its log-odds count `weight`.
+    p_t(g) ~ (sum_h A_hg p_{t-1}(h)) q_t(g)^weight, with A_gg = stay and A_hg = (1 - stay) / (G - 1): a class goes on,
+    or gives way to any other with the same probability. q_t are the probabilities of a window by itself. Windows
+    overlap, so that each adds less than an independent one: its log-odds count `weight`.
 
     Args:
         classes: G.
-        every: windows lie so many times closer than those that `stay` and `weight` are of.
+        every: how many times closer windows lie than the decoder's own, which `stay` and `weight` are chosen for.
     """
 
     def __init__(self, classes: int, every: int = 1, stay: float = 0.95, weight: float = 0.5):
@@ -74,8 +76,8 @@ class Smoothed:
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         found, now = np.empty_like(probabilities), self._now
-        for i, seen in enumerate(probabilities):
-            now = (self._leave + (self.stay - self._leave) * now) * np.maximum(seen, 1e-12) ** self.weight
+        for i, own in enumerate(probabilities):
+            now = (self._leave + (self.stay - self._leave) * now) * np.maximum(own, 1e-12) ** self.weight
             found[i] = now = now / now.sum()
         self._now = now
         return found

@@ -1,11 +1,12 @@
 """The decoder: one stateless Keras model, volts in, and a plain class around it that knows labels and how to decide.
 
-    volts (B, L, C) -> standardise -> FIN bank -> head([features, windows]) -> probabilities (B, G), features (B, C, F)
+    volts (B, L, C) -> `tfkfin.nets.forward` -> probabilities (B, G), features (B, C, F) -> `Decision` -> labels
 
 What is trained, scored, saved, exported, served and streamed is this one model. It knows no run and no recording.
 """
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,47 +17,27 @@ import numpy as np
 from tfkfin.base import files
 from tfkfin.base.answers import steps
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decision import Decision
-from tfkfin.decoder.of_sessions import OfSessions
+from tfkfin.decoder.decision import Answers, Decision
 from tfkfin.signal.filtering import filtered, sections
 from tfkfin.store import presets
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
 
+    from tfkfin.decoder.session import AdaptiveSession
+    from tfkfin.nets.forward import Forward
+    from tfkfin.nets.heads import Head
     from tfkfin.recipe import Recipe
 
 _COUNTS = ("length", "channels", "stride")
 FILE, CARD = "decoder.keras", "model_card.json"
-BATCH = 64  # windows in the network at a time
-
-Answers = dict[str, np.ndarray]
-
-
-def network(bank: "keras.Model", head: "keras.Model", augment: "keras.layers.Layer | None" = None) -> "keras.Model":
-    """Volts (B, L, C) -> {"probabilities": (B, G), "features": (B, C, F) own units}.
-
-    Args:
-        bank: FINs, standardised windows (B, L, C) -> (B, C, F).
-        head: [features, standardised windows] -> probabilities, of `tfkfin.nets.heads`.
-        augment: changes standardised windows in training.
-    """
-    import keras
-
-    from tfkfin.nets import layers
-
-    emg = keras.Input(bank.input_shape[1:], name="emg")
-    windows = layers.ZScore(name="standardise", dtype="float32")(emg)
-    if augment is not None:
-        windows = augment(windows)
-    features = bank(windows)
-    return keras.Model(emg, {"probabilities": head([features, windows]), "features": features}, name="decoder")
+BATCH = 64  # windows of a recording at a time where an engine answers for windows one by one
 
 
 def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
           mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None,
           recorded_hz: Iterable[float] = ()) -> dict:
-    """What a decoder's card says of how it decodes, and which recipe made it.
+    """The part of a card that says how a decoder decodes, and which recipe made it.
 
     Args:
         length, stride: samples at `rate_hz`.
@@ -80,15 +61,17 @@ def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> di
     return {"names": known} if known else {}
 
 
-class Decoder(OfSessions):
+class BaseDecoder:
     """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
 
     Attributes:
         model: the network, or None where only an exported graph is there.
-        card: what is said of it; `movements` (G labels as in the files), `rate_hz`, `length`, `stride`, `channels`,
-            `features` and `decision` are what decoding takes.
+        card: how it decodes and how it was made; `movements` (G labels as in the files), `rate_hz`, `length`, `stride`,
+            `channels`, `features` and `decision` are what decoding takes.
         decision: how windows in order of time are decided; calling the decoder decides windows one by one without it.
     """
+
+    _before_updates: tuple | None = None  # what `revert` restores: the head's snapshot and the card
 
     def __init__(self, card: dict, model: "keras.Model | None" = None,
                  answer: Callable[[np.ndarray], Answers] | None = None):
@@ -105,6 +88,27 @@ class Decoder(OfSessions):
             raise InputError(f"the card of the decoder is unfit: {', '.join(_COUNTS)} count, movements all differ")
         self._answer = answer or self._keras
 
+    # === The network ===
+
+    @cached_property
+    def forward(self) -> "Forward":
+        """The network over windows, recordings and live signals."""
+        from tfkfin.nets.forward import Forward
+
+        return Forward(self.model)
+
+    @cached_property
+    def head(self) -> "Head":
+        """The network's head, as its kind is calibrated and updated."""
+        from tfkfin.nets import heads
+
+        return heads.kind(self.card["head"]).of(self.forward.parts)
+
+    def _keras(self, emg: np.ndarray) -> Answers:
+        return self.forward.windows(emg, ("features", "probabilities"))
+
+    # === Decisions ===
+
     def __call__(self, emg: np.ndarray) -> Answers:
         """Answers for windows (B, L, C), volts, each for itself.
 
@@ -116,7 +120,9 @@ class Decoder(OfSessions):
             raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
         if not np.isfinite(emg).all():
             raise InputError("emg holds NaN or Inf, where volts are expected")
-        answer = self._answer(emg)
+        return self._labelled(self._answer(emg))
+
+    def _labelled(self, answer: Answers) -> Answers:
         return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
 
     def named(self, labels: np.ndarray) -> np.ndarray:
@@ -125,28 +131,28 @@ class Decoder(OfSessions):
         return np.array([names.get(m, str(m)) for m in np.ravel(labels).tolist()]).reshape(np.shape(labels))
 
     def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:
-        """A stretch (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.
+        """A signal (T, C) in volts, decided once every `stride` samples (0: the decoder's own), causally.
 
         Args:
-            adapt: goes on learning from it without labels, see `session`, which takes a session's next stretch too; the
-                decoder stays what it is.
+            adapt: adapts to the signal without labels, see `session`, which takes a session's next signal too; the
+                decoder does not change.
 
         Returns:
             As for windows (W, L, C), W = (T - L) // stride + 1, but `probabilities` are voted and a rejected
             decision's `label` is -1. Window w covers the samples [w stride, w stride + L). A decoder with a filter
-            filters the stretch first; windows and recordings that it is called with are filtered already.
+            filters the signal first; windows and recordings that it is called with are filtered already.
 
         Raises:
             InputError: shorter than one window, or what calling the decoder raises.
         """
         if adapt:
             return self.session(stride).stream(emg)
-        answers = self.over(*self.stretch(emg, stride or self.stride))
+        answers = self.over(*self.windows_of(emg, stride or self.stride))
         answers["label"], answers["probabilities"] = self.decision(answers["probabilities"], self.movements)
         return answers
 
-    def stretch(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-        """A stretch (T, C), filtered if the decoder has a filter, and where its windows begin."""
+    def windows_of(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """A signal (T, C), filtered if the decoder has a filter, and the first samples of its windows."""
         starts = np.arange(0, len(emg) - self.length + 1, stride)
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
@@ -157,13 +163,11 @@ class Decoder(OfSessions):
     def over(self, emg: np.ndarray, starts: np.ndarray) -> Answers:
         """Answers for the windows of a recording (T, C), volts, that begin at `starts` (N,), each for itself.
 
-        Runs of windows at one stride are streamed where the network can (see `models.streaming`).
-
         Raises:
             InputError: what calling the decoder raises.
         """
         emg, starts = np.asarray(emg), np.asarray(starts)
-        if self._streamed is None or len(starts) <= BATCH:  # what is compiled first has to pay
+        if self._answer != self._keras:  # another engine takes windows
             parts = [self(emg[part[:, None] + np.arange(self.length)])
                      for part in steps(np.array_split(starts, max(1, -(-len(starts) // BATCH))))]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -171,22 +175,119 @@ class Decoder(OfSessions):
             raise InputError(f"`emg` must be (T, {self.channels}). Received: shape {emg.shape}")
         if not np.isfinite(emg[starts.min() : starts.max() + self.length]).all():
             raise InputError("emg holds NaN or Inf, where volts are expected")
-        answer = self._streamed(emg, starts)
-        return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
+        return self._labelled(self.forward.recording(emg, starts, ("features", "probabilities")))
 
-    @cached_property
-    def _streamed(self) -> "Callable[[np.ndarray, np.ndarray], Answers] | None":
-        """The network over stretches, where Keras runs it in this process and its FINs stream."""
-        if self._answer != self._keras:
-            return None
-        from tfkfin.nets import streaming
-        from tfkfin.nets.over_recording import over_recording
+    # === Sessions ===
 
-        return over_recording(self.model) if streaming.streams(self.model.get_layer("fins")) else None
+    def session(self, stride: int = 0, smooth: bool = True) -> "AdaptiveSession":
+        """Begins online adaptation without labels, in a new session or in the one that it was calibrated for.
 
-    def _keras(self, emg: np.ndarray) -> Answers:
-        parts = [self.model(emg[i:i + BATCH], training=False) for i in range(0, len(emg), BATCH)]
-        return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+        Args:
+            stride: samples between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; adaptation is the same.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions.
+        """
+        from tfkfin.decoder.session import AdaptiveSession
+
+        return AdaptiveSession(self, stride, smooth=smooth)
+
+    def inputs(self, emg: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Head inputs (N, D) for windows of a recording (T, C): what the head is calibrated on and decides from."""
+        return self.forward.recording(emg, starts, ("inputs",))["inputs"]
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Head inputs (N, D) -> (N, G). Decoders with one trunk have the same head inputs for the same windows."""
+        return self.head.probabilities(inputs)
+
+    def calibrated(self, inputs: np.ndarray, labels: np.ndarray | None = None,
+                   repetitions: np.ndarray | None = None) -> tuple[Self, dict]:
+        """A new decoder, calibrated on windows of one session or person; this one does not change.
+
+        The prior of earlier sessions lies in this decoder and in the new one. When that is calibrated for another
+        session, this session becomes part of the prior, if it showed all movements; no old recording is needed.
+        Calibrating for the same session again replaces its last calibration. FINs and descriptions are shared with this
+        decoder, compiled functions too.
+
+        Args:
+            inputs: head inputs (N, D) of the windows, in order of time, as `inputs` gives them.
+            labels: their movements (N,), as in the files; None: they are not known.
+            repetitions: which of its executions each window is of (N,); None: all are of one.
+
+        Returns:
+            The new decoder, and a report: `known_sessions`, number of sessions in the prior before; `unseen`, movements
+            without windows here; and without labels `moved`, whether class means moved, or the z-score alone because
+            sessions differ too much.
+
+        Raises:
+            InputError: this decoder keeps nothing of sessions, or a movement that it does not know.
+        """
+        self.check_calibrates()
+        indices = None if labels is None else self._indices(labels)
+        new = self.with_head(self.head.copy())
+        report = new.head.calibrate(inputs, indices, repetitions)
+        return new, report | {"unseen": self.movements[report["unseen"]].tolist()}
+
+    def update(self, emg: np.ndarray, labels: np.ndarray | int) -> Self:
+        """Adds labelled windows to the session, in place: exactly as if calibrated on all windows so far.
+
+        In closed form, with the prior of earlier sessions. Windows of the last calibration count too.
+        `card["updated"]` counts windows; scores in the card are from before.
+
+        Args:
+            emg: windows (B, L, C), or a signal (T, C), whose windows at the decoder's stride are meant; volts.
+            labels: movements of the windows (B,), as in the files, or one of them all.
+
+        Raises:
+            InputError: as `calibrated`, or as calling the decoder or `stream` raises.
+        """
+        self.check_calibrates()
+        emg = np.asarray(emg, np.float32)
+        if emg.ndim == 2:
+            emg, starts = self.windows_of(emg, self.stride)
+            emg = emg[starts[:, None] + np.arange(self.length)]
+        if emg.shape[1:] != (self.length, self.channels) or not len(emg) or not np.isfinite(emg).all():
+            raise InputError(f"`emg` must be finite, (B, {self.length}, {self.channels}). Received: shape {emg.shape}")
+        if np.ndim(labels) and np.shape(labels) != (len(emg),):
+            raise InputError(f"`labels` must be one, or ({len(emg)},). Received: shape {np.shape(labels)}")
+        indices = self._indices(np.broadcast_to(labels, len(emg)))
+        if self._before_updates is None:
+            self._before_updates = self.head.snapshot(), self.card
+        self.head.update(self.forward.windows(emg, ("inputs",))["inputs"], indices)
+        self.card = self.card | {"updated": self.card.get("updated", 0) + len(emg)}
+        return self
+
+    def revert(self) -> Self:
+        """Takes back every `update` since this decoder was made, calibrated or loaded."""
+        if self._before_updates is not None:
+            (snapshot, self.card), self._before_updates = self._before_updates, None
+            self.head.restore(snapshot)
+        return self
+
+    def check_calibrates(self) -> None:
+        """
+        Raises:
+            InputError: its head keeps nothing of sessions, so that it can be neither calibrated nor adapt.
+        """
+        from tfkfin.nets import heads
+
+        if heads.kind(self.card["head"]).calibrate is None:
+            raise InputError(f"a decoder with the head {self.card['head']} keeps nothing of earlier sessions to "
+                             "calibrate from: train one with --set classifier.kind=gaussian")
+
+    def with_head(self, head: "Head") -> Self:
+        """A decoder like this one with another head, on the same FINs and descriptions."""
+        new = type(self)(self.card, self.forward.parts.with_classifier(head.classifier))
+        new.head = head
+        return new
+
+    def _indices(self, labels: np.ndarray) -> np.ndarray:
+        if unknown := sorted(set(np.unique(labels).tolist()) - set(self.movements.tolist())):
+            raise InputError(f"movements {unknown} are none that the decoder knows: {self.movements.tolist()}")
+        return np.searchsorted(self.movements, labels)
+
+    # === Files ===
 
     def save(self, folder: Path | str) -> None:
         """Writes the whole decoder, network and card, into a folder."""
@@ -215,3 +316,14 @@ class Decoder(OfSessions):
             raise
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise InputError(f"{found[0]} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+
+
+def __getattr__(name: str) -> Any:
+    """Old names, which other modules or names took the place of."""
+    if name not in ("Decoder", "network"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tfkfin.nets import network
+
+    home = "tfkfin.decoder.decoder.BaseDecoder" if name == "Decoder" else "tfkfin.nets.network.network"
+    warnings.warn(f"{__name__}.{name} is {home} now", DeprecationWarning, stacklevel=2)
+    return BaseDecoder if name == "Decoder" else network.network

@@ -9,6 +9,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.answers import command_line, parsed
 from tfkfin.base.console import InputError, log, run
 from tfkfin.experiments import kinds
+from tfkfin.fit import run_folder
 from tfkfin.recipe import Recipe
 
 QUICK = {"windows_per_epoch": 64, "test_windows": 96}
@@ -39,27 +40,20 @@ def parser() -> argparse.ArgumentParser:
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
     p = command_line("experiments", "all --data DIR [options]", __doc__, f"{listed}\n{EXAMPLES}")
     p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share fits")
-    p.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
-                   "(default: demo, or own with --data)")
-    p.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth")
+    run_folder.add_options(p, "experiments-")
     p.add_argument("--protocol", choices=("honest", "paper"), help="paper: score as the authors' code does; optimistic "
                    "(default: the recipe's, honest unless it has another)")
     p.add_argument("--seeds", type=int, metavar="N",
                    help="trainings of every neural model (default: 3, or 1 with --quick)")
-    p.add_argument("--run", metavar="DIR", help="run folder (default: runs/experiments-<recipe>-<digest>)")
-    p.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
     p.add_argument("--max-test-windows", type=int, metavar="N", help="test windows a subject, evenly spread, for "
                    f"models of raw signals; 0: all (default: 0, or {QUICK['test_windows']} with --quick)")
-    p.add_argument("--rows", metavar="LIST", help="rows of the ladder, as in best,tdar_lda; finished rows of the run folder "
-                   "stand beside them (default: all)")
+    p.add_argument("--rows", metavar="LIST", help="rows of the ladder, as in best,tdar_lda; finished rows of the run "
+                   "folder stand beside them (default: all)")
     p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
                    f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
                    "windows; the default on the embedded synthetic recordings, off elsewhere")
     p.add_argument("--launcher", choices=launch.names(), help="fit people and seeds apart, many at once: by processes "
                    "here, on a Ray cluster or in Slurm jobs (default: one after another in this process)")
-    p.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
     return p
 
 
@@ -70,8 +64,6 @@ def named(experiment: str) -> tuple[str, ...]:
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path, int, int]:
     """The recipe, run folder, number of seeds and cap on test windows that a command line asks for."""
-    from tfkfin.fit import run_folder
-
     if arguments.protocol:
         arguments.settings = [*arguments.settings, f"protocol={arguments.protocol}"]
     if arguments.experiment != "all":

@@ -25,6 +25,7 @@ from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
+from tfkfin.nets.network import Parts, head_parts
 from tfkfin.pipeline.splits import Moments
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
@@ -113,7 +114,7 @@ class Networks:
         self.names = run.recipe.features.names
         self.joint = JointTrainer(run, len(classes), untrained=True)
         self.shipped = presets.new_bank(run.recipe.fin, self.names, run.length, run.dataset.channels).get_weights()
-        self.head = new_head(run, len(classes)).get_layer("classifier")
+        self.head = head_parts(new_head(run, len(classes)))[1]
         self.rate = training.adam(options.head_learning_rate, options.head_weight_decay)
         self.rate.build(self.head.trainable_variables)
         self.head.compile(self.rate, keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
@@ -125,10 +126,11 @@ class Networks:
         """Random weights of FINs and of the head for a seed."""
         keras.utils.set_random_seed(seed)
         network = new_decoder(self.run, len(self.classes))
-        return network.get_layer("fins").get_weights(), network.get_layer("head").get_layer("classifier").get_weights()
+        parts = Parts.of(network)
+        return parts.bank.get_weights(), parts.classifier.get_weights()
 
     def prepare(self, head: keras.Model, features: np.ndarray) -> None:
-        heads.kind(self.run.recipe.classifier.kind).prepare(head, [features])
+        heads.kind(self.run.recipe.classifier.kind)(head).prepare(features)
 
     def true(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
         """Closed-form features (N, C, F) of a session standardised by mean and sd (C,)."""
@@ -142,8 +144,8 @@ class Networks:
         """The same features by shipped FINs."""
         def make() -> np.ndarray:
             self.joint.fins.set_weights(self.shipped)
-            self.joint.network.get_layer("standardise").set(mean, sd)
-            return self.joint.seen(session.subject)[0]
+            self.joint.forward.parts.standardise.set(mean, sd)
+            return self.joint.answers(session.subject, wanted=("features",))["features"]
 
         return session.kept(("imitated", mean.tobytes(), sd.tobytes()), make)
 
@@ -248,9 +250,9 @@ class EndToEnd(Arm):
 
     def start(self, pieces: list[Piece]) -> None:
         fins, head = self.networks.fresh(self.seed)
-        classifier = self.joint.head.get_layer("classifier")
+        classifier = self.joint.head.classifier
         classifier.set_weights(head)
-        self.joint.network.get_layer("standardise").set(self.mean, self.sd)
+        self.joint.forward.parts.standardise.set(self.mean, self.sd)
         self.joint.fins.set_weights(self.networks.shipped if self._shipped else fins)
         if not self._shipped:
             training.fit_scales(self.joint.fins, self.features(pieces, self.networks.true))
@@ -258,7 +260,8 @@ class EndToEnd(Arm):
         for session in {id(piece.session): piece.session for piece in pieces}.values():
             rows = np.concatenate([piece.learnt for piece in pieces if piece.session is session])
             windows = session.subject.windows[np.sort(rows)]
-            seen.append(self.joint.seen(replace(session.subject, windows=windows))[0])
+            answers = self.joint.answers(replace(session.subject, windows=windows), wanted=("features",))
+            seen.append(answers["features"])
         self.networks.prepare(classifier, np.concatenate(seen))
 
     def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from tfkfin.base.console import InputError, format_numbers
 from tfkfin.base.files import replacing
-from tfkfin.experiments import figures, horizon, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.paper import horizon, published
 from tfkfin.experiments.report import Plot, Table
 from tfkfin.experiments.statistics import over_subjects
 from tfkfin.experiments.texts import text
@@ -107,7 +108,7 @@ class Evaluation:
         return np.load(path)
 
     def _standardised_by_itself(self, number: int) -> Subject:
-        from tfkfin.experiments.optimistic import standardised_by_itself
+        from tfkfin.experiments.paper.protocol import standardised_by_itself
 
         return standardised_by_itself(self._loaded(number), self.dataset.part("test"), self.dataset.length)
 
@@ -173,7 +174,7 @@ class Evaluation:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
         """A table of the paper's figures beside ours; its title names the data of both."""
-        return Table(f"{title} ({paper.COLUMN}; ours: {self.on})", columns, rows, note)
+        return Table(f"{title} ({published.COLUMN}; ours: {self.on})", columns, rows, note)
 
     def plot(self, figure: Figure, name: str, caption: str) -> Plot:
         """A figure saved below the run folder; its caption names the data."""
@@ -207,7 +208,7 @@ class Evaluation:
             parts["all"] = self.subjects
         elif parts["within"] and not like_db2:
             parts = {"all": self.subjects}
-        return {name: (paper.GROUPS[name], subjects) for name, subjects in parts.items() if subjects}
+        return {name: (published.GROUPS[name], subjects) for name, subjects in parts.items() if subjects}
 
 
 def _first(windows: Windows, chosen: np.ndarray, share: float, stride: int) -> np.ndarray:

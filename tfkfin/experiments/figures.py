@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from tfkfin.base.files import replacing
-from tfkfin.experiments import paper
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import DPI, Plot
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
@@ -92,7 +92,7 @@ def related(var: np.ndarray, ssi: np.ndarray, length: int) -> Figure:
 def models(titles: Mapping[str, str], data: Mapping[str, Mapping], evaluation, what: str) -> Figure:
     """Accuracy in % by model, on all subjects, beside the paper's: `titles` of models, `data` of `by_group`."""
     group, scores = list(data.items())[-1]
-    rows = [(title, scores[model]["accuracy"], paper.TABLE_2.get(model, {}).get(group))
+    rows = [(title, scores[model]["accuracy"], published.TABLE_2.get(model, {}).get(group))
             for model, title in titles.items()]
     figure, ((ax,),) = new(6.8, 0.55 * len(rows) + 1.4)
     rng = np.random.default_rng(0)

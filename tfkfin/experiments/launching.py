@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tfkfin import recipe as recipes
 from tfkfin.experiments import kinds
-from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit, finish
+from tfkfin.experiments.paper.estimators import Estimators
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.run import open_run
 from tfkfin.launch import Task, launch

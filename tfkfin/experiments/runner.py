@@ -9,10 +9,10 @@ from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import log
 from tfkfin.base.files import write_text
 from tfkfin.experiments import kinds
-from tfkfin.experiments.estimators import Estimators
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import finish
-from tfkfin.experiments.paper import COLUMN, SOURCE
+from tfkfin.experiments.paper.estimators import Estimators
+from tfkfin.experiments.paper.published import COLUMN, SOURCE
 from tfkfin.experiments.report import Report, Result, Table
 from tfkfin.experiments.texts import text, texts
 from tfkfin.fit.run import Run, environment

@@ -11,14 +11,14 @@ from typing import TypeVar
 import numpy as np
 
 from tfkfin.base.console import InputError, format_numbers, log
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import RecordingFile
 from tfkfin.store import card as cards
 
-Kind = TypeVar("Kind", bound=Decoder)
+Kind = TypeVar("Kind", bound=BaseDecoder)
 
 
 def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = (), *, labelled: bool = True,
@@ -44,7 +44,7 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
     check(decoder.card, subject, repetitions, where)
     subject, segments, own = subject.with_context(decoder.decision.memory, decoder.stride)
-    inputs, windows = decoder.seen(subject.emg, subject.windows.starts), subject.windows
+    inputs, windows = decoder.inputs(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known
     if not used.any():
@@ -53,33 +53,32 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
                          f"{format_numbers(repetitions)}, but {there}")
     began, rows = time.monotonic(), windows[used]
     executions = np.unique(np.stack([rows.sessions, rows.repetitions]), axis=1, return_inverse=True)[1].ravel()
-    chosen = [part[used] for part in inputs]
-    new, report = _calibrated(decoder, chosen, rows.movements if labelled else None, executions)
+    new, report = _calibrated(decoder, inputs[used], rows.movements if labelled else None, executions)
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}
     for when, one in (("before", decoder), ("after", new)):
-        decided = scoring.decide(one.of_seen(inputs), segments, one.decision, one.movements)
+        decided = scoring.decide(one.probabilities(inputs), segments, one.decision, one.movements)
         report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
     recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
     new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report
 
 
-def _calibrated(decoder: Kind, inputs: list[np.ndarray], labels: np.ndarray | None,
+def _calibrated(decoder: Kind, inputs: np.ndarray, labels: np.ndarray | None,
                 executions: np.ndarray) -> tuple[Kind, dict]:
     """As `Decoder.calibrated`; a head that is trained by gradients is trained further."""
     from tfkfin.nets import heads
 
     kind = heads.kind(decoder.card["head"])
-    if kind.solve or kind.adapt:
+    if kind.solve or kind.calibrate:
         return decoder.calibrated(inputs, labels, executions)
     if labels is None:
         raise InputError(f"a decoder with the head {decoder.card['head']} is trained by gradients, so it can be "
                          "calibrated with labels only")
     from tfkfin.fit import fitting
 
-    return fitting.train_on(decoder, inputs[0], decoder._indices(labels))
+    return fitting.train_on(decoder, inputs, decoder._indices(labels))
 
 
 def check(card: dict, subject: Subject, repetitions: tuple[int, ...], where: str) -> None:
@@ -98,7 +97,7 @@ def check(card: dict, subject: Subject, repetitions: tuple[int, ...], where: str
         raise InputError(f"{where} has movements {unknown} that are not the decoder's: {card['movements']}")
 
 
-def _scores(decoder: Decoder, windows, decided: np.ndarray, shown: np.ndarray) -> dict | None:
+def _scores(decoder: BaseDecoder, windows, decided: np.ndarray, shown: np.ndarray) -> dict | None:
     """The three numbers, and the mean recall of movements that it was calibrated on (`shown`) and of others."""
     if not len(windows):
         return None

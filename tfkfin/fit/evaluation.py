@@ -10,13 +10,13 @@ import numpy as np
 from tfkfin import recipe as recipes
 from tfkfin.base.answers import showing
 from tfkfin.base.console import InputError, format_numbers, log
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import board, metrics, scoring
 from tfkfin.fit.run import Run
 from tfkfin.fit.run_folder import RECIPE, fine_tuned
 from tfkfin.fit.stages import finetune
-from tfkfin.nets import fins, streaming
-from tfkfin.nets.over_recording import OverRecording
+from tfkfin.nets import fins
+from tfkfin.nets.forward import Trunk
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows, evenly, samples
@@ -32,13 +32,12 @@ class Fins:
 
     def features(self, subject: Subject) -> np.ndarray:
         """Imitated features (N, C, F) of a subject's windows, of any number of channels."""
-        return self._bank(subject.emg.shape[1])(subject.standardised(), subject.windows.starts)
+        trunk = self._trunk(subject.emg.shape[1])
+        return trunk.recording(subject.emg, subject.windows.starts, subject.mean, subject.sd)["features"]
 
     @functools.cache  # noqa: B019  one object a process
-    def _bank(self, channels: int) -> OverRecording:
-        bank = fins.bank(fins.fins_of(self._trained), channels)
-        return OverRecording(functools.partial(streaming.stream_bank, bank), bank.input_shape[1], channels,
-                             streaming.streams(bank))
+    def _trunk(self, channels: int) -> Trunk:
+        return Trunk.of(fins.bank(fins.fins_of(self._trained), channels))
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Case:
         synthetic: no person was recorded.
     """
 
-    model: Decoder | Fins
+    model: BaseDecoder | Fins
     subject: Subject
     stride: int
     synthetic: bool
@@ -83,7 +82,7 @@ def run_cases(folder: Path, data: str | None = None, subjects: tuple[int, ...] |
                    dataset.synthetic)
 
 
-def model_cases(model: Decoder | Fins, data: str, subjects: tuple[int, ...] | None, exercise: tuple[int, ...],
+def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] | None, exercise: tuple[int, ...],
                 repetitions: tuple[int, ...] | None = None, stride_ms: float = 50.0,
                 windows: int = 0) -> Iterator[Case]:
     """An exported decoder, or FINs, on recordings.
@@ -99,7 +98,7 @@ def model_cases(model: Decoder | Fins, data: str, subjects: tuple[int, ...] | No
         if not len(subject.windows):
             said = format_numbers(repetitions) if repetitions else "at all"
             raise InputError(f"{files[0].path} has no window of repetitions {said}")
-        if isinstance(model, Decoder):
+        if isinstance(model, BaseDecoder):
             _check(card, subject, files[0].path)
             subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # for features
         elif windows:

@@ -16,18 +16,18 @@ import keras
 import numpy as np
 
 from tfkfin.base.console import InputError
-from tfkfin.decoder import decoder as decoders
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import training
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer
-from tfkfin.nets import heads, saving
-from tfkfin.nets.over_recording import over_recording
-from tfkfin.nets.streaming import stream_seen
+from tfkfin.nets import heads
+from tfkfin.nets.forward import Forward
+from tfkfin.nets.network import network
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
-Kind = TypeVar("Kind", bound=decoders.Decoder)
+Kind = TypeVar("Kind", bound=BaseDecoder)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ def fit(recipe: Recipe, subject: Subject) -> tuple[keras.Model, tuple[int, ...]]
 
 def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
     recipe, kind = plan.recipe, heads.kind(plan.recipe.classifier.kind)
-    bank = presets.new_bank(recipe.fin, recipe.features.names, plan.length, plan.channels)
-    head = heads.new(recipe.classifier, recipe.features.names, plan.length, plan.channels, len(plan.movements))
-    model = decoders.network(bank, head)
-    model.get_layer("standardise").set(subject.mean, subject.sd)
-    inputs, classifier = over_recording(model, stream_seen), head.get_layer("classifier")
-    kind.solve(classifier, inputs(subject.emg, subject.windows.starts), labels, subject.groups)
-    if kind.resting and (rest := subject.resting()):
-        kind.resting(classifier, inputs(rest.emg, rest.windows.starts))
+    bank = presets.shared_bank(recipe.fin, recipe.features.names, plan.length, plan.channels)
+    model = network(bank, heads.new(recipe.classifier, recipe.features.names, plan.length, plan.channels,
+                                    len(plan.movements)))
+    forward = Forward(model)
+    forward.parts.standardise.set(subject.mean, subject.sd)
+    head = kind.of(forward.parts)
+    head.solve(forward.recording(subject.emg, subject.windows.starts, ("inputs",))["inputs"], labels, subject.groups)
+    if head.rest_statistics and (rest := subject.resting()):
+        head.rest_statistics(forward.recording(rest.emg, rest.windows.starts, ("inputs",))["inputs"])
     return model
 
 
@@ -84,7 +85,7 @@ def _trained(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
         if not recipe.fin.pretrained:
             training.fit_scales(joint.fins, features)
         head.fit(features, labels, recipe.seed, f"classify S{subject.number}")
-        joint.head.set_weights(head.head.get_weights())
+        joint.forward.parts.head.set_weights(head.network.get_weights())
         joint.standardise(subject)
         joint.fit(subject, features, labels, recipe.seed)
     return joint.network
@@ -105,11 +106,11 @@ def train_on(decoder: Kind, inputs: np.ndarray, labels: np.ndarray) -> tuple[Kin
     with _seeds_kept():
         keras.utils.set_random_seed(plan.recipe.seed)
         trainer = HeadTrainer(plan)
-        trainer.model.set_weights(decoder.classifier.get_weights())
+        trainer.model.set_weights(decoder.head.classifier.get_weights())
         trainer.restart = training.Restart(trainer.model, trainer.optimizer)
         trainer.fit(inputs, labels, plan.recipe.seed, "calibrate")
-    new = type(decoder)(card, saving.copied(decoder.model))
-    new.classifier.set_weights(trainer.model.get_weights())
+    new = decoder.with_head(decoder.head.copy())
+    new.head.classifier.set_weights(trainer.model.get_weights())
     return new, {"unseen": np.setdiff1d(decoder.movements, decoder.movements[labels]).tolist(),
                  "updates": int(trainer.optimizer.iterations.numpy())}
 

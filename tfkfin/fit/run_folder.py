@@ -12,10 +12,25 @@ from tfkfin.store import card, presets
 RECIPE, RESULTS = "recipe.toml", "results.json"
 
 
+def add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Adds the options that `resolve` reads, and `--device`; `prefix` is that of the default run folder's name."""
+    parser.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
+                        "(default: demo, or own with --data)")
+    parser.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
+                        "or http://host/folder; with the extra [io] also s3://bucket/folder, "
+                        "az://account/container/folder")
+    parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{prefix}<recipe>-<digest>)")
+    parser.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
+                        help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
+                        help="default: a GPU if there is one")
+
+
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe and the run folder, by default runs/<recipe>-<digest>, of a command line.
 
-    `arguments`: has `pipeline`, `data`, `subjects`, `settings` and `run`, as of `tfkfin.train`.
+    `arguments`: of a parser with `add_options`.
     """
     settings = dict(recipes.parse_setting(text) for text in arguments.settings)
     if arguments.subjects is not None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from tfkfin import recipe as recipes
 from tfkfin.decoder.decision import REJECTED, Decision
-from tfkfin.decoder.decoder import Answers as Outputs
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decision import Answers as Outputs
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import metrics
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
@@ -68,7 +68,7 @@ def score(windows: Windows, decided: np.ndarray, labels: Sequence[int], stride_s
     return scores
 
 
-def score_decoder(decoder: Decoder, subject: Subject, stride: int = 0,
+def score_decoder(decoder: BaseDecoder, subject: Subject, stride: int = 0,
                   outputs: Callable[[Subject], Outputs] | None = None) -> tuple[dict, Outputs]:
     """Scores a decoder on a subject's windows, which it decides in order of time.
 

@@ -4,23 +4,22 @@ The stages and the experiments share them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.decoder import decoder
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.nets import heads, streaming
-from tfkfin.nets.layers import SignalAugment, ZScore
-from tfkfin.nets.over_recording import OverRecording, over_recording
+from tfkfin.nets import heads
+from tfkfin.nets.forward import Forward, Trunk
+from tfkfin.nets.layers import SignalAugment
+from tfkfin.nets.network import Parts, head_parts, network
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
 from tfkfin.store import presets
 
-FEW = 4  # windows: where there are fewer neighbours, stretches save nothing
+FEW = 4  # windows: where there are fewer neighbours, signals save nothing
 
 
 def new_head(run: Run, num_classes: int = 0) -> keras.Model:
@@ -36,21 +35,21 @@ def new_decoder(run: Run, num_classes: int = 0) -> keras.Model:
     bank = presets.new_bank(options, names, run.length, run.dataset.channels)
     changes = run.recipe.augment.model_dump()
     augment = SignalAugment(**changes, seed=run.recipe.seed, name="augment") if any(changes.values()) else None
-    return decoder.network(bank, new_head(run, num_classes), augment)
+    return network(bank, new_head(run, num_classes), augment)
 
 
 class HeadTrainer:
-    """A head's classifier compiled once, trained on features again and again, each time from the same start.
+    """A head that is trained by gradients on features alone: compiled once, and trained again from the same start.
 
-    For heads that see features alone and are not solved. Attributes: `head`, and its `model` being trained; `predict`
-    gives its outputs; `restart` puts it back to the start: replace it for another one.
+    Attributes: `head`; its classifier `model`, which is trained; `network`, both as they are saved; `predict` gives
+    probabilities of features; `restart` puts the model back to the start: replace it for another start.
     """
 
     def __init__(self, run: Run, num_classes: int = 0):
         self.options, options = run.recipe.classify, run.recipe.classify
-        self.kind = run.recipe.classifier.kind
-        self.head = self.network = new_head(run, num_classes)
-        self.model = self.head.get_layer("classifier")
+        self.network = new_head(run, num_classes)
+        self.head = heads.kind(run.recipe.classifier.kind)(head_parts(self.network)[1])
+        self.model = self.head.classifier
         self.optimizer = training.adam(options.learning_rate, options.weight_decay)
         self.optimizer.build(self.model.trainable_variables)
         self.model.compile(self.optimizer, keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy"],
@@ -66,8 +65,8 @@ class HeadTrainer:
         """
         self.restart()
         options, epochs = self.options, epochs or self.options.epochs
-        if prepare := heads.kind(self.kind).prepare:
-            prepare(self.model, [features])
+        if self.head.prepare:
+            self.head.prepare(features)
         steps = epochs * -(-len(labels) // options.batch_size)
         data = batches.of_features(features, labels, options.batch_size, seed)
         cosine = [training.Cosine([self.optimizer], steps)] if options.schedule == "cosine" else []
@@ -77,141 +76,131 @@ class HeadTrainer:
 
 
 class SolvedHead:
-    """In place of `HeadTrainer` for heads that are solved in closed form, on a subject's true features."""
+    """In place of `HeadTrainer` for heads that are solved in closed form, on a subject's true features.
+
+    Attributes: `head`; `network`, as it is saved; `described` gives descriptions of a subject's windows, None if the
+    head takes none.
+    """
 
     def __init__(self, run: Run):
-        self.head, self.kind = new_head(run), heads.kind(run.recipe.classifier.kind)
-        self.model = self.head.get_layer("classifier")
-        self.described = _Describe(self.head, run)
-        self._predict = training.Predictor(self.model)
+        self.network = new_head(run)
+        describe, classifier = head_parts(self.network)
+        self.head = heads.kind(run.recipe.classifier.kind)(classifier, describe, run.dataset.channels)
+        self._trunk = Trunk(run.length, run.dataset.channels, describe=describe)
+
+    def described(self, part: Subject) -> np.ndarray | None:
+        """(N, S) of a subject's windows."""
+        return described(self._trunk, part)
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray, described: np.ndarray | None) -> None:
-        """Solves for a subject's windows: their features (N, C, F), class indices (N,) and what `described` says."""
-        self.kind.solve(self.model, _seen(features, described), labels, part.groups)
+        """Solves for a subject's windows: features (N, C, F), class indices (N,) and descriptions (N, S)."""
+        self.head.solve(np.asarray(self.head.inputs(features, described)), labels, part.groups)
 
     def predict(self, features: np.ndarray, described: np.ndarray | None) -> np.ndarray:
         """Probabilities (N, G)."""
-        seen = _seen(features, described)
-        return self._predict(seen if len(seen) > 1 else seen[0], 4096)
+        return self.head.probabilities(np.asarray(self.head.inputs(features, described)))
 
 
-def _seen(features: np.ndarray, described: np.ndarray | None) -> list[np.ndarray]:
-    """What a head's classifier is given."""
-    return [features] if described is None else [features, described]
-
-
-class _Describe:
-    """What a head computes from samples beside features, for a subject's windows: (N, S), or None if it does not.
-
-    Samples are standardised in float32, as the decoder will do.
-    """
-
-    def __init__(self, head: keras.Model, run: Run):
-        self._describe, self._standardise = None, ZScore(dtype="float32")
-        self._standardise.build((None, None, run.dataset.channels))
-        if heads.describer(head) is not None:
-            self._describe = OverRecording(partial(self._of_volts, head), run.length, run.dataset.channels, True)
-
-    def _of_volts(self, head: keras.Model, stride: int) -> Callable[[tf.Tensor], tf.Tensor]:
-        describe = streaming.stream_described(head, stride)
-        return lambda volts: describe(self._standardise(volts))
-
-    def __call__(self, part: Subject) -> np.ndarray | None:
-        if self._describe is None:
-            return None
-        self._standardise.set(part.mean, part.sd)
-        return self._describe(part.emg, part.windows.starts)
+def described(trunk: Trunk, part: Subject) -> np.ndarray | None:
+    """Descriptions (N, S) of a subject's windows, standardised by its statistics; None if there are none."""
+    found = trunk.recording(part.emg, part.windows.starts, part.mean, part.sd, ("described",)) if trunk.describe else {}
+    return found.get("described")
 
 
 class TwoRates(keras.Model):
     """A decoder's network while it is trained: FINs and head have an optimiser each (paper's code: Adam 1e-3, 1e-2).
 
     `TwoRates(network.input, network.output)` shares the network's layers; call `set_optimizers` before `fit`.
-    Inputs are windows of volts, or stretches as of `training.stretches`, whose samples are then filtered once.
+    Inputs are windows of volts, or signals as of `training.stretches`, whose samples are then filtered once.
     """
 
     def set_optimizers(self, fin: keras.optimizers.Optimizer | None, head: keras.optimizers.Optimizer) -> None:
         """`fin=None` freezes the FINs."""
-        self.fin_optimizer, self.head_optimizer = fin, head
-        bank, head_model = self.get_layer("fins"), self.get_layer("head")
-        bank.trainable = fin is not None
+        self.fin_optimizer, self.head_optimizer, parts = fin, head, Parts.of(self)
+        parts.bank.trainable = fin is not None
         if fin is not None:
-            fin.build(bank.trainable_variables)
-        head.build(head_model.trainable_variables)
+            fin.build(parts.bank.trainable_variables)
+        head.build(parts.head.trainable_variables)
 
     def train_step(self, data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        parts = Parts.of(self)
         with tf.GradientTape() as tape:
-            predicted = self.of_stretches(*x) if isinstance(x, tuple) else self(x, training=True)
+            predicted = self.of_signals(*x) if isinstance(x, tuple) else self(x, training=True)
             loss = self.compute_loss(x, y, predicted, weight)
-        parts = [(self.head_optimizer, self.get_layer("head"))]
+        trained = [(self.head_optimizer, parts.head)]
         if self.fin_optimizer is not None:
-            parts.append((self.fin_optimizer, self.get_layer("fins")))
-        gradients = tape.gradient(loss, [part.trainable_variables for _, part in parts])
-        for (optimizer, part), gradient in zip(parts, gradients, strict=True):
+            trained.append((self.fin_optimizer, parts.bank))
+        gradients = tape.gradient(loss, [part.trainable_variables for _, part in trained])
+        for (optimizer, part), gradient in zip(trained, gradients, strict=True):
             optimizer.apply(gradient, part.trainable_variables)
         self._loss_tracker.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(y)[0])[0])
         return self.compute_metrics(x, y, predicted, weight)
 
-    def of_stretches(self, emg: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Stretches (B, T, C) of volts and which of their windows are wanted (B, P) -> outputs in training (n, ...)."""
-        bank, head = self.get_layer("fins"), self.get_layer("head")
-        stride = (emg.shape[1] - bank.input_shape[1]) // (wanted.shape[1] - 1)
-        x = self.get_layer("standardise")(emg)
-        parts = streaming.stream_bank(bank, stride), streaming.stream_described(head, stride)
-        seen = [tf.boolean_mask(part(x), wanted) for part in parts if part is not None]
-        return {"probabilities": head.get_layer("classifier")(seen if len(seen) > 1 else seen[0], training=True),
-                "features": seen[0]}
+    def of_signals(self, emg: tf.Tensor, wanted: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Signals (B, T, C) of volts and which of their windows are wanted (B, P) -> outputs in training (n, ...)."""
+        forward = Forward(self)
+        stride = (emg.shape[1] - forward.trunk.length) // (wanted.shape[1] - 1)
+        parts = forward.trunk.signal(stride)(forward.parts.standardise(emg))
+        parts = {name: tf.boolean_mask(part, wanted) for name, part in parts.items()}
+        return {"probabilities": forward.head.decide(forward.head.inputs(**parts), training=True),
+                "features": parts["features"]}
 
 
 class JointTrainer:
     """A whole decoder compiled once, trained on windows again and again, each time from the same start.
 
-    Attributes: `network`, the decoder's, and its parts `fins` and `head`; `model`, the same being trained;
-    `predict` and `restart` as of `HeadTrainer`.
+    Attributes: `network`, the decoder's; `forward`, which runs it; its parts `fins` and `head`; `model`, the same being
+    trained; `predict` and `restart` as of `HeadTrainer`.
     """
 
     def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False, untrained: bool = False):
-        """`frozen` keeps the FINs as they are, whatever the recipe says; `untrained` says that the head has learnt
-        nothing yet, so that its BatchNorms must.
+        """`frozen` keeps the FINs as they are, whatever the recipe says; `untrained`: the head has random weights, so
+        that its BatchNorms must be trained.
         """
         options = run.recipe.finetune
         self.run, self.network = run, new_decoder(run, num_classes)
         self.model = TwoRates(self.network.input, self.network.output)
-        self.fins, self.head = self.network.get_layer("fins"), self.network.get_layer("head")
-        for layer in self.head.get_layer("classifier").layers:
+        self.forward = Forward(self.network)
+        self.fins, self.head = self.forward.parts.bank, heads.kind(run.recipe.classifier.kind).of(self.forward.parts)
+        for layer in self.head.classifier.layers:
             if options.freeze_norm and not untrained and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
-        fin_rate = 0 if frozen else options.fin_learning_rate
+        fin_rate = 0 if frozen or not self.fins.trainable_variables else options.fin_learning_rate
         self.rates = (training.adam(fin_rate, options.fin_weight_decay) if fin_rate else None,
                       training.adam(options.head_learning_rate, options.head_weight_decay))
         self.model.set_optimizers(*self.rates)
-        losses = {"probabilities": keras.losses.SparseCategoricalCrossentropy(),
-                  "features": training.imitation_loss(self.fins)}
+        losses, weights = {"probabilities": keras.losses.SparseCategoricalCrossentropy(), "features": None}, None
+        if run.recipe.features.names:
+            losses["features"] = training.imitation_loss(self.fins)
+            weights = {"probabilities": 1.0, "features": options.imitation_weight}
         self.model.compile(self.rates[1], losses, metrics={"probabilities": ["accuracy"]}, jit_compile=False,
-                           loss_weights={"probabilities": 1.0, "features": options.imitation_weight})
+                           loss_weights=weights)
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
-        self.described = _Describe(self.head, run)
-        self._features = over_recording(self.network, streaming.stream_features)
-        self._decide = training.Predictor(self.head.get_layer("classifier"))
 
-    def seen(self, part: Subject, described: np.ndarray | None = None) -> list[np.ndarray]:
-        """What the head's classifier is given for a subject's windows, (N, ...) each; streamed where the FINs can.
+    def described(self, part: Subject) -> np.ndarray | None:
+        """Descriptions (N, S) of a subject's windows, for `answers` to use again; None if the head takes none."""
+        return described(self.forward.trunk, part)
 
-        `described`: what it is told beside features, if that is known already.
+    def answers(self, part: Subject, described: np.ndarray | None = None,
+                wanted: Sequence[str] = ("features", "probabilities")) -> dict[str, np.ndarray]:
+        """What `forward` answers for a subject's windows, (N, ...) each.
+
+        `described`: descriptions of the windows, if they are known already: fine-tuning does not change them.
         """
-        features = self._features(part.emg, part.windows.starts)
-        return _seen(features, self.described(part) if described is None else described)
-
-    def answers(self, part: Subject, described: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The network's outputs for a subject's windows, (N, ...) each."""
-        seen = self.seen(part, described)
-        return {"probabilities": self._decide(seen if len(seen) > 1 else seen[0], 4096), "features": seen[0]}
+        if described is None:
+            return self.forward.recording(part.emg, part.windows.starts, wanted)
+        features = self.forward.recording(part.emg, part.windows.starts, ("features",))["features"]
+        inputs = np.asarray(self.head.inputs(features, described))
+        answers = {"features": features, "inputs": inputs}
+        if "probabilities" in wanted:
+            answers["probabilities"] = self.head.probabilities(inputs)
+        return answers
 
     def standardise(self, part: Subject) -> None:
         """Lets the network standardise by a subject's statistics."""
-        self.network.get_layer("standardise").set(part.mean, part.sd)
+        self.forward.parts.standardise.set(part.mean, part.sd)
 
     def fit(self, part: Subject, targets: np.ndarray, labels: np.ndarray, seed: int, count: int = 0,
             callbacks: Sequence = (), after: Callable[[int, dict], None] = lambda epoch, values: None) -> None:
@@ -240,7 +229,7 @@ class JointTrainer:
         """An epoch. All windows of a recording, none of them changed, go in pieces of neighbours if the FINs stream."""
         recipe, there = self.run.recipe, len(part.windows)
         data = part, targets, labels, self.run.length, recipe.finetune.batch_size
-        if len(order) == there and streaming.streams(self.fins) and not any(recipe.augment.model_dump().values()):
+        if len(order) == there and self.forward.streams and not any(recipe.augment.model_dump().values()):
             pieces = training.pieces(part.windows.starts)
             if there > FEW * len(pieces):
                 return training.stretches(*data, [pieces[i] for i in rng.permutation(len(pieces))])

@@ -13,8 +13,8 @@ from keras import ops
 from tfkfin.base.answers import margin, steps
 from tfkfin.base.console import InputError, log
 from tfkfin.nets.fins import fins_of
+from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale
-from tfkfin.nets.over_recording import runs_of
 from tfkfin.pipeline.subject import Subject
 
 

@@ -12,7 +12,7 @@ from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import InputError, log, numeric, quiet_start, run
 
 if TYPE_CHECKING:
-    from tfkfin.decoder.adapting import Adapting
+    from tfkfin.decoder.session import AdaptiveSession
     from tfkfin.live.calibration import Calibration
     from tfkfin.live.loop import Loop
 
@@ -194,7 +194,7 @@ def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
     return calibrating.said | {"model": str(written)}
 
 
-def _carried(session: "Adapting", arguments: argparse.Namespace) -> dict:
+def _carried(session: "AdaptiveSession", arguments: argparse.Namespace) -> dict:
     """What a session learnt without labels; `--to` gets what the next one begins with, as a new version."""
     from tfkfin.serving import version
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.fit.calibration import calibrate
 from tfkfin.live import recorder
@@ -151,8 +151,8 @@ class Calibration:
         InputError: the decoder cannot be calibrated.
     """
 
-    def __init__(self, loop: Loop, whole: Decoder, folder: Path, subject: int):
-        whole.adapting()  # nobody is asked for what cannot be learnt from
+    def __init__(self, loop: Loop, whole: BaseDecoder, folder: Path, subject: int):
+        whole.check_calibrates()  # before anybody is asked for movements
         self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
         self.made, self.said, self.failed = None, {}, None
         self._thread, self._ready, self._shown = None, None, None
@@ -206,7 +206,7 @@ class Calibration:
         except Exception as error:  # it is said where the session is, which goes on
             self._ready = error
 
-    def _solved(self) -> tuple[tuple[Decoder, Any], dict]:
+    def _solved(self) -> tuple[tuple[BaseDecoder, Any], dict]:
         about = self.whole.card
         cued: Cued = self.loop.source
         path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfkfin.base.answers import paper
 from tfkfin.base.console import InputError, log
-from tfkfin.decoder.decoder import Decoder
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.scoring import mean_and_sd, three_numbers
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import Made, Output, line
@@ -37,7 +37,8 @@ class Offline:
         adapt: online adaptation without labels, carried from session to session.
     """
 
-    def __init__(self, decoder: Decoder, stride: int, take: Callable[[dict], None] | None = None, adapt: bool = False):
+    def __init__(self, decoder: BaseDecoder, stride: int, take: Callable[[dict], None] | None = None,
+                 adapt: bool = False):
         self.decoder, self.stride, self._take, self._adapt = decoder, stride, take, adapt
         self._streams, self._session = {}, None
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfkfin.base import registry
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import Answers, Decoder
+from tfkfin.decoder.decision import Answers
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
 from tfkfin.store import presets
@@ -41,12 +42,12 @@ class Decisions:
 
 
 class Cut:
-    """`models.live.Live` for FINs that see a window as a whole: every window is cut and answered for itself.
+    """`tfkfin.nets.one_stride.Live` for FINs that see a window as a whole: every window is cut and answered for itself.
 
     `answer`: of windows (1, L, C); None: the decoder's.
     """
 
-    def __init__(self, decoder: Decoder, stride: int, answer: Callable[[np.ndarray], Answers] | None = None):
+    def __init__(self, decoder: BaseDecoder, stride: int, answer: Callable[[np.ndarray], Answers] | None = None):
         self.stride, self.length, self.channels = stride, decoder.length, decoder.channels
         self._answer = answer or decoder
         self.restart()
@@ -76,13 +77,13 @@ class Stream:
         stride: samples at the decoder's rate; 0: the decoder's own.
         rate_hz: of the signal; 0: the decoder's. Another one is resampled, causally.
         streamed: whether the network filters each sample once; None: where it can.
-        adapt: goes on learning without labels, as `tfkfin.decoder.adapting` does.
+        adapt: adapts without labels, as `tfkfin.decoder.session` does.
 
     Raises:
         InputError: a rate that cannot be resampled, a stride longer than a window, or a decoder that cannot adapt.
     """
 
-    def __init__(self, decoder: Decoder, stride: int = 0, rate_hz: float = 0.0, streamed: bool | None = None,
+    def __init__(self, decoder: BaseDecoder, stride: int = 0, rate_hz: float = 0.0, streamed: bool | None = None,
                  adapt: bool = False):
         self.stride, self.length, self.channels = stride or decoder.stride, decoder.length, decoder.channels
         if not 0 < self.stride <= self.length:
@@ -95,18 +96,18 @@ class Stream:
         self.use(decoder, self.prepared(decoder, streamed))
         self.restart()
 
-    def prepared(self, decoder: Decoder, streamed: bool | None = None) -> Callable:
+    def prepared(self, decoder: BaseDecoder, streamed: bool | None = None) -> Callable:
         """A decoder's network, with all that has to be compiled done, for `use`."""
         network = _network(decoder, self.stride, streamed, self._adapt)
         network(np.tile(np.asarray(decoder.card["mean_v"], np.float32), (self.length + self.stride, 1)))
         network.restart()
         if not self._adapt:
             return network
-        from tfkfin.decoder.adapting import Ahead
+        from tfkfin.decoder.session import LiveSession
 
-        return Ahead(network, decoder, self.stride)
+        return LiveSession(network, decoder, self.stride)
 
-    def use(self, decoder: Decoder, network: Callable) -> None:
+    def use(self, decoder: BaseDecoder, network: Callable) -> None:
         """Goes on with another decoder of the same windows and filter, `prepared`; no window is missed."""
         if hasattr(self, "network"):
             network(self._past)
@@ -192,30 +193,25 @@ class Stream:
         return np.tile(last, (count, 1))
 
 
-def _network(decoder: Decoder, stride: int, streamed: bool | None, adapt: bool) -> Callable:
+def _network(decoder: BaseDecoder, stride: int, streamed: bool | None, adapt: bool) -> Callable:
     if adapt and decoder.model is None:
         raise InputError("an exported graph alone cannot adapt: the engine must be live or keras")
-    if streamed is None and decoder.model is not None:
-        from tfkfin.nets.streaming import streams
+    if streamed is None:
+        streamed = decoder.model is not None and decoder.forward.streams
+    if not adapt:
+        return decoder.forward.live(stride) if streamed else Cut(decoder, stride)
+    from tfkfin.decoder.session import WANTED
 
-        streamed = streams(decoder.model.get_layer("fins"))
-    if adapt:
-        from tfkfin.decoder import adapting
-
-        decoder.adapting()
-        return adapting.live(decoder, stride) if streamed else Cut(decoder, stride, adapting.windows(decoder))
-    if streamed:
-        from tfkfin.nets.one_stride import Live
-
-        return Live(decoder.model, stride)
-    return Cut(decoder, stride)
+    decoder.check_calibrates()
+    return decoder.forward.live(stride, WANTED) if streamed else Cut(
+        decoder, stride, lambda emg: decoder.forward.windows(emg, WANTED))
 
 
-def load(model: str | Path, engine: str = "auto") -> tuple[Decoder, str]:
+def load(model: str | Path, engine: str = "auto") -> tuple[BaseDecoder, str]:
     """A decoder by name on the engine that is fastest for one window after another, and that engine's name.
 
     Args:
-        model: the name of a model in ./savedmodels, a model or version folder, or one that `Decoder.save` wrote.
+        model: the name of a model in ./savedmodels, a model or version folder, or one that `BaseDecoder.save` wrote.
         engine: "auto"; "live", for FINs that stream; or one of `tfkfin.serving.engines.ENGINES`.
 
     Raises:
@@ -237,15 +233,15 @@ def load(model: str | Path, engine: str = "auto") -> tuple[Decoder, str]:
     if engine == STREAMED and not can:
         raise InputError(f"{version} has no FINs that stream here, so there is no engine {STREAMED}")
     if saved or can and engine in ("auto", STREAMED):
-        return Decoder.load(version), STREAMED if can else "keras"
+        return BaseDecoder.load(version), STREAMED if can else "keras"
     exported = Exported(version, engine)
     return exported, exported.engine
 
 
-def whole(decoder: Decoder, model: str | Path) -> Decoder:
+def whole(decoder: BaseDecoder, model: str | Path) -> BaseDecoder:
     """A decoder that `load` gave, with its network.
 
     Raises:
         InputError: there is none in its folder.
     """
-    return decoder if decoder.model is not None else Decoder.load(presets.find(model))
+    return decoder if decoder.model is not None else BaseDecoder.load(presets.find(model))

@@ -2,34 +2,34 @@
 
 from collections.abc import Callable, Iterator
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-from tfkfin.nets.streaming import stream_network, streams
-
 
 class Live:
     """A decoder's network over a live signal: a window's answer costs what its newest `stride` samples cost.
 
-    Call it with the next samples, however many. It is made for the first window, with the weights that the network has
-    then: give it `length` samples of silence and `restart` it before it matters. As exact after hours as at the start:
-    block sums are kept, in NumPy, and added up anew for each window; what follows them is one graph.
+    Call it with the next samples, however many. It is compiled for the first window, with the weights that the network
+    has then: give it `length` samples of silence and `restart` it before it matters. As exact after hours as at the
+    start: block sums are kept, in NumPy, and added up anew for each window; what follows them is one graph.
 
-    Raises:
-        ValueError: its FINs see a window as a whole.
+    `tfkfin.nets.forward.Forward.live` makes it.
     """
 
-    def __init__(self, network: keras.Model, stride: int, function: Callable = stream_network):
-        """`function`: what is answered, as `stream_network` makes it of the network."""
-        bank = network.get_layer("fins")
-        self.network, self.stride, (self.length, self.channels) = network, stride, bank.input_shape[1:]
-        if not streams(bank):
-            raise ValueError("`network` must have FINs that stream. Received: one whose FINs see a window as a whole")
-        self._sums, self._step, self._function = [], None, function
+    def __init__(self, make: Callable, length: int, channels: int, stride: int, statistics: Callable):
+        """
+        Args:
+            make: of how sums over windows are taken (as `sliding.over_signal`), a function of standardised signals
+                (B, T, C) -> outputs (B, W, ...).
+            length, channels: of the windows.
+            stride: samples between windows.
+            statistics: gives mean and sd (C,) that volts are standardised by.
+        """
+        self.make, self.length, self.channels, self.stride, self.statistics = make, length, channels, stride, statistics
+        self._sums, self._step = [], None
         self.restart()
 
     def restart(self) -> None:
@@ -62,7 +62,7 @@ class Live:
 
     def _answer(self, volts: np.ndarray, wanted: bool = True) -> dict[str, tf.Tensor] | None:
         if self._step is None:
-            mean, sd = (np.asarray(w) for w in self.network.get_layer("standardise").get_weights())
+            mean, sd = self.statistics()
             self._standardise = lambda x: (x - mean) / sd
         x = self._standardise(volts)[None]
         if self._window is None:
@@ -84,14 +84,11 @@ class Live:
             self._sums.append(Sums(terms, length, stride, reach, of, x.dtype.as_numpy_dtype))
             return tf.constant(self._sums[-1].begin(self._window))
 
-        def answer(slide):
-            return self._function(self.network, self.stride, True, slide, standardised=True)
-
-        answer(noted)(tf.constant(self._window))
+        self.make(noted)(tf.constant(self._window))
 
         def given(window, *totals):
             left: Iterator = iter(totals)
-            return answer(lambda *_: next(left))(window)
+            return self.make(lambda *_: next(left))(window)
 
         like = [self._window, *(sums.begin(self._window) for sums in self._sums)]
         traced = tf.function(given, autograph=False).get_concrete_function(
@@ -108,10 +105,10 @@ class Live:
 
 
 class Sums:
-    """`over_stretch` of the newest window of a live signal, in NumPy: what its last stride adds, and sums of the past.
+    """`over_signal` of the newest window of a live signal, in NumPy: what its last stride adds, and sums of the past.
 
     Args:
-        terms, length, stride, reach, of: as of `over_stretch`.
+        terms, length, stride, reach, of: as of `over_signal`.
         dtype: of the samples.
     """
 

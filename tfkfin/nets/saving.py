@@ -2,7 +2,6 @@
 
 import importlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -56,22 +55,6 @@ def load(path: Path) -> keras.Model:
             raise InputError(f"{path} holds FINs of two channels, which were removed: train it anew with "
                              "classifier.describe=correlations; its SavedModel or ONNX file still serves") from None
         raise
-
-
-def copied(model: keras.Model) -> keras.Model:
-    """The same model once more, whose weights can change by themselves."""
-    _register()
-    new = type(model).from_config(model.get_config())
-    new.set_weights(model.get_weights())
-    for one, other in zip(_layers(model), _layers(new), strict=True):
-        if hasattr(one, "memory"):  # what grows is no weight
-            other.memory = one.memory
-    return new
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _register() -> None:

@@ -1,6 +1,6 @@
 """Sums over windows that overlap: each term is added once to the sum of its block, each window is a few blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import tensorflow as tf
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 def jitted(compiled: bool, slide: Callable) -> Callable[[Callable], Callable]:
     """Compiles a function by XLA if wanted; one whose sums somebody keeps is compiled by whoever keeps them."""
-    if compiled and slide is over_stretch:
+    if compiled and slide is over_signal:
         return partial(tf.function, jit_compile=True, autograph=False)
     return lambda function: function
 
@@ -20,12 +20,12 @@ def size(x: tf.Tensor, axis: int):
 
 
 def windows_in(samples, length: int, stride: int):
-    """How many windows a stretch of so many samples (a number or a tensor) holds."""
+    """How many windows a signal of so many samples (a number or a tensor) holds."""
     return (samples - length) // stride + 1
 
 
 def window_sums(terms: tf.Tensor, count, length: int, stride: int, of: Callable | None = None) -> tf.Tensor:
-    """Sums over the windows [w stride, w stride + length), w < count, of the terms of a stretch.
+    """Sums over the windows [w stride, w stride + length), w < count, of the terms of a signal.
 
     A window is `length // stride` whole blocks of one stride and, where the stride does not divide it, the head of one
     more. No sum runs on from window to window, so float32 stays as exact as it is over one window.
@@ -54,9 +54,9 @@ def window_sums(terms: tf.Tensor, count, length: int, stride: int, of: Callable 
     return total + heads[:, blocks:] if rest else total
 
 
-def over_stretch(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
+def over_signal(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: int = 0,
                  of: Callable | None = None) -> tf.Tensor:
-    """Sums over all windows of stretches x (B, T, C) of the terms that lie inside each: (B, W, *rest).
+    """Sums over all windows of signals x (B, T, C) of the terms that lie inside each: (B, W, *rest).
 
     `terms`: (tf, samples (B, n + reach, C)) -> (B, n, ...), each term of `reach` + 1 samples. `of` as for
     `window_sums`. Both are given the library to compute with: a live signal's sums are taken in NumPy.
@@ -70,6 +70,24 @@ def over_stretch(terms: Callable, x: tf.Tensor, length: int, stride: int, reach:
 def products_of_channels(xp, rows):
     """Blocks (B, n, R, C) -> (B, n, C, C): what `of` is for sums of the products of every two channels."""
     return xp.matmul(xp.transpose(rows, (0, 1, 3, 2)), rows)
+
+
+def lagged_sums(x: tf.Tensor, lags: Sequence[int], length: int, stride: int, slide: Callable) -> tf.Tensor:
+    """Sums over windows of each channel's products with itself some samples later: (B, T, C) -> (B, W, C, lags).
+
+    Of lag k over the length - k pairs of samples that both lie in the window.
+    """
+    reach = max(lags)
+
+    def products(xp, x):  # (B, n + reach, C) -> (B, n, C, lags)
+        rows = size(x, 1) - reach
+        return xp.stack([x[:, lag : lag + rows] * x[:, :rows] for lag in lags], axis=-1)
+
+    sums = slide(products, x, length, stride, reach)  # of the samples for which all lags end in the window
+    if not reach:
+        return sums
+    last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)  # and of the others
+    return sums + tf.stack([tf.reduce_sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
 
 
 def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:
@@ -88,6 +106,6 @@ def samples_at(x: tf.Tensor, count, offset: int, rows: int, stride: int) -> tf.T
 
 
 def cut(x: tf.Tensor, length: int, stride: int) -> tf.Tensor:
-    """Windows (B, W, length, C) of stretches (B, T, C), cut one by one."""
+    """Windows (B, W, length, C) of signals (B, T, C), cut one by one."""
     count = windows_in(size(x, 1), length, stride)
     return tf.gather(x, stride * tf.range(count)[:, None] + tf.range(length), axis=1)

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfkfin.features.spatial import RIDGE
+from tfkfin.features.describe import RIDGE
 from tfkfin.nets.bilstm import layer as recurrent
-from tfkfin.nets.sliding import over_stretch, products_of_channels
+from tfkfin.nets.sliding import over_signal, products_of_channels
 
 SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channels have converged by then
 
@@ -15,7 +15,7 @@ SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channel
 class LogCovariance(layers.Layer):
     """The logarithm of the covariance of a window or of its differences: (B, L, C) -> (B, C (C + 1) / 2).
 
-    The same as `tfkfin.features.spatial`, in float64 inside, because the smallest eigenvalues count as much as the
+    The same as `tfkfin.features.describe.log_euclidean`, in float64 inside, because the smallest eigenvalues count as much as the
     largest. ONNX has no eigenvalues: for it they are found by Jacobi's rotations, of products alone.
 
     Args:
@@ -31,7 +31,7 @@ class LogCovariance(layers.Layer):
         x = self._differences(ops.cast(inputs, "float64"))
         return self._of_sums(ops.matmul(ops.transpose(x, (0, 2, 1)), x), ops.sum(x, axis=1), x.shape[1])
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_stretch):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
         x, given = ops.cast(x, "float64"), (length, stride, self.difference)
         products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)
@@ -59,6 +59,15 @@ class LogCovariance(layers.Layer):
         rows, columns = np.triu_indices(channels)
         upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
         return ops.cast(upper * np.where(rows == columns, 1.0, np.sqrt(2.0)), self.compute_dtype)
+
+    def log_amplitude(self, channels: int) -> np.ndarray:
+        """Which outputs (S,) are logarithms of a channel's power: the diagonal, of the signal itself."""
+        return (self.layout(channels)[:, 0] == 0) & (self.difference == 0)
+
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
+        first, second = np.triu_indices(channels)
+        return np.stack([(first != second).astype(int), first, second], axis=1)
 
     def compute_output_shape(self, input_shape):
         channels = input_shape[2]

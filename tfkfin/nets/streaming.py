@@ -1,11 +1,11 @@
-"""Streaming: over a contiguous stretch every sample goes through the filters of the FINs once.
+"""Streaming: over a continuous signal every sample goes through the filters of the FINs once.
 
 Windows of 600 samples every 20 share 97 % of their samples. A FIN that is filters of a few neighbouring samples, their
 mean over the window and a small network after it need not filter a sample again for each of the 30 windows that hold
 it: the mean is a sum of block sums. The FIN pads every window with zeros, so for its first and last samples filters
 are computed window by window. Nothing is saved for it: the weights are the FIN's own.
 
-All here are TensorFlow functions of stretches (B, T, C); `over_recording` runs them over recordings.
+All here are TensorFlow functions of standardised signals (B, T, C); `forward` runs them over recordings.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,11 @@ from tfkfin.nets.fins import fins_of
 from tfkfin.nets.sliding import (
     cut,
     jitted,
-    over_stretch,
+    over_signal,
     samples_at,
     size,
     windows_in,
 )
-
-CUT = 64  # windows at a time where they are cut one by one
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ def streams(bank: keras.Model) -> bool:
 
 
 def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,
-                slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A bank as a function of stretches: standardised (B, T, C) -> features (B, W, C, F), W = (T - L) // stride + 1.
+                slide: Callable = over_signal) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A bank as a function of signals: standardised (B, T, C) -> features (B, W, C, F), W = (T - L) // stride + 1.
 
     As the bank answers for the windows [w stride, w stride + L), to float32, and differentiable in its weights (not in
     the samples). FINs that do not stream answer for windows that are cut.
@@ -76,6 +74,8 @@ def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,
     fins, length = fins_of(bank), bank.input_shape[1]
     if not streams(bank):
         return lambda x: _of_each(cut(x, length, stride), lambda windows: bank(windows, training=False))
+    if not fins:
+        return lambda x: tf.zeros((size(x, 0), windows_in(size(x, 1), length, stride), x.shape[2], 0), x.dtype)
     parts, alike = [taken_apart(fin) for fin in fins], {}
     for i, part in enumerate(parts):
         alike.setdefault(part.shape, []).append(i)
@@ -105,7 +105,7 @@ def _of_each(x: tf.Tensor, function: Callable, axes: int = 2) -> tf.Tensor:
 
 
 def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool,
-           slide: Callable = over_stretch) -> tf.Tensor:
+           slide: Callable = over_signal) -> tf.Tensor:
     """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
     first, *pointwise = zip(*filters, strict=True)
     taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
@@ -200,75 +200,9 @@ def _taps(xp, x, kernel, axis: int, xla: bool):
     return fused(kernel)
 
 
-def stream_network(network: keras.Model, stride: int, compiled: bool = True, slide: Callable = over_stretch,
-                   standardised: bool = False) -> Callable[[tf.Tensor], dict]:
-    """A decoder's network as a function of stretches of volts (B, T, C), or `standardised` ones, at inference.
-
-    Returns:
-        (B, T, C) -> {"probabilities": (B, W, G), "features": (B, W, C, F)}.
-    """
-    length, head = network.input_shape[1], network.get_layer("head")
-    seen_in = stream_seen(network, stride, compiled, slide, standardised)
-
-    def answer(x):
-        seen = seen_in(x)
-        folded = [tf.reshape(part, (-1, *part.shape[2:])) for part in seen]
-        probabilities = head.get_layer("classifier")(folded if len(folded) > 1 else folded[0], training=False)
-        shape = (tf.shape(x)[0], windows_in(size(x, 1), length, stride), probabilities.shape[-1])
-        return {"probabilities": tf.reshape(probabilities, shape), "features": seen[0]}
-
-    return answer
-
-
-def stream_seen(network: keras.Model, stride: int, compiled: bool = True, slide: Callable = over_stretch,
-                standardised: bool = False) -> Callable[[tf.Tensor], list[tf.Tensor]]:
-    """What its head's classifier is given: (B, T, C) -> [features (B, W, C, F)] or [features, described (B, W, S)]."""
-    standardise = network.get_layer("standardise")
-    features = stream_bank(network.get_layer("fins"), stride, compiled, slide)
-    describe = stream_described(network.get_layer("head"), stride, compiled, slide)
-
-    def seen(volts):
-        x = volts if standardised else standardise(volts)
-        return [features(x)] if describe is None else [features(x), describe(x)]
-
-    return seen
-
-
-def stream_features(network: keras.Model, stride: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What its FINs imitate: volts (B, T, C) -> features (B, W, C, F)."""
-    standardise, features = network.get_layer("standardise"), stream_bank(network.get_layer("fins"), stride)
-    return lambda volts: features(standardise(volts))
-
-
-def stream_described(head: keras.Model, stride: int, compiled: bool = True,
-                     slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """What a head computes from standardised samples beside features: (B, T, C) -> (B, W, S); None if nothing."""
-    found, length = [layer for layer in head.layers if layer.name == "describe"], head.inputs[1].shape[1]
-    return stream_layer(found[0], length, stride, compiled, slide) if found else None
-
-
 def stream_layer(describe: keras.layers.Layer, length: int, stride: int, compiled: bool = True,
-                 slide: Callable = over_stretch) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A layer of windows, of `models.descriptions`, as a function of stretches: (B, T, C) -> (B, W, S)."""
+                 slide: Callable = over_signal) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A description, a layer of windows, as a function of signals: (B, T, C) -> (B, W, S)."""
     if hasattr(describe, "stream"):
         return lambda x: describe.stream(x, length, stride, compiled, slide)
     return lambda x: _of_each(cut(x, length, stride), describe)
-
-
-def in_pieces(answer: Callable[[tf.Tensor], dict], x: tf.Tensor, length: int, stride: int) -> dict[str, tf.Tensor]:
-    """`answer` of stretches x (B, T, C), T unknown, a few windows at a time in one graph -> outputs (B, W, ...)."""
-    count, most = windows_in(tf.shape(x)[1], length, stride), tf.maximum(1, CUT // tf.shape(x)[0])
-    kinds = tf.nest.map_structure(lambda t: (t.dtype, t.shape[2:]), tf.function(answer).get_concrete_function(
-        tf.TensorSpec((None, length, x.shape[2]), x.dtype)).structured_outputs)
-    pieces = -(-count // most)
-    arrays = {name: tf.TensorArray(dtype, pieces, infer_shape=False, element_shape=(None, None, *shape))
-              for name, (dtype, shape) in kinds.items()}
-
-    def step(i, filled):
-        first, last = i * most, tf.minimum((i + 1) * most, count)
-        outputs = answer(x[:, first * stride : (last - 1) * stride + length])
-        return i + 1, {name: array.write(i, tf.einsum("bw...->wb...", outputs[name]))  # pieces are joined on axis 0
-                       for name, array in filled.items()}
-
-    _, filled = tf.while_loop(lambda i, _: i < pieces, step, (0, arrays), parallel_iterations=1)
-    return {name: tf.einsum("wb...->bw...", array.concat()) for name, array in filled.items()}

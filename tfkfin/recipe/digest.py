@@ -30,7 +30,7 @@ _ALWAYS = {
     "pooled": "episodes movements seconds stride_ms between learning_rate weight_decay clip_norm imitation_weight "
               "look_every validation_episodes",
 }
-_NEVER = ("source.data", "source.note", "launch")  # where recordings lie, a note on them and where fits run decide nothing
+_NEVER = ("source.data", "source.note", "launch")  # places and notes decide nothing
 
 
 def digest(recipe: Section, unused: tuple[str, ...]) -> str:

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.console import InputError, log
-from tfkfin.decoder.decoder import BATCH, Answers, Decoder
+from tfkfin.decoder.decision import Answers
+from tfkfin.decoder.decoder import BATCH, BaseDecoder
 from tfkfin.store import presets
 
 ENGINES = ("native", "xla", "onnx", "litert", "savedmodel")
@@ -28,7 +29,7 @@ AGREE = 1e-4  # probabilities of two engines that differ by more are not of one 
 TRIALS = 9  # timed calls an engine, one window each
 
 
-class Exported(Decoder):
+class Exported(BaseDecoder):
     """A decoder from a model folder, answered by one of the engines; called and streamed as any `Decoder`.
 
     Args:
@@ -102,7 +103,7 @@ class Exported(Decoder):
         return best, there[best]
 
 
-def noise(decoder: Decoder, count: int) -> np.ndarray:
+def noise(decoder: BaseDecoder, count: int) -> np.ndarray:
     """Windows (count, L, C) of noise as large as the signal that the decoder was made for."""
     unit = np.random.default_rng(0).standard_normal((count, decoder.length, decoder.channels))
     return (np.asarray(decoder.card["mean_v"]) + np.asarray(decoder.card["sd_v"]) * unit).astype(np.float32)
@@ -183,7 +184,7 @@ def _keras(version: Path, card: dict, engine: str, jit: bool) -> Callable[[np.nd
     from tfkfin.nets.bilstm import layer as recurrent
 
     _needs_savedmodel(version)
-    model = Decoder.load(version).model
+    model = BaseDecoder.load(version).model
 
     @tf.function(jit_compile=jit, autograph=False,
                  input_signature=[tf.TensorSpec((None, card["length"], card["channels"]), tf.float32)])

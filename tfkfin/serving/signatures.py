@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.decoder.decision import REJECTED
-from tfkfin.decoder.decoder import Decoder
-from tfkfin.nets import fins, streaming
+from tfkfin.decoder.decoder import BaseDecoder
+from tfkfin.nets import fins
 from tfkfin.nets.bilstm.layer import BiLSTM, engine
 from tfkfin.signal.filtering import blocks, sections
 
-BLOCK = 16  # windows in the network at a time; more are no faster on a CPU
+BLOCK, PIECE = 16, 64  # windows at a time, and where FINs stream; more are no faster on a CPU
 
 
 class Signatures:
@@ -27,31 +27,27 @@ class Signatures:
     `engine_name`: how a Bi-LSTM is computed, and eigenvalues; ONNX has operations for "keras" alone.
     """
 
-    def __init__(self, decoder: Decoder, engine_name: str = "block"):
-        self.decoder, self.model, self.stride = decoder, decoder.model, decoder.stride
+    def __init__(self, decoder: BaseDecoder, engine_name: str = "block"):
+        self.decoder, self.forward, self.stride = decoder, decoder.forward, decoder.stride
         self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
-        bank, head = self.model.get_layer("fins"), self.model.get_layer("head")
-        per_channel = (self.channels, bank.output_shape[-1])
-        self.kinds = {"probabilities": (tf.float32, (len(self.movements),)), "label": (tf.int64, ()),
-                      "features": (tf.float32, per_channel)}  # of one window's outputs
+        parts = self.forward.parts
+        per_channel = (self.channels, parts.bank.output_shape[-1])
+        self.kinds = {"probabilities": (tf.float32, (len(self.movements),)),
+                      "features": (tf.float32, per_channel)}  # of one window
         self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
-        self.stretch = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
-        stock(bank)
+        self.signal = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
+        stock(parts.bank)
         self.filtered = filtered(sections(decoder.card.get("filter"), decoder.card["rate_hz"]))
-        self.standardise, self.fins = self.model.get_layer("standardise"), once(bank, self.window, engine_name)
-        self.head = once(head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window], engine_name)
+        self.standardise, self.fins = parts.standardise, once(parts.bank, self.window, engine_name)
+        self.head = once(parts.head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window], engine_name)
 
     def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
-        windows = self.standardise(emg)
-        features = self.fins(windows)
-        probabilities = self.head([features, windows])
-        label = tf.gather(self.movements, tf.argmax(probabilities, axis=-1))
-        return {"probabilities": probabilities, "label": label, "features": features}
+        return self._labelled(self._network(emg))
 
     def serve(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         emg = checked(emg, (None, self.length, self.channels))
-        return self._in_blocks(tf.shape(emg)[0], lambda first, last: emg[first:last])
+        return self._labelled(in_blocks(tf.shape(emg)[0], lambda i, j: self._network(emg[i:j]), self.kinds))
 
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
@@ -69,55 +65,69 @@ class Signatures:
             f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
             emg = self.filtered(emg)
-        if not streaming.streams(self.model.get_layer("fins")):
-            return self._streamed(emg, self._in_blocks)
-        answer = streaming.stream_network(self.model, self.stride, compiled=False)
-        answers = streaming.in_pieces(answer, emg, self.length, self.stride)
-        return answers | self._decided(answers["probabilities"], tf.shape(answers["probabilities"])[1])
+        if not self.forward.streams:
+            return self._decided(emg, lambda count, cut: in_blocks(
+                count, lambda i, j: self._network(cut(i, j)), self.kinds))
+        answer, windows = self.forward.signal(self.stride, tuple(self.kinds)), self._windows(emg)
+        pieces = -(-windows // PIECE)  # of one signal
+
+        def piece(i, _):
+            first = i % pieces * PIECE
+            last = tf.minimum(first + PIECE, windows)
+            outputs = answer(emg[i // pieces, None, first * self.stride : (last - 1) * self.stride + self.length])
+            return {name: value[0] for name, value in outputs.items()}
+
+        return self._decided(emg, lambda *_: in_blocks(tf.shape(emg)[0] * pieces, piece, self.kinds, 1))
 
     def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
-        return self._streamed(self.filtered(emg), lambda count, cut: self.answer(cut(0, count)))
+        return self._decided(self.filtered(emg), lambda count, cut: self._network(cut(0, count)))
 
-    def _streamed(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
-        batch, samples = tf.unstack(tf.shape(emg)[:2])
-        windows = (samples - self.length) // self.stride + 1
-        flat = tf.reshape(emg, (-1, self.channels))  # (B·T, C)
+    def _network(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        windows = self.standardise(emg)
+        features = self.fins(windows)
+        return {"probabilities": self.head([features, windows]), "features": features}
+
+    def _windows(self, emg: tf.Tensor) -> tf.Tensor:
+        return (tf.shape(emg)[1] - self.length) // self.stride + 1
+
+    def _labelled(self, answers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return answers | {"label": tf.gather(self.movements, tf.argmax(answers["probabilities"], axis=-1))}
+
+    def _decided(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
+        """Answers for all windows of signals (B, T, C), with the arithmetic of `Decision` in the same order.
+
+        `answered`: (how many windows, a function that cuts windows [first, last) of all) -> answers (B W, ...).
+        """
+        (batch, samples), windows = tf.unstack(tf.shape(emg)[:2]), self._windows(emg)
+        flat, decision = tf.reshape(emg, (-1, self.channels)), self.decoder.decision  # (B T, C)
 
         def cut(first, last):
             index = tf.range(first, last)
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = {name: tf.reshape(v, tf.concat([[batch, windows], tf.shape(v)[1:]], 0))
-                   for name, v in answered(batch * windows, cut).items()}
-        return answers | self._decided(answers["probabilities"], windows)
-
-    def _decided(self, probabilities: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The arithmetic of `Decision` on (B, W, G), in the same order."""
-        decision, total = self.decoder.decision, probabilities
+        answers = {name: tf.reshape(value, (batch, windows, *self.kinds[name][1]))
+                   for name, value in answered(batch * windows, cut).items()}
+        probabilities = total = answers["probabilities"]
         for back in range(1, decision.vote):
             total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]
         counts = tf.cast(tf.minimum(tf.range(windows) + 1, decision.vote), tf.float32)
-        voted = total / counts[None, :, None]
-        label = tf.gather(self.movements, tf.argmax(voted, axis=-1))
-        sure = tf.reduce_max(voted, axis=-1) >= decision.reject
-        return {"probabilities": voted, "label": tf.where(sure, label, tf.constant(REJECTED, tf.int64))}
+        voted = self._labelled(answers | {"probabilities": total / counts[None, :, None]})
+        sure = tf.reduce_max(voted["probabilities"], axis=-1) >= decision.reject
+        return voted | {"label": tf.where(sure, voted["label"], tf.constant(REJECTED, tf.int64))}
 
     def about(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a client has to know; whatever it sends is not looked at."""
+        """What a client has to know; its input is ignored."""
         decoder = self.decoder
         filter = sections(decoder.card.get("filter"), decoder.card["rate_hz"])
-        told = {"filter": tf.constant(filter)} if len(filter) else {}
-        told |= {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
-        return told | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
+        answer = {"filter": tf.constant(filter)} if len(filter) else {}
+        answer |= {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
+        return answer | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
                 "length": tf.constant(self.length, tf.int64), "stride": tf.constant(self.stride, tf.int64),
                 "vote": tf.constant(decoder.decision.vote, tf.int64),
                 "reject": tf.constant(decoder.decision.reject, tf.float32),
                 "movements": tf.constant(self.movements, tf.int64)}
-
-    def _in_blocks(self, count: tf.Tensor, cut: Callable) -> dict[str, tf.Tensor]:
-        return in_blocks(count, lambda first, last: self.answer(cut(first, last)), self.kinds)
 
 
 def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
@@ -134,7 +144,7 @@ def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
 
 
 def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`filtering.filtered` as a function of stretches (B, T, C) in a graph, without a loop; float32.
+    """`filtering.filtered` as a function of signals (B, T, C) in a graph, without a loop; float32.
 
     States at blocks' beginnings are sums of what the blocks before have left, added up by doubling.
     """
@@ -195,9 +205,9 @@ def stock(bank: keras.Model) -> None:
 
 def save_decoder(made: Signatures, folder: Path) -> None:
     """Writes the SavedModel of a decoder: signatures `serving_default`, `features`, `stream`, `about`."""
-    _save(made.model, folder, {"serving_default": (made.serve, made.window), "features": (made.features, made.window),
-                               "stream": (made.stream, made.stretch),
-                               "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
+    _save(made.decoder.model, folder, {
+        "serving_default": (made.serve, made.window), "features": (made.features, made.window),
+        "stream": (made.stream, made.signal), "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
 def open_bank(bank: keras.Model) -> Callable:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import working
-from tfkfin.decoder.decoder import FILE, Decoder
+from tfkfin.decoder.decoder import FILE, BaseDecoder
 from tfkfin.nets import fins
 from tfkfin.serving import litert_file, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
@@ -15,7 +15,7 @@ from tfkfin.store import card as cards
 from tfkfin.store import layout, presets
 
 
-def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarray | None = None) -> None:
+def write_decoder(folder: Path, decoder: BaseDecoder, about: dict, windows: np.ndarray | None = None) -> None:
     """Fills a version folder with a decoder, volts in.
 
     Args:
@@ -40,7 +40,7 @@ def write_decoder(folder: Path, decoder: Decoder, about: dict, windows: np.ndarr
         precision = about.get("precision", "float32")
         with working(f"writing {presets.ONNX_STREAM}" if precision == "float32" else f"making it {precision}"):
             if precision == "float32":
-                onnx_file.save(made.stream_at_once, made.stretch, folder / presets.ONNX_STREAM)
+                onnx_file.save(made.stream_at_once, made.signal, folder / presets.ONNX_STREAM)
             else:  # stretches are then cut into windows
                 smaller.make(folder / presets.ONNX, precision, windows)
     cards.write(folder, about)
@@ -79,7 +79,7 @@ def publish(card: dict, network: keras.Model, model: Path, format: str, windows:
     with layout.new_version(model) as (folder, number):
         about = card | {"name": model.name, "version": number, "format": format}
         if about["kind"] == "decoder":
-            write_decoder(folder, Decoder(about, network), about, windows)
+            write_decoder(folder, BaseDecoder(about, network), about, windows)
         else:
             write_fins(folder, network, about)
     if config and format in ("savedmodel", "both"):

@@ -16,7 +16,7 @@ from tfkfin.sessions.prior import SessionPrior
 
 BLOCK = 84  # windows between two updates: 4.2 s at 50 ms; fewer cost more time, 210 adapted too late to another force
 LEFT_OUT = 3  # sessions that are left out in turn to see whether virtual forces help: each costs two fits
-MAX_LOSS = 0.01  # accuracy, mean over these, that virtual forces may cost: they are for forces that no session shows
+MAX_LOSS = 0.01  # accuracy that virtual forces may cost there, mean: they are meant for forces that no session shows
 
 
 class OnlineAdaptation:
@@ -103,30 +103,26 @@ def stream(session: SessionPosterior, x: np.ndarray, active: np.ndarray) -> np.n
     return probabilities
 
 
-def virtual_forces_help(x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
-                        virtual: Sequence[np.ndarray], layout: tuple[Sequence, Sequence] | None = None) -> bool:
-    """Whether a prior with virtual forces decides sessions that were left out as well as one without, nearly.
-
-    Up to `LEFT_OUT` sessions are left out in turn and decided as streams. With fewer than three the answer is yes.
-    Arguments are those of `SessionPrior.fit`.
-    """
-    numbers = np.unique(sessions)
-    if len(numbers) < 3:
-        return True
-    loss, left_out = 0.0, np.unique(np.linspace(0, len(numbers) - 1, LEFT_OUT).round().astype(int))
-    for number in numbers[left_out]:
-        kept = sessions != number
-        for forces, sign in ((virtual, -1), ((), 1)):
-            prior = SessionPrior().fit(x[kept], labels[kept], sessions[kept], repetitions[kept],
-                                       [rows[kept] for rows in forces], layout)
-            decided = stream(SessionPosterior(prior), x[~kept], np.ones(int(np.sum(~kept)), bool)).argmax(axis=1)
-            loss += sign * np.mean(prior.classes[decided] == labels[~kept])
-    return bool(loss < MAX_LOSS * len(left_out))
-
-
 def fit_prior(x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
-              virtual: Sequence[np.ndarray] = (), layout: tuple[Sequence, Sequence] | None = None) -> SessionPrior:
-    """`SessionPrior.fit`, with virtual forces only if these help sessions that were left out."""
-    if len(virtual) and not virtual_forces_help(x, labels, sessions, repetitions, virtual, layout):
-        virtual = ()
-    return SessionPrior().fit(x, labels, sessions, repetitions, virtual, layout)
+              virtual: Sequence[np.ndarray] = (), layout: np.ndarray | None = None) -> SessionPrior:
+    """`SessionPrior.fit`, with virtual forces unless these make it worse.
+
+    Of three sessions or more some are left out in turn and decided as streams, with virtual forces and without.
+    """
+
+    def fit(kept: np.ndarray, forces: Sequence[np.ndarray]) -> SessionPrior:
+        return SessionPrior().fit(x[kept], labels[kept], sessions[kept], repetitions[kept],
+                                  [rows[kept] for rows in forces], layout)
+
+    def accuracy(left_out: int, forces: Sequence[np.ndarray]) -> float:
+        own = sessions == left_out
+        prior = fit(~own, forces)
+        decided = stream(SessionPosterior(prior), x[own], np.ones(own.sum(), bool)).argmax(axis=1)
+        return np.mean(prior.classes[decided] == labels[own])
+
+    numbers = np.unique(sessions)
+    if len(virtual) and len(numbers) > 2:
+        tried = numbers[np.unique(np.linspace(0, len(numbers) - 1, LEFT_OUT).round().astype(int))]
+        if np.mean([accuracy(number, ()) - accuracy(number, virtual) for number in tried]) >= MAX_LOSS:
+            virtual = ()
+    return fit(np.ones(len(x), bool), virtual)

@@ -93,14 +93,14 @@ def class_kernel(means: np.ndarray) -> np.ndarray:
         -squares / (KERNEL_WIDTH * median))
 
 
-def exchangeable(covariance: np.ndarray, kinds: np.ndarray, electrodes: np.ndarray) -> np.ndarray:
+def exchangeable(covariance: np.ndarray, layout: np.ndarray) -> np.ndarray:
     """A covariance (D, D) averaged over all permutations of the electrodes.
 
     Args:
-        kinds: (D,), which kind each feature is of, a number; the same one for all electrodes, or pairs of them.
-        electrodes: (D, 2), which two electrodes each feature is of, or one twice.
+        layout: of each feature (D, 3) its kind, a number that is the same for all electrodes or pairs of them, and the
+            numbers of the two electrodes that it is of, or of one twice.
     """
-    kinds, electrodes = np.asarray(kinds, int), np.asarray(electrodes, int)
+    kinds, electrodes = np.asarray(layout, int)[:, 0], np.asarray(layout, int)[:, 1:]
     member = (np.arange(electrodes.max() + 1) == electrodes[..., None]).any(axis=1).astype(int)
     common = member @ member.T  # 0, 1 or 2 electrodes
     entries = 3 * (kinds[:, None] * (1 + kinds.max()) + kinds) + common
@@ -127,13 +127,13 @@ class SessionPrior:
     statistics: SessionStatistics | None
 
     def fit(self, x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
-            virtual: Sequence[np.ndarray] = (), layout: tuple[Sequence, Sequence] | None = None) -> Self:
+            virtual: Sequence[np.ndarray] = (), layout: np.ndarray | None = None) -> Self:
         """Estimates the prior from windows (N, D), their labels, sessions and repetitions (N,).
 
         Args:
             virtual: virtual forces: descriptions (N, D) of the same windows at other gains, one array a gain.
-            layout: kinds (D,), and of one or two electrodes each (D, 1 or 2), of the features, as of `exchangeable`;
-                None: covariances are not made exchangeable.
+            layout: kinds and electrodes of the features (D, 3), as of `exchangeable`; None: electrodes are not taken to
+                be exchangeable.
         """
         self.classes, index = np.unique(labels, return_inverse=True)
         statistics = SessionStatistics.empty(len(self.classes), x.shape[1], layout)
@@ -210,14 +210,13 @@ class SessionPrior:
         if len(statistics.virtual_shifts):
             self.shift = VIRTUAL_SHARE * np.nan_to_num(mean_of_sessions(statistics.virtual_shifts))
             self.within = (1 - VIRTUAL_SHARE) * self.within + VIRTUAL_SHARE * statistics.virtual.covariance()
-        if len(statistics.kinds):
+        if len(statistics.layout):
             freedom = float(statistics.repetitions - np.isfinite(statistics.means).all(axis=2).sum())
             share = 1 / (1 + (freedom / FEW_REPETITIONS) ** 2)
             for name, part in (("repetition", share), ("within", EXCHANGEABLE_WITHIN * share),
                                ("within_recorded", EXCHANGEABLE_WITHIN * share)):
                 own = getattr(self, name)
-                even = exchangeable(own, statistics.kinds, statistics.electrodes)
-                setattr(self, name, (1 - part) * own + part * even)
+                setattr(self, name, (1 - part) * own + part * exchangeable(own, statistics.layout))
         return self._decompose()
 
     def _predicts_sessions(self) -> bool:

@@ -30,8 +30,7 @@ import numpy as np
 
 # Names in files -> fields of `SessionStatistics`; a scatter's parts have its name before theirs.
 FILES = {"means": "means", "centres": "centres", "spreads": "sds", "executions": "repetitions", "within": "within",
-         "repeated": "repetition", "virtual_shifts": "virtual_shifts", "virtual": "virtual", "kinds": "kinds",
-         "electrodes": "electrodes"}
+         "repeated": "repetition", "virtual_shifts": "virtual_shifts", "virtual": "virtual", "layout": "layout"}
 EPSILON = 1e-9  # added to sds and weights, which divide: far below those of any feature that varies
 
 
@@ -96,7 +95,7 @@ class SessionStatistics:
             repetitions in the session.
         virtual_shifts: class means at all forces less those as recorded (V, G, D), of sessions with virtual forces.
         virtual: windows at all forces about their session's class mean at all forces.
-        kinds, electrodes: layout of the features for exchangeable electrodes, (D,) and (D, 2); empty if not known.
+        layout: which features electrodes exchange (D, 3), as of `prior.exchangeable`; (0, 3) if not known.
     """
 
     means: np.ndarray
@@ -107,16 +106,13 @@ class SessionStatistics:
     repetition: Scatter
     virtual_shifts: np.ndarray
     virtual: Scatter
-    kinds: np.ndarray
-    electrodes: np.ndarray
+    layout: np.ndarray
 
     @classmethod
-    def empty(cls, classes: int, size: int, layout: tuple[Sequence, Sequence] | None = None) -> "SessionStatistics":
-        """Of no session. `layout`: as of `SessionPrior.fit`."""
-        kinds, electrodes = layout or ((), ())
-        pairs = np.array([(one[0], one[-1]) for one in electrodes], int).reshape(-1, 2)
+    def empty(cls, classes: int, size: int, layout: np.ndarray | None = None) -> "SessionStatistics":
+        """Of no session."""
         means, rows, none = np.empty((0, classes, size)), np.empty((0, size)), Scatter(0.0, np.zeros((size, size)), 0.0)
-        return cls(means, rows, rows, 0.0, none, none, means, none, np.array(kinds, int), pairs)
+        return cls(means, rows, rows, 0.0, none, none, means, none, np.empty((0, 3)) if layout is None else layout)
 
     def add_session(self, x: np.ndarray, classes: np.ndarray, repetitions: np.ndarray,
                     virtual: Sequence[np.ndarray] = ()) -> "SessionStatistics":
@@ -136,9 +132,8 @@ class SessionStatistics:
             means[k] = each_mean.mean(axis=0)
             if len(each) > 1:
                 repetition.append((each_mean - means[k]) * np.sqrt(len(each) / (len(each) - 1)))
-        new = replace(self, means=np.concatenate([self.means, means[None]]),
-                      centres=np.concatenate([self.centres, centre[None]]), sds=np.concatenate([self.sds, sd[None]]),
-                      repetitions=self.repetitions + len(within),
+        new = replace(self, means=np.concatenate([self.means, means[None]]), centres=np.vstack([self.centres, centre]),
+                      sds=np.vstack([self.sds, sd]), repetitions=self.repetitions + len(within),
                       within=self.within + Scatter.of(np.concatenate(within)),
                       repetition=self.repetition + Scatter.of(np.concatenate(repetition)))
         return new._add_virtual((np.concatenate([x, *virtual]) - centre) / sd, classes) if len(virtual) else new
@@ -195,14 +190,11 @@ class ClassMoments:
         total, second, third = before + count, self._second[k], self._third[k]
         apart = (mean - self.means[k]) / total
         self._move(before, second, third, apart * count)
-        if count == 1:  # as in live updates: all moments about its own mean are zero
-            new_second, new_third = np.zeros_like(second), np.zeros_like(third)
-        else:
-            rows = rows - mean
-            square = rows**2
-            new_second, new_third = rows.T @ rows, square.T @ rows
-            self._pooled += new_second
-            self._fourth += square.T @ square
+        rows = rows - mean
+        square = rows**2
+        new_second, new_third = rows.T @ rows, square.T @ rows
+        self._pooled += new_second
+        self._fourth += square.T @ square
         self._move(count, new_second, new_third, -apart * before)
         second += new_second
         third += new_third

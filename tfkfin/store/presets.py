@@ -5,6 +5,7 @@ what the model is and the checksum of every file. What ships lies in savedmodels
 go to ./savedmodels unless told otherwise.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -176,14 +177,28 @@ def load(name: str | Path) -> "keras.Model":
         raise InputError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
+def shared_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
+    """As `new_bank`, for networks that do not train their FINs: shipped FINs are one object for all of them.
+
+    So what `tfkfin.nets.forward` compiles for one network serves the next one.
+    """
+    shared = options.pretrained == "auto" and features
+    return (_shipped_bank if shared else new_bank)(options, features, length, channels)
+
+
+@functools.lru_cache(8)
+def _shipped_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
+    return new_bank(options, features, length, channels)
+
+
 def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
     from tfkfin.nets import fins
 
     built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
              for name in features]
-    bank = fins.bank(built, channels)
-    if options.pretrained:
+    bank = fins.bank(built, channels, length)
+    if options.pretrained and built:
         source = options.family if options.pretrained == "auto" else options.pretrained
         trained = {model.name: model for model in fins.fins_of(load(source))}
         for model in built:

@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin import __version__
-from tfkfin.decoder.decoder import Decoder, network
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins as fin
 from tfkfin.nets.heads import new
+from tfkfin.nets.network import network
 from tfkfin.recipe import Classifier
 from tfkfin.serving import version
 
@@ -29,7 +30,7 @@ def bank(family: str) -> keras.Model:
     return fin.bank([fin.fin(name, LENGTH, family, units=3, num_layers=1) for name in FEATURES], CHANNELS)
 
 
-def decoder(family: str, emg: np.ndarray, card: dict) -> Decoder:
+def decoder(family: str, emg: np.ndarray, card: dict) -> BaseDecoder:
     """Random weights of a size that gives answers of every class, neither certain nor all alike."""
     fins = bank(family)
     whole = new(Classifier(filters=(6, 4), copies=4), FEATURES, LENGTH, CHANNELS, len(MOVEMENTS))
@@ -40,7 +41,7 @@ def decoder(family: str, emg: np.ndarray, card: dict) -> Decoder:
                                           head.get_layer("norm_3").get_weights()])
     model = network(fins, whole)
     model.get_layer("standardise").set(MEAN, SD)
-    return Decoder(card, model)
+    return BaseDecoder(card, model)
 
 
 def about(name: str, version: int, kind: str) -> dict:
@@ -53,7 +54,7 @@ def about(name: str, version: int, kind: str) -> dict:
             "scores": {"protocol": "none", "fin": {}}, "limits": ["Random weights."]}
 
 
-def write(fill: Callable, model: Decoder | keras.Model, card: dict) -> tf.types.experimental.GenericFunction:
+def write(fill: Callable, model: BaseDecoder | keras.Model, card: dict) -> tf.types.experimental.GenericFunction:
     folder = HERE / card["name"] / str(card["version"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

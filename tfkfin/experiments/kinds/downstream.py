@@ -1,8 +1,9 @@
 """Experiment 2 (Table 2, upper rows): classifiers on true features, and the baseline that the field uses."""
 
-from tfkfin.experiments import figures, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment, papers_models
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Result, percent
 from tfkfin.experiments.texts import text, texts
 
@@ -18,7 +19,7 @@ def inputs(evaluation: Evaluation, model: str) -> str:
 
 def result(evaluation: Evaluation, folder) -> Result:
     data = evaluation.by_group(TITLES)
-    rows = [[title, inputs(evaluation, model), evaluation.groups[group][0], paper.accuracy(model, group),
+    rows = [[title, inputs(evaluation, model), evaluation.groups[group][0], published.accuracy(model, group),
              percent(scores[model]["accuracy"]), percent(scores[model]["macro_f1"])]
             for group, scores in data.items() for model, title in TITLES.items()]
     table = evaluation.table("Accuracy % on true features",
@@ -42,7 +43,7 @@ def _trust(evaluation: Evaluation) -> list[str]:
     return texts("downstream.trust", pooled=len(evaluation.dataset.split.pretrain_subjects),
                  epochs=evaluation.recipe.classify.epochs, seeds=len(evaluation.seeds),
                  protocol=text("downstream.optimistic" if evaluation.optimistic else "downstream.honest"),
-                 others=", ".join(f"{name} {value:g}" for name, value in paper.OTHERS.items()))
+                 others=", ".join(f"{name} {value:g}" for name, value in published.OTHERS.items()))
 
 
 EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(TITLES), result, papers_models)

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments import figures, statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Result, Table, p_value, percent
 from tfkfin.experiments.texts import text, texts
 
@@ -17,7 +18,7 @@ VARIED = {"fraction": ("% of each held movement", "Accuracy % by share of each h
 def settings(evaluation: Evaluation) -> dict[str, list[Setting]]:
     """What is varied: fractions at all repetitions, and 1, 2, ... repetitions at equal numbers of windows."""
     count = len(evaluation.dataset.split.train_repetitions)
-    return {"fraction": [replace(FULL, fraction=f) for f in paper.FRACTIONS],
+    return {"fraction": [replace(FULL, fraction=f) for f in published.FRACTIONS],
             "repetitions": [replace(FULL, repetitions=r) for r in range(1, count + 1)]}
 
 
@@ -54,9 +55,9 @@ def _table(evaluation: Evaluation, kind: str, data: dict) -> Table:
     rows, (column, title) = [], VARIED[kind]
     for group, scores in data.items():
         for value, one in scores.items():
-            printed = paper.EXPERIMENT_4 if kind == "fraction" else paper.MORE_REPETITIONS
+            printed = published.EXPERIMENT_4 if kind == "fraction" else published.MORE_REPETITIONS
             if kind == "fraction" and value == "100":
-                printed = f"{paper.accuracy('fin', group)} (Table 2)"
+                printed = f"{published.accuracy('fin', group)} (Table 2)"
             rows.append([value, evaluation.groups[group][0], printed, *(percent(one[m]) for m in MODELS)])
     ours = [f"ours: {evaluation.called(name)}" for name in MODELS.values()]
     return evaluation.table(title, [column, "subjects", "paper: accuracy %", *ours], rows,

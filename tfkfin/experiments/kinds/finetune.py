@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper, statistics
+from tfkfin.experiments import figures, statistics
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Plot, Result, Table, p_value, percent
 from tfkfin.experiments.texts import text, texts
 
@@ -23,7 +24,7 @@ COMPARED = (("fin", "random"), ("fin", "scratch"), ("fin_frozen", "random_frozen
 
 def result(evaluation: Evaluation, folder) -> Result:
     data = evaluation.by_group(TITLES)
-    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], paper.accuracy(model, group),
+    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], published.accuracy(model, group),
              percent(scores["accuracy"]), percent(scores["macro_f1"])]
             for group, models in data.items() for model, scores in models.items()]
     table = evaluation.table(
@@ -61,9 +62,9 @@ def _tests(evaluation: Evaluation, data: dict) -> Table:
     rows = []
     for group, scores in data.items():
         for a, b in COMPARED:
-            test, printed = scores["tests"][f"{a} - {b}"], paper.ABSENT
-            if {a, b} <= paper.TABLE_2.keys():
-                printed = f"{paper.TABLE_2[a][group][0] - paper.TABLE_2[b][group][0]:+.2f}, no test"
+            test, printed = scores["tests"][f"{a} - {b}"], published.ABSENT
+            if {a, b} <= published.TABLE_2.keys():
+                printed = f"{published.TABLE_2[a][group][0] - published.TABLE_2[b][group][0]:+.2f}, no test"
             rows.append([evaluation.called(f"{TITLES[a]} against {TITLES[b]}"), evaluation.groups[group][0], printed,
                          f"{100 * test['mean']:+.1f}", f"{100 * test['median']:+.1f}",
                          f"{test['wins']} of {test['pairs']}", p_value(test["p"]), p_value(test["by_subject"]["p"])])
@@ -103,7 +104,7 @@ def _costs(evaluation: Evaluation) -> dict:
 def _cost_table(evaluation: Evaluation, cost: dict) -> Table:
     rows = []
     for model, one in cost.items():
-        printed = "{} / {:g}".format(*paper.TABLE_3[model]) if model in paper.TABLE_3 else paper.ABSENT
+        printed = "{} / {:g}".format(*published.TABLE_3[model]) if model in published.TABLE_3 else published.ABSENT
         seconds = f"{one['seconds_an_epoch']:.2f}" if one["epochs"] else "none: shipped FINs"
         rows.append([evaluation.called(TRAINED[model]), printed, f"{one['epochs']:.1f}".removesuffix(".0"), seconds])
     about = "the epoch of the best test accuracy" if evaluation.optimistic else "as many as the recipe has"
@@ -124,7 +125,7 @@ def _findings(evaluation: Evaluation, tests: dict, group: str) -> list[str]:
 
     return texts("finetune.findings", data=evaluation.data_name, random=shown(tests["fin - random"]),
                  scratch=shown(tests["fin - scratch"]), lda=shown(tests["fin - td_lda"]),
-                 printed=paper.TABLE_2["fin"][group][0] - paper.TABLE_2["scratch"][group][0])
+                 printed=published.TABLE_2["fin"][group][0] - published.TABLE_2["scratch"][group][0])
 
 
 def _trust(evaluation: Evaluation) -> list[str]:

@@ -1,16 +1,17 @@
 """Experiment 5: deciding the movement 50 to 300 ms ahead.
 
-`horizon` defines the labels.
+`tfkfin.experiments.paper.horizon` defines the labels.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import FULL, Evaluation
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import Experiment
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Result, Table, percent
 from tfkfin.experiments.statistics import over_subjects, scores
 from tfkfin.experiments.texts import text, texts
@@ -19,7 +20,7 @@ MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
 
 
 def settings() -> list[Setting]:
-    return [replace(FULL, horizon_ms=h) for h in paper.HORIZONS_MS]
+    return [replace(FULL, horizon_ms=h) for h in published.HORIZONS_MS]
 
 
 def ahead(now: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, float]:
@@ -79,7 +80,7 @@ def _table(evaluation: Evaluation, data: dict) -> Table:
     for group, by_horizon in data.items():
         for horizon, models in by_horizon.items():
             fin, true = models["fin"], models["cnn2"]
-            printed = paper.EXPERIMENT_5 if horizon != "0" else f"{paper.accuracy('fin', group)} (Table 2)"
+            printed = published.EXPERIMENT_5 if horizon != "0" else f"{published.accuracy('fin', group)} (Table 2)"
             rows.append([horizon, evaluation.groups[group][0], printed, percent(fin["accuracy"]),
                          percent(fin["macro_f1"]), f"{100 * fin['changing']['mean']:.1f}", percent(fin["changed"]),
                          percent(fin["persistence"]), percent(true["accuracy"]), percent(true["changed"])])
@@ -92,7 +93,7 @@ def _table(evaluation: Evaluation, data: dict) -> Table:
 
 
 def _finding(scores: dict) -> str:
-    furthest = paper.HORIZONS_MS[-1]
+    furthest = published.HORIZONS_MS[-1]
     first, last = ({key: 100 * one["mean"] for key, one in scores[str(h)]["fin"].items()} for h in (0, furthest))
     nothing = last["changed"] != last["changed"]
     return text("forward.finding", furthest=furthest, change=last["accuracy"] - first["accuracy"],
@@ -102,7 +103,7 @@ def _finding(scores: dict) -> str:
 
 def changing(scores: dict) -> str:
     """How much of the accuracy over all windows needs no forecast, from the scores by horizon."""
-    furthest = str(paper.HORIZONS_MS[-1])
+    furthest = str(published.HORIZONS_MS[-1])
     share, ignorant = (100 * scores[furthest]["fin"][key]["mean"] for key in ("changing", "persistence"))
     return text("forward.changing", share=share, furthest=furthest, ignorant=ignorant)
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from tfkfin.experiments import figures, paper
+from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment, papers_models
+from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Plot, Result, Table, plus_minus
 from tfkfin.experiments.statistics import over_subjects
 from tfkfin.experiments.texts import text, texts
@@ -86,8 +87,8 @@ def result(evaluation: Evaluation, folder) -> Result:
 def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> Table:
     rows = []
     for name, own in spread.items():
-        printed = paper.TABLE_1.get(name)
-        r2, share = (plus_minus(*printed[key], 2) if printed else paper.ABSENT for key in ("r2", "map"))
+        printed = published.TABLE_1.get(name)
+        r2, share = (plus_minus(*printed[key], 2) if printed else published.ABSENT for key in ("r2", "map"))
         ours = {key: plus_minus(own[key]["mean"], own[key]["std"], digits) for key, digits in DIGITS.items()}
         rows.append([name, r2, ours["paper_r2"], share, ours["paper_map"], ours["r2"], f"{every[name]['r2']:.4f}",
                      ours["nrmse"], ours["spearman"]])

@@ -23,9 +23,11 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from tfkfin.features import describe, spatial
+from tfkfin.features import describe
 from tfkfin.fit.baselines import lda
-from tfkfin.sessions.hierarchical import HierarchicalGaussian, softmax
+from tfkfin.sessions.online import stream
+from tfkfin.sessions.posterior import SessionPosterior, softmax
+from tfkfin.sessions.prior import SessionPrior
 
 UNLABELLED = -1
 BLOCK = 20  # windows after which the running Riemannian mean is moved
@@ -40,12 +42,12 @@ def riemann_installed() -> bool:
 
 
 def tdar_cov(windows: np.ndarray, rate_hz: float) -> np.ndarray:
-    return np.concatenate([describe.time_domain(windows, rate_hz), describe.log_covariance(windows, rate_hz)], axis=1)
+    return np.concatenate([describe.time_domain(windows, rate_hz), describe.tangent_space(windows, rate_hz)], axis=1)
 
 
 def covariances(windows: np.ndarray, rate_hz: float) -> np.ndarray:
     """Covariance matrices (N, C, C), shrunk by `oas`."""
-    return oas(spatial.covariances(windows.astype(np.float64)), windows.shape[1])
+    return oas(describe.covariances(windows.astype(np.float64)), windows.shape[1])
 
 
 def oas(matrices: np.ndarray, samples: int) -> np.ndarray:
@@ -235,7 +237,7 @@ class Hierarchical(ClassifierMixin, BaseEstimator):
         sessions, repetitions = (np.zeros(len(x), int) if part is None else np.asarray(part)
                                  for part in (sessions, repetitions))
         kept = y != UNLABELLED
-        self.model_ = HierarchicalGaussian().fit(x[kept], y[kept], sessions[kept], repetitions[kept])
+        self.model_ = SessionPrior().fit(x[kept], y[kept], sessions[kept], repetitions[kept])
         self.model_.trusted = False
         self.classes_, self._sessions, self._decide = self.model_.classes, set(sessions.tolist()), None
         return self
@@ -244,9 +246,9 @@ class Hierarchical(ClassifierMixin, BaseEstimator):
         """As of `SessionLDA`."""
         new = copy.copy(self)
         if y is not None:
-            new._decide = self.model_.calibrate(x[y != UNLABELLED], y[y != UNLABELLED]).probabilities
+            new._decide = SessionPosterior(self.model_).update(x[y != UNLABELLED], y[y != UNLABELLED]).probabilities
             return new
-        *_, weights, bias = self.model_.begin().linear()
+        *_, weights, bias = SessionPosterior(self.model_).linear()
         mean, sd = x.mean(axis=0), x.std(axis=0) + 1e-9
         new._decide = lambda later: softmax((later - mean) / sd @ weights + bias)
         return new
@@ -256,8 +258,8 @@ class Hierarchical(ClassifierMixin, BaseEstimator):
         if self._decide is not None:
             return self._decide(x)
         if session in self._sessions:
-            return self.model_.probabilities(x)
-        return self.model_.begin().stream(x, np.ones(len(x), bool))
+            return SessionPosterior(self.model_).probabilities(x)
+        return stream(SessionPosterior(self.model_), x, np.ones(len(x), bool))
 
     def predict(self, x: np.ndarray, session: object = None) -> np.ndarray:
         return self.classes_[self.predict_proba(x, session).argmax(axis=1)]

@@ -65,7 +65,7 @@ ROWS: dict[str, DecoderRow | BaselineRow] = {
     "tdar_cov_lda": BaselineRow("TD+AR + log-covariance, LDA", baselines.tdar_cov, SessionLDA),
     "tdar_cov_lda_centred": BaselineRow("TD+AR + log-covariance, LDA, recentred", baselines.tdar_cov, partial(
         SessionLDA, partial(baselines.ZScored, PRIOR["tdar_cov_lda_centred"]))),
-    "cov_lda": BaselineRow("log-covariance, LDA", describe.log_covariance, SessionLDA),
+    "cov_lda": BaselineRow("log-covariance, LDA", describe.tangent_space, SessionLDA),
     "riemann_lda": BaselineRow("tangent space, LDA", baselines.covariances, partial(
         SessionLDA, baselines.TangentSpace)),
     "riemann_lda_centred": BaselineRow("tangent space, LDA, recentred", baselines.covariances, partial(

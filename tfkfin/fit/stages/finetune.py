@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from tfkfin.base.answers import showing
 from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import Decoder, about
+from tfkfin.decoder.decoder import BaseDecoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage
 from tfkfin.fit.subject_cache import SubjectCache
 from tfkfin.fit.trainers import JointTrainer
-from tfkfin.nets import heads, saving, streaming
+from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
 
@@ -26,30 +26,29 @@ def finetune(run: Run):
     trainer = JointTrainer(run)
     saving.load_weights(trainer.fins, run.folder / "imitate" / "fins.weights.h5", _AGAIN.format(run.folder / "imitate"))
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
-    return partial(_finetune_subject, run, trainer, heads.kind(run.recipe.classifier.kind))
+    return partial(_finetune_subject, run, trainer)
 
 
-def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject: SubjectCache) -> dict:
+def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) -> dict:
     trainer.restart()
     trainer.standardise(subject.subject)
     weights = run.stage_folder("classify") / f"S{subject.number}.weights.h5"
-    saving.load_weights(trainer.head, weights, _AGAIN.format(weights.parent))
+    saving.load_weights(trainer.forward.parts.head, weights, _AGAIN.format(weights.parent))
     part, labels = subject.part("finetune"), subject.labels("finetune")
 
     def solve():  # for the features that the FINs imitate now
-        inputs = trainer.seen(part, subject.described("finetune", trainer.described))
-        classifier = trainer.head.get_layer("classifier")
-        kind.solve(classifier, inputs, labels, part.groups)
-        if kind.resting and (rest := part.resting()):
-            kind.resting(classifier, trainer.seen(rest))
+        answers = trainer.answers(part, subject.described("finetune", trainer.described), ("inputs",))
+        trainer.head.solve(answers["inputs"], labels, part.groups)
+        if trainer.head.rest_statistics and (rest := part.resting()):
+            trainer.head.rest_statistics(trainer.answers(rest, wanted=("inputs",))["inputs"])
 
     with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         after = _curves_after(trainer, curves, subject)
-        if kind.solve:
+        if trainer.head.solve:
             solve()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
-        if kind.adapt and run.recipe.finetune.epochs:
+        if trainer.head.calibrate and run.recipe.finetune.epochs:
             solve()
         with showing(f"scoring S{subject.number}"):
             outputs = trainer.answers(subject.part("context"), subject.described("context", trainer.described))
@@ -59,14 +58,14 @@ def _finetune_subject(run: Run, trainer: JointTrainer, kind: heads.Head, subject
     scores = subject.scores(outputs["probabilities"])
     known = {name: scores[name] for name in THREE_NUMBERS} | {"fin": fin}
     card = _card(run, subject.subject) | {"parameters": trainer.network.count_params(), "scores": known}
-    Decoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
+    BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
 
 
 def _curves_after(trainer: JointTrainer, curves: board.Curves, subject: SubjectCache) -> Callable[[int, dict], None]:
     """What goes to TensorBoard after each epoch: Keras's own values of training, and scores of some test windows."""
     count = trainer.run.recipe.finetune.windows_per_epoch or len(subject.labels("finetune"))
-    most = board.WATCHED if streaming.streams(trainer.fins) else min(48, -(-count // 8))  # Bi-LSTMs take their time
+    most = board.WATCHED if trainer.forward.streams else min(48, -(-count // 8))  # Bi-LSTMs take their time
     chosen = evenly(len(subject.labels("test")), most)
     windows, labels = subject.part("test").volts(trainer.run.length, chosen), subject.labels("test")[chosen]
 
@@ -84,7 +83,7 @@ def _card(run: Run, subject: Subject) -> dict:
         "subject": subject.number, "synthetic": data.synthetic}
 
 
-def load(run: Run, subject: int) -> Decoder:
+def load(run: Run, subject: int) -> BaseDecoder:
     """A subject's decoder, as the stage left it.
 
     Raises:
@@ -92,7 +91,7 @@ def load(run: Run, subject: int) -> Decoder:
     """
     if run.done("finetune", f"S{subject}") is None:
         raise InputError(f"{run.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
-    return Decoder.load(run.folder / "finetune" / f"S{subject}")
+    return BaseDecoder.load(run.folder / "finetune" / f"S{subject}")
 
 
 def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:

@@ -86,11 +86,26 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
     return keras.Model(inputs, outputs, name=f"fin_{feature.lower()}")
 
 
-def bank(fins: Sequence[keras.Model], channels: int) -> keras.Model:
-    """FINs run together on every channel: standardised windows (B, L, C) -> features (B, C, F), own units."""
-    length = fins[0].input_shape[1]
-    inputs = keras.Input((length, channels), name="emg")
-    outputs = [PerChannel(model, name=f"{model.name}_per_channel")(inputs) for model in fins]
+@keras.saving.register_keras_serializable(package="tfkfin")
+class NoFeatures(layers.Layer):
+    """What a bank without FINs computes: windows (B, L, C) -> features (B, C, 0)."""
+
+    def call(self, inputs):
+        return ops.transpose(inputs[:, :0], (0, 2, 1))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2], 0)
+
+
+def bank(fins: Sequence[keras.Model], channels: int, length: int = 0) -> keras.Model:
+    """FINs run together on every channel: standardised windows (B, L, C) -> features (B, C, F), own units.
+
+    Args:
+        length: samples a window; needed where there are no FINs, so that features are (B, C, 0).
+    """
+    inputs = keras.Input((fins[0].input_shape[1] if fins else length, channels), name="emg")
+    outputs = [PerChannel(model, name=f"{model.name}_per_channel")(inputs) for model in fins] or [
+        NoFeatures(name="features")(inputs)]
     features = layers.Concatenate(name="features")(outputs) if len(outputs) > 1 else outputs[0]
     return keras.Model(inputs, features, name="fins")
 

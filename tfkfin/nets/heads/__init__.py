@@ -1,61 +1,138 @@
-"""Heads, from features to movements: one module a kind, behind one interface, `head([features, windows])`.
+"""Heads, from features to movements: one module a kind, which registers a class as `HEAD`.
 
-A head is a Keras model of the imitated features (B, C, F), own units, and the standardised windows (B, L, C) that they
-were imitated from; what it wants to see beside the features it computes from the windows itself. Inside it are the
-layer `describe`, if it wants something, and the model `classifier` of [features] or [features, described (B, S)].
+A head decides by a Keras model, its classifier, of the imitated features (B, C, F) in their own units and, where it
+wants them, of descriptions (B, S) of the whole window (`tfkfin.nets.descriptions`). Around the classifier the class
+`Head` says how it is solved, calibrated and updated. Everything but `new` is optional.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 
 from tfkfin.base import registry
+from tfkfin.base.console import InputError
+from tfkfin.nets import descriptions
+from tfkfin.nets.network import Parts, joined_head, picked
 
 Groups = tuple[np.ndarray, np.ndarray]  # of windows: sessions and repetitions (N,)
+CHUNK = 4096  # head inputs in the classifier at a time
 
 
-@dataclass(frozen=True)
 class Head:
-    """A kind of head; a module of this room registers it as `HEAD`.
+    """A kind of head around one classifier.
+
+    The classifier has a layer named `z_score`. The rows that this layer is given are the *head inputs* x: (N, D), or
+    (N, C, F) of a head that z-scores channels alike. All methods take them, as `inputs` makes them or as
+    `tfkfin.nets.forward.Forward` gives them. Labels are class indices (N,).
+
+    A method that a kind of head lacks is None:
+
+        prepare(x)                              sets statistics before training by gradients
+        solve(x, labels, groups)                sets all weights in closed form; without it the head is trained
+        rest_statistics(x)                      takes note of windows of rest, where rest is no class
+        calibrate(x, labels or None, repetitions or None) -> dict
+                                                sets the weights for a new session, from some of its windows, with
+                                                labels or without; {"known_sessions": number of sessions before,
+                                                "unseen": class indices without windows, "moved": without labels,
+                                                whether class means moved}
+        update(x, labels)                       adds windows to the session of the last calibration
+        resume() -> (session, active)           begins online adaptation: the session to continue, as
+                                                `tfkfin.sessions` has it, and a function of x (N, D) -> (N,) that says
+                                                which windows are active, more than rest
+        carry(session) -> bool                  moves the prior of the next session towards a finished session that was
+                                                not calibrated with labels; whether it did
+
+    A head that can `calibrate` has all four of calibrate, update, resume and carry.
 
     Attributes:
-        classifier: (options, feature names, channels, described S or 0, classes) -> the model `classifier`.
-        describe: options -> a layer, windows (B, L, C) -> (B, S); None: features are all it sees.
-        solve: sets the classifier's weights in closed form from [features] or [features, described], class indices
-            (N,) and `Groups`; None: it is trained by gradients.
-        adapt: sets them for a new session, from the same of some of its windows, class indices or None, and which of a
-            class's executions each is of or None, and says what it did; None: it keeps nothing of sessions that it
-            could adapt from.
-        update: goes on with more windows of that session and their class indices.
-        onwards: the session that it goes on with, and what says which windows are as loud as movements; `adapt` there.
-        carry: what the next session begins with moves towards where such a session went on to; whether it did.
-        resting: how loud rest is, from the same of windows of it, where rest is no class.
-        prepare: sets statistics from the same before training; None: nothing to set.
-
-    Raises:
-        ValueError: it describes windows and is not solved: what is trained sees features alone.
+        describes: whether it takes descriptions of windows beside features; such a head must be solved.
+        classifier: the Keras model that decides.
+        z_score: its layer that the head inputs go into.
+        describe: the layer that describes windows; None: there is none, or nobody needs to know.
+        channels: of the windows; 0: nobody needs to know.
     """
 
-    classifier: Callable[..., keras.Model]
-    describe: Callable[..., keras.layers.Layer] | None = None
-    solve: Callable[[keras.Model, list[np.ndarray], np.ndarray, Groups], None] | None = None
-    adapt: Callable[[keras.Model, list[np.ndarray], np.ndarray | None, np.ndarray | None], dict] | None = None
-    update: Callable[[keras.Model, list[np.ndarray], np.ndarray], None] | None = None
-    onwards: Callable[[keras.Model], tuple] | None = None
-    carry: Callable[[keras.Model, Any], bool] | None = None
-    resting: Callable[[keras.Model, list[np.ndarray]], None] | None = None
-    prepare: Callable[[keras.Model, list[np.ndarray]], None] | None = None
+    describes: ClassVar[bool] = False
+    prepare: Callable[[np.ndarray], None] | None = None
+    solve: Callable[[np.ndarray, np.ndarray, Groups], None] | None = None
+    rest_statistics: Callable[[np.ndarray], None] | None = None
+    calibrate: Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], dict] | None = None
+    update: Callable[[np.ndarray, np.ndarray], None] | None = None
+    resume: Callable[[], tuple[Any, Callable[[np.ndarray], np.ndarray]]] | None = None
+    carry: Callable[[Any], bool] | None = None
 
-    def __post_init__(self):
-        if self.describe and not self.solve:
-            raise ValueError("`describe` needs `solve`: a trained head sees features alone. Received: solve=None")
+    def __init_subclass__(cls):
+        if cls.describes and not cls.solve:
+            raise TypeError(f"`describes` needs `solve`: a trained head sees features alone. Received: {cls.__name__} "
+                            "without `solve`")
+        missing = [name for name in ("update", "resume", "carry") if cls.calibrate and not getattr(cls, name)]
+        if missing:
+            raise TypeError(f"a head with `calibrate` must have {', '.join(missing)}. Received: {cls.__name__}")
+
+    def __init__(self, classifier: keras.Model, describe: keras.layers.Layer | None = None, channels: int = 0):
+        self.classifier, self.describe, self.channels = classifier, describe, channels
+        self.z_score = classifier.get_layer("z_score")
+
+    @classmethod
+    def of(cls, parts: Parts) -> Self:
+        """The head of a network."""
+        return cls(parts.classifier, parts.describe, parts.bank.input_shape[2])
+
+    @classmethod
+    def new(cls, options, names: tuple[str, ...], channels: int, described: int, classes: int) -> keras.Model:
+        """A classifier with random weights, whose inputs are called "features" (B, C, F) and "described" (B, S).
+
+        Args:
+            options: the recipe's `classifier`.
+            names: of the F features; without any there is no input "features".
+            channels: C.
+            described: S; 0: there is no input "described".
+            classes: G.
+        """
+        raise NotImplementedError
+
+    @cached_property
+    def _before(self) -> keras.Model:
+        return keras.Model(self.classifier.input, self.z_score.input)
+
+    @cached_property
+    def _after(self) -> keras.Model:
+        return keras.Model(self.z_score.input, self.classifier.output)
+
+    def inputs(self, features, described=None):
+        """Head inputs, a tensor (N, D), of features (N, C, F) in their own units and descriptions (N, S)."""
+        return self._before(picked(self.classifier, {"features": features, "described": described}))
+
+    def decide(self, x, training: bool = False):
+        """Head inputs (N, D) -> probabilities (N, G), a tensor."""
+        return self._after(x, training=training)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """The same in NumPy, a few thousand windows at a time."""
+        parts = [np.asarray(self.decide(np.asarray(x[i : i + CHUNK], np.float32)))
+                 for i in range(0, max(1, len(x)), CHUNK)]
+        return np.concatenate(parts)
+
+    def copy(self) -> Self:
+        """The same head once more, whose weights change by themselves."""
+        classifier = type(self.classifier).from_config(self.classifier.get_config())
+        classifier.set_weights(self.classifier.get_weights())
+        return type(self)(classifier, self.describe, self.channels)
+
+    def snapshot(self) -> Any:
+        """All that `update` changes, for `restore`."""
+        return self.classifier.get_weights()
+
+    def restore(self, snapshot: Any) -> None:
+        """Puts the head back to a `snapshot` of it."""
+        self.classifier.set_weights(snapshot)
 
 
-def kind(name: str) -> Head:
-    """The head registered under a name.
+def kind(name: str) -> type[Head]:
+    """The class of heads registered under a name.
 
     Raises:
         ValueError: there is none.
@@ -64,27 +141,25 @@ def kind(name: str) -> Head:
 
 
 def new(options, names: Sequence[str], length: int, channels: int, classes: int) -> keras.Model:
-    """A head with random weights: [features (B, C, F), windows (B, L, C) standardised] -> probabilities (B, G).
+    """The model `head` of a recipe's `classifier`, with random weights.
+
+    [features (B, C, F), standardised windows (B, L, C)] -> probabilities (B, G); inside it are the layer `describe`, if
+    the head wants descriptions, and the model `classifier`.
 
     Args:
         options: the recipe's `classifier`.
         names: of the F features.
         length, channels: of the windows.
         classes: G.
+
+    Raises:
+        InputError: there is nothing that this head could decide from.
     """
-    made = kind(options.kind)
-    features = keras.Input((channels, len(names)), name="features")
-    windows = keras.Input((length, channels), name="windows")
-    described = [made.describe(options, name="describe")(windows)] if made.describe else []
-    classifier = made.classifier(options, tuple(names), channels, described[0].shape[1] if described else 0, classes)
-    seen = [features, *described]
-    return keras.Model([features, windows], classifier(seen if described else features), name="head")
-
-
-def describer(head: keras.Model) -> keras.Model | None:
-    """What a head computes from standardised windows: (B, L, C) -> (B, S); None if nothing."""
-    found = [layer for layer in head.layers if layer.name == "describe"]
-    if not found:
-        return None
-    windows = keras.Input(head.inputs[1].shape[1:])
-    return keras.Model(windows, found[0](windows))
+    made, names = kind(options.kind), tuple(names)
+    describe = descriptions.new(options, "describe") if made.describes and options.describe else None
+    if not names and describe is None:
+        raise InputError(f"features.names is empty and the head {options.kind} " + (
+            "has no classifier.describe either" if made.describes else "sees features alone") +
+            ": there is nothing to decide from")
+    described = describe.compute_output_shape((None, length, channels))[-1] if describe is not None else 0
+    return joined_head(made.new(options, names, channels, described, classes), describe, length, channels, len(names))

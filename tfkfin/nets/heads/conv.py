@@ -43,13 +43,17 @@ def classifier(channels: int, num_features: int, num_classes: int, filters: Sequ
     return keras.Model(inputs, outputs, name="classifier")
 
 
-def _new(options, names: tuple[str, ...], channels: int, described: int, classes: int) -> keras.Model:
-    return classifier(channels, len(names), classes, options.filters, options.copies, options.noise, options.dropout)
+class ConvHead(Head):
+    """The paper's head, trained by gradients; head inputs are the features (N, C, F)."""
+
+    @classmethod
+    def new(cls, options, names, channels, described, classes):
+        return classifier(channels, len(names), classes, options.filters, options.copies, options.noise,
+                          options.dropout)
+
+    def prepare(self, x: np.ndarray) -> None:
+        flat = x.reshape(-1, x.shape[-1])
+        self.z_score.set(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64))
 
 
-def _prepare(model: keras.Model, seen: list[np.ndarray]) -> None:
-    flat = seen[0].reshape(-1, seen[0].shape[-1])
-    model.get_layer("z_score").set(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64))
-
-
-HEAD = Head(_new, prepare=_prepare)
+HEAD = ConvHead

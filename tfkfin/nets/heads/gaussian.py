@@ -1,39 +1,42 @@
-"""A linear head that remembers sessions: solved as the linear head is, and calibrated as a hierarchical Gaussian.
+"""A linear head that keeps statistics of sessions: solved as the linear head is, calibrated as a hierarchical Gaussian.
 
-Its network is that of the linear head. Beside the weights lies what the sessions it was solved for taught
-(`tfkfin.sessions.prior`), so that a new session needs one repetition, or a stretch without labels, and no old
-recording. Sessions that it was calibrated for with labels count among them from the next calibration on. Until then the
-last one's descriptions are kept, so that it can be done again.
+Its network is that of the linear head. Beside the weights lies the prior that the sessions gave that it was solved for
+(`tfkfin.sessions.prior`), so that a new session needs one repetition, or a signal without labels, and no old
+recording. A session that it was calibrated for with labels is added to the prior by the next calibration. Until then
+its head inputs are kept, so that the calibration can be repeated.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import keras
 import numpy as np
 from keras import layers
 from scipy.spatial.distance import cdist
 
-from tfkfin.nets import descriptions
-from tfkfin.nets.heads import Groups, Head, linear
+from tfkfin.nets.heads import Groups
+from tfkfin.nets.heads.linear import LinearHead
+from tfkfin.nets.layers import found
 from tfkfin.sessions.posterior import SessionPosterior
 from tfkfin.sessions.prior import STATE, SessionPrior
 from tfkfin.sessions.statistics import EPSILON, SessionStatistics
 
-SAME = 1e-3  # deviations: a window whose descriptions all lie as near to another's is that window
+SAME = 1e-3  # sd: windows whose head inputs all lie this near to each other are the same window
 NONE = np.empty(0)
-LAST, LOUD = ("x", "labels", "repetitions"), ("low", "middle", "rest")
+LAST, AMPLITUDES = ("x", "labels", "repetitions"), ("low", "middle", "rest")  # as they are called in files
 
 
-@dataclass
+@dataclass(frozen=True)
 class Memory:
     """What grows from session to session, so that no weights of a network could hold it.
 
     Attributes:
         statistics: of each session; None in files of versions that did not keep them.
-        last: the session that it was last calibrated for: windows (N, D), class indices, repetitions (N,); or ().
-        low, middle, rest: loudness of movements, which a twentieth and half of windows are below, and of rest.
+        last: the session of the last labelled calibration: windows (N, D), class indices, repetitions (N,); or ().
+        low, middle: log amplitudes that a twentieth and half of the windows of movements lie below.
+        rest: median log amplitude of rest; nan where none was recorded.
     """
 
     statistics: SessionStatistics | None = None
@@ -42,19 +45,19 @@ class Memory:
     middle: float = -np.inf
     rest: float = np.nan
 
-    def heard(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> "Memory":
-        """The same, told how loud windows of movements and of rest are (N,), as far as any are given."""
-        tells = len(moving) and np.isfinite(moving).all()
-        low, middle = np.quantile(moving, (0.05, 0.5)).tolist() if tells else (self.low, self.middle)
+    def with_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> "Memory":
+        """The same with log amplitudes of windows of movements and of rest (N,), as far as there are any."""
+        known = len(moving) and np.isfinite(moving).all()
+        low, middle = np.quantile(moving, (0.05, 0.5)).tolist() if known else (self.low, self.middle)
         return replace(self, low=low, middle=middle, rest=float(np.median(rest)) if len(rest) else self.rest)
 
     @property
-    def quiet(self) -> float:
-        """The loudness below which no movement is expected: midway between rest and the quietest movements.
+    def threshold(self) -> float:
+        """The log amplitude above which there is activity: midway between rest and the weakest movements.
 
         Where rest was not recorded, as far below these as most movements lie above them.
         """
-        if not np.isfinite(self.low):  # no feature tells loudness, or nothing was solved
+        if not np.isfinite(self.low):  # no head input is a log amplitude, or nothing was solved
             return -np.inf
         return (self.low + self.rest) / 2 if np.isfinite(self.rest) else 2 * self.low - self.middle
 
@@ -63,8 +66,8 @@ class Memory:
 class Knowledge(layers.Layer):
     """Keeps a `SessionPrior` of `classes` classes, as weights that nothing trains.
 
-    Input and output: (B, D), unchanged. `state` is as of `SessionPrior.state`; None before there is one.
-    `memory` goes with it; it is saved with the weights. `session` is the one that goes on, if it began in this process.
+    Input and output: (B, D), unchanged. `state` is as of `SessionPrior.state`; None before there is one. `memory` goes
+    with it and is saved with the weights. `session` is that of the last calibration, if it was in this process.
     """
 
     session: SessionPosterior | None = None
@@ -106,7 +109,7 @@ class Knowledge(layers.Layer):
         more = self.memory.statistics.arrays() if self.memory.statistics else {}
         for name, part in (more | {f"last_{name}": p for name, p in zip(LAST, self.memory.last, strict=False)}).items():
             store[name] = part
-        store["loudness"] = np.array([getattr(self.memory, name) for name in LOUD])
+        store["loudness"] = np.array([getattr(self.memory, name) for name in AMPLITUDES])
 
     def load_own_variables(self, store):
         parts = {name: np.array(store[name]) for name in store.keys()}
@@ -119,165 +122,170 @@ class Knowledge(layers.Layer):
         return {**super().get_config(), "classes": self.classes}
 
 
-def classifier(options, names: tuple[str, ...], channels: int, described: int, classes: int) -> keras.Model:
-    """Features (B, C, F) in own units and descriptions (B, S) -> probabilities (B, classes)."""
-    return linear.classifier(options, names, channels, described, classes, Knowledge(classes, name="knowledge"))
+class GaussianHead(LinearHead):
+    """The linear head with a prior of sessions.
 
-
-def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups: Groups) -> None:
-    """Sets the weights to shrinkage LDA's of all sessions together, and keeps a `SessionPrior` of them.
-
-    While nothing is known of a new session the one decides, because it takes signals as they come; `adapt` takes the
-    other, which centres each session by itself.
-
-    Args:
-        model: made by `classifier`.
-        seen: features (N, C, F) in own units, true or imitated, and descriptions (N, S).
-        labels: class indices (N,).
-        groups: sessions and repetitions (N,) of the windows.
+    Attributes:
+        knowledge: the layer that keeps the prior (`state`), what grows with sessions (`memory`) and the session that
+            goes on in this process (`session`).
     """
-    x, model.get_layer("knowledge").memory = linear.inputs(model, seen), Memory()
-    _keep(model, SessionPrior().fit(x, labels, *groups))
-    knowledge = model.get_layer("knowledge")
-    knowledge.memory = knowledge.memory.heard(loudness(model, x))
-    linear.solve(model, seen, labels, groups)
 
+    def __init__(self, classifier: keras.Model, describe: layers.Layer | None = None, channels: int = 0):
+        super().__init__(classifier, describe, channels)
+        self.knowledge = found(classifier, "knowledge")
 
-def adapt(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray | None,
-          repetitions: np.ndarray | None = None) -> dict:
-    """Sets the weights for the session that the windows `seen` are of: as `calibrate`, or `adapt` without labels.
+    @classmethod
+    def new(cls, options, names, channels, described, classes):
+        return cls._network(names, channels, described, classes, Knowledge(classes, name="knowledge"))
 
-    What earlier sessions taught stays, and the session of the last labelled calibration is one of them, unless it did
-    not show all movements, or this is that session again: then it is as if that calibration had never been.
+    def copy(self):
+        new = super().copy()
+        new.knowledge.memory = self.knowledge.memory
+        return new
 
-    Args:
-        labels: class indices (N,); None: not known.
-        repetitions: which of a class's executions each window is of (N,); None: they are all of one.
+    def snapshot(self):
+        return super().snapshot(), copy.deepcopy(self.knowledge.session), self.knowledge.memory
 
-    Returns:
-        `known_sessions`, how many taught it before; `unseen`, class indices that the windows do not show; and without
-        labels `moved`, whether they moved class means or only where features are centred, because they or the sessions
-        before are too unlike each other.
+    def restore(self, snapshot) -> None:
+        weights, session, memory = snapshot
+        super().restore(weights)
+        self.knowledge.session, self.knowledge.memory = copy.deepcopy(session), memory
 
-    Raises:
-        ValueError: the head was never solved.
-    """
-    knowledge, x, prior = model.get_layer("knowledge"), linear.inputs(model, seen), _prior(model)
-    last = knowledge.memory.last
-    if last and not _again(last, x) and len(np.unique(last[1])) == len(prior.classes):
-        prior = prior.add_session(last[0].astype(np.float64), prior.classes[last[1]], last[2])
-    new = SessionPosterior(prior)
-    new = new.adapt(x) if labels is None else new.update(x, labels)
-    _keep(model, prior)
-    if labels is not None:
-        knowledge.memory = knowledge.memory.heard(loudness(model, x))
-    _decide_as(model, new)
-    if labels is not None and prior.statistics:
-        knowledge.memory.last = (x.astype(np.float32), np.searchsorted(prior.classes, labels),
-                                 np.zeros(len(x)) if repetitions is None else repetitions)
-    shown = prior.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
-    said = {"known_sessions": prior.sessions, "unseen": sorted(set(prior.classes.tolist()) - set(shown.tolist()))}
-    return said | ({"moved": new.moved} if labels is None else {})
+    def solve(self, x: np.ndarray, labels: np.ndarray, groups: Groups) -> None:
+        """Sets the weights to shrinkage LDA's of all sessions together, and the prior to what the sessions give.
 
+        A decoder that is not calibrated decides by the first, which takes signals as they come; `calibrate` takes the
+        second, which centres each session by itself.
 
-def update(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray) -> None:
-    """Takes in more labelled windows of the session that it was last adapted to: as `adapt` with all of them.
+        Args:
+            groups: sessions and repetitions (N,) of the windows.
+        """
+        x, self.knowledge.memory = np.asarray(x, np.float64), Memory()
+        self._keep(SessionPrior().fit(x, labels, *groups))
+        self._remember_amplitudes(self.log_amplitude(x))
+        super().solve(x, labels, groups)
 
-    Args:
-        labels: class indices (N,).
+    def rest_statistics(self, x: np.ndarray) -> None:
+        """Notes the log amplitude of windows of rest, which is none of its classes."""
+        self._remember_amplitudes(rest=self.log_amplitude(np.asarray(x, np.float64)))
 
-    Raises:
-        ValueError: the head was never solved.
-    """
-    knowledge, x, session = model.get_layer("knowledge"), linear.inputs(model, seen), _session(model)
-    last = knowledge.memory.last
-    _decide_as(model, session.update(x, labels))
-    if session.prior.statistics:
-        new = x.astype(np.float32), np.searchsorted(session.prior.classes, labels), np.full(len(x), -1.0)
-        knowledge.memory = replace(knowledge.memory, last=tuple(
-            np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
+    def calibrate(self, x: np.ndarray, labels: np.ndarray | None, repetitions: np.ndarray | None = None) -> dict:
+        """Sets the weights for the session of these windows: with labels by the posterior, without them by EM.
 
+        The previous labelled calibration becomes part of the prior if its session had all movements. If this is that
+        session again, this calibration replaces it.
 
-def onwards(model: keras.Model) -> tuple[SessionPosterior, Callable[[np.ndarray], np.ndarray]]:
-    """The session that it was last calibrated for, or a new one that nothing is known of, to go on with.
+        Args:
+            labels: class indices (N,); None: not known.
+            repetitions: which of a class's executions each window is of (N,); None: they are all of one.
 
-    Nothing of the model changes with it. One that was calibrated without labels in another process begins anew.
+        Returns:
+            `known_sessions`, how many sessions the prior is of; `unseen`, class indices that the windows do not show;
+            and without labels `moved`, whether they moved class means or only the z-score, because they or the sessions
+            before differ too much.
 
-    Returns:
-        The session, and what says which inputs of the z-score (N, D) are as loud as movements are.
+        Raises:
+            ValueError: the head was never solved.
+        """
+        x, prior, last = np.asarray(x, np.float64), self._prior(), self.knowledge.memory.last
+        if last and not _again(last, x) and len(np.unique(last[1])) == len(prior.classes):
+            prior = prior.add_session(last[0].astype(np.float64), prior.classes[last[1]], last[2])
+        session = SessionPosterior(prior)
+        new = session.adapt(x) if labels is None else session.update(x, labels)
+        self._keep(prior)
+        if labels is not None:
+            self._remember_amplitudes(self.log_amplitude(x))
+        self._decide_as(new)
+        if labels is not None and prior.statistics:
+            windows = (x.astype(np.float32), np.searchsorted(prior.classes, labels),
+                       np.zeros(len(x)) if repetitions is None else repetitions)
+            self.knowledge.memory = replace(self.knowledge.memory, last=windows)
+        shown = prior.classes[np.unique(new.probabilities(x).argmax(axis=1))] if labels is None else labels
+        report = {"known_sessions": prior.sessions,
+                  "unseen": sorted(set(prior.classes.tolist()) - set(shown.tolist()))}
+        return report | ({"moved": new.moved} if labels is None else {})
 
-    Raises:
-        ValueError: the head was never solved.
-    """
-    quiet = model.get_layer("knowledge").memory.quiet
-    return copy.copy(_session(model)), lambda x: loudness(model, x) > quiet
+    def update(self, x: np.ndarray, labels: np.ndarray) -> None:
+        """Adds labelled windows to the session of the last calibration: the same as `calibrate` with all of them.
 
+        Raises:
+            ValueError: the head was never solved.
+        """
+        x, session, last = np.asarray(x, np.float64), self._session(), self.knowledge.memory.last
+        self._decide_as(session.update(x, labels))
+        if session.prior.statistics:
+            new = x.astype(np.float32), np.searchsorted(session.prior.classes, labels), np.full(len(x), -1.0)
+            self.knowledge.memory = replace(self.knowledge.memory, last=tuple(
+                np.concatenate(parts) for parts in zip(last, new, strict=True)) if last else new)
 
-def carry(model: keras.Model, session: SessionPosterior) -> bool:
-    """Moves what the next session begins with towards where a session went on to, of which nothing was told.
+    def resume(self) -> tuple[SessionPosterior, Callable[[np.ndarray], np.ndarray]]:
+        """The session of the last calibration, or a new one, and the activity detection; the head does not change.
 
-    Returns:
-        Whether it did: a session that the model was calibrated for is not carried.
-    """
-    knowledge = model.get_layer("knowledge")
-    if knowledge.session is not None or knowledge.memory.last:
-        return False
-    knowledge.state = session.next_prior().state()
-    return True
+        After a calibration without labels in another process it is a new one.
 
+        Raises:
+            ValueError: the head was never solved.
+        """
+        threshold = self.knowledge.memory.threshold
+        return copy.copy(self._session()), lambda x: self.log_amplitude(x) > threshold
 
-def loudness(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Mean over channels of the features that scale with the signal, logarithms: inputs of the z-score (N, D) -> (N,).
+    def carry(self, session: SessionPosterior) -> bool:
+        """Moves the prior of the next session towards a finished session that was adapted to without labels.
 
-    Infinite if there are none: then nothing is quiet.
-    """
-    log_scale, channels = model.get_layer("log_scale"), model.inputs[0].shape[1]
-    features = x[:, : channels * len(log_scale.features)].reshape(len(x), channels, -1)
-    logged = features[..., log_scale.logged]
-    return logged.mean(axis=(1, 2)) if logged.size else np.full(len(x), np.inf)
+        Returns:
+            Whether it did: a session that the head was calibrated for does not move it.
+        """
+        if self.knowledge.session is not None or self.knowledge.memory.last:
+            return False
+        self.knowledge.state = session.next_prior().state()
+        return True
 
+    def log_amplitude(self, x: np.ndarray) -> np.ndarray:
+        """Mean of those head inputs (N, D) that are logarithms of amplitudes: (N,); infinite if there are none."""
+        return x[:, self._amplitudes].mean(axis=1) if self._amplitudes.any() else np.full(len(x), np.inf)
 
-def resting(model: keras.Model, seen: list[np.ndarray]) -> None:
-    """Learns how loud rest is, which is none of its classes, from windows `seen` of it."""
-    knowledge = model.get_layer("knowledge")
-    knowledge.memory = knowledge.memory.heard(rest=loudness(model, linear.inputs(model, seen)))
+    @cached_property
+    def _amplitudes(self) -> np.ndarray:
+        """Which head inputs (D,) scale with the signal: features; where there are none, outputs of descriptions."""
+        chosen = np.zeros(self.z_score.mean.shape[0], bool)
+        if self.log_scale is not None:
+            logged = np.tile(self.log_scale.logged, self.log_scale.output.shape[1])
+            chosen[: len(logged)] = logged
+        elif hasattr(self.describe, "log_amplitude"):
+            chosen[:] = self.describe.log_amplitude(self.channels)
+        return chosen
 
+    def _remember_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> None:
+        self.knowledge.memory = self.knowledge.memory.with_amplitudes(moving, rest)
 
-def _session(model: keras.Model) -> SessionPosterior:
-    """The session that goes on, or is again as the last calibration with labels left it, or begins."""
-    knowledge = model.get_layer("knowledge")
-    if knowledge.session is not None:
-        return knowledge.session
-    prior, last = _prior(model), knowledge.memory.last
-    session = SessionPosterior(prior)
-    return session.update(last[0].astype(np.float64), prior.classes[last[1]]) if last else session
+    def _session(self) -> SessionPosterior:
+        """The session that goes on, or is again as the last calibration with labels left it, or begins."""
+        if self.knowledge.session is not None:
+            return self.knowledge.session
+        session, last = SessionPosterior(self._prior()), self.knowledge.memory.last
+        return session.update(last[0].astype(np.float64), session.prior.classes[last[1]]) if last else session
 
+    def _prior(self) -> SessionPrior:
+        if (state := self.knowledge.state) is None:
+            raise ValueError("the head must be solved first. Received: a head without a prior")
+        return SessionPrior.from_state(state, self.knowledge.memory.statistics)
 
-def _prior(model: keras.Model) -> SessionPrior:
-    knowledge = model.get_layer("knowledge")
-    if (state := knowledge.state) is None:
-        raise ValueError("`model` must be solved first. Received: a head that knows no session")
-    return SessionPrior.from_state(state, knowledge.memory.statistics)
+    def _decide_as(self, session: SessionPosterior) -> None:
+        mean, sd, weights, bias = session.linear()
+        self.z_score.set(mean, sd)
+        self.set_weights(session.prior.classes, weights, bias)
+        self.knowledge.session = session
 
-
-def _decide_as(model: keras.Model, session: SessionPosterior) -> None:
-    centre, spread, weights, bias = session.linear()
-    model.get_layer("z_score").set(centre, spread)
-    linear.set_weights(model, session.prior.classes, weights, bias)
-    model.get_layer("knowledge").session = session
-
-
-def _keep(model: keras.Model, prior: SessionPrior) -> None:
-    knowledge = model.get_layer("knowledge")
-    knowledge.state, knowledge.memory = prior.state(), replace(knowledge.memory, statistics=prior.statistics, last=())
+    def _keep(self, prior: SessionPrior) -> None:
+        self.knowledge.state = prior.state()
+        self.knowledge.memory = replace(self.knowledge.memory, statistics=prior.statistics, last=())
 
 
 def _again(last: tuple[np.ndarray, ...], x: np.ndarray) -> bool:
     """Whether the first window of one of the last session's executions is among the windows (N, D)."""
     firsts = last[0][np.unique(np.stack(last[1:]), axis=1, return_index=True)[1]]
-    spread = last[0].std(axis=0) + EPSILON
-    return bool((cdist(firsts / spread, x / spread, "chebyshev") < SAME).any())
+    sd = last[0].std(axis=0) + EPSILON
+    return bool((cdist(firsts / sd, x / sd, "chebyshev") < SAME).any())
 
 
-HEAD = Head(classifier, describe=descriptions.new, solve=solve, adapt=adapt, update=update,
-            onwards=onwards, carry=carry, resting=resting)
+HEAD = GaussianHead

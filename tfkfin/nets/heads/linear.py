@@ -8,64 +8,65 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfkfin.nets import descriptions
 from tfkfin.nets.heads import Groups, Head
-from tfkfin.nets.layers import LogScale, ZScore
+from tfkfin.nets.layers import LogScale, ZScore, found
 
 NEVER = -30.0  # logit of a movement that the training windows do not have
 
 
-def classifier(options, names: tuple[str, ...], channels: int, described: int, classes: int,
-               kept: layers.Layer | None = None) -> keras.Model:
-    """Features (B, C, F) in own units and descriptions (B, S) -> probabilities (B, classes).
+class LinearHead(Head):
+    """softmax(W' (x - mean) / sd + b) of head inputs x: features, positive ones by their logarithm, and descriptions.
 
-    Positive features by their logarithm, everything z-scored, one dense layer and softmax: the form of a linear
-    discriminant. `kept`: a layer between the two that passes on what it is given.
+    Attributes:
+        log_scale: the layer that takes logarithms of features; None: there are no features.
+        linear: the dense layer, W (D, G) and b (G,).
     """
-    inputs = [keras.Input((channels, len(names)), name="features"), keras.Input((described,), name="described")]
-    x = layers.Flatten()(LogScale(names, name="log_scale", dtype="float32")(inputs[0]))
-    x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()([x, inputs[1]]))
-    x = kept(x) if kept is not None else x
-    outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(classes, name="linear")(x))
-    return keras.Model(inputs, outputs, name="classifier")
+
+    describes = True
+
+    def __init__(self, classifier: keras.Model, describe: layers.Layer | None = None, channels: int = 0):
+        super().__init__(classifier, describe, channels)
+        self.log_scale, self.linear = found(classifier, "log_scale"), found(classifier, "linear")
+
+    @classmethod
+    def new(cls, options, names, channels, described, classes):
+        return cls._network(names, channels, described, classes)
+
+    @staticmethod
+    def _network(names, channels, described, classes, kept: layers.Layer | None = None) -> keras.Model:
+        """The classifier. `kept`: a layer before the dense one that passes its input on, for what else is saved."""
+        inputs, parts = [], []
+        if names:
+            inputs.append(keras.Input((channels, len(names)), name="features"))
+            parts.append(layers.Flatten()(LogScale(names, name="log_scale", dtype="float32")(inputs[-1])))
+        if described:
+            inputs.append(keras.Input((described,), name="described"))
+            parts.append(inputs[-1])
+        x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()(parts) if len(parts) > 1 else parts[0])
+        x = kept(x) if kept is not None else x
+        outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(classes, name="linear")(x))
+        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="classifier")
+
+    def set_weights(self, classes: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> None:
+        """Of z-scored inputs: weights (D, K) and bias (K,) of K classes among all; the others are never chosen."""
+        kernel, intercepts = (np.zeros(tuple(v.shape), np.float32) for v in self.linear.weights)
+        intercepts[:] = NEVER
+        kernel[:, classes], intercepts[classes] = weights, bias
+        self.linear.set_weights([kernel, intercepts])
+
+    def solve(self, x: np.ndarray, labels: np.ndarray, groups: Groups) -> None:
+        """Shrinkage LDA of all sessions together, covariance by Ledoit and Wolf (2004); scikit-learn finds it."""
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+        from sklearn.preprocessing import StandardScaler
+
+        x = np.asarray(x, np.float64)
+        scaler = StandardScaler().fit(x)
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaler.transform(x), labels)
+        coefficients, intercepts = lda.coef_, lda.intercept_
+        if len(lda.classes_) == 2:  # scikit-learn keeps the difference of two classes alone
+            coefficients, intercepts = np.concatenate([0 * coefficients, coefficients]), np.append(0.0, intercepts)
+        self.set_weights(lda.classes_, coefficients.T, intercepts)
+        self.z_score.set(scaler.mean_, scaler.scale_)
 
 
-def inputs(model: keras.Model, seen: list[np.ndarray]) -> np.ndarray:
-    """What the z-score is given (N, D) float64, of features (N, C, F) in own units and descriptions (N, S)."""
-    features, described = seen
-    logged = keras.ops.convert_to_numpy(model.get_layer("log_scale")(features.astype(np.float32)))
-    return np.concatenate([logged.reshape(len(logged), -1), described], axis=1).astype(np.float64)
-
-
-def set_weights(model: keras.Model, classes: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> None:
-    """Of z-scored inputs: weights (D, K) and bias (K,) of K classes among all; the others are never chosen."""
-    linear = model.get_layer("linear")
-    kernel, intercepts = (np.zeros(tuple(v.shape), np.float32) for v in linear.weights)
-    intercepts[:] = NEVER
-    kernel[:, classes], intercepts[classes] = weights, bias
-    linear.set_weights([kernel, intercepts])
-
-
-def solve(model: keras.Model, seen: list[np.ndarray], labels: np.ndarray, groups: Groups) -> None:
-    """Sets the classifier's weights to shrinkage LDA's, covariance by Ledoit and Wolf (2004); scikit-learn finds them.
-
-    Args:
-        model: made by `classifier`.
-        seen: features (N, C, F) in own units, true or imitated, and descriptions (N, S).
-        labels: class indices (N,).
-        groups: not used: all sessions alike.
-    """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.preprocessing import StandardScaler
-
-    x = inputs(model, seen)
-    scaler = StandardScaler().fit(x)
-    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaler.transform(x), labels)
-    coefficients, intercepts = lda.coef_, lda.intercept_
-    if len(lda.classes_) == 2:  # scikit-learn keeps the difference of two classes alone
-        coefficients, intercepts = np.concatenate([0 * coefficients, coefficients]), np.append(0.0, intercepts)
-    set_weights(model, lda.classes_, coefficients.T, intercepts)
-    model.get_layer("z_score").set(scaler.mean_, scaler.scale_)
-
-
-HEAD = Head(classifier, describe=descriptions.new, solve=solve)
+HEAD = LinearHead

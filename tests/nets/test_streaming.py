@@ -8,10 +8,12 @@ import tensorflow as tf
 from tfkfin import recipe
 from tfkfin.base import registry
 from tfkfin.decoder import decoder
-from tfkfin.nets import fins, heads, over_recording, streaming
+from tfkfin.nets import fins, heads, streaming
+from tfkfin.nets.forward import ALL, Forward, runs_of
 from tfkfin.nets.layers import Correlations
-from tfkfin.nets.one_stride import Live
-from tfkfin.nets.sliding import over_stretch
+from tfkfin.nets.network import network as join
+from tfkfin.nets.sliding import over_signal
+from tfkfin.serving.signatures import Signatures
 
 rng = np.random.default_rng(17)
 LENGTH, CHANNELS = 48, 3
@@ -135,7 +137,7 @@ def test_window_sums_by_hand(length, stride):
     x = rng.integers(0, 9, (2, 23, 3)).astype("float32")
     count = (23 - length) // stride + 1
     expected = np.stack([x[:, w * stride : w * stride + length].sum(axis=1) for w in range(count)], axis=1)
-    np.testing.assert_array_equal(over_stretch(lambda _, x: tf.identity(x), tf.constant(x), length, stride), expected)
+    np.testing.assert_array_equal(over_signal(lambda _, x: tf.identity(x), tf.constant(x), length, stride), expected)
 
 
 def network(kind, family):
@@ -143,8 +145,8 @@ def network(kind, family):
     options = recipe.Classifier(kind=kind, copies=3, filters=(8, 8))
     keras.utils.set_random_seed(4)
     head = heads.new(options, ("ENT", "RMS"), LENGTH, CHANNELS, 5)
-    made = decoder.network(bank, head)
-    made.get_layer("standardise").set(np.array([1e-6, 0, 2e-6]), np.array([2e-5, 1e-5, 3e-5]))
+    made = join(bank, head)
+    Forward(made).parts.standardise.set(np.array([1e-6, 0, 2e-6]), np.array([2e-5, 1e-5, 3e-5]))
     return made
 
 
@@ -162,9 +164,10 @@ def test_windows_anywhere_in_a_recording(kind, family):
     runs = [np.arange(0, 1800, 6), np.arange(1900, 2300, 6), [5, 2952, 2400], np.arange(2500, 2900, 6)]
     starts = np.concatenate(runs)
     expected = made(emg[starts[:, None] + np.arange(LENGTH)], training=False)
-    over = over_recording.over_recording(made)
+    over = Forward(made).recording
     for chosen in (slice(None), slice(366, 369), rng.permutation(len(starts))):
         got = over(emg, starts[chosen])
+        assert set(got) == set(ALL)
         for name in expected:
             np.testing.assert_allclose(got[name], np.asarray(expected[name])[chosen], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(got["features"], np.asarray(expected["features"])[chosen], rtol=1e-5)
@@ -172,10 +175,10 @@ def test_windows_anywhere_in_a_recording(kind, family):
 
 def test_a_decoder_streams_as_it_answers_for_windows():
     made = network("linear", "conv")
-    decode, emg = decoder.Decoder(card(), made), 2e-5 * signal(1, 1000)[0]
+    decode, emg = decoder.BaseDecoder(card(), made), 2e-5 * signal(1, 1000)[0]
     streamed = decode.stream(emg)
-    one_by_one = decoder.Decoder(card(), made, lambda x: {n: np.asarray(v) for n, v in made(x).items()}).stream(emg)
-    assert decode._streamed is not None
+    one_by_one = decoder.BaseDecoder(card(), made, lambda x: {n: np.asarray(v) for n, v in made(x).items()}).stream(emg)
+    assert decode.forward.streams
     np.testing.assert_array_equal(streamed["label"], one_by_one["label"])
     np.testing.assert_allclose(streamed["features"], one_by_one["features"], rtol=1e-5)
     np.testing.assert_allclose(streamed["probabilities"], one_by_one["probabilities"], atol=1e-5)
@@ -185,17 +188,17 @@ def test_a_decoder_streams_as_it_answers_for_windows():
 
 
 def test_runs_go_by_the_commonest_stride():
-    assert over_recording.runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
-    assert over_recording.runs_of(np.array([7])) == (1, [(0, 1)])
-    assert over_recording.runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])
+    assert runs_of(np.array([0, 5, 10, 40, 45, 47, 52])) == (5, [(0, 3), (3, 5), (5, 7)])
+    assert runs_of(np.array([7])) == (1, [(0, 1)])
+    assert runs_of(np.array([9, 3])) == (1, [(0, 1), (1, 2)])
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("linear", 12), ("linear", 7), ("conv", 12), ("linear", 60)])
 def test_a_live_signal_gets_the_answers_of_its_recording(kind, stride):
     """In portions as they come, and again from the start after a restart."""
     made, emg = network(kind, "conv"), 2e-5 * signal(1, 420)[0]
-    expected = streaming.stream_network(made, stride)(emg[None])
-    live = Live(made, stride)
+    expected = Forward(made).signal(stride)(emg[None])
+    live = Forward(made).live(stride, ALL)
     for _ in range(2):
         parts = [live(part) for part in np.split(emg, [10, 47, 48, 49, 70, 130, 137])]
         assert parts[0] is None and len(parts[2]["features"]) == 1
@@ -207,7 +210,7 @@ def test_a_live_signal_gets_the_answers_of_its_recording(kind, stride):
 
 def test_live_sums_do_not_drift():
     made = network("linear", "conv")
-    live, emg = Live(made, 12), 2e-5 * signal(1, 12_000)[0]
+    live, emg = Forward(made).live(12), 2e-5 * signal(1, 12_000)[0]
     live(100 * emg)
     got = live(emg)
     expected = made(emg[None, -LENGTH:], training=False)
@@ -216,19 +219,52 @@ def test_live_sums_do_not_drift():
 
 def test_only_what_streams_is_live():
     with pytest.raises(ValueError, match="FINs that stream. Received"):
-        Live(network("conv", "dense"), 12)
+        Forward(network("conv", "dense")).live(12)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
-def test_pieces_in_one_graph_are_the_whole(kind):
-    answer = streaming.stream_network(network(kind, "conv"), 6, compiled=False)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, CHANNELS), tf.float32)])
-    def pieces(emg):
-        return streaming.in_pieces(answer, emg, LENGTH, 6)
-
-    for batch, samples in ((3, 400), (1, 48), (100, 63)):
+def test_exported_graphs_work_on_pieces_of_a_signal(kind):
+    decode = decoder.BaseDecoder(card() | {"rate_hz": 2000.0}, network(kind, "conv"))
+    made = Signatures(decode)
+    stream, answer = tf.function(made.stream, input_signature=[made.signal]), decode.forward.signal(6)
+    for batch, samples in ((3, 500), (1, 48), (100, 63)):
         emg = 2e-5 * signal(batch, samples)
-        got, expected = pieces(emg), answer(tf.constant(emg))
-        for name in expected:
-            np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-6)
+        got, expected = stream(emg), answer(tf.constant(emg))
+        np.testing.assert_allclose(got["features"], expected["features"], rtol=1e-5, atol=1e-6)
+        for one, own in zip(got["probabilities"], expected["probabilities"], strict=True):
+            np.testing.assert_allclose(one, decode.decision(np.asarray(own), decode.movements)[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["conv", "dense"])
+def test_what_is_asked_for_is_what_all_would_hold(family):
+    """Alone or with others, over windows, a recording and a signal."""
+    forward, emg = Forward(network("linear", family)), 2e-5 * signal(1, 800)[0]
+    starts = np.arange(0, 752, 6)
+    cut = emg[starts[:, None] + np.arange(LENGTH)]
+    for run in (lambda wanted: forward.windows(cut, wanted), lambda wanted: forward.recording(emg, starts, wanted),
+                lambda wanted: {name: value[0] for name, value in forward.signal(6, wanted)(emg[None]).items()}):
+        every = run(ALL)
+        for name in ALL:
+            (only, value), = run((name,)).items()
+            assert only == name
+            np.testing.assert_array_equal(value, every[name])
+            np.testing.assert_allclose(value, forward.windows(cut)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_networks_of_one_bank_share_what_is_compiled():
+    """Another head, or the same with other weights, traces nothing; other FINs do."""
+    one = Forward(network("linear", "conv"))
+    emg, starts = 2e-5 * signal(1, 800)[0], np.arange(0, 752, 6)
+    one.recording(emg, starts)
+    before = dict(one.trunk._functions)
+    copied = Forward(one.parts.with_classifier(one.head.copy().classifier))
+    fresh = heads.new(recipe.Classifier(kind="linear"), ("ENT", "RMS"), LENGTH, CHANNELS, 7)
+    other = Forward(join(one.parts.bank, fresh))
+    other.parts.standardise.set(np.ones(CHANNELS), np.ones(CHANNELS))
+    for forward in (copied, other):
+        forward.recording(emg, starts)
+        assert forward.trunk is one.trunk and forward.trunk._functions == before
+    assert all(function.experimental_get_tracing_count() == 1 for function in before.values())
+    np.testing.assert_array_equal(copied.recording(emg, starts)["inputs"], one.recording(emg, starts)["inputs"])
+    assert np.abs(other.recording(emg, starts)["features"] - one.recording(emg, starts)["features"]).max() > 0.1
+    assert Forward(network("linear", "conv")).trunk is not one.trunk

@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin import recipe
 from tfkfin.fit import baselines
-from tfkfin.nets.heads import linear
+from tfkfin.nets.heads.linear import LinearHead
 
 rng = np.random.default_rng(11)
 NAMES = ("ENT", "RMS")
@@ -17,11 +17,13 @@ def test_the_head_is_scikit_learns_discriminant(classes):
     features = rng.lognormal(size=(300, 3, 2)) * (1 + labels[:, None, None])
     correlations = rng.normal(size=(300, 4)) + labels[:, None]
     options = recipe.Classifier(kind="linear", lags=(), vote=1)
-    head = linear.classifier(options, NAMES, 3, 4, 4)
-    linear.solve(head, [features, correlations], labels, (0 * labels, 0 * labels))
+    head = LinearHead(LinearHead.new(options, NAMES, 3, 4, 4))
+    given = features.astype("float32"), correlations.astype("float32")
+    head.solve(np.asarray(head.inputs(*given)), labels, (0 * labels, 0 * labels))
     logged = np.stack([features[..., 0], np.log(features[..., 1])], axis=-1).reshape(300, -1)
     inputs = np.concatenate([logged, correlations], axis=1)
     expected = baselines.lda().fit(inputs, labels).predict_proba(inputs)
-    got = np.asarray(head([features.astype("float32"), correlations.astype("float32")]))
+    got = np.asarray(head.classifier(list(given)))
+    np.testing.assert_allclose(head.inputs(*given), inputs, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(got[:, classes], expected, atol=1e-4)
     assert np.delete(got, classes, axis=1).max(initial=0) < 1e-6

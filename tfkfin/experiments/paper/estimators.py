@@ -26,7 +26,7 @@ from tfkfin.base.console import log
 from tfkfin.experiments import statistics
 from tfkfin.experiments.evaluation import FULL, Evaluation, Examples
 from tfkfin.experiments.fits import Fit, finish
-from tfkfin.experiments.optimistic import BestOnTest
+from tfkfin.experiments.paper.protocol import BestOnTest
 from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
@@ -90,7 +90,7 @@ class Estimators:
             head = fit.of("cnn2")
             finish(evaluation.ledger, [head], self.classifier)
             saving.load_weights(trainer.fins, self._fin_weights(), _AGAIN)
-            saving.load_weights(trainer.head.get_layer("classifier"), evaluation.ledger.path(head.key, ".weights.h5"),
+            saving.load_weights(trainer.head.classifier, evaluation.ledger.path(head.key, ".weights.h5"),
                                 _AGAIN)
         else:
             training.fit_scales(trainer.fins, train.features)
@@ -128,11 +128,11 @@ class Estimators:
         answers = self._outputs(trainer, train)["features"]
         if fit.model == "scratch":
             flat = answers.reshape(-1, answers.shape[-1])
-            trainer.head.get_layer("classifier").get_layer("z_score").set(flat.mean(axis=0), flat.std(axis=0))
+            trainer.head.z_score.set(flat.mean(axis=0), flat.std(axis=0))
         else:
             head = self._head(fit)
             head.fit(answers, train.labels, fit.seed, fit.key, self._epochs(fit, len(train.labels)))
-            trainer.head.set_weights(head.head.get_weights())
+            trainer.head.classifier.set_weights(head.model.get_weights())
 
     def _outputs(self, trainer: JointTrainer, some: Examples) -> dict[str, np.ndarray]:
         return trainer.predict(batches.of_subject(some.part, some.features, some.labels, self.run.length, 64))

@@ -1,4 +1,4 @@
-"""The head that remembers sessions against scikit-learn's LDA, and, once it has adapted, a session's posterior."""
+"""The head that remembers sessions against scikit-learn's LDA, and, once it knows one, the hierarchical Gaussian."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from tfkfin import recipe
 from tfkfin.fit import baselines
 from tfkfin.nets import saving
 from tfkfin.nets.heads import gaussian
+from tfkfin.nets.heads.gaussian import GaussianHead
 from tfkfin.sessions.posterior import SessionPosterior
 from tfkfin.sessions.prior import SessionPrior
 
@@ -34,35 +35,43 @@ def plain(seen):
 
 
 def solved(classes, sessions=3):
-    head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
+    head = GaussianHead(GaussianHead.new(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5))
     seen, labels, groups = drawn(classes, sessions)
-    gaussian.solve(head, seen, labels, groups)
+    head.solve(inputs(head, seen), labels, groups)
     return head, SessionPrior().fit(plain(seen), labels, *groups), seen
 
 
+def inputs(head, seen):
+    return np.asarray(head.inputs(*(part.astype(np.float32) for part in seen)))
+
+
 def answers(head, seen):
-    return np.asarray(head([part.astype(np.float32) for part in seen]))
+    return np.asarray(head.classifier([part.astype(np.float32) for part in seen]))
+
+
+def reloaded(head, tmp_path):
+    head.classifier.save(tmp_path / "head.keras")
+    return GaussianHead(saving.load(tmp_path / "head.keras"))
 
 
 @pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (0, 2), (1, 3, 4)])
 @pytest.mark.parametrize("sessions", [1, 3])
-def test_the_head_is_the_posterior_of_its_session(classes, sessions, tmp_path):
+def test_the_head_is_the_hierarchical_gaussian(classes, sessions, tmp_path):
     head, expected, seen = solved(classes, sessions)
     _, labels, _ = drawn(classes, sessions)
     lda = baselines.lda().fit(plain(seen), labels)  # until a session is known all are alike
     np.testing.assert_allclose(answers(head, seen)[:, classes], lda.predict_proba(plain(seen)), atol=1e-4)
     assert np.delete(answers(head, seen), classes, axis=1).max(initial=0) < 1e-6
-    head.save(tmp_path / "head.keras")
-    head = saving.load(tmp_path / "head.keras")
+    head = reloaded(head, tmp_path)
     new, labels, (_, repetition) = drawn(classes, 1, seed=9, moved=2)
     first = repetition == 0
     given = [part[first] for part in new]
     for known, after in ((labels[first], SessionPosterior(expected).update(plain(given), labels[first])),
                          (None, SessionPosterior(expected).adapt(plain(given)))):
-        said = gaussian.adapt(head, given, known)
+        said = head.calibrate(inputs(head, given), known)
         np.testing.assert_allclose(answers(head, new)[:, classes], after.probabilities(plain(new)), atol=1e-4)
         assert said.get("moved", True) == after.moved or known is not None
-    gaussian.adapt(head, given, labels[first])  # what came between is forgotten: it can be undone
+    head.calibrate(inputs(head, given), labels[first])  # what came between is forgotten: it can be undone
     expected = SessionPosterior(expected).update(plain(given), labels[first])
     np.testing.assert_allclose(answers(head, new)[:, classes], expected.probabilities(plain(new)), atol=1e-4)
 
@@ -71,16 +80,17 @@ def test_movements_that_are_not_shown_are_named_and_still_decided():
     head, _, _ = solved((0, 1, 2, 3))
     new, labels, _ = drawn((0, 1, 2, 3), 1, seed=9)
     shown = labels < 3
-    assert gaussian.adapt(head, [part[shown] for part in new], labels[shown]) == {"known_sessions": 3, "unseen": [3]}
+    assert head.calibrate(inputs(head, new)[shown], labels[shown]) == {"known_sessions": 3, "unseen": [3]}
     assert np.mean(answers(head, new)[~shown].argmax(axis=1) == 3) > 0.5
 
 
 def test_a_head_that_knows_no_session_says_so():
-    head = gaussian.classifier(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5)
+    head = GaussianHead(GaussianHead.new(OPTIONS, NAMES, CHANNELS, DESCRIBED, 5))
+    x = inputs(head, drawn((0, 1), 1)[0])
     with pytest.raises(ValueError, match="solved first"):
-        gaussian.adapt(head, drawn((0, 1), 1)[0], None)
+        head.calibrate(x, None)
     with pytest.raises(ValueError, match="solved first"):
-        gaussian.update(head, drawn((0, 1), 1)[0], np.zeros(60, int))
+        head.update(x, np.zeros(60, int))
 
 
 @pytest.mark.parametrize("sessions", [1, 3])
@@ -92,10 +102,9 @@ def test_the_days_before_count(sessions, tmp_path):
 
     def calibrated(day, known=True):
         new, own, (_, executions) = day
-        copy = saving.copied(head)
-        said = gaussian.adapt(copy, new, own if known else None, executions)
-        copy.save(tmp_path / "head.keras")
-        return saving.load(tmp_path / "head.keras"), said["known_sessions"]
+        copy = head.copy()
+        said = copy.calibrate(inputs(head, new), own if known else None, executions)
+        return reloaded(copy, tmp_path), said["known_sessions"]
 
     x, own, (_, executions) = monday
     every = SessionPrior().fit(
@@ -104,7 +113,7 @@ def test_the_days_before_count(sessions, tmp_path):
     head, known = calibrated(monday)
     assert known == sessions
     again, known = calibrated((([part[:-20] for part in x]), own[:-20], (None, executions[:-20])))
-    assert known == sessions and len(again.get_layer("knowledge").memory.last[0]) == len(own) - 20  # not twice
+    assert known == sessions and len(again.knowledge.memory.last[0]) == len(own) - 20  # not twice
     last, known = calibrated(tuesday)
     assert known == sessions + 1
     expected = SessionPosterior(every).update(plain(tuesday[0]), tuesday[1])
@@ -117,11 +126,10 @@ def test_a_file_that_knows_nothing_of_single_sessions_still_calibrates(tmp_path,
     head, expected, _ = solved((0, 1, 2))
     with monkeypatch.context() as patch:  # as versions before wrote it
         patch.setattr(gaussian.Knowledge, "save_own_variables", gaussian.layers.Layer.save_own_variables)
-        head.save(tmp_path / "head.keras")
-    head = saving.load(tmp_path / "head.keras")
+        head = reloaded(head, tmp_path)
     for seed in (9, 10):
         new, labels, _ = drawn((0, 1, 2), 1, seed=seed, moved=2)
-        assert gaussian.adapt(head, new, labels)["known_sessions"] == 3
+        assert head.calibrate(inputs(head, new), labels)["known_sessions"] == 3
         after = SessionPosterior(expected).update(plain(new), labels)
         np.testing.assert_allclose(answers(head, new)[:, :3], after.probabilities(plain(new)), atol=1e-4)
 
@@ -131,20 +139,20 @@ def test_updates_are_one_calibration(tmp_path):
     head, expected, _ = solved((0, 2, 3))
     new, labels, (_, repetition) = drawn((0, 2, 3), 1, seed=9, moved=2)
     first, every = repetition == 0, np.arange(len(labels))
-    gaussian.adapt(head, new, None)
+    x = inputs(head, new)
+    head.calibrate(x, None)
     for part in np.array_split(every, 20):
-        gaussian.update(head, [rows[part] for rows in new], labels[part])
+        head.update(x[part], labels[part])
     whole = SessionPosterior(expected).update(plain(new), labels).probabilities(plain(new))
     np.testing.assert_allclose(answers(head, new)[:, (0, 2, 3)], whole, atol=1e-4)
-    gaussian.adapt(head, [rows[first] for rows in new], labels[first])
-    gaussian.update(head, [rows[~first] for rows in new], labels[~first])
+    head.calibrate(x[first], labels[first])
+    head.update(x[~first], labels[~first])
     np.testing.assert_allclose(answers(head, new)[:, (0, 2, 3)], whole, atol=1e-4)
-    gaussian.adapt(head, [rows[first] for rows in new], labels[first])
-    head.save(tmp_path / "head.keras")
-    again = saving.load(tmp_path / "head.keras")
-    gaussian.update(again, [rows[~first] for rows in new], labels[~first])
+    head.calibrate(x[first], labels[first])
+    again = reloaded(head, tmp_path)
+    again.update(x[~first], labels[~first])
     np.testing.assert_allclose(answers(again, new)[:, (0, 2, 3)], whole, atol=1e-4)
-    assert len(again.get_layer("knowledge").memory.last[0]) == len(labels)  # all of it is what the next day knows
+    assert len(again.knowledge.memory.last[0]) == len(labels)  # all of it is what the next day knows
 
 
 def test_a_day_of_some_movements_teaches_the_next_nothing():
@@ -152,5 +160,19 @@ def test_a_day_of_some_movements_teaches_the_next_nothing():
     for seed, known in ((9, 3), (10, 3), (11, 4)):
         new, labels, _ = drawn((0, 1, 2), 1, seed=seed, moved=2)
         shown = labels < (2 if seed == 9 else 3)
-        said = gaussian.adapt(head, [part[shown] for part in new], labels[shown])
+        said = head.calibrate(inputs(head, new)[shown], labels[shown])
         assert said["known_sessions"] == known
+
+
+def test_virtual_forces_and_electrodes_go_into_files(tmp_path):
+    """A session that is added after loading counts as if it had been added before."""
+    head, _, seen = solved((0, 1, 2))
+    x, (_, labels, groups) = plain(seen), drawn((0, 1, 2))
+    layout = np.array([(feature, c, c) for c in range(CHANNELS) for feature in range(2)] + [(2, 0, 0)] * DESCRIBED)
+    prior = SessionPrior().fit(x, labels, *groups, [0.5 * x], layout)
+    gaussian._keep(head, prior)
+    head.save(tmp_path / "head.keras")
+    new, labels, (_, repetitions) = drawn((0, 1, 2), 1, seed=9, moved=2)
+    again = gaussian._prior(saving.load(tmp_path / "head.keras")).add_session(plain(new), labels, repetitions)
+    for name, value in prior.add_session(plain(new), labels, repetitions).state().items():
+        np.testing.assert_array_equal(again.state()[name], value, err_msg=name)

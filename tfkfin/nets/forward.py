@@ -1,0 +1,248 @@
+"""The one way from volts to what a network answers: over windows, recordings, exported graphs and live signals.
+
+    volts -> standardise -> FINs and descriptions (`Trunk`) -> head inputs -> classifier
+
+Every answer is a dict with, as far as they are asked for,
+
+    "inputs"         head inputs (.., D), the rows that the head's z-score gets; (.., C, F) of the paper's head
+    "features"       what the FINs imitate, in their own units (.., C, F)
+    "probabilities"  (.., G)
+
+What is compiled belongs to the trunk, which a decoder shares with those that are calibrated from it, and with others
+that are fitted on the same FINs.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkfin.base.answers import steps
+from tfkfin.nets.heads import Head
+from tfkfin.nets.network import Parts
+from tfkfin.nets.one_stride import Live
+from tfkfin.nets.sliding import over_signal, size, windows_in
+from tfkfin.nets.streaming import stream_bank, stream_layer, streams
+
+ALL = ("inputs", "features", "probabilities")
+BATCH = 64  # windows at a time where they are cut one by one
+PIECE = 256  # windows of a recording at a time where it is streamed
+FEW = 4  # windows: where runs at one stride are shorter on average, all windows are cut
+
+
+class Trunk:
+    """FINs and descriptions, which see standardised samples, as functions that are compiled once.
+
+    Each gives {"features": (.., C, F), "described": (.., S)}, the parts that are `wanted` and there.
+
+    Args:
+        length, channels: of the windows.
+        bank: windows (B, L, C) -> features (B, C, F), or None.
+        describe: windows (B, L, C) -> (B, S), or None.
+    """
+
+    def __init__(self, length: int, channels: int, bank: keras.Model | None = None,
+                 describe: keras.layers.Layer | None = None):
+        self.length, self.channels, self.bank, self.describe = length, channels, bank, describe
+        self.names = tuple(name for name, part in (("features", bank), ("described", describe)) if part is not None)
+        self.streams = bank is None or streams(bank)
+        self._functions = {}
+
+    @classmethod
+    def of(cls, bank: keras.Model, describe: keras.layers.Layer | None = None) -> "Trunk":
+        """The trunk of a bank and a description; the same object whenever they are the same."""
+        key = id(describe) if describe is not None and describe.weights else _what(describe)
+        known = bank.__dict__.setdefault("_trunks", {})
+        if key not in known:
+            known[key] = cls(*bank.input_shape[1:], bank, describe)
+        return known[key]
+
+    def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described")) -> dict[str, tf.Tensor]:
+        """Windows (B, L, C)."""
+        found = {}
+        if "features" in self.names and "features" in wanted:
+            found["features"] = self.bank(x, training=False)
+        if "described" in self.names and "described" in wanted:
+            found["described"] = self.describe(x)
+        return found
+
+    def signal(self, stride: int, wanted: Sequence[str] = ("features", "described"), compiled: bool = True,
+               slide: Callable = over_signal) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """A function of signals (B, T, C) -> (B, W, ..), for the windows [w stride, w stride + L)."""
+        parts = {}
+        if "features" in self.names and "features" in wanted:
+            parts["features"] = stream_bank(self.bank, stride, compiled, slide)
+        if "described" in self.names and "described" in wanted:
+            parts["described"] = stream_layer(self.describe, self.length, stride, compiled, slide)
+        return lambda x: {name: part(x) for name, part in parts.items()}
+
+    def recording(self, emg: np.ndarray, starts: np.ndarray, mean: np.ndarray, sd: np.ndarray,
+                  wanted: Sequence[str] = ("features", "described")) -> dict[str, np.ndarray]:
+        """Windows that lie anywhere in a recording, in pieces of bounded memory.
+
+        Args:
+            emg: (T, C) float32 volts.
+            starts: first samples of the windows (N,), in any order, N > 0.
+            mean, sd: (C,) that samples are standardised by.
+        """
+        emg, starts, outputs = np.asarray(emg, np.float32), np.asarray(starts), {}
+        mean, sd = (np.asarray(value, np.float32) for value in (mean, sd))
+        stride, runs = runs_of(starts)
+        streamed = self.streams and len(starts) > BATCH and len(starts) >= FEW * len(runs)
+        pieces, size = (self._laid_out(starts, stride, runs), PIECE) if streamed else (self._cut(starts), BATCH)
+        for windows, samples in steps(pieces, -(-len(starts) // size)):
+            x = emg[np.minimum(samples, len(emg) - 1)]
+            answer = self._compiled(stride, x.shape[1], wanted)(x, mean, sd) if streamed else self.windows(
+                (tf.constant(x) - mean) / sd, wanted)
+            there = windows >= 0
+            for name, value in answer.items():
+                value = value.numpy().reshape(len(windows), *value.shape[2 if streamed else 1 :])
+                if name not in outputs:
+                    outputs[name] = np.empty((len(starts), *value.shape[1:]), value.dtype)
+                outputs[name][windows[there]] = value[there]
+        return outputs
+
+    def _compiled(self, stride: int, samples: int, wanted: Sequence[str]) -> Callable:
+        key = stride, samples, tuple(sorted(wanted))
+        if key not in self._functions:
+            answer, channels = self.signal(stride, wanted), tf.TensorSpec((self.channels,), tf.float32)
+            self._functions[key] = tf.function(
+                lambda emg, mean, sd: answer((emg - mean) / sd), autograph=False,
+                input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32), channels, channels])
+        return self._functions[key]
+
+    def _cut(self, starts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(which windows, the samples of each (n, length)), a few at a time."""
+        for i in range(0, len(starts), BATCH):
+            windows = np.arange(i, min(i + BATCH, len(starts)))
+            yield windows, starts[windows, None] + np.arange(self.length)
+
+    def _laid_out(self, starts: np.ndarray, stride: int,
+                  runs: list[tuple[int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(which windows (PIECE,), -1: none; the samples that they lie in (1, T)), all runs laid end to end.
+
+        So all pieces have one size, for which one function is compiled.
+        """
+        between = -(-self.length // stride)  # windows that begin in one run and end in the next, and one
+        slots = [np.concatenate([np.arange(low, high), np.full(between - 1, -1)]) for low, high in runs]
+        samples = [starts[low] + np.arange((high - low - 1 + between) * stride) for low, high in runs]
+        slots, samples = np.concatenate(slots), np.concatenate(samples)
+        span = (PIECE - 1) * stride + self.length
+        for i in range(0, len(slots), PIECE):
+            windows, inside = slots[i : i + PIECE], samples[i * stride : i * stride + span]
+            yield (np.pad(windows, (0, PIECE - len(windows)), constant_values=-1),
+                   np.pad(inside, (0, span - len(inside)), mode="edge")[None])
+
+
+class Forward:
+    """A decoder's network, run over whatever there is.
+
+    Attributes:
+        parts: the network's layers.
+        trunk: its FINs and descriptions.
+        head: its classifier, with what every kind of head can do.
+    """
+
+    def __init__(self, network: keras.Model):
+        self.parts = Parts.of(network)
+        self.trunk, self.head = Trunk.of(self.parts.bank, self.parts.describe), Head.of(self.parts)
+
+    @property
+    def streams(self) -> bool:
+        """Whether each sample of a signal goes through the FINs once."""
+        return self.trunk.streams
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and sd of each channel (C,) that volts are standardised by."""
+        return tuple(keras.ops.convert_to_numpy(part) for part in (self.parts.standardise.mean,
+                                                                   self.parts.standardise.sd))
+
+    def windows(self, emg: np.ndarray, wanted: Sequence[str] = ALL) -> dict[str, np.ndarray]:
+        """Windows (B, L, C) in volts, each for itself."""
+        answers = []
+        for i in range(0, len(emg), BATCH):
+            x = self.parts.standardise(tf.convert_to_tensor(emg[i : i + BATCH], tf.float32))
+            answers.append({name: np.asarray(value) for name, value in
+                            self._answers(self.trunk.windows(x, _needed(wanted)), wanted).items()})
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def recording(self, emg: np.ndarray, starts: np.ndarray, wanted: Sequence[str] = ALL) -> dict[str, np.ndarray]:
+        """Windows that lie anywhere in a recording: volts (T, C) and first samples (N,), N > 0.
+
+        Where the FINs stream and windows follow each other at one stride, each sample goes through them once.
+        """
+        found = self.trunk.recording(emg, starts, *self.statistics(), _needed(wanted))
+        answers = {"features": found["features"]} if "features" in wanted else {}
+        if set(wanted) - {"features"}:
+            inputs = np.asarray(self.head.inputs(**found))
+            answers |= {"inputs": inputs} if "inputs" in wanted else {}
+            answers |= {"probabilities": self.head.probabilities(inputs)} if "probabilities" in wanted else {}
+        return answers
+
+    def signal(self, stride: int, wanted: Sequence[str] = ALL, compiled: bool = False, slide: Callable = over_signal,
+               standardised: bool = False) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """A TensorFlow function of signals (B, T, C) in volts -> (B, W, ..), W = (T - L) // stride + 1.
+
+        Args:
+            compiled: whether XLA compiles the FINs; an exported graph holds stock operations.
+            slide: how sums over windows are taken.
+            standardised: the signals are standardised already.
+        """
+        trunk = self.trunk.signal(stride, _needed(wanted), compiled, slide)
+
+        def answer(emg):
+            count = size(emg, 0), windows_in(size(emg, 1), self.trunk.length, stride)
+            found = {name: tf.reshape(part, (count[0] * count[1], *part.shape[2:]))
+                     for name, part in trunk(emg if standardised else self.parts.standardise(emg)).items()}
+            return {name: tf.reshape(value, (*count, *value.shape[1:]))
+                    for name, value in self._answers(found, wanted).items()}
+
+        return answer
+
+    def live(self, stride: int, wanted: Sequence[str] = ("features", "probabilities")) -> Live:
+        """The network over a live signal, stride by stride.
+
+        Raises:
+            ValueError: its FINs see a window as a whole.
+        """
+        if not self.streams:
+            raise ValueError("`network` must have FINs that stream. Received: one whose FINs see a window as a whole")
+        return Live(lambda slide: self.signal(stride, wanted, True, slide, standardised=True), self.trunk.length,
+                    self.trunk.channels, stride, self.statistics)
+
+    def _answers(self, found: dict[str, tf.Tensor], wanted: Sequence[str]) -> dict[str, tf.Tensor]:
+        answers = {"features": found["features"]} if "features" in wanted else {}
+        if set(wanted) - {"features"}:
+            inputs = self.head.inputs(**found)
+            answers |= {"inputs": inputs} if "inputs" in wanted else {}
+            answers |= {"probabilities": self.head.decide(inputs)} if "probabilities" in wanted else {}
+        return answers
+
+
+def _needed(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a trunk that answers are made of."""
+    return ("features",) if set(wanted) == {"features"} else ("features", "described")
+
+
+def _what(describe: keras.layers.Layer | None) -> str:
+    """What a layer without weights computes, whatever it is called."""
+    config = keras.saving.serialize_keras_object(describe) if describe is not None else None
+    return json.dumps(_nameless(config), sort_keys=True, default=str)
+
+
+def _nameless(config):
+    if isinstance(config, dict):
+        own = {"build_config"} | ({"name"} if "trainable" in config else set())  # others with a name are no layers
+        return {key: _nameless(value) for key, value in config.items() if key not in own}
+    return [_nameless(one) for one in config] if isinstance(config, list | tuple) else config
+
+
+def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:
+    """The stride that most windows go by, and the runs [low, high) of `starts` (N,) that go by it."""
+    steps = np.diff(starts)
+    forward = steps[steps > 0]
+    stride = int(np.bincount(forward).argmax()) if len(forward) else 1
+    edges = np.concatenate([[0], np.flatnonzero(steps != stride) + 1, [len(starts)]])
+    return stride, list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
