@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
+from tfkfin.decoder.session import AdaptiveSession
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
@@ -19,9 +20,6 @@ from tfkfin.recordings import readers
 from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
 from tfkfin.store import card, presets
-
-if TYPE_CHECKING:
-    from tfkfin.decoder.session import AdaptiveSession
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
@@ -181,16 +179,17 @@ class Decoder(decoder.BaseDecoder):
             return self.session(stride).stream(emg, rate_hz, unit)
         return super().stream(self._samples(emg, rate_hz, unit), stride)
 
-    def session(self, stride: int = 0) -> "OnlineSession":  # type: ignore[override]
+    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
 
         Args:
             stride: samples at the decoder's rate between windows; 0: the decoder's own.
+            smooth: False decides each window by itself; the adaptation is the same.
 
         Raises:
             InputError: the decoder's head keeps nothing of sessions.
         """
-        return OnlineSession(self, super().session(stride))
+        return OnlineSession(self, stride, smooth=smooth)
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
@@ -290,17 +289,11 @@ class Decoder(decoder.BaseDecoder):
                                  f"{unit}, or that was not (give unit=\"V\", \"mV\" or \"uV\")")
 
 
-class OnlineSession:
+class OnlineSession(AdaptiveSession):
     """A session with online adaptation, made by `Decoder.session`: the next signals of one session, in order of time.
 
     The decoder itself does not change: discard the session to undo it, or call `carried` to keep a part of it.
-
-    Attributes:
-        decoder: the one that it began with.
     """
-
-    def __init__(self, decoder: Decoder, adapting: "AdaptiveSession"):
-        self.decoder, self._adapting = decoder, adapting
 
     def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> Answers:
         """As `Decoder.stream`, of the next signal (T, C) of this session.
@@ -308,7 +301,7 @@ class OnlineSession:
         Raises:
             InputError: as of `Decoder.stream`; then the session is as it was.
         """
-        return self._adapting.stream(self.decoder._samples(emg, rate_hz, unit))
+        return super().stream(self.decoder._samples(emg, rate_hz, unit))
 
     def carried(self) -> Decoder:
         """A new decoder whose prior for the next session has moved a part of the way to this session.
@@ -316,14 +309,7 @@ class OnlineSession:
         `card["carried"]` counts such sessions; the scores in the card are from before. A decoder that was calibrated
         for this session stays as it is.
         """
-        return cast(Decoder, self._adapting.carried())
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """Probabilities (N, G) from inputs of the z-score (N, D) of the next windows."""
-        return self._adapting(inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_adapting"], name)
+        return cast(Decoder, super().carried())
 
 
 def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
