@@ -51,7 +51,6 @@ def test_format_by_hand():
 def test_repetitions_present_of_movements_only():
     rest = Windows(np.arange(2), np.array([0, 1], np.int16), np.array([7, 4], np.int16))
     assert splits.repetitions_present(rest) == (4,)
-    assert splits.repetitions_present([Segment(0, 9, 0, 7), Segment(9, 20, 3, 2)]) == (2,)
 
 
 def test_check_passes_what_is_fine():

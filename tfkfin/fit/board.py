@@ -13,7 +13,7 @@ from tfkfin.recipe import Recipe, fields
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 
-class Board:
+class Summaries:
     """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager."""
 
     def __init__(self, folder: str):
@@ -22,7 +22,7 @@ class Board:
         self._tf, self.folder = tf, folder
         self._writer = tf.summary.create_file_writer(folder)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "Summaries":
         return self
 
     def __exit__(self, *_) -> None:
@@ -79,7 +79,7 @@ class Curves:
 
     def add(self, side: str, values: dict[str, float], epoch: int) -> None:
         if side not in self._boards:
-            self._boards[side] = Board(f"{self.folder}/{side}")
+            self._boards[side] = Summaries(f"{self.folder}/{side}")
         self._boards[side].scalars(values, epoch)
 
 

@@ -168,7 +168,7 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """The scores of a stage, or of one of its subjects ("S1"); None while it is not finished."""
-        return self.ledger.get(f"{stage}/{item}", kind=schemas.StageScores if item == "stage" else schemas.SubjectScores)
+        return self.ledger.get(f"{stage}/{item}", kind=schemas.of_item(item))
 
     def scores(self, stage: str, item: str = "stage") -> dict:
         """As `done`, of what was finished before.
@@ -176,7 +176,7 @@ class Run:
         Raises:
             FileNotFoundError: its file was removed since.
         """
-        return self.ledger.of(f"{stage}/{item}", schemas.StageScores if item == "stage" else schemas.SubjectScores)
+        return self.ledger.of(f"{stage}/{item}", schemas.of_item(item))
 
     def finish(self, stage: str, scores: dict, item: str = "stage") -> dict:
         """Marks a stage, or one of its subjects, as finished."""
@@ -258,7 +258,7 @@ def _of_a_start(path: Path) -> bool:
 
 
 def _afford(run: Run) -> None:
-    """Makes sure that memory can hold a batch of windows and the FINs' units for it, the least that training takes."""
+    """Makes sure that memory holds a batch of windows and the FINs' units for it, the least that training takes."""
     recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
     if recipe.source.kind == "recordings":
         channels, length = run.dataset.channels, run.length

@@ -43,6 +43,11 @@ class SubjectScores(Entry):
     confusion: list[list[int]] = []
 
 
+def of_item(item: str) -> type[Entry]:
+    """Of <stage>/<item>.json."""
+    return StageScores if item == "stage" else SubjectScores
+
+
 class Results(Entry):
     """results.json of `tfkfin.fit.run` and `tfkfin.fit.units`."""
 

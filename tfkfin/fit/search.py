@@ -1,4 +1,4 @@
-"""Trials of a search: runs of a recipe with some fields set, judged on a training repetition that is held out.
+"""Trials of a search: runs of a recipe with some fields set, scored on a held-out training repetition.
 
 Test repetitions are in no trial's split: neither weights, nor statistics, nor the choice of the winner depend on them.
 """
@@ -27,7 +27,7 @@ def check(recipe: Recipe, stage: str) -> None:
     """Makes sure that every value of the [tune] table can be tried.
 
     Raises:
-        InputError: no table, a key or value that the recipe refuses, a field that this search cannot judge.
+        InputError: no table, a key or value that the recipe refuses, a field that decides what is scored.
     """
     if not recipe.tune:
         raise InputError("the recipe has no [tune] table: take --pipeline tune_head, or name fields and values, as in "

@@ -14,7 +14,6 @@ from tfkfin.nets.sliding import (
     lagged_sums,
     over_signal,
     products_of_channels,
-    size,
 )
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).

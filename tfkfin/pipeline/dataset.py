@@ -1,12 +1,12 @@
-"""A folder of recordings as a recipe sees it: who is there, at which rate, which repetitions train and which test.
+"""A folder of recordings under a recipe: its subjects, its rate, which repetitions train and which test.
 
-Opening a dataset reads labels only, so that whatever is unfit is said before any work is done. A subject's samples
-are read when asked for, and only the segments of the wanted repetitions are kept.
+Opening a dataset reads labels only, so that unfit recordings are refused before any work is done. A subject's samples
+are read when they are needed, and only the segments of the wanted repetitions are kept.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tfkfin.pipeline.preprocessing import labels_at_rate
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Filter, Recipe, Split, Window
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import RecordingFile
+from tfkfin.recordings.recording import Header, RecordingFile
 from tfkfin.signal.filtering import sections
 
 
@@ -32,7 +32,7 @@ class Dataset:
         movements: labels as in the files, ascending; 0 among them when rest is a class.
         split: the recipe's, with every default resolved.
         windows: subject -> how many windows there are of each session and repetition {(session, repetition): count}.
-        names: of movements, as far as recordings tell.
+        names: of movements, where recordings have them.
         recorded_hz: rates of the recordings themselves.
     """
 
@@ -128,12 +128,12 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
     chosen = (*recipe.split.subjects, *recipe.split.pretrain_subjects) if recipe.split.subjects else None
     files = readers.by_subject(readers.find(folder, chosen, recipe.source.exercise))
     with ThreadPoolExecutor() as pool:
-        plans = list(pool.map(partial(_plan, recipe), [file for one in files.values() for file in one]))
-    rate, channels = _common(plans, "rate_hz", "Hz"), _common(plans, "channels", "channels")
+        headers = list(pool.map(partial(_header, recipe), [file for one in files.values() for file in one]))
+    rate, channels = _common(headers, "rate_hz", "Hz"), _common(headers, "num_channels", "channels")
     recorded_hz, rate = (rate,), recipe.window.rate_hz or rate
     length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-    segments = {s: [segment for plan in plans if plan.file.subject == s for segment in plan.segments] for s in files}
-    every = {s: _located(files[s][0], windows.starts, of, length, stride, rate) for s, of in segments.items()}
+    segments = {s: [one for header, found in headers if header.file.subject == s for one in found] for s in files}
+    every = {s: _windows(files[s][0], of, length, stride, rate) for s, of in segments.items()}
     split = splits.resolved(recipe.split, every)
     if recipe.window.train_stride_ms:
         every = {s: windows.starts(of, length, [windows.samples(splits.stride_ms(split, recipe.window, one), rate)
@@ -147,10 +147,10 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
             raise InputError(f"subject {s} has no window in the pretrain {pretrain}")
     movements = np.unique(np.concatenate([every[s].movements for s in split.subjects]))
     counts = {s: _counts(w) for s, w in every.items()}
-    synthetic = any(plan.synthetic for plan in plans)
-    sections(recipe.filter, rate)  # says what is unfit
+    synthetic = any(header.synthetic for header, _ in headers)
+    sections(recipe.filter, rate)  # raises where the filter is unfit
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic,
-                   _named(plans), recipe.filter, recorded_hz)
+                   _names(headers), recipe.filter, recorded_hz)
 
 
 def _counts(every: windows.Windows) -> dict[tuple[int, int], int]:
@@ -158,47 +158,36 @@ def _counts(every: windows.Windows) -> dict[tuple[int, int], int]:
     return {(int(session), int(repetition)): int(n) for (session, repetition), n in zip(found.T, counts, strict=True)}
 
 
-def _located(file: RecordingFile, action, *arguments):
+def _windows(file: RecordingFile, *arguments) -> windows.Windows:
     try:
-        return action(*arguments)
+        return windows.starts(*arguments)
     except InputError as error:
         raise InputError(f"{file.path}: {error}") from None
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a header tells, without the labels themselves: those of forty recordings are 260 MB."""
-
-    file: RecordingFile
-    rate_hz: float
-    channels: int
-    segments: list[windows.Segment]
-    synthetic: bool
-    names: Mapping[int, str]
-
-
-def _plan(recipe: Recipe, file: RecordingFile) -> _Plan:
-    header = readers.header(file)
+def _header(recipe: Recipe, file: RecordingFile) -> tuple[Header, list[windows.Segment]]:
+    """A recording's header, without its labels: those of forty recordings are 260 MB; and its segments."""
+    header, nothing = readers.header(file), np.empty(0, np.int16)
     found = splits.segments(labels_at_rate(header, recipe.window.rate_hz), recipe.split, recipe.window.rest)
-    return _Plan(file, header.rate_hz, header.num_channels, found, header.synthetic, header.names)
+    return replace(header, labels=nothing, repetitions=nothing), found
 
 
-def _named(plans: list[_Plan]) -> dict[int, str]:
-    """Names of movements, which recordings may not disagree on."""
+def _names(headers: list[tuple[Header, list]]) -> dict[int, str]:
+    """Names of movements, which must be the same in all recordings."""
     names: dict[int, str] = {}
-    for plan in plans:
-        for movement, name in plan.names.items():
+    for header, _ in headers:
+        for movement, name in header.names.items():
             if names.setdefault(movement, name) != name:
                 raise InputError(f"movement {movement} is {names[movement]!r} in one recording and {name!r} in "
-                                 f"{plan.file.path}: number movements alike")
+                                 f"{header.file.path}: number movements alike")
     return names
 
 
-def _common(plans: list[_Plan], attribute: str, unit: str):
+def _common(headers: list[tuple[Header, list]], attribute: str, unit: str):
     """The value that all recordings share."""
-    first, value = plans[0].file.subject, getattr(plans[0], attribute)
-    for plan in plans:
-        if (other := getattr(plan, attribute)) != value:
-            raise InputError(f"subject {first} has {value:g} {unit}, subject {plan.file.subject} has {other:g}: "
+    first, value = headers[0][0].file.subject, getattr(headers[0][0], attribute)
+    for header, _ in headers:
+        if (other := getattr(header, attribute)) != value:
+            raise InputError(f"subject {first} has {value:g} {unit}, subject {header.file.subject} has {other:g}: "
                              "choose subjects recorded alike (--subjects)")
     return value

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: by session and repetition, so that no raw sample is on both sides."""
+"""Splits: which sessions and repetitions train and which test, so that no raw sample is on both sides."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Part:
     sessions: tuple[int, ...] | None = None
 
     def holds(self, repetitions: np.ndarray | int, sessions: np.ndarray | int) -> np.ndarray:
-        """Whether windows or segments of these repetitions and sessions are in it, elementwise."""
+        """Whether windows or segments of these repetitions and sessions belong to it, elementwise."""
         inside = np.ones(np.shape(repetitions), bool)
         for values, wanted in ((repetitions, self.repetitions), (sessions, self.sessions)):
             inside &= True if wanted is None else np.isin(values, wanted)
@@ -33,8 +33,8 @@ class Part:
         return bool(self.holds(segment.repetition, segment.session))
 
     def __str__(self) -> str:
-        said = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
-        return said + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
+        text = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
+        return text + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
 
 
 def part(split: Split, name: str) -> Part:
@@ -44,16 +44,14 @@ def part(split: Split, name: str) -> Part:
 
 
 def stride_ms(split: Split | None, window: Window, segment: Segment) -> float:
-    """Between the windows of a segment: closer where it trains, if the recipe says so. Without a split all train."""
+    """Between the windows of a segment: closer where it trains, if the recipe says so; without a split all train."""
     trains = split is None or any(segment in part(split, name) for name in SIDES if name != "test")
     return window.train_stride_ms if trains and window.train_stride_ms else window.stride_ms
 
 
-def repetitions_present(windows: Windows | Sequence[Segment]) -> tuple[int, ...]:
+def repetitions_present(windows: Windows) -> tuple[int, ...]:
     """Repetitions that have a movement, sorted."""
-    if isinstance(windows, Windows):
-        return tuple(np.unique(windows.repetitions[windows.movements > 0]).tolist())
-    return tuple(sorted({segment.repetition for segment in windows if segment.movement > 0}))
+    return tuple(np.unique(windows.repetitions[windows.movements > 0]).tolist())
 
 
 def select(windows: Windows, wanted: Part | Iterable[int]) -> Windows:
@@ -63,7 +61,7 @@ def select(windows: Windows, wanted: Part | Iterable[int]) -> Windows:
 
 
 def resolved(split: Split, every: dict[int, Windows]) -> Split:
-    """The split with its defaults filled in from what is there."""
+    """The split with its defaults filled in from the sessions and repetitions of each subject's windows."""
     sessions = sorted({int(s) for w in every.values() for s in np.unique(w.sessions)})
     for name in ("train_sessions", "test_sessions"):
         if getattr(split, name) and not set(getattr(split, name)) & set(sessions):
@@ -74,15 +72,15 @@ def resolved(split: Split, every: dict[int, Windows]) -> Split:
         return tuple(sorted(set().union(*(repetitions_present(select(w, side)) for w in every.values()))))
 
     there = present(Part())
-    learnt, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
+    training, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
     test = tuple(r for r in split.test_repetitions or tested if r in tested)
-    missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", learnt))
+    missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", training))
                if (gone := sorted(set(getattr(split, name)) - set(have)))}
     if not test or missing:
         what = ", ".join(f"{name} {gone}" for name, gone in missing.items()) or "test_repetitions ()"
         raise InputError(f"no recording has the {what}: there are repetitions {list(there)}; choose with "
                          "--set split.train_repetitions=1,3 --set split.test_repetitions=2")
-    train = split.train_repetitions or tuple(r for r in learnt if split.between_sessions or r not in test)
+    train = split.train_repetitions or tuple(r for r in training if split.between_sessions or r not in test)
     subjects = split.subjects or tuple(sorted(every))
     return split.model_copy(update={
         "subjects": subjects, "train_repetitions": train, "test_repetitions": test,
@@ -100,27 +98,27 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
 
     Raises:
         InputError: a repetition is on both sides, a subject has no training or no test window, or a movement that is
-            tested has nothing to learn from.
+            tested has no training window.
     """
     train, test = (side if isinstance(side, Part) else Part(tuple(side)) for side in (train, test))
     _disjoint(train, test)
     for subject, every in windows.items():
         there = format_numbers(repetitions_present(every)) or "none"
-        learnt, tested = select(every, train), select(every, test)
-        for side, numbers, chosen in (("train", train, learnt), ("test", test, tested)):
+        training, tested = select(every, train), select(every, test)
+        for side, numbers, chosen in (("train", train, training), ("test", test, tested)):
             if not len(chosen):
                 raise InputError(f"subject {subject} has no window in the {side} {numbers}: it has repetitions {there}")
         if gone := sorted(set(test.repetitions or ()) - set(np.unique(tested.repetitions).tolist())):
             log.warning("warning: subject %d has no window in test repetition %s: its score is of the others", subject,
                         format_numbers(gone))
-        missing = sorted(set(every.movements.tolist()) - set(learnt.movements.tolist()))
+        missing = sorted(set(every.movements.tolist()) - set(training.movements.tolist()))
         if missing:
             raise InputError(f"subject {subject} has no window of movement {format_numbers(missing)} in the train "
                              f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
 
 def segments(recording: Recording | Header, split: Split | None, rest: bool) -> list[Segment]:
-    """Segments of movements with their sessions, and with `rest` those of rest, split by `owners` as movements are."""
+    """Segments of movements with their sessions; with `rest` those of rest too, whose repetition `owners` gives."""
     each = split.repetitions_per_session if split else 0
     found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
     if rest:

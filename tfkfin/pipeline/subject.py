@@ -55,28 +55,26 @@ class Subject:
         """One subject's recordings: resampled, filtered, parted into segments, standardised, cut into windows.
 
         Args:
-            recordings: in order of session, read one after another. Those of several people count as more sessions.
+            recordings: in order of session, read one after another.
             filter: as recipes or cards have it.
-            split: with every default resolved; None: there is none, and every segment trains.
+            split: with every default resolved; None: every segment trains.
             wanted: parts of the split to keep; (): all that trains or tests.
-            context: windows that are kept before each tested segment, for votes that average over them.
+            context: windows that are kept before each tested segment (without a split: each), for votes.
 
         Raises:
             InputError: no training sample, or windows that are longer than every segment.
         """
         sides = {name: Part() if split is None else splits.part(split, name) for name in splits.SIDES}
         train, test, wanted = sides["train"], sides["test"], wanted or tuple(sides.values())
-        statistics, pieces, kept, origins, rest, recorded, position, sessions = [], [], [], [], [], [], 0, {}
+        statistics, pieces, kept, origins, rest, recorded, position = [], [], [], [], [], [], 0
         for number, recording in enumerate(recordings):
             recorded.append(recording.rate_hz)
-            file = replace(recording.file, session=_session(recording, sessions))
-            recording, found = preprocessed(replace(recording, file=file), window, filter, split)
+            recording, found = preprocessed(recording, window, filter, split)
             rate, person = recording.rate_hz, recording.subject
             length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
-            chosen = [s for s in found if s.movement or window.rest]
-            moving = [s for s in found if s.movement and s in train]
-            statistics.append(ChannelStatistics.of(recording.emg, chosen if split is None and not moving else moving))
-            chosen = [s for s in chosen if any(s in part for part in wanted)]
+            trains = [s for s in found if s.movement and s in train]
+            chosen = [s for s in found if (s.movement or window.rest) and any(s in part for part in wanted)]
+            statistics.append(ChannelStatistics.of(recording.emg, trains if trains or split else chosen))
             pieces.append(_joined(recording, chosen, [context * stride * (s in test) for s in chosen]))
             kept += [replace(s, start=s.start + position, stop=s.stop + position) for s in pieces[-1][1]]
             origins += [(position + begin, place, number) for begin, place in pieces[-1][2]]
@@ -94,7 +92,6 @@ class Subject:
         mean, sd = whole.mean_and_sd()
         return cls(person, emg, cut, mean, sd, np.array(origins, np.int64).reshape(-1, 3),
                    np.concatenate(rest) if rest else None, rate, tuple(recorded), whole)
-
 
     @property
     def places(self) -> np.ndarray:
@@ -166,13 +163,6 @@ class Subject:
     def features(self, names: tuple[str, ...], length: int, rate_hz: float) -> np.ndarray:
         """Closed-form features of every window (N, C, F), streamed."""
         return features.extract(self.standardised(), self.windows.starts, length, names, rate_hz)
-
-
-def _session(recording: Recording, numbers: dict[tuple[int, int], int]) -> int:
-    """The number of a recording's session: its own, or if another person's session has that, the next free one."""
-    key = recording.subject, recording.file.session
-    taken = set(numbers.values())
-    return numbers.setdefault(key, max(taken) + 1 if key[1] in taken else key[1])
 
 
 def _joined(recording: Recording, chosen: list[windows.Segment], before: Sequence[int]):

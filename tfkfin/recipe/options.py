@@ -98,7 +98,7 @@ class Split(Section):
     subjects: Numbers = ()  # trained and tested one by one; empty: all there are
     train_repetitions: Numbers = ()  # empty: all but the test repetitions; between sessions: all
     test_repetitions: Numbers = (2, 5)  # where test_sessions are given: of these, all by default
-    train_sessions: Numbers = ()  # days, or whatever else separates the files; empty: all
+    train_sessions: Numbers = ()  # days, or what else separates the files; empty: all
     test_sessions: Numbers = ()  # empty: all
     repetitions_per_session: int = Field(0, ge=0, le=9999)  # of a session; 0: sessions as files name them
     pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`

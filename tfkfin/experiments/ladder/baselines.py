@@ -1,8 +1,8 @@
 """Baselines: scikit-learn estimators on closed-form descriptions that know which session a window is of.
 
-`fit(x, y, sessions=)` trains on windows of several sessions, `calibrate(x, y)` returns a new estimator for the session of
-these windows, labelled or not (`y=None`), and `predict_proba(x)` decides a session's windows in order of time. As in
-`sklearn.semi_supervised`, windows with the label -1 have none: they are centred with the others and trained on by none.
+`fit(x, y, sessions=)` trains on windows of several sessions, `calibrate(x, y)` returns a new estimator for the session
+of these windows, labelled or not (`y=None`), and `predict_proba(x)` decides a session's windows in order of time. As in
+`sklearn.semi_supervised`, the label -1 says that a window has none: it counts where a session is centred, no more.
 
 Partial recentring: before anything is known of a session, window n is z-scored by mean and sd of windows 1 ... n and of
 the prior, which counts as `prior` windows,

@@ -179,17 +179,17 @@ def _trust(evaluation: Evaluation, kept: dict[str, dict]) -> list[str]:
         f"session; 0 is a new session or person without calibration, 0u calibrated on its first repetition without "
         f"labels, 1 with labels, and that repetition is not tested then. Here {parted}.",
         f"Each window is decided by itself, "
-        f"{f'decisions less probable than {reject:g} are rejected and count as wrong' if reject else 'none is rejected'}"
+        f"{f'those less probable than {reject:g} are rejected and count as wrong' if reject else 'none is rejected'}"
         f"; rest is {'a class' if recipe.window.rest else 'not decided, so that there are no false activations'}. The "
         f"tables that are smoothed send every row's probabilities through the forward step of one hidden Markov model.",
         "Every row is trained on the same windows, and decides sessions from their first sample to their last; windows "
         "across a change of movement are decided too and not scored.",
-        "Rows of FINs, heads or best are tfkfin.Decoder objects; results.json has the preset and settings of each. A row "
-        "that adapts does so without labels while it decides, and goes from session to session. TD+AR are MAV, WL, ZC, "
-        "SSC, AR(4) and log VAR; LDA has a shrunk covariance; recentred rows follow the mean and deviation of the "
+        "Rows of FINs, heads or best are tfkfin.Decoder objects; results.json has the preset and settings of each. A "
+        "row that adapts does so without labels while it decides, and goes from session to session. TD+AR are MAV, WL, "
+        "ZC, SSC, AR(4) and log VAR; LDA has a shrunk covariance; recentred rows follow the mean and deviation of the "
         "session's stream; hierarchical is a Gaussian whose class means vary by session; tangent space is pyriemann's."]
     if any(isinstance(row := ROWS[name], DecoderRow) and row.trained for name in kept):
         lines.append(f"The rows of the paper's method train the head on true features, then take {updates(recipe)} "
                      f"gradient steps of {recipe.finetune.batch_size} windows, the same number on every rung. Their "
-                     "head cannot be calibrated: at 0u and 1 they decide as they were trained.")
+                     "head is not calibrated without labels: at 0u they decide as they were trained.")
     return lines + ([f"About these recordings: {recipe.source.note}"] if recipe.source.note else [])
