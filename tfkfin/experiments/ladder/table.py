@@ -123,7 +123,8 @@ def shown(one: dict, number: str) -> str:
 def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> ReportTable:
     names = next(iter(rungs.values()))
     rows = [[ROWS[name].title, *(shown(models[name][number], number) for models in rungs.values())] for name in names]
-    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"), papers=False)
+    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"),
+                       papers=False)
 
 
 def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
