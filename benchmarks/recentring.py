@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/recentring.py SET... --data DIR
 
 Each training session of a set is decided by a row that is trained on the person's other training sessions or, where
-there is one session a person, on the training repetitions of the others. Accuracy a window is the mean over people, then
-over sets. Test sessions and test repetitions are not used.
+there is one session a person, on the training repetitions of the others. Accuracy a window is the mean over people,
+then over sets. Test sessions and test repetitions are not used.
 """
 
 import argparse

@@ -110,7 +110,8 @@ class Signatures:
         answers = {}
         for name, value in answered(batch * windows, cut).items():
             shape = batch, windows, *self.kinds[name][1]
-            answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)  # ONNX takes 0 for "the same"
+            # ONNX takes a 0 in a shape for "the same as before"
+            answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)
         probabilities = total = answers["probabilities"]
         for back in range(1, decision.vote):
             total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]
