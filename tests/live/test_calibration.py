@@ -65,7 +65,7 @@ def test_another_person_is_calibrated_while_the_old_decoder_decides(streaming, t
     loop.between = between
     loop.run(60.0)
     assert calibration.failed is None and during[-1] > during[0]  # the old one went on
-    assert calibration.said["seconds"] < 1 and loop.stream.decoder is calibration.made
+    assert calibration.report["seconds"] < 1 and loop.stream.decoder is calibration.made
     there, = read(tmp_path / "sessions")
     assert (there.subject, there.rate_hz, there.num_channels) == (2, 2000.0, 4)
     assert set(np.unique(there.labels)) == {0, 1, 2, 3} and set(np.unique(there.repetitions[there.labels > 0])) == {1}

@@ -26,7 +26,6 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
 from tfkfin.nets.network import Parts, head_parts
-from tfkfin.pipeline.dataset import joined
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recipe import Recipe
@@ -73,7 +72,7 @@ class Networks:
     def subject(self, parts: Sequence[Part]) -> Subject:
         """The training windows of sessions, joined and standardised by their own statistics."""
         recordings = [recording for part in parts for recording in part.recordings]
-        return joined(recordings, self.recipe.window, filter=self.recipe.filter)[0]
+        return Subject.of(recordings, self.recipe.window, self.recipe.filter)
 
     def labels(self, subject: Subject) -> np.ndarray:
         """Class indices (N,)."""

@@ -191,7 +191,7 @@ def _kept(calibrating: "Calibration", arguments: argparse.Namespace) -> dict:
     made = calibrating.made
     written = version.publish(made.card, made.model, model, made.card.get("format", "savedmodel"))
     log.info("%s", written)
-    return calibrating.said | {"model": str(written)}
+    return calibrating.report | {"model": str(written)}
 
 
 def _carried(session: "AdaptiveSession", arguments: argparse.Namespace) -> dict:

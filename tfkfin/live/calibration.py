@@ -1,6 +1,6 @@
-"""Calibration while a session goes on: cues, a recording in the project's own format, a new decoder in its place.
+"""Calibration in a live session: cues are followed and recorded, a new decoder is calibrated and takes over.
 
-The old decoder goes on deciding while the new one is solved and compiled, in a thread of its own.
+The old decoder decides while the new one is solved and compiled in a thread.
 """
 
 import threading
@@ -23,7 +23,7 @@ from tfkfin.recordings import readers
 
 @dataclass(frozen=True)
 class Cue:
-    """What is asked for: a movement (0: rest) until `stop_s` of the session; `following` comes next, None: nothing."""
+    """A movement (0: rest) to make until `stop_s` of the session; `following` is the next one, None: there is none."""
 
     movement: int
     repetition: int
@@ -33,10 +33,9 @@ class Cue:
 
 
 def cues(movements: Sequence[int], repetitions: int = 1, hold_s: float = 3.0, rest_s: float = 2.0) -> list[Cue]:
-    """Every movement, rest before each: a repetition of all of them after another."""
+    """Cues for every movement, with rest before each: all of them once, then the second repetition and so on."""
     made, now = [], 0.0
-    asked = [(movement, r) for r in range(1, repetitions + 1) for movement in movements if movement]
-    for movement, repetition in asked:
+    for movement, repetition in [(m, r) for r in range(1, repetitions + 1) for m in movements if m]:
         made.append(Cue(0, repetition, now, now + rest_s, movement))
         made.append(Cue(movement, repetition, now + rest_s, now + rest_s + hold_s, 0))
         now += rest_s + hold_s
@@ -44,12 +43,12 @@ def cues(movements: Sequence[int], repetitions: int = 1, hold_s: float = 3.0, re
 
 
 class Cued(Source):
-    """A source whose samples are labelled with what is asked for, and kept; where it has labels, these are kept.
+    """A source whose samples are recorded, labelled by cues; a source with labels of its own keeps these.
 
     Args:
         source: of the signal.
         cues: in order of time, the first at 0 s.
-        begins: with its first sample; otherwise where `begin` is called.
+        begins: with the first sample; otherwise when `begin` is called.
     """
 
     def __init__(self, source: Source, cues: Sequence[Cue], begins: bool = True):
@@ -62,7 +61,7 @@ class Cued(Source):
         self.asking = begins
 
     def begin(self) -> None:
-        """Asks for the first cue from the next sample on; what was kept before is forgotten."""
+        """Begins with the first cue at the next sample; what was recorded before is dropped."""
         with self._lock:
             now = self._taken / self.rate_hz
             self.cues = [replace(c, start_s=now + c.start_s, stop_s=now + c.stop_s) for c in self._asked]
@@ -70,19 +69,19 @@ class Cued(Source):
             self.asking, self._done = True, False
 
     def stop(self) -> None:
-        """Asks for nothing more."""
+        """Ends the cues."""
         with self._lock:
             self.asking = False
 
     @property
     def cue(self) -> Cue | None:
-        """What is asked for now; None when nothing is, or where the signal says itself what it is."""
+        """The present cue; None when there is none, or where the source has labels of its own."""
         now = self._taken / self.rate_hz
         return next((c for c in self.cues if now < c.stop_s), None) if self.asking and not self.labelled else None
 
     @property
     def done(self) -> bool:
-        """Whether all that was asked for is kept."""
+        """Whether every cue is recorded."""
         return self._done
 
     def __iter__(self) -> Iterator[Chunk | None]:
@@ -97,11 +96,11 @@ class Cued(Source):
         self.source.close()
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What was kept: (T, C) volts, labels (T,) and repetitions (T,) int16."""
+        """(T, C) volts, labels (T,) and repetitions (T,) int16."""
         return tuple(np.concatenate(part) for part in zip(*self._parts, strict=True))
 
     def _kept(self, chunk: Chunk, first: int) -> Chunk:
-        """`first`: the number of its first sample."""
+        """Records a chunk and returns it with labels; `first`: the number of its first sample."""
         if chunk.labels is not None:
             self.labelled, labels = True, np.maximum(chunk.labels, 0)
             repetitions = self._counted(labels)
@@ -114,11 +113,10 @@ class Cued(Source):
         ended = self._taken / self.rate_hz >= self.cues[-1].stop_s
         self._done = self._wanted <= self._held() if self.labelled else ended
         self.asking = not self._done
-        return Chunk(chunk.samples, chunk.received, chunk.late_s, chunk.lost, np.asarray(labels), chunk.begins,
-                     chunk.note)
+        return replace(chunk, labels=np.asarray(labels))
 
     def _counted(self, labels: np.ndarray) -> np.ndarray:
-        """Which execution of its movement each sample belongs to."""
+        """The execution of its movement that each sample belongs to, counted from 1."""
         found = np.zeros(len(labels), np.int64)
         edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
         for start, stop in zip(edges, edges[1:], strict=False):
@@ -134,7 +132,7 @@ class Cued(Source):
 
 
 class Calibration:
-    """A session's calibrations: each records while cues are followed, then solves, then puts the new decoder in place.
+    """A session's calibrations: cues are recorded, a new decoder is solved, and takes over.
 
     Args:
         loop: whose source is a `Cued`, and which calls `between`.
@@ -143,18 +141,19 @@ class Calibration:
 
     Attributes:
         made: the new decoder, with its card, once it decides.
-        said: what `tfkfin.calibrate` says of it, with `ready_s`, seconds from the last cue to its first decision.
-        failed: why the last one made none.
-        wanted: whether one was begun.
+        report: as of `tfkfin.fit.calibration.calibrate`, with `ready_s`, seconds from the last cue to the new decoder's
+            first decision.
+        failed: why the last calibration made no decoder.
+        wanted: whether a calibration was begun.
 
     Raises:
         InputError: the decoder cannot be calibrated.
     """
 
     def __init__(self, loop: Loop, whole: BaseDecoder, folder: Path, subject: int):
-        whole.check_calibrates()  # before anybody is asked for movements
+        whole.check_calibrates()  # before anybody follows a cue
         self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
-        self.made, self.said, self.failed = None, {}, None
+        self.made, self.report, self.failed = None, {}, None
         self._thread, self._ready, self._shown = None, None, None
         self._begun = self.wanted = loop.source.asking
 
@@ -165,18 +164,18 @@ class Calibration:
         return "asking" if self.loop.source.asking else "solving" if solving else ""
 
     def begin(self) -> None:
-        """Asks, for the first time or once more; learns from the decoder that decides now."""
+        """Begins a calibration of the decoder that decides now."""
         if not self.doing:
             self.loop.source.begin()
             self._begun = self.wanted = True
 
     def stop(self) -> None:
-        """Nothing more is asked for, and nothing is learnt of what was."""
+        """Ends the cues; no decoder is made of what was recorded."""
         self.loop.source.stop()
         self.wanted = self.made is not None
 
     def between(self) -> None:
-        """Between decisions: shows cues, begins to solve, and swaps decoders."""
+        """Called between decisions: shows cues, begins to solve, and swaps decoders."""
         cued: Cued = self.loop.source
         if (cue := cued.cue) != self._shown:
             self._shown = cue
@@ -191,19 +190,19 @@ class Calibration:
         ready, self._ready = self._ready, None
         if isinstance(ready, Exception):
             self.failed = str(ready)
-            self.loop.note(f"calibration failed, the decoder before goes on: {self.failed}")
+            self.loop.note(f"calibration failed, the old decoder goes on: {self.failed}")
             return
-        (self.made, network), self.said = ready
+        (self.made, network), self.report = ready
         self.whole = self.made
         self.loop.stream.use(self.made, network)
-        self.said["ready_s"] = time.monotonic() - self._began
-        self.loop.note(f"calibrated on {self.said['windows']} windows, solved in {self.said['seconds']:.2f} s; the new "
-                       f"decoder decides {self.said['ready_s']:.1f} s after the last cue")
+        self.report["ready_s"] = time.monotonic() - self._began
+        self.loop.note(f"calibrated on {self.report['windows']} windows, solved in {self.report['seconds']:.2f} s; the "
+                       f"new decoder decides {self.report['ready_s']:.1f} s after the last cue")
 
     def _solve(self) -> None:
         try:
             self._ready = self._solved()
-        except Exception as error:  # it is said where the session is, which goes on
+        except Exception as error:  # `between` reports it; the session goes on
             self._ready = error
 
     def _solved(self) -> tuple[tuple[BaseDecoder, Any], dict]:
@@ -217,5 +216,5 @@ class Calibration:
 
 
 def names(about: dict) -> dict[int, str]:
-    """What a card calls its movements."""
+    """Names of a card's movements."""
     return {int(m): name for m, name in (about.get("names") or {}).items() if int(m)}

@@ -15,6 +15,7 @@ from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS, Group, Trial
 from tfkfin.experiments.ladder.windows import MIXED, content
 from tfkfin.experiments.report import Plot, ReportTable, Result, p_value
 from tfkfin.experiments.statistics import holm, paired
+from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 
@@ -122,8 +123,8 @@ def shown(one: dict, number: str) -> str:
 def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> ReportTable:
     names = next(iter(rungs.values()))
     rows = [[ROWS[name].title, *(shown(models[name][number], number) for models in rungs.values())] for name in names]
-    note = "Mean over people; from six people on with the 95 % bootstrap interval."
-    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, note, papers=False)
+    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"),
+                       papers=False)
 
 
 def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
@@ -154,8 +155,7 @@ def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: 
              p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
     return ReportTable(f"{ROWS[reference].title} against the others, accuracy a window ({evaluation.on})",
                        ["rung", "row", "difference, points", "people better", "p"], rows,
-                       f"Wilcoxon's signed-rank test over people, two-sided, Holm's correction for {len(rows)} tests.",
-                       papers=False)
+                       text("ladder.tests", tests=len(rows)), papers=False)
 
 
 def _findings(rungs: dict, reference: str) -> list[str]:
@@ -165,31 +165,18 @@ def _findings(rungs: dict, reference: str) -> list[str]:
             best = max(models, key=lambda name: models[name]["window"]["mean"] or 0.0)
             other = "" if best == reference else f" ({ROWS[best].title}: {100 * models[best]['window']['mean']:.1f})"
             found.append(f"{rung} {shown(models[reference]['window'], 'window').partition(' ')[0]}{other}")
-    return [f"Accuracy a window of the row {reference}, %, and of the best row where that is another: "
-            f"{'; '.join(found)}."]
+    return [text("ladder.finding", row=reference, found="; ".join(found))]
 
 
 def _trust(evaluation: Evaluation, kept: dict[str, dict]) -> list[str]:
     recipe, split = evaluation.recipe, evaluation.dataset.split
-    parted = (f"sessions {format_numbers(split.train_sessions)} train, {format_numbers(split.test_sessions)} are tested"
-              if split.between_sessions else "there is one session a person, and repetitions are train or test")
-    reject = recipe.classifier.reject
-    lines = [
-        f"Rungs: random splits windows that overlap, so that it leaks; repetition-k trains on k repetitions of a "
-        f"session; 0 is a new session or person without calibration, 0u calibrated on its first repetition without "
-        f"labels, 1 with labels, and that repetition is not tested then. Here {parted}.",
-        f"Each window is decided by itself, "
-        f"{f'decisions less probable than {reject:g} are rejected and count as wrong' if reject else 'none is rejected'}"
-        f"; rest is {'a class' if recipe.window.rest else 'not decided, so that there are no false activations'}. The "
-        f"tables that are smoothed send every row's probabilities through the forward step of one hidden Markov model.",
-        "Every row is trained on the same windows, and decides sessions from their first sample to their last; windows "
-        "across a change of movement are decided too and not scored.",
-        "Rows of FINs, heads or best are tfkfin.Decoder objects; results.json has the preset and settings of each. A row "
-        "that adapts does so without labels while it decides, and goes from session to session. TD+AR are MAV, WL, ZC, "
-        "SSC, AR(4) and log VAR; LDA has a shrunk covariance; recentred rows follow the mean and deviation of the "
-        "session's stream; hierarchical is a Gaussian whose class means vary by session; tangent space is pyriemann's."]
+    reject, note = recipe.classifier.reject, recipe.source.note
+    lines = texts(
+        "ladder.trust",
+        split=text("ladder.sessions", train=format_numbers(split.train_sessions),
+                   test=format_numbers(split.test_sessions)) if split.between_sessions else text("ladder.repetitions"),
+        rejected=text("ladder.rejected", reject=reject) if reject else text("ladder.none_rejected"),
+        rest=text("ladder.rest" if recipe.window.rest else "ladder.no_rest"))
     if any(isinstance(row := ROWS[name], DecoderRow) and row.trained for name in kept):
-        lines.append(f"The rows of the paper's method train the head on true features, then take {updates(recipe)} "
-                     f"gradient steps of {recipe.finetune.batch_size} windows, the same number on every rung. Their "
-                     "head cannot be calibrated: at 0u and 1 they decide as they were trained.")
-    return lines + ([f"About these recordings: {recipe.source.note}"] if recipe.source.note else [])
+        lines.append(text("ladder.trained", updates=updates(recipe), batch=recipe.finetune.batch_size))
+    return lines + ([text("ladder.about", note=note)] if note else [])
