@@ -157,12 +157,14 @@ class Run:
         return claimed and (self.folder / RECIPE).is_file()
 
     def _synthesized(self) -> Path:
+        from tfkfin.recordings import synthetic
+
         options, folder = self.recipe.source.synthetic, self.folder / "data"
         if not (folder / "complete").exists():
             log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
             for part in folder.rglob("*.mat"):  # of an earlier start of this run, which was killed
                 part.unlink()
-            synthesize(options, folder)
+            synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
             (folder / "complete").touch()
         return folder
 
@@ -198,13 +200,6 @@ class Run:
         if before and {**before, "environment": 0} == json.loads(json.dumps({**results, "environment": 0})):
             return before  # nothing new: a finished run can be shown from a read-only disk
         return self.ledger.put("results", results)
-
-
-def synthesize(options: Any, folder: Path) -> None:
-    """Makes the recordings that a recipe's `source.synthetic` asks for."""
-    from tfkfin.recordings import synthetic
-
-    synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
 
 
 def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path | None = None) -> Run:

@@ -113,8 +113,7 @@ class Cued(Source):
         ended = self._taken / self.rate_hz >= self.cues[-1].stop_s
         self._done = self._wanted <= self._held() if self.labelled else ended
         self.asking = not self._done
-        return Chunk(chunk.samples, chunk.received, chunk.late_s, chunk.lost, np.asarray(labels), chunk.begins,
-                     chunk.note)
+        return replace(chunk, labels=np.asarray(labels))
 
     def _counted(self, labels: np.ndarray) -> np.ndarray:
         """The execution of its movement that each sample belongs to, counted from 1."""

@@ -64,7 +64,7 @@ class Exported(BaseDecoder):
         in_one &= "filter" not in card  # which would begin anew in each piece of a stretch
         self._stream = _session(self.version / presets.ONNX_STREAM) if in_one else None
 
-    def session(self, stride: int = 0):
+    def session(self, stride: int = 0, smooth: bool = True):
         raise InputError("an exported graph cannot adapt online: tfkfin.Decoder.from_preset of its folder can")
 
     def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:

@@ -13,7 +13,7 @@ from tfkfin.experiments.ladder.adapter import Answers, Model
 from tfkfin.experiments.ladder.rows import RECOMMENDED, ROWS, DecoderRow, settings, updates
 from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS, Group, Trial
 from tfkfin.experiments.ladder.windows import MIXED, content
-from tfkfin.experiments.report import Plot, Result, Table, p_value
+from tfkfin.experiments.report import Plot, ReportTable, Result, p_value
 from tfkfin.experiments.statistics import holm, paired
 from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
@@ -120,10 +120,11 @@ def shown(one: dict, number: str) -> str:
     return f"{factor * one['mean']:.1f}{between}"
 
 
-def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
+def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> ReportTable:
     names = next(iter(rungs.values()))
     rows = [[ROWS[name].title, *(shown(models[name][number], number) for models in rungs.values())] for name in names]
-    return Table(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"), papers=False)
+    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"),
+                       papers=False)
 
 
 def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
@@ -133,15 +134,15 @@ def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
     return figures.save(figure, folder, "ladder", f"Accuracy a window by rung. Data: {evaluation.on}.")
 
 
-def _people(evaluation: Evaluation, rungs: dict) -> Table:
+def _people(evaluation: Evaluation, rungs: dict) -> ReportTable:
     rows = [[titled(rung), ROWS[name].title, *(
         f"{100 * v:.1f}" if (v := one["window"]["per_subject"].get(str(s))) is not None else "–"
         for s in evaluation.subjects)] for rung, models in rungs.items() for name, one in models.items()]
-    return Table(f"Every person's accuracy a window, % ({evaluation.on})",
-                 ["rung", "row", *(f"S{s}" for s in evaluation.subjects)], rows, papers=False)
+    return ReportTable(f"Every person's accuracy a window, % ({evaluation.on})",
+                       ["rung", "row", *(f"S{s}" for s in evaluation.subjects)], rows, papers=False)
 
 
-def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: str) -> Table:
+def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: str) -> ReportTable:
     """The reference against the other rows, over people, corrected for how many tests there are."""
     found = []
     for rung in there:
@@ -152,9 +153,9 @@ def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: 
     corrected = holm([test["p"] for *_, test in found])
     rows = [[titled(rung), ROWS[name].title, f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
              p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
-    return Table(f"{ROWS[reference].title} against the others, accuracy a window ({evaluation.on})",
-                 ["rung", "row", "difference, points", "people better", "p"], rows,
-                 text("ladder.tests", tests=len(rows)), papers=False)
+    return ReportTable(f"{ROWS[reference].title} against the others, accuracy a window ({evaluation.on})",
+                       ["rung", "row", "difference, points", "people better", "p"], rows,
+                       text("ladder.tests", tests=len(rows)), papers=False)
 
 
 def _findings(rungs: dict, reference: str) -> list[str]:
