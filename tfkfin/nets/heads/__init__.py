@@ -39,9 +39,10 @@ class Head:
                                                 "unseen": class indices without windows, "moved": without labels,
                                                 whether class means moved}
         update(x, labels)                       adds windows to the session of the last calibration
-        resume() -> (session, active)           begins online adaptation: the session to continue, as
-                                                `tfkfin.sessions` has it, and a function of x (N, D) -> (N,) that says
-                                                which windows are active, more than rest
+        resume() -> (session, active)           begins online adaptation: the session to continue, with what
+                                                `tfkfin.sessions.online` calls (`prior.classes`, `probabilities`,
+                                                `append`, `em_update`, `recentre`, `moved`), and a function of x (N, D)
+                                                -> (N,) that says which windows are active, more than rest
         carry(session) -> bool                  moves the prior of the next session towards a finished session that was
                                                 not calibrated with labels; whether it did
 
