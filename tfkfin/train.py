@@ -127,7 +127,7 @@ def launched(plan: "Plan", launcher: str) -> int:
         failed = launch.launch(tasks, lambda task, of=by_key: plan.row(of[task.key]) is not None, launcher,
                                plan.base.recipe.launch, folder, title) if tasks else {}
         if failed:
-            launch.tell_failures(failed, tasks, folder)
+            launch.report_failures(failed, tasks, folder)
             if title == "FINs":
                 raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, and no decoder goes without")
     return len(failed)

@@ -15,13 +15,11 @@ from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-
-
-_loading = threading.Lock()  # `quiet_start` turns the process's stderr aside: one thread at a time
+_loading = threading.Lock()  # `quiet_start` redirects the process's stderr, which one thread at a time may do
 
 
 def stubs() -> SimpleNamespace:
-    """The official message and stub classes. They bring TensorFlow with them: some seconds, once.
+    """The official message and stub classes. They import TensorFlow, which takes some seconds the first time.
 
     Raises:
         InputError: tensorflow-serving-api is not installed.
@@ -54,7 +52,7 @@ def _stubs() -> SimpleNamespace:
 
 @dataclass
 class GrpcClient(Client):
-    """Over gRPC: several times less to send and to parse than JSON."""
+    """A client over gRPC, whose messages are several times smaller and faster to parse than JSON."""
 
     def __post_init__(self):
         self._api = stubs()
@@ -76,9 +74,9 @@ class GrpcClient(Client):
         import tensorflow as tf  # the stubs have loaded it
 
         most = LEAST + RATIO * emg.size
-        for name, value in answer.outputs.items():  # one number may stand for many, which make_ndarray would spell out
+        for name, value in answer.outputs.items():  # a short message may stand for a huge array
             if not 0 <= prod(dim.size for dim in value.tensor_shape.dim) <= most:
-                raise ValueError(f"{name[:40]} is longer than {most} numbers")
+                raise ValueError(f"{name[:40]} has more than {most} numbers")
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
     def _metadata(self, seconds: float) -> dict:
