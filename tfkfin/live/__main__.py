@@ -101,9 +101,7 @@ def main(argv: list[str]) -> None:
         recorder.check_folder(arguments.calibrate, source.rate_hz, calibration.movement_names(card))
         source = calibration.Cued(source, calibration.cues(card["movements"], arguments.cued, arguments.hold_s,
                                                            arguments.rest_s), arguments.page is None)
-    terminal = not (arguments.quiet or arguments.json == "-")
-    outputs = session.open_outputs(card, stream.rate_hz / stride, terminal, arguments.udp, arguments.udp_json,
-                                   arguments.lsl_out, arguments.jsonl)
+    outputs = session.open_outputs(arguments, card, stream.rate_hz / stride)
     loop, subject = Loop(stream, source, outputs, first=not arguments.usual_priority), arguments.subject or 1
     calibrating = calibration.Calibration(loop, with_network(decoder, arguments.model), arguments.calibrate,
                                           subject) if arguments.calibrate else None

@@ -1,5 +1,6 @@
 """What a live session consists of besides its loop: outputs, the page with its buttons, versions, the summary."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,28 +17,24 @@ if TYPE_CHECKING:
 SHOWN = ("rate_hz", "length", "channels", "features", "movements", "mean_v", "sd_v")  # of a card, on the page
 
 
-def open_outputs(card: dict, rate_hz: float, terminal: bool, udp: str | None = None, udp_json: bool = False,
-                 lsl: str | None = None, jsonl: Path | None = None) -> "list[LiveOutput]":
-    """Outputs for decisions.
+def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> "list[LiveOutput]":
+    """The outputs that the command line asks for.
 
     Args:
         card: of the decoder.
         rate_hz: decisions a second.
-        terminal: whether changes of decision are printed.
-        udp: HOST:PORT that gets datagrams, of JSON with `udp_json`.
-        lsl: name of a stream of the lab streaming layer.
-        jsonl: a new file.
     """
     from tfkfin.live import outputs
     from tfkfin.live.calibration import movement_names
 
-    made: list[LiveOutput] = [outputs.Terminal(movement_names(card))] if terminal else []
-    if udp:
-        made.append(outputs.Udp(udp, udp_json))
-    if lsl:
-        made.append(outputs.LslMarkers(lsl, card["movements"], rate_hz))
-    if jsonl:
-        made.append(outputs.JsonLines(jsonl))
+    quiet = arguments.quiet or arguments.json == "-"
+    made: list[LiveOutput] = [] if quiet else [outputs.Terminal(movement_names(card))]
+    if arguments.udp:
+        made.append(outputs.Udp(arguments.udp, arguments.udp_json))
+    if arguments.lsl_out:
+        made.append(outputs.LslMarkers(arguments.lsl_out, card["movements"], rate_hz))
+    if arguments.jsonl:
+        made.append(outputs.JsonLines(arguments.jsonl))
     return made
 
 

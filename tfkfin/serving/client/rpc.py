@@ -1,6 +1,7 @@
 """TF Serving's gRPC interface, through the official stubs (extra `serve`)."""
 
 import functools
+import importlib
 import threading
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +16,11 @@ from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+APIS = "tensorflow_serving.apis."
+MODULES = {"grpc": "grpc", "json": "google.protobuf.json_format", "types": "tensorflow.core.framework.types_pb2",
+           "metadata": f"{APIS}get_model_metadata_pb2", "status": f"{APIS}get_model_status_pb2",
+           "models": f"{APIS}model_service_pb2_grpc", "predict": f"{APIS}predict_pb2",
+           "prediction": f"{APIS}prediction_service_pb2_grpc"}
 _loading = threading.Lock()  # `quiet_start` redirects the process's stderr, which one thread at a time may do
 
 
@@ -32,22 +38,10 @@ def stubs() -> SimpleNamespace:
 def _stubs() -> SimpleNamespace:
     try:
         with quiet_start():
-            import grpc
-            from google.protobuf.json_format import MessageToDict
-            from tensorflow.core.framework import types_pb2
-            from tensorflow_serving.apis import (
-                get_model_metadata_pb2,
-                get_model_status_pb2,
-                model_service_pb2_grpc,
-                predict_pb2,
-                prediction_service_pb2_grpc,
-            )
+            return SimpleNamespace(**{name: importlib.import_module(module) for name, module in MODULES.items()})
     except ImportError as error:
         raise InputError(f"grpc:// needs the official stubs: pip install 'tfkfin[serve]' ({error.name} is missing)") \
             from None
-    return SimpleNamespace(grpc=grpc, to_dict=MessageToDict, types=types_pb2, metadata=get_model_metadata_pb2,
-                           status=get_model_status_pb2, models=model_service_pb2_grpc, predict=predict_pb2,
-                           prediction=prediction_service_pb2_grpc)
 
 
 @dataclass
@@ -84,12 +78,12 @@ class GrpcClient(Client):
         answer = self._call(self._prediction.GetModelMetadata, request, seconds)
         signatures = self._api.metadata.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(signatures)
-        return self._api.to_dict(signatures, preserving_proto_field_name=True)["signature_def"]
+        return self._api.json.MessageToDict(signatures, preserving_proto_field_name=True)["signature_def"]
 
     def _status(self, seconds: float) -> list[dict[str, Any]]:
         request = self._address(self._api.status.GetModelStatusRequest())
         answer = self._call(self._models.GetModelStatus, request, seconds)
-        return self._api.to_dict(answer, preserving_proto_field_name=True).get("model_version_status", [])
+        return self._api.json.MessageToDict(answer, preserving_proto_field_name=True).get("model_version_status", [])
 
     def _address(self, request: Any) -> Any:
         """Fills in a request's model, version and label."""
