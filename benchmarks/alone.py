@@ -139,7 +139,7 @@ def first_step(began: str) -> dict:
     with tempfile.TemporaryDirectory() as made:
         from tfkfin.fit import training
 
-        training.Progress.on_train_batch_end = done
+        training.TrainingProgress.on_train_batch_end = done
         train.main(["--stage", "imitate", "--pipeline", "pipelines/demo.toml", "--run", made])
 
 
@@ -169,7 +169,7 @@ def books(data: str, folder: str) -> dict:
             "accuracy": 0.5, "execution": 0.5, "false_per_minute": None, "classifier": 0.5, "svm": 0.5, "fin": None,
             "seconds": 60.0, "recipe_digest": "0" * 12, "fingerprint": "0" * 12})
     began = time.perf_counter()
-    failed, results = train.launched(plan, "local"), plan.publish()  # plans anew, finds all rows, adds them up
+    failed, results = plan.launch("local"), plan.publish()  # plans anew, finds all rows, adds them up
     seconds = time.perf_counter() - began
     if failed or results["missing"] or results["fits"] != 15 * len(plan.base.dataset.split.subjects):
         raise RuntimeError(f"{failed} failed, {len(results['missing'])} missing, {results['fits']} fits")

@@ -73,8 +73,8 @@ def epoch(report: Report, quick: bool) -> None:
 
     def streamed():
         part, model, targets, labels = models[0]
-        pieces = training.pieces(part.windows.starts)
-        run(training.stretches(part, targets, labels, LENGTH, BATCH, [pieces[i] for i in rng.permutation(len(pieces))]),
+        pieces = training.neighbours(part.windows.starts)
+        run(training.neighbour_batches(part, targets, labels, LENGTH, BATCH, [pieces[i] for i in rng.permutation(len(pieces))]),
             model)
 
     def cut():

@@ -4,7 +4,6 @@ Half of the inputs and more are whole containers whose content lies. Whether one
 and nothing else decides: `Input.parse`.
 """
 
-import argparse
 import contextlib
 import csv
 import io
@@ -31,11 +30,12 @@ from pyarrow import parquet
 from scipy.io import savemat, whosmat
 from tfkfin.models.__main__ import show_card, show_list
 
-from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
+from tfkfin import train
 from tfkfin.base.console import InputError
 from tfkfin.client import connect, replay
 from tfkfin.decoder.decoder import BaseDecoder
+from tfkfin.fit import run_folder
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
@@ -474,12 +474,11 @@ def card(rng: random.Random, folder: Path) -> Input:
     text = json.dumps(value).encode()
     path = version / presets.CARD
     path.write_bytes(flipped(rng, text) if rng.random() < 0.3 else text)
-    told = argparse.Namespace(model=version.parent, to=None, **{"format": None})
 
     def act():
         with contextlib.redirect_stdout(io.StringIO()):
             each(lambda: show_list([folder]), lambda: show_card(str(version.parent)), lambda: presets.changed(version),
-                 lambda: presets.verify(version), lambda: calibrate.place(told),
+                 lambda: presets.verify(version), lambda: run_folder.find_decoder(version.parent),
                  lambda: BaseDecoder(presets.card(version), answer=lambda emg: {}))
 
     return Input(act, lambda: json.loads(path.read_text(encoding="utf-8")))

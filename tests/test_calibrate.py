@@ -106,7 +106,7 @@ def test_what_it_does_to_movements_that_it_was_not_shown_is_told(trained, tiny_d
     for version, when in (("1", "before"), ("2", "after")):
         decoder = BaseDecoder.load(model / version)
         subject = windows_of(decoder.card, map(readers.read, files_of(tiny_db2, decoder.card, 2)))
-        subject, stretches, own = subject.led(decoder.decision.memory, decoder.stride)
+        subject, stretches, own = subject.with_context(decoder.decision.memory, decoder.stride)
         there, right, rest = subject.windows.movements, {}, own & (subject.windows.repetitions > 1)
         found = decoder.over(subject.emg, subject.windows.starts)["probabilities"]
         for rows in stretches:

@@ -8,6 +8,7 @@ from scipy import signal
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.pipeline import dataset
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Filter
 from tfkfin.recordings import readers
 from tfkfin.serving.signatures import filtered as in_graph
@@ -74,8 +75,8 @@ def test_a_dataset_is_filtered_and_nothing_rings_from_test_into_training(tiny_db
     recipe = recipes.load(None, settings)
     opened = dataset.open_dataset(recipe, tiny_db2)
     recording = readers.read(opened.files[1][0])
-    plain, _ = dataset.joined([recording], recipe.window)
-    one, _ = dataset.joined([recording], recipe.window, filter=recipe.filter)
+    plain = Subject.of([recording], recipe.window)
+    one = Subject.of([recording], recipe.window, recipe.filter)
     b, a = signal.sos2tf(sections(recipe.filter, 2000))
     whole = signal.lfilter(b, a, recording.emg - recording.emg[0].astype(float), axis=0)
     start = one.places[40]

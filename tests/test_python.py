@@ -19,7 +19,9 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.dataset import joined, open_dataset
+from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
@@ -78,7 +80,7 @@ def test_selected_repetitions_are_those_of_a_split(made, wanted, rest):
     window, split = recipes.Window(length_ms=150, stride_ms=50, rate_hz=0, rest=rest), recipes.Split()
     train = [s for s in splits.segments(made, split, rest) if s.repetition in wanted]
     cut = windows.starts(train, 15, 5)
-    found, _ = joined([made.select(wanted)], window)
+    found = Subject.of([made.select(wanted)], window)
     assert len(cut) and sorted(set(found.windows.movements.tolist())) == ([0, 1, 2] if rest else [1, 2])
     for name in ("movements", "repetitions", "sessions"):
         np.testing.assert_array_equal(getattr(found.windows, name), getattr(cut, name))
@@ -192,7 +194,7 @@ def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_pat
     ("best", lambda r: (r.emg,), "rate_hz"), ("best", lambda r: (r.emg, r.labels[:-1], None, 2000.0), "shapes"),
     ("best", lambda r: (r.emg * np.nan, r.labels, None, 2000.0), "NaN"),
     ("best", lambda r: (r.emg, np.minimum(r.labels, 1), None, 2000.0), "two movements"),
-    ("best", lambda r: (r.emg * 1e6, r.labels, None, 2000.0), "say its unit"),
+    ("best", lambda r: (r.emg * 1e6, r.labels, None, 2000.0), "give its unit"),
     ("best", lambda r: (r.emg, r.labels, None, 2000.0, "volt"), "one of V, mV, uV"),
     ("best", lambda r: (r, None, None, 1000.0), "recordings are at"),
     ("best", lambda r: (r, None, None, 0.0, "mV"), "in volts"),
@@ -234,22 +236,22 @@ def slow(tmp_path_factory) -> tuple[Recording, tfkfin.Decoder]:
 def test_samples_are_at_the_rate_of_the_recordings(slow, tmp_path):
     one, decoder = slow
     assert decoder.card["rate_hz"] == 2000 and decoder.card["recorded_hz"] == [1000.0]
-    resampled = resampling.resampled(one, 2000.0)
-    wanted = decoder.stream(resampled.emg, rate_hz=2000.0)
-    true = resampled.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
-    held = ~half(resampled)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
+    at_rate = resampled(one, 2000.0)
+    wanted = decoder.stream(at_rate.emg, rate_hz=2000.0)
+    true = at_rate.labels[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2]
+    held = ~half(at_rate)[np.arange(len(wanted["label"])) * decoder.stride + decoder.length // 2] & (true > 0)
     assert np.mean(wanted["label"][held] == true[held]) > 0.75  # of three
-    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": resampled},
+    for given in ({"emg": one}, {"emg": one.emg}, {"emg": one.emg, "rate_hz": 1000.0}, {"emg": at_rate},
                   {"emg": 1e3 * one.emg, "unit": "mV", "rate_hz": 1000}):
         np.testing.assert_allclose(decoder.stream(**given)["probabilities"], wanted["probabilities"], atol=1e-5)
         np.testing.assert_array_equal(decoder.predict(**given), wanted["label"])
-    adapted = decoder.stream(resampled.emg, rate_hz=2000.0, adapt=True)["probabilities"]
+    adapted = decoder.stream(at_rate.emg, rate_hz=2000.0, adapt=True)["probabilities"]
     for answers in (decoder.stream(one, adapt=True), decoder.session().stream(one.emg), decoder.session().stream(one)):
         np.testing.assert_allclose(answers["probabilities"], adapted, atol=1e-5)
     made = decoder.export(tmp_path / "model"), decoder.calibrate(one), decoder.session().carried()
     for other in (tfkfin.Decoder.from_preset(made[0]), *made[1:]):
         assert other.card["recorded_hz"] == [1000.0]
-    assert decoder.calibrate(resampled).card["recorded_hz"] == [1000.0, 2000.0]
+    assert decoder.calibrate(at_rate).card["recorded_hz"] == [1000.0, 2000.0]
 
 
 def test_windows_are_at_the_rate_of_the_recordings(slow):
@@ -257,7 +259,7 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     starts, cut, labels = held(one, (2, 4), 300)
     right = np.mean(decoder.predict(cut) == labels)
     assert right > 0.75 > 0.1 + np.mean(decoder.predict(one.emg[starts[:, None] + np.arange(600)], 2000.0) == labels)
-    at_once = np.stack([resampling.resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
+    at_once = np.stack([resampled(one, 2000.0).emg[2 * i : 2 * i + 600] for i in starts])
     inside = resampling.windows_at_rate(cut, 1000.0, 2000.0, 600)[:, 20:-20]
     np.testing.assert_allclose(inside, at_once[:, 20:-20], atol=1e-3 * at_once.std())  # edges have no neighbours
     np.testing.assert_array_equal(decoder.predict(at_once, 2000.0), decoder(at_once)["label"])
@@ -266,6 +268,8 @@ def test_windows_are_at_the_rate_of_the_recordings(slow):
     np.testing.assert_allclose(odd, 1, atol=1e-2)
     updated = decoder.with_head(decoder.head.copy()).update(cut, labels)
     assert updated.card["updated"] == len(labels)
+    own = updated.revert().update(one.select(2)).card["updated"]
+    assert own == decoder.calibrate(one, repetitions=2).card["calibration"]["windows"]
     with pytest.raises(InputError, match=r"windows \(B, 300, 4\) at 1000 Hz"):
         decoder.predict(at_once)
 
@@ -276,6 +280,8 @@ def test_rates_that_nobody_gave(slow):
     for act in (several.predict, several.stream, several.session().stream, several.update):
         with pytest.raises(InputError, match="`rate_hz` must be given.*at 1000, 2000 Hz"):
             act(one.emg, 1) if act == several.update else act(one.emg)
+    with pytest.raises(InputError, match="`labels` must be given"):
+        decoder.update(one.emg)
     np.testing.assert_array_equal(several.predict(one), decoder.predict(one))
     old = tfkfin.Decoder({key: value for key, value in decoder.card.items() if key != "recorded_hz"}, decoder.model)
     with pytest.warns(UserWarning, match="taken to be at 2000 Hz") as warned:
@@ -318,7 +324,7 @@ def test_people_are_sessions_of_their_own(people):
             for day, one in enumerate(people, 1)]
     alone = tfkfin.Decoder.from_preset("best").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert both.card["dataset"]["subjects"] == [1, 2] and "subjects 1, 2" in " ".join(both.card["limits"])
     moving = np.concatenate([one.emg[(one.labels > 0) & np.isin(one.repetitions, (1, 2))] for one in people])
     np.testing.assert_allclose(both.card["sd_v"], moving.std(axis=0), rtol=1e-5)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tfkfin import launch
 from tfkfin.base import registry
@@ -15,10 +14,6 @@ from tfkfin.fit.device import set_up_device
 from tfkfin.fit.score_table import show_scores
 from tfkfin.recipe import Recipe
 
-if TYPE_CHECKING:
-    from tfkfin.fit.run import Run
-    from tfkfin.fit.units import Plan
-
 EXAMPLES = """examples:
   python -m tfkfin.train --stage finetune
       the main job on an embedded synthetic DB2: FINs, classifier, both joined, a score table
@@ -28,7 +23,7 @@ EXAMPLES = """examples:
       --set split.test_repetitions=2
       the paper's method on any folder of recordings
   python -m tfkfin.train --stage finetune --data DB2 --pipeline best --folds 6 --seeds 3 --launcher slurm
-      every person, fold and seed a job of an array; the same command goes on, and writes fits.csv and results.json
+      every person, fold and seed a job of an array; the same command resumes, and writes fits.csv and results.json
   tensorboard --logdir runs
       watch it
 """
@@ -77,38 +72,31 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
         raise InputError(f"{folder} holds fits of --launcher, --folds or --seeds: give another folder with --run")
     opened.strategy = arguments.strategy
     with opened.alone():
-        results = trained(opened, arguments)
+        if recipe.source.kind != "signals":
+            about = opened.dataset.describe()
+            log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
+                     len(about["subjects"]), about["channels"], about["rate_hz"], len(about["movements"]),
+                     about["train_repetitions"], about["test_repetitions"],
+                     " (synthetic recordings: scores show that the software works, and say nothing about people)"
+                     if about["synthetic"] else "")
+        set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
+        from tfkfin.fit.stages import run_stage
+
+        results = run_stage(opened, _stage(arguments))
     show(results, folder)
 
 
-def trained(opened: "Run", arguments: argparse.Namespace) -> dict:
-    """Runs the stages asked for; returns results.json's content."""
-    recipe = opened.recipe
-    if recipe.source.kind != "signals":
-        described = opened.dataset.describe()
-        log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
-                 len(described["subjects"]), described["channels"], described["rate_hz"],
-                 len(described["movements"]), described["train_repetitions"], described["test_repetitions"],
-                 " (synthetic recordings: scores prove the plumbing, nothing about people)"
-                 if described["synthetic"] else "")
-    set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
-    from tfkfin.fit.stages import run_stage
-
-    return run_stage(opened, "finetune" if arguments.stage == "all" else arguments.stage)
-
-
 def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
-    """Fits people, folds and seeds apart, by a launcher. Exit code 1 if some failed; what there is is written down."""
+    """Fits people, folds and seeds apart, by a launcher. The exit code is 1 if some fail; the others are kept."""
     from tfkfin.fit import units
 
     if arguments.profile:
         raise InputError("--profile looks at one run: leave --launcher, --folds and --seeds out")
-    stage = "finetune" if arguments.stage == "all" else arguments.stage
     folds, seeds = (1 if count is None else count for count in (arguments.folds, arguments.seeds))
-    plan = units.open_plan(recipe, folder, stage, folds, seeds)
+    plan = units.open_plan(recipe, folder, _stage(arguments), folds, seeds)
     plan = replace(plan, device=arguments.device, mixed_precision=arguments.mixed_precision)
     with plan.base.alone():
-        failed = launched(plan, arguments.launcher or "local")
+        failed = plan.launch(arguments.launcher or "local")
         results = plan.publish()
     show(results, folder)
     if failed:
@@ -116,21 +104,8 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
         sys.exit(1)
 
 
-def launched(plan: "Plan", launcher: str) -> int:
-    """Finishes the units of a plan; returns how many failed."""
-    from tfkfin.fit import units
-
-    folder, failed = plan.base.folder, {}
-    for wave, title in ((plan.before(), "FINs"), (plan.units(), "fits")):
-        tasks = [launch.Task(unit.key, units.WORK, plan.arguments(unit)) for unit in wave]
-        by_key = {unit.key: unit for unit in wave}
-        failed = launch.launch(tasks, lambda task, of=by_key: plan.row(of[task.key]) is not None, launcher,
-                               plan.base.recipe.launch, folder, title) if tasks else {}
-        if failed:
-            launch.report_failures(failed, tasks, folder)
-            if title == "FINs":
-                raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, and no decoder goes without")
-    return len(failed)
+def _stage(arguments: argparse.Namespace) -> str:
+    return "finetune" if arguments.stage == "all" else arguments.stage
 
 
 def show(results: dict, folder: Path) -> None:

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 def explore(search: Search, options: dict[str, Any], score: Callable[[int, dict], float]) -> list[dict[str, Any]]:
     """Runs KerasTuner's loop with `score` of each trial's number and settings; returns the settings in that order.
 
-    A resumed search starts this loop anew: the same seed proposes the same trials, and `Search` keeps the results of
+    A resumed search starts this loop again: the same seed proposes the same trials, and `Search` keeps the results of
     those that were finished.
     """
     import keras_tuner
@@ -87,7 +87,7 @@ def explore(search: Search, options: dict[str, Any], score: Callable[[int, dict]
                   tune_new_entries=False, allow_new_entries=False)
     oracle.verbose = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # equal scores tell a Gaussian process nothing
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a Gaussian process on equal scores
         RecipeTuner(oracle, directory=str(search.base.folder), project_name="oracle").search()
     return [_settings(trial) for trial in oracle.trials.values()]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.experiments.sessions import sessions
-from tfkfin.experiments.transfer import described
-from tfkfin.pipeline.dataset import open_dataset
+from tfkfin.experiments.ladder import baselines, rungs
+from tfkfin.experiments.ladder.windows import cut
+from tfkfin.recordings import readers
 from tfkfin.sessions.posterior import MAX_MEAN_SHIFT, SessionPosterior
 from tfkfin.sessions.prior import SessionPrior
 
@@ -19,13 +19,12 @@ def test_one_movement_costs_recorded_people_little(real_sets):
     folder = next((folder for folder in real_sets if folder.name == "intensity10"), None)
     if folder is None:
         pytest.skip("the set at several forces is not there")
-    recipe = recipes.load("ladder", {"split.subjects": "1", "split.repetitions_per_session": 4,
-                                     "split.train_sessions": "3,5", "split.test_sessions": "1,4,7"})
-    parts = {}
-    for session in sessions(open_dataset(recipe, folder), 1):
-        moving = session.labels > 0
-        parts[session.number] = tuple(part[moving] for part in (
-            described(session, ("time_domain", "log_covariance")), session.labels, session.repetitions))
+    recipe, parts = recipes.load("ladder", {"window.rate_hz": 0}), {}
+    for session in rungs.sessions(1, map(readers.read, readers.find(folder, (1,))), 4):
+        windows = cut(session.recordings, recipe.window, recipe.filter, False)
+        moving, inside = windows.content.labels > 0, windows.content
+        parts[session.session] = tuple(part[moving] for part in (
+            baselines.tdar_cov(windows.volts(), windows.rate_hz), inside.labels, inside.repetitions))
     x, y, r = (np.concatenate(part) for part in zip(*(parts[s] for s in LEARNT), strict=True))
     prior = SessionPrior().fit(x, y, np.repeat(LEARNT, [len(parts[s][0]) for s in LEARNT]), r)
     right = {"nothing": [], "plainly": [], "labelled": [], "unlabelled": []}

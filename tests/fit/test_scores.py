@@ -51,7 +51,7 @@ def test_windows_are_decided_as_one_stream_decides_them(vote):
         kept.append(emg[begin : s.stop])
     part = Subject(1, np.concatenate(kept), starts(moved, length, stride), np.zeros(2), np.ones(2),
                    np.array(stretches))
-    every, segments, own = part.led(vote - 1, stride)
+    every, segments, own = part.with_context(vote - 1, stride)
     labels = decide(probabilities(every.volts(length)), segments, Decision(vote, 0.55), LABELS)[own]
     np.testing.assert_array_equal(labels, stream[part.places // stride])
     assert len(labels) == 12 + 14

@@ -96,12 +96,12 @@ def test_fins_of_everybody_are_trained_once_and_decoders_start_from_them(tiny_db
     assert len(weights[0]) == len(weights[1])
 
 
-def plan(folder: Path, subjects: int = 3) -> units.Plan:
+def plan(folder: Path, subjects: int = 3) -> units.FitPlan:
     """A plan on recordings that are only said to be there."""
     base = Run(folder, recipes.load(settings={"source.kind": "recordings", "source.data": "DB"}))
     split = recipes.Split(subjects=tuple(range(1, subjects + 1)))
     base.__dict__ |= {"dataset": SimpleNamespace(split=split, describe=dict), "fingerprint": "0123456789ab"}
-    return units.Plan(base, "classify", tuple(units._fold([1, 2, 3, 4], k, 2) for k in range(2)), (7, 8))
+    return units.FitPlan(base, "classify", tuple(units._fold([1, 2, 3, 4], k, 2) for k in range(2)), (7, 8))
 
 
 def test_rows_add_up_in_any_order_and_again(tmp_path):

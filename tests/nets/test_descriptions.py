@@ -43,6 +43,22 @@ def test_saved_it_is_the_same(layer, tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(x), model(x))
 
 
+def test_electrodes_that_change_places_change_the_outputs_places(layer):
+    x, order = rng.normal(size=(4, LENGTH, CHANNELS)).cumsum(axis=1).astype(np.float32), [2, 0, 1]
+    layout = layer.layout(CHANNELS)
+    place = {(kind, *sorted(of)): i for i, (kind, *of) in enumerate(layout.tolist())}
+    turned = [place[kind, *sorted(order[c] for c in of)] for kind, *of in layout.tolist()]
+    np.testing.assert_allclose(layer(x[..., order]), np.asarray(layer(x))[:, turned], rtol=1e-4, atol=1e-4)
+    assert len(place) == len(layout) == layer.compute_output_shape(x.shape)[1]
+
+
+def test_activity_follows_the_gain_where_a_description_says_so(layer):
+    x = rng.normal(size=(4, LENGTH, CHANNELS)).cumsum(axis=1).astype(np.float32)
+    chosen = layer.log_amplitude(CHANNELS)
+    assert chosen.shape == layer.compute_output_shape(x.shape)[1:]
+    np.testing.assert_allclose(np.asarray(layer(3 * x) - layer(x))[:, chosen], 2 * np.log(3), atol=1e-4)
+
+
 def test_side_by_side_is_one_after_another():
     x = rng.normal(size=(4, LENGTH, CHANNELS)).astype(np.float32)
     alone = [descriptions.new(options(kind), kind)(x) for kind in KINDS]

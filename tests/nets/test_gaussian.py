@@ -170,9 +170,8 @@ def test_virtual_forces_and_electrodes_go_into_files(tmp_path):
     x, (_, labels, groups) = plain(seen), drawn((0, 1, 2))
     layout = np.array([(feature, c, c) for c in range(CHANNELS) for feature in range(2)] + [(2, 0, 0)] * DESCRIBED)
     prior = SessionPrior().fit(x, labels, *groups, [0.5 * x], layout)
-    gaussian._keep(head, prior)
-    head.save(tmp_path / "head.keras")
+    head._keep(prior)
     new, labels, (_, repetitions) = drawn((0, 1, 2), 1, seed=9, moved=2)
-    again = gaussian._prior(saving.load(tmp_path / "head.keras")).add_session(plain(new), labels, repetitions)
+    again = reloaded(head, tmp_path)._prior().add_session(plain(new), labels, repetitions)
     for name, value in prior.add_session(plain(new), labels, repetitions).state().items():
         np.testing.assert_array_equal(again.state()[name], value, err_msg=name)

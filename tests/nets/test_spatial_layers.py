@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfkfin.features import spatial
+from tfkfin.features import describe
 from tfkfin.nets.bilstm.layer import engine
 from tfkfin.nets.spatial import LogCovariance, _rounds
 
@@ -23,7 +23,7 @@ def windows(channels):
 @pytest.mark.parametrize("difference", [0, 1])
 def test_the_layer_is_numpys(channels, difference):
     x = windows(channels)
-    wanted = spatial.log_euclidean(spatial.covariances(x.astype(np.float64), difference))
+    wanted = describe.log_euclidean(describe.covariances(x.astype(np.float64), difference))
     layer = LogCovariance(difference)
     np.testing.assert_allclose(layer(x), wanted, atol=2e-5, rtol=1e-5)
     with engine("keras"):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from tfkfin.experiments.paper import horizon
-from tfkfin.pipeline import dataset, splits
+from tfkfin.pipeline import preprocessing, splits
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Split, Window
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
-from tfkfin.signal import resampling
 
 SEAMS = (100, 230)
 
@@ -31,21 +31,21 @@ def test_segments_end_at_seams_and_rest_belongs_to_its_own_file():
 
 @pytest.mark.parametrize("rate", [500.0, 2000.0, 1300.0])
 def test_resampling_is_that_of_each_file_alone(rate):
-    whole = resampling.resampled(recording(), rate)
+    whole = preprocessing.resampled(recording(), rate)
     assert whole.seams == tuple(-(-seam * int(rate) // 1000) for seam in SEAMS)
     edges, new = [0, *SEAMS, 400], [0, *whole.seams, len(whole.emg)]
     for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
         other = recording()
         other.emg[:a], other.emg[b:] = 1e3, -1e3  # what lies beyond has no say
-        again = resampling.resampled(other, rate)
+        again = preprocessing.resampled(other, rate)
         np.testing.assert_array_equal(again.emg[new[i] : new[i + 1]], whole.emg[new[i] : new[i + 1]])
 
 
 def test_windows_and_what_decisions_look_back_on_stay_in_their_file():
-    subject, _ = dataset.joined([recording()], Window(length_ms=20, stride_ms=10, rate_hz=0), memory=6)
+    subject = Subject.of([recording()], Window(length_ms=20, stride_ms=10, rate_hz=0), context=6)
     starts = subject.places
     assert not any(((starts < seam) & (starts + 20 > seam)).any() for seam in SEAMS)
-    led, _, own = subject.led(6, 10)
+    led, _, own = subject.with_context(6, 10)
     assert (~own).sum() == 4  # the movement at 270 alone has samples before it in its file: 40
     assert min(led.places[~own]) == 230
 

@@ -8,6 +8,8 @@ from tfkfin.base.console import InputError
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline import subject as subjects
 from tfkfin.pipeline.splits import Part
+from tfkfin.pipeline.standardisation import ChannelStatistics
+from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Segment
 from tfkfin.recipe import Split
 from tfkfin.recordings import matfile, readers
@@ -136,15 +138,16 @@ def test_recordings_are_cut_midway_between_what_is_tested_and_what_is_not():
     repetitions = np.repeat([1, 1, 2, 2, 3], [10, 6, 10, 8, 10])
     header = Header(RecordingFile("x", 1), labels, repetitions, 1000.0, 1, (), False)
     split = Split(train_repetitions=(1, 3), test_repetitions=(2,))
-    assert splits.cuts(header, split, rest=False) == [13, 30]
-    assert splits.cuts(header, split, rest=True) == [16, 34]  # rest after a movement is of its repetition
+    found = splits.segments(header, split, rest=True)
+    assert splits.cuts(found, split, rest=False) == [13, 30]
+    assert splits.cuts(found, split, rest=True) == [16, 34]  # rest after a movement is of its repetition
 
 
 def test_moments_of_parts_are_those_of_the_whole():
     emg = np.random.default_rng(0).normal(3, 2, (500, 2)) * [1, 7]
-    parts = [splits.moments(emg, [Segment(a, b, 1, 1)]) for a, b in ((0, 90), (90, 90), (90, 400), (400, 500))]
+    parts = [ChannelStatistics.of(emg, [Segment(a, b, 1, 1)]) for a, b in ((0, 90), (90, 90), (90, 400), (400, 500))]
     for found in (sum(parts[1:], parts[0]), sum(parts[:-1], parts[-1])):
-        mean, sd = found.statistics()
+        mean, sd = found.mean_and_sd()
         np.testing.assert_allclose(mean, emg.mean(axis=0))
         np.testing.assert_allclose(sd, emg.std(axis=0))
 
@@ -155,12 +158,12 @@ def test_all_of_a_subjects_files_are_one_whole(parted, monkeypatch):
     files = readers.by_subject(readers.find(folder))[1]
     window = recipes.load(settings=settings).window
     monkeypatch.setattr(subjects, "_ROWS", 37)
-    subject, rate = dataset.whole(files, window, memory=2)
+    subject = Subject.of(map(readers.read, files), window, context=2)
     held = np.concatenate([readers.read(f).emg[readers.read(f).labels > 0] for f in files]).astype(np.float64)
-    assert rate == 1000 and set(subject.files.tolist()) == {0, 1, 2}
+    assert subject.rate_hz == 1000 and set(subject.files.tolist()) == {0, 1, 2}
     np.testing.assert_allclose(subject.mean, held.mean(axis=0))
     np.testing.assert_allclose(subject.sd, held.std(axis=0))
     np.testing.assert_allclose(subject.standardised(), (subject.emg - subject.mean) / subject.sd, rtol=1e-5)
-    led, stretches, own = subject.led(2, 5)
-    assert not any(own[rows[0]] for rows in stretches) and own.sum() == len(subject.windows)
-    assert len(led.windows) == len(subject.windows) + 2 * len(stretches)
+    led, segments, own = subject.with_context(2, 5)
+    assert not any(own[rows[0]] for rows in segments) and own.sum() == len(subject.windows)
+    assert len(led.windows) == len(subject.windows) + 2 * len(segments)

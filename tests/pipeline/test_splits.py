@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError, format_numbers, parse_numbers
 from tfkfin.pipeline import dataset, splits
+from tfkfin.pipeline.standardisation import ChannelStatistics
 from tfkfin.pipeline.windows import Segment, Windows, segments, starts
 from tfkfin.recordings import readers
 
@@ -50,7 +51,6 @@ def test_format_by_hand():
 def test_repetitions_present_of_movements_only():
     rest = Windows(np.arange(2), np.array([0, 1], np.int16), np.array([7, 4], np.int16))
     assert splits.repetitions_present(rest) == (4,)
-    assert splits.repetitions_present([Segment(0, 9, 0, 7), Segment(9, 20, 3, 2)]) == (2,)
 
 
 def test_check_passes_what_is_fine():
@@ -81,7 +81,7 @@ def test_statistics_are_of_the_segments_alone(order):
     emg[1000:2000] = 1e3  # outside the segments: must not count
     parts = [Segment(0, 1000, 1, 1), Segment(2000, 2500, 2, 1), Segment(4000, 5000, 1, 3)]
     picked = np.array([emg[i] for s in parts for i in range(s.start, s.stop)], np.float64)
-    mean, sd = splits.moments(emg, parts).statistics()
+    mean, sd = ChannelStatistics.of(emg, parts).mean_and_sd()
     np.testing.assert_allclose(mean, picked.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(sd, picked.std(axis=0), rtol=1e-12)
     assert mean.dtype == sd.dtype == np.float64
@@ -89,7 +89,7 @@ def test_statistics_are_of_the_segments_alone(order):
 
 def test_statistics_keep_their_digits_on_a_large_offset():
     emg = (1.0 + 1e-5 * np.random.default_rng(1).standard_normal((200_000, 1))).astype(np.float32)
-    _, sd = splits.moments(emg, [Segment(0, len(emg), 1, 1)]).statistics()
+    _, sd = ChannelStatistics.of(emg, [Segment(0, len(emg), 1, 1)]).mean_and_sd()
     np.testing.assert_allclose(sd, emg.astype(np.float64).std(axis=0), rtol=1e-9)
 
 
@@ -97,14 +97,14 @@ def test_flat_channels_standardise_to_zero():
     emg = np.full((1000, 3), 0.1, np.float32)
     emg[:, 1] = 0
     emg[::2, 2] = 0.2
-    mean, sd = splits.moments(emg, [Segment(0, 333, 1, 1), Segment(400, 777, 1, 2)]).statistics()
+    mean, sd = ChannelStatistics.of(emg, [Segment(0, 333, 1, 1), Segment(400, 777, 1, 2)]).mean_and_sd()
     assert sd[:2].tolist() == [1, 1] and sd[2] != 1
     np.testing.assert_allclose(((emg - mean) / sd)[:, :2], 0, atol=1e-8)
 
 
 def test_no_training_sample():
     with pytest.raises(InputError, match="no training sample"):
-        splits.moments(np.ones((10, 2), np.float32), []).statistics()
+        ChannelStatistics.of(np.ones((10, 2), np.float32), []).mean_and_sd()
 
 
 def test_windows_that_teach_may_lie_closer_than_those_that_test(tiny_db2):

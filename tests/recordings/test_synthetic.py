@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tfkfin.base.console import InputError
-from tfkfin.pipeline import splits, windows
+from tfkfin.pipeline import windows
+from tfkfin.pipeline.standardisation import ChannelStatistics
 from tfkfin.recordings import matfile, readers, synthetic
 from tfkfin.recordings.recording import flat_channels
 
@@ -108,7 +109,7 @@ def test_signal_is_like_surface_emg(tiny_db2):
 def features(recording):
     """The paper's four features (N, 4C), by their definitions, after standardising as the paper does."""
     cut = windows.segments(recording.labels, recording.repetitions)
-    mean, sd = splits.moments(recording.emg, [s for s in cut if s.repetition in TRAIN]).statistics()
+    mean, sd = ChannelStatistics.of(recording.emg, [s for s in cut if s.repetition in TRAIN]).mean_and_sd()
     every = windows.starts(cut, 600, 120)
     x = (((recording.emg - mean) / sd)[every.starts[:, None] + np.arange(600)])  # (N, 600, C)
     softmax = np.exp(x - x.max(axis=1, keepdims=True))

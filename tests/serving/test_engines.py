@@ -21,7 +21,7 @@ from tfkfin.nets import heads
 from tfkfin.nets.bilstm import native
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network as join
-from tfkfin.pipeline import dataset
+from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.serving import litert_file, signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
@@ -48,7 +48,7 @@ def model(request, tiny_db2, tmp_path_factory):
         "fin.family": family, "features.names": "ENT,RMS", "classifier.kind": head, "classifier.vote": VOTE,
         "classifier.reject": REJECT} | more)
     keras.utils.set_random_seed(5)
-    subject, rate = dataset.joined([readers.read(readers.find(tiny_db2)[0])], recipe.window)
+    subject = Subject.of([readers.read(readers.find(tiny_db2)[0])], recipe.window)
     shape, rng = (60, subject.emg.shape[1]), np.random.default_rng(5)
     made = heads.new(recipe.classifier, NAMES, *shape, 3)
     network = join(presets.new_bank(recipe.fin, NAMES, *shape), made)
@@ -63,7 +63,8 @@ def model(request, tiny_db2, tmp_path_factory):
         own.solve(inputs, labels, (0 * labels, subject.windows.repetitions[some]))
     else:
         own.prepare(inputs)
-    about = card.of_fitted(decoders.about(recipe, rate, 60, 50, (1, 2, 3), subject.mean, subject.sd), len(some), 1,
+    about = card.of_fitted(decoders.about(recipe, subject.rate_hz, 60, 50, (1, 2, 3), subject.mean, subject.sd),
+                           len(some), 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / request.param
     with layout.new_version(folder) as (partial, number):

@@ -21,15 +21,21 @@ def test_classes_apart_move_alone_and_one_class_or_equal_ones_are_no_fault():
     assert (class_kernel(np.ones((1, 2))) == 1).all() and (class_kernel(np.ones((3, 2))) == np.eye(3)).all()
 
 
+def described(windows):
+    """Mean amplitude of each channel and log-covariances: (N, L, C) -> (N, C + C (C + 1) / 2)."""
+    return np.concatenate([np.abs(windows).mean(axis=1), describe.tangent_space(windows, 1000.0)], axis=1)
+
+
 def test_exchangeable_is_the_mean_over_every_permutation_of_real_descriptions():
     channels, rng = 4, np.random.default_rng(0)
     windows = rng.normal(size=(60, 80, channels)) @ rng.normal(size=(channels, channels))
-    x = describe.broad(windows, 1000.0)
+    x = described(windows)
     sample = np.cov(x, rowvar=False)
     turned = []
     for order in itertools.permutations(range(channels)):
-        turned.append(np.cov(describe.broad(windows[..., list(order)], 1000.0), rowvar=False))
-    layout = [(kind, one[0], one[-1]) for kind, one in zip(*describe.layout(channels), strict=True)]
+        turned.append(np.cov(described(windows[..., list(order)]), rowvar=False))
+    first, second = np.triu_indices(channels)
+    layout = [*((0, c, c) for c in range(channels)), *zip(1 + (first != second), first, second, strict=True)]
     found = exchangeable(sample, np.array(layout))
     np.testing.assert_allclose(found, np.mean(turned, axis=0), rtol=1e-8, atol=1e-10)
     assert np.linalg.eigvalsh(found).min() > -1e-9 * np.linalg.eigvalsh(found).max()

@@ -10,7 +10,7 @@ number of steps and the learning rates of the recipe's `finetune`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 
 import keras
@@ -20,20 +20,18 @@ import tensorflow as tf
 from tfkfin.decoder.decision import Decision
 from tfkfin.experiments.ladder.adapter import Answers, of_stream
 from tfkfin.experiments.ladder.rungs import Group, Part, Trial
-from tfkfin.experiments.ladder.windows import Cut, cut
+from tfkfin.experiments.ladder.windows import cut
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
 from tfkfin.nets import heads
 from tfkfin.nets.network import Parts, head_parts
-from tfkfin.pipeline.splits import Moments
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
 ARMS = ("fin", "random", "frozen", "true")
-CHUNK = 2048  # windows whose statistics are taken at a time
 AGAIN = 4  # calibration by a labelled repetition has 1/4 of the updates
 PREPARED = 8  # batches that set the scale of the head's inputs
 
@@ -44,76 +42,15 @@ def updates(recipe: Recipe) -> int:
     return options.epochs * -(-options.windows_per_epoch // options.batch_size)
 
 
-@dataclass(frozen=True, eq=False)
-class Session:
-    """A part's windows in volts at the networks' rate, and what was computed of them."""
-
-    part: Part
-    windows: Cut
-    subject: Subject
-    computed: dict = field(default_factory=dict)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.windows.content.labels
-
-    def kept(self, key: object, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """What `make()` returns; of one key alone, the last."""
-        if key not in self.computed:
-            self.computed.clear()
-            self.computed[key] = make()
-        return self.computed[key]
-
-
-def session(part: Part, recipe: Recipe, stream: bool) -> Session:
-    """`stream`: as of `cut`."""
-    def make() -> Session:
-        found = cut(part.recordings, recipe.window, recipe.filter, stream)
-        inside, count, channels = found.content, len(found), found.emg.shape[1]
-        windows = Windows(found.starts, inside.labels.astype(np.int16), inside.repetitions.astype(np.int16),
-                          np.full(count, part.session, np.int16), inside.segments)
-        subject = Subject(part.person, found.emg, windows, np.zeros(channels), np.ones(channels),
-                          np.zeros((1, 3), np.int64))
-        return Session(part, found, subject)
-
-    return part.kept(("ablation", stream), make)
-
-
-def statistics(sessions: Sequence[Session]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of each channel (C,) over the movements' windows."""
-    total = Moments(0, 0.0, 0.0)
-    for one in sessions:
-        rows = np.flatnonzero(one.labels > 0)
-        for i in range(0, len(rows), CHUNK):
-            x = one.windows.volts(rows[i : i + CHUNK])
-            x = x.reshape(-1, x.shape[2])
-            mean = x.mean(axis=0, dtype=np.float64)
-            total += Moments(len(x), mean, ((x - mean) ** 2).sum(axis=0))
-    return total.statistics()
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Neighbouring windows of a session, by index (P,), and the training windows among them (n,)."""
-
-    session: Session
-    windows: np.ndarray
-    learnt: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.session.labels[self.learnt]
-
-
 class Networks:
     """The network, and its head alone, compiled once for all arms, seeds and people of a run."""
 
     def __init__(self, run: Run, classes: tuple[int, ...]):
         keras.utils.set_random_seed(run.recipe.seed)
-        self.run, self.classes, options = run, classes, run.recipe.finetune
-        self.names = run.recipe.features.names
+        self.run, self.recipe, self.classes, options = run, run.recipe, np.array(classes), run.recipe.finetune
         self.joint = JointTrainer(run, len(classes), untrained=True)
-        self.shipped = presets.new_bank(run.recipe.fin, self.names, run.length, run.dataset.channels).get_weights()
+        self.shipped = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length,
+                                        run.dataset.channels).get_weights()
         self.head = head_parts(new_head(run, len(classes)))[1]
         self.rate = training.adam(options.head_learning_rate, options.head_weight_decay)
         self.rate.build(self.head.trainable_variables)
@@ -125,36 +62,39 @@ class Networks:
     def fresh(self, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Random weights of FINs and of the head for a seed."""
         keras.utils.set_random_seed(seed)
-        network = new_decoder(self.run, len(self.classes))
-        parts = Parts.of(network)
+        parts = Parts.of(new_decoder(self.run, len(self.classes)))
         return parts.bank.get_weights(), parts.classifier.get_weights()
 
     def prepare(self, head: keras.Model, features: np.ndarray) -> None:
-        heads.kind(self.run.recipe.classifier.kind)(head).prepare(features)
+        """Scales the head's inputs by features (N, C, F)."""
+        heads.kind(self.recipe.classifier.kind)(head).prepare(features)
 
-    def true(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-        """Closed-form features (N, C, F) of a session standardised by mean and sd (C,)."""
-        def make() -> np.ndarray:
-            own, windows = replace(session.subject, mean=mean, sd=sd), session.windows
-            return own.features(self.names, windows.length, windows.rate_hz)
+    def subject(self, parts: Sequence[Part]) -> Subject:
+        """The training windows of sessions, joined and standardised by their own statistics."""
+        recordings = [recording for part in parts for recording in part.recordings]
+        return Subject.of(recordings, self.recipe.window, self.recipe.filter)
 
-        return session.kept(("true", mean.tobytes(), sd.tobytes()), make)
+    def labels(self, subject: Subject) -> np.ndarray:
+        """Class indices (N,)."""
+        return np.searchsorted(self.classes, subject.windows.movements)
 
-    def imitated(self, session: Session, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    def true(self, subject: Subject) -> np.ndarray:
+        """Closed-form features (N, C, F)."""
+        return subject.features(self.recipe.features.names, self.run.length, self.run.dataset.rate_hz)
+
+    def imitated(self, subject: Subject) -> np.ndarray:
         """The same features by shipped FINs."""
-        def make() -> np.ndarray:
-            self.joint.fins.set_weights(self.shipped)
-            self.joint.forward.parts.standardise.set(mean, sd)
-            return self.joint.answers(session.subject, wanted=("features",))["features"]
-
-        return session.kept(("imitated", mean.tobytes(), sd.tobytes()), make)
+        self.joint.fins.set_weights(self.shipped)
+        self.joint.standardise(subject)
+        return self.joint.answers(subject, wanted=("features",))["features"]
 
 
 class Arm:
     """One arm and seed, a model of the ladder.
 
-    Subclasses have `start(pieces)`, which sets the first weights and scales the head's inputs by these pieces;
-    `batches(drawn)`, a tf.data.Dataset; and `answers(session)`, probabilities (N, G) by the model as it is.
+    Subclasses have `start(subject, chosen)`, which sets the first weights and scales the head's inputs by the windows
+    of these indices; `batches(subject, neighbours)`, a tf.data.Dataset of windows by lists of neighbours; and
+    `answers(subject)`, probabilities (N, G) by the model as it is.
 
     Attributes: the trained `model`, its optimisers' `rates`, and `restart`, which resets both.
     """
@@ -164,80 +104,80 @@ class Arm:
     restart: Callable[[], None]
 
     def __init__(self, networks: Networks, seed: int):
-        self.networks, self.seed, self.options = networks, seed, networks.run.recipe.finetune
-        self.updates = updates(networks.run.recipe)
+        self.networks, self.seed, self.recipe = networks, seed, networks.recipe
+        self.batch_size, self.updates = self.recipe.finetune.batch_size, updates(self.recipe)
 
     def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
         """Calibration with labels trains the network further on these windows; without labels it changes nothing."""
-        recipe, classes = self.networks.run.recipe, np.array(self.networks.classes)
-        self.fit([session(part, recipe, False) for part in group.parts])
+        recipe = self.recipe
+        self.fit(self.networks.subject(group.parts))
         for trial in group.trials:
-            self.calibrate([session(trial.known, recipe, False)] if trial.known and trial.labelled else [])
-            stream = session(trial.stream, recipe, True)
-            yield trial, of_stream(trial, stream.windows, self.answers(stream), classes,
+            self.calibrate(self.networks.subject([trial.known]) if trial.known and trial.labelled else None)
+            found = trial.stream.kept(("ablation", True), lambda part=trial.stream: cut(
+                part.recordings, recipe.window, recipe.filter, True))
+            none = np.zeros(len(found), np.int16)
+            stream = replace(self.subject, emg=found.emg, windows=Windows(found.starts, none, none))
+            yield trial, of_stream(trial, found, self.answers(stream), self.networks.classes,
                                    Decision(1, recipe.classifier.reject))
 
-    def fit(self, sessions: Sequence[Session]) -> None:
-        self.mean, self.sd = statistics(sessions)
-        drawn = self._drawn(sessions, self.updates)
+    def fit(self, subject: Subject) -> None:
+        """Trains the arm; whatever it decides later is standardised by this subject's statistics."""
+        self.subject = subject
+        neighbours = self._drawn(subject, self.updates)
         self.restart()
-        self.start([piece for pieces in drawn[:PREPARED] for piece in pieces])
-        self._train(drawn)
+        self.start(subject, np.unique(np.concatenate(neighbours[: PREPARED * self._rows(neighbours)])))
+        self._train(subject, neighbours)
         self._fitted = self.model.get_weights()
 
-    def calibrate(self, known: Sequence[Session]) -> None:
-        """Starts from the weights of `fit` and trains them on the known sessions, if any, by a share of the updates."""
+    def calibrate(self, subject: Subject | None) -> None:
+        """Starts from the weights of `fit`; with calibration windows trains them further by a share of the updates."""
         self.restart()
         self.model.set_weights(self._fitted)
-        if known:
-            self._train(self._drawn(known, max(1, self.updates // AGAIN)))
+        if subject:
+            subject = replace(subject, mean=self.subject.mean, sd=self.subject.sd)
+            self._train(subject, self._drawn(subject, max(1, self.updates // AGAIN)))
 
-    def _drawn(self, sessions: Sequence[Session], steps: int) -> list[list[Piece]]:
-        """The pieces of every batch: all pieces in random order, as often as `steps` need."""
-        pieces, rows = [], max(1, self.options.batch_size // training.NEIGHBOURS)
-        for one in sessions:
-            chosen, starts = np.isin(one.labels, self.networks.classes), one.windows.starts
-            edges = np.flatnonzero(np.diff(starts) != one.windows.stride) + 1
-            for run in np.split(np.arange(len(starts)), edges):
-                for i in range(0, len(run), training.NEIGHBOURS):
-                    windows = run[i : i + training.NEIGHBOURS]
-                    if chosen[windows].any():
-                        pieces.append(Piece(one, windows, windows[chosen[windows]]))
+    def _drawn(self, subject: Subject, steps: int) -> list[np.ndarray]:
+        """Indices of neighbouring windows for so many batches, in random order, each as often as needed."""
+        edges = np.flatnonzero(np.diff(subject.windows.starts) != self.networks.run.dataset.stride) + 1
+        neighbours = [run[i : i + training.NEIGHBOURS] for run in np.split(np.arange(len(subject.windows)), edges)
+                  for i in range(0, len(run), training.NEIGHBOURS)]
+        count = steps * self._rows(neighbours)
         rng = np.random.default_rng(self.seed)
-        order = np.concatenate([rng.permutation(len(pieces)) for _ in range(-(-steps * rows // len(pieces)))])
-        return [[pieces[i] for i in order[step * rows : (step + 1) * rows]] for step in range(steps)]
+        order = np.concatenate([rng.permutation(len(neighbours)) for _ in range(-(-count // len(neighbours)))])[:count]
+        return [neighbours[i] for i in order]
 
-    def _train(self, drawn: list[list[Piece]]) -> None:
-        cosine = [training.Cosine(self.rates, len(drawn))] if self.options.schedule == "cosine" else []
-        with training.progress(f"ablation seed {self.seed}", len(drawn)) as bar:
-            self.model.fit(self.batches(drawn), verbose=0, shuffle=False, callbacks=[bar, *cosine])
+    def _rows(self, neighbours: list[np.ndarray]) -> int:
+        """How many segments of neighbouring windows make a batch."""
+        return max(1, self.batch_size // max(map(len, neighbours)))
 
-    def classes_of(self, pieces: list[Piece]) -> np.ndarray:
-        return np.searchsorted(self.networks.classes, np.concatenate([piece.labels for piece in pieces]))
-
-    def features(self, pieces: list[Piece], of: Callable[..., np.ndarray]) -> np.ndarray:
-        """Features (n, C, F) of the training windows; `of` is `Networks.true` or `Networks.imitated`."""
-        return np.concatenate([of(piece.session, self.mean, self.sd)[piece.learnt] for piece in pieces])
+    def _train(self, subject: Subject, neighbours: list[np.ndarray]) -> None:
+        data = self.batches(subject, neighbours)
+        steps = int(data.cardinality())
+        cosine = [training.Cosine(self.rates, steps)] if self.recipe.finetune.schedule == "cosine" else []
+        with training.progress(f"ablation seed {self.seed}", steps) as bar:
+            self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine])
 
 
 class OnFeatures(Arm):
-    """The head alone, on features: `see(session, mean, sd)` -> (N, C, F)."""
+    """The head alone, on features: `of` is `Networks.true` or `Networks.imitated`."""
 
-    def __init__(self, networks: Networks, seed: int, see: Callable[..., np.ndarray]):
+    def __init__(self, networks: Networks, seed: int, of: Callable[[Subject], np.ndarray]):
         super().__init__(networks, seed)
-        self.model, self.rates, self.restart, self._see = networks.head, [networks.rate], networks.restart, see
+        self.model, self.rates, self.restart, self._of = networks.head, [networks.rate], networks.restart, of
 
-    def start(self, pieces: list[Piece]) -> None:
+    def start(self, subject: Subject, chosen: np.ndarray) -> None:
         self.model.set_weights(self.networks.fresh(self.seed)[1])
-        self.networks.prepare(self.model, self.features(pieces, self._see))
+        self.networks.prepare(self.model, self._of(replace(subject, windows=subject.windows[chosen])))
 
-    def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:
-        spec = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32), tf.TensorSpec((None,), tf.int64)
-        return _of(lambda: ((self.features(pieces, self._see), self.classes_of(pieces)) for pieces in drawn),
-                   len(drawn), spec)
+    def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
+        features, labels, rows = self._of(subject), self.networks.labels(subject), self._rows(neighbours)
+        chosen = [np.concatenate(neighbours[i : i + rows]) for i in range(0, len(neighbours), rows)]
+        return _dataset(lambda: ((features[i], labels[i]) for i in chosen), len(chosen), (
+            tf.TensorSpec((None, *features.shape[1:]), features.dtype), tf.TensorSpec((None,), labels.dtype)))
 
-    def answers(self, session: Session) -> np.ndarray:
-        return self.networks.predict(self._see(session, self.mean, self.sd), 4096)
+    def answers(self, subject: Subject) -> np.ndarray:
+        return self.networks.predict(self._of(subject), 4096)
 
 
 class EndToEnd(Arm):
@@ -248,46 +188,44 @@ class EndToEnd(Arm):
         self.joint, self._shipped = networks.joint, shipped
         self.model, self.rates, self.restart = self.joint.model, self.joint.rates, self.joint.restart
 
-    def start(self, pieces: list[Piece]) -> None:
+    def start(self, subject: Subject, chosen: np.ndarray) -> None:
+        part = replace(subject, windows=subject.windows[chosen])
         fins, head = self.networks.fresh(self.seed)
         classifier = self.joint.head.classifier
         classifier.set_weights(head)
-        self.joint.forward.parts.standardise.set(self.mean, self.sd)
+        self.joint.standardise(subject)
         self.joint.fins.set_weights(self.networks.shipped if self._shipped else fins)
         if not self._shipped:
-            training.fit_scales(self.joint.fins, self.features(pieces, self.networks.true))
-        seen = []
-        for session in {id(piece.session): piece.session for piece in pieces}.values():
-            rows = np.concatenate([piece.learnt for piece in pieces if piece.session is session])
-            windows = session.subject.windows[np.sort(rows)]
-            answers = self.joint.answers(replace(session.subject, windows=windows), wanted=("features",))
-            seen.append(answers["features"])
-        self.networks.prepare(classifier, np.concatenate(seen))
+            training.fit_scales(self.joint.fins, self.networks.true(part))
+        self.networks.prepare(classifier, self.joint.answers(part, wanted=("features",))["features"])
 
-    def batches(self, drawn: list[list[Piece]]) -> tf.data.Dataset:
-        data, rows, most = self.networks.run.dataset, len(drawn[0]), training.NEIGHBOURS
-        shape = rows, (most - 1) * data.stride + data.length, data.channels
+    def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
+        data, starts, rows = self.networks.run.dataset, subject.windows.starts, self._rows(neighbours)
+        features, labels = self.networks.true(subject), self.networks.labels(subject)
+        samples = (training.NEIGHBOURS - 1) * data.stride + data.length  # always, so that one graph serves all
 
         def batch() -> Iterator[tuple]:
-            for pieces in drawn:
-                emg, wanted = np.zeros(shape, np.float32), np.zeros((rows, most), bool)
-                for row, piece in enumerate(pieces):
-                    start = piece.session.subject.windows.starts[piece.windows[0]]
-                    segment = piece.session.subject.emg[start : start + shape[1]]
-                    emg[row, : len(segment)] = segment
-                    wanted[row, : len(piece.windows)] = np.isin(piece.windows, piece.learnt)
-                yield (emg, wanted), {"probabilities": self.classes_of(pieces),
-                                      "features": self.features(pieces, self.networks.true)}
+            for i in range(0, len(neighbours), rows):
+                chosen = neighbours[i : i + rows]
+                emg = np.zeros((len(chosen), samples, data.channels), np.float32)
+                wanted = np.zeros((len(chosen), training.NEIGHBOURS), bool)
+                for row, windows in enumerate(chosen):
+                    segment = subject.emg[starts[windows[0]] : starts[windows[0]] + samples]
+                    emg[row, : len(segment)], wanted[row, : len(windows)] = segment, True
+                index = np.concatenate(chosen)
+                yield (emg, wanted), {"probabilities": labels[index], "features": features[index]}
 
-        features = tf.TensorSpec((None, data.channels, len(self.networks.names)), tf.float32)
-        return _of(batch, len(drawn), ((tf.TensorSpec(shape, tf.float32), tf.TensorSpec((rows, most), tf.bool)),
-                                       {"probabilities": tf.TensorSpec((None,), tf.int64), "features": features}))
+        return _dataset(batch, -(-len(neighbours) // rows), (
+            (tf.TensorSpec((None, samples, data.channels), tf.float32),
+             tf.TensorSpec((None, training.NEIGHBOURS), tf.bool)),
+            {"probabilities": tf.TensorSpec((None,), labels.dtype),
+             "features": tf.TensorSpec((None, *features.shape[1:]), features.dtype)}))
 
-    def answers(self, session: Session) -> np.ndarray:
-        return self.joint.answers(session.subject)["probabilities"]
+    def answers(self, subject: Subject) -> np.ndarray:
+        return self.joint.answers(subject)["probabilities"]
 
 
-def _of(batch: Callable[[], Iterator], steps: int, signature: tuple) -> tf.data.Dataset:
+def _dataset(batch: Callable[[], Iterator], steps: int, signature: tuple) -> tf.data.Dataset:
     data = tf.data.Dataset.from_generator(batch, output_signature=signature)
     return data.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 

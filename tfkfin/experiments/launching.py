@@ -22,19 +22,20 @@ def run(evaluation: Evaluation, names: Sequence[str], launcher: str, device: str
     The first subject goes first: its tasks make what all fits share, FINs and pooled classifiers.
     """
     fits, folder = _fits(evaluation, names), evaluation.run.folder.absolute()
-    groups: dict[tuple, list[Fit]] = {}
-    for fit in fits:
-        groups.setdefault((fit.subject, _seed(evaluation, fit)), []).append(fit)
     common = {"folder": str(folder), "data": str(evaluation.recipe.source.data), "names": list(names),
               "seeds": len(evaluation.seeds), "max_test_windows": evaluation.max_test_windows, "device": device,
               "rows": list(evaluation.rows)}
-    tasks = {f"S{subject}/seed{seed}": Task(f"S{subject}/seed{seed}", WORK, common | {"subject": subject, "seed": seed})
-             for subject, seed in groups}
-    by_key = dict(zip(tasks, groups.values(), strict=True))
+    tasks: dict[str, Task] = {}
+    own: dict[str, list[Fit]] = {}
+    for fit in fits:
+        seed = _seed(evaluation, fit)
+        key = f"S{fit.subject}/seed{seed}"
+        tasks[key] = Task(key, WORK, common | {"subject": fit.subject, "seed": seed})
+        own.setdefault(key, []).append(fit)
     failed: dict[str, str] = {}
-    first = [task for task, (subject, _) in zip(tasks.values(), groups, strict=True) if subject == fits[0].subject]
+    first = [task for task in tasks.values() if task.arguments["subject"] == fits[0].subject]
     for wave in (first, [task for task in tasks.values() if task not in first]):
-        failed |= launch(wave, lambda task: all(evaluation.ledger.get(fit.key) for fit in by_key[task.key]), launcher,
+        failed |= launch(wave, lambda task: all(evaluation.ledger.get(fit.key) for fit in own[task.key]), launcher,
                          evaluation.recipe.launch, folder, "fits") if wave else {}
     return list(tasks.values()), failed
 

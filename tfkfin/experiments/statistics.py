@@ -6,7 +6,7 @@ import numpy as np
 
 
 def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Accuracy and macro-F1 (scikit-learn: unweighted mean over the classes seen or predicted) of labels (N,)."""
+    """Accuracy and macro-F1 (unweighted mean over the classes that are true or predicted) of labels (N,)."""
     from sklearn.metrics import accuracy_score, f1_score
 
     return {"accuracy": float(accuracy_score(true, predicted)), "windows": len(true),

@@ -39,7 +39,7 @@ def predict(model, train: tuple[np.ndarray, np.ndarray], features: np.ndarray, m
 
     Args:
         model: scikit-learn classifier.
-        train: features (M, C, F) and labels (M,) to learn.
+        train: features (M, C, F) and labels (M,) to fit.
         features: (N, C, F).
     """
     step = max(1, -(-len(train[1]) // max_train))

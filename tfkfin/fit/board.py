@@ -1,20 +1,20 @@
-"""What a run shows: TensorBoard summaries, the figures in them, and the same figures as PNG files."""
+"""TensorBoard: scalars, curves and figures of a run; the figures as PNG files too."""
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfkfin.base.files import write_bytes
+from tfkfin.fit.run import option
 from tfkfin.recipe import Recipe, fields
 
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 
-class Board:
-    """Summaries of one stage or subject under `folder`; use it as a context manager."""
+class Summaries:
+    """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager."""
 
     def __init__(self, folder: str):
         import tensorflow as tf
@@ -22,7 +22,7 @@ class Board:
         self._tf, self.folder = tf, folder
         self._writer = tf.summary.create_file_writer(folder)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "Summaries":
         return self
 
     def __exit__(self, *_) -> None:
@@ -34,7 +34,7 @@ class Board:
                 self._tf.summary.scalar(tag, float(value))
 
     def figure(self, tag: str, figure, step: int, png: Path | None = None) -> None:
-        """Shows a matplotlib figure, and keeps it as a PNG file if a path is given."""
+        """Writes a matplotlib figure, and if a path is given also as a PNG file."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         if png is not None:
@@ -43,18 +43,18 @@ class Board:
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
     def hparams(self, recipe: Recipe, metrics: dict[str, float]) -> None:
-        """The recipe as hyperparameters with the scores it gave.
+        """The recipe as hyperparameters, with its scores.
 
-        TensorBoard's table begins with what this recipe sets otherwise than the default: whatever tells two runs from
-        each other is among that.
+        TensorBoard's table begins with the options that are not at their default, since two runs differ in some of
+        these.
         """
         from tensorboard.plugins.hparams import api
 
         with self._writer.as_default(0):
             values = _flat(recipe)
-            usual = _flat(Recipe())
-            set_ = [key for key in values if values[key] != usual[key]] or list(values)
-            api.hparams_config(hparams=[api.HParam(key) for key in set_], metrics=[api.Metric(m) for m in metrics])
+            default = _flat(Recipe())
+            changed = [key for key in values if values[key] != default[key]] or list(values)
+            api.hparams_config(hparams=[api.HParam(key) for key in changed], metrics=[api.Metric(m) for m in metrics])
             api.hparams(values, trial_id=recipe.digest)
             for tag, value in metrics.items():
                 self._tf.summary.scalar(tag, float(value))
@@ -63,8 +63,8 @@ class Board:
 class Curves:
     """Loss, accuracy and the like by epoch, under the same tags for every stage and subject, so that they overlay.
 
-    TensorBoard draws one run a side: `folder`/train, `folder`/validation, which decides when FINs stop to learn, and
-    `folder`/test for some test windows, which steer nothing.
+    TensorBoard draws one run a side: `folder`/train; `folder`/validation, which early stopping goes by; and
+    `folder`/test for some test windows, which change nothing.
     """
 
     def __init__(self, folder: str):
@@ -79,25 +79,20 @@ class Curves:
 
     def add(self, side: str, values: dict[str, float], epoch: int) -> None:
         if side not in self._boards:
-            self._boards[side] = Board(f"{self.folder}/{side}")
+            self._boards[side] = Summaries(f"{self.folder}/{side}")
         self._boards[side].scalars(values, epoch)
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Cross-entropy and accuracy of probabilities (N, G) for class indices (N,), as Keras's own in training."""
+    """Cross-entropy and accuracy of probabilities (N, G) for class indices (N,), as Keras computes them in training."""
     own = np.take_along_axis(probabilities, labels[:, None].astype(int), axis=1)
     return {"loss": float(-np.mean(np.log(np.clip(own, 1e-7, 1)))),
             "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels))}
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    table = {}
-    for key in fields():
-        value: Any = recipe
-        for part in key.split("."):
-            value = getattr(value, part)
-        table[key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return table
+def _flat(recipe: Recipe) -> dict[str, bool | int | float | str]:
+    values = {key: option(recipe, key) for key in fields()}
+    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()}
 
 
 def confusion_figure(matrix: np.ndarray, labels: list[int], title: str, names: Mapping[int, str] | None = None):
@@ -131,7 +126,7 @@ def imitation_figure(true: np.ndarray, imitated: np.ndarray, names: tuple[str, .
 
 
 def _figure(height: float, width: float | None = None, columns: int = 1):
-    """A figure that belongs to no global state: nothing to close, no window, safe in threads."""
+    """A figure without pyplot: nothing to close, no window, safe in threads."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
-"""The one calibration: a decoder is adapted in closed form to a session or a person, and scored before and after.
+"""The one calibration: a decoder is adapted to a session or a person, and scored before and after.
 
-The command, Python's `Decoder.calibrate` and calibration in a live session all call `calibrate`. The mathematics are in
-`tfkfin.sessions`.
+The command, Python's `Decoder.calibrate` and calibration in a live session all call `calibrate`. The mathematics of
+heads that are solved are in `tfkfin.sessions`; heads that are trained by gradients are trained further.
 """
 
 import time
@@ -43,7 +43,7 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     """
     repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
     check(decoder.card, subject, repetitions, where)
-    subject, segments, own = subject.led(decoder.decision.memory, decoder.stride)
+    subject, segments, own = subject.with_context(decoder.decision.memory, decoder.stride)
     inputs, windows = decoder.inputs(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known

@@ -1,4 +1,4 @@
-"""Where TensorFlow computes: chosen before it starts there."""
+"""The device that TensorFlow computes on: chosen before TensorFlow starts."""
 
 import functools
 
@@ -7,7 +7,7 @@ from tfkfin.fit.strategy import started
 
 
 def set_up_device(device: str, mixed_precision: bool = False, strategy: str = "default") -> None:
-    """Chooses "auto", "cpu" or "gpu" before TensorFlow starts on one. GPU memory grows as needed, not taken whole.
+    """Chooses "auto", "cpu" or "gpu"; GPU memory is taken as it is needed.
 
     `strategy`: one of `tfkfin.fit.strategy.NAMES`, which starts here too.
     """
@@ -34,8 +34,8 @@ def set_up_device(device: str, mixed_precision: bool = False, strategy: str = "d
 
 @functools.cache
 def set_up_worker(device: str, mixed_precision: bool = False) -> None:
-    """The same, once in a process that does one thing after another, each with graphs of its own."""
+    """The same, once in a process that does several fits, each with graphs of its own."""
     set_up_device(device, mixed_precision)
     import tensorflow as tf
 
-    tf.get_logger().setLevel("ERROR")  # many graphs, each traced: no reason to warn
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of many traced graphs, which are intended here

@@ -1,4 +1,4 @@
-"""Evaluation of models that are made: a run's decoders, an exported decoder, or FINs alone, on recordings."""
+"""Evaluation of models on recordings: of a run's decoders, an exported decoder, or FINs alone."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -77,7 +77,7 @@ def run_cases(folder: Path, data: str | None = None, subjects: tuple[int, ...] |
     """A run's decoders on the test repetitions; arguments as of `opened_run`."""
     opened, subjects = opened_run(folder, data, subjects)
     dataset = opened.dataset
-    for subject in dataset.subjects(subjects, memory=opened.recipe.classifier.vote - 1):
+    for subject in dataset.subjects(subjects, context=opened.recipe.classifier.vote - 1):
         yield Case(finetune.load(opened, subject.number), subject.select(dataset.part("test")), dataset.stride,
                    dataset.synthetic)
 
@@ -89,15 +89,15 @@ def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] 
 
     Args:
         subjects, repetitions: to score; None: all there are.
-        windows: of FINs at most so many, evenly spread over the recordings; 0: every one.
+        windows: FINs are scored on at most so many, evenly spaced in the recordings; 0: on every one.
     """
     card, people = model.card, readers.by_subject(readers.find(data, subjects, exercise))
     for files in people.values():
         subject = scoring.windows_of(card, (readers.read(file) for file in files), stride_ms, rest=False)
         subject = subject.select(repetitions) if repetitions else subject
         if not len(subject.windows):
-            said = format_numbers(repetitions) if repetitions else "at all"
-            raise InputError(f"{files[0].path} has no window of repetitions {said}")
+            raise InputError(f"{files[0].path} has no window" + (
+                f" of repetitions {format_numbers(repetitions)}" if repetitions else ""))
         if isinstance(model, BaseDecoder):
             _check(card, subject, files[0].path)
             subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # for features

@@ -1,6 +1,6 @@
-"""Which recordings a run belongs to: a digest of their content, wherever they lie.
+"""The fingerprint of a run's recordings: a digest of their content, the same wherever the files lie.
 
-A file is read through once and known again by size, time and place of its inode; a copy elsewhere has the same digest.
+A file is read once; later its digest is taken from a JSON file, as long as size, times and inode are unchanged.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
     """12 hex digits of the content of (name, path) of recordings, in any order.
 
     Args:
-        kept: a JSON file where what was read through is remembered.
-        beside: another such file, of somebody who has read these files already.
+        kept: a JSON file with digests of files that were read before, which is updated.
+        beside: another such file, of another run.
     """
     named = {str(path): name for name, path in files}
     known = _known(kept)
@@ -43,14 +43,14 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
     with ThreadPoolExecutor() as pool:  # hashing frees the GIL
         entries = dict(zip(named, pool.map(entry, named), strict=True))
     if entries != known:
-        with suppress(OSError):  # on a disk that cannot be written they are read through each time
+        with suppress(OSError):  # on a read-only disk they are read each time
             write_json(kept, {"files": entries})
     parts = sorted(f"{named[path]} {one[4]}" for path, one in entries.items())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _known(kept: Path) -> dict:
-    """What was read through before; nothing where the file is damaged, for it can be made again."""
+    """Digests of files that were read before; none where the JSON file is damaged, for it can be made again."""
     with suppress(ValueError, AttributeError, TypeError):
         return dict((read_json(kept) or {}).get("files", {}))
     return {}

@@ -1,4 +1,4 @@
-"""What is finished, one entry a file: whatever is killed goes on where it stopped."""
+"""A ledger of finished work, one entry a file: work that was killed goes on where it stopped."""
 
 import errno
 import os
@@ -12,39 +12,39 @@ from filelock import FileLock
 
 from tfkfin.base.console import InputError
 from tfkfin.base.files import read_json, replacing, write_json
-from tfkfin.fit.kept import Kept
+from tfkfin.fit.schemas import Entry
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Finished things below a folder, each under a key such as "classify/S1".
+    """Finished work below a folder, each piece under a key such as "classify/S1".
 
     The scores of an entry are in <key>.json, its arrays, if any, in <key>.npz. The scores are written last: an entry
-    that has them is finished and whole. What else belongs to it, such as weights, is put at `path` before `put`.
+    that has them is complete. Other files of it, such as weights, are written to `path` before `put` is called.
     """
 
     folder: Path
 
     def path(self, key: str, suffix: str) -> Path:
-        """Where an entry's part lies, such as ".weights.h5"; its folder is there to be written to."""
+        """The path of one of an entry's files, such as ".weights.h5"; its folder is made."""
         path = self.folder / f"{key}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def get(self, key: str, remedy: str = "remove it, and the same command makes it anew",
-            kind: type[Kept] | None = None) -> dict[str, Any] | None:
+            kind: type[Entry] | None = None) -> dict[str, Any] | None:
         """An entry's scores, or None while it is not finished.
 
         Raises:
-            InputError: the file is damaged, or has not what its `kind` needs; the message ends with `remedy`.
+            InputError: the file is damaged, or does not match the schema `kind`; the message ends with `remedy`.
         """
         return read_json(self.folder / f"{key}.json", remedy, kind)
 
-    def of(self, key: str, kind: type[Kept] | None = None) -> dict[str, Any]:
+    def of(self, key: str, kind: type[Entry] | None = None) -> dict[str, Any]:
         """The scores of an entry that has been finished.
 
         Raises:
-            FileNotFoundError: somebody has removed it since.
+            FileNotFoundError: its file was removed since.
             InputError: as `get`.
         """
         if (scores := self.get(key, kind=kind)) is None:
@@ -61,7 +61,7 @@ class Ledger:
         try:
             with path.open("rb") as file, np.load(file) as kept:
                 return dict(kept)
-        except Exception:  # a damaged archive fails in zipfile, zlib or numpy, each in its own ways
+        except Exception:  # for damaged archives zipfile, zlib and NumPy raise errors of many kinds
             raise InputError(f"{path} is damaged or gone: remove {path.with_name(path.stem + '.json')}, and the same "
                              "command makes both anew") from None
 
@@ -74,5 +74,5 @@ class Ledger:
         return scores
 
     def lock(self, key: str) -> FileLock:
-        """Held by the one process, of all that see the folder, which works on an entry."""
+        """A lock on an entry among all processes that see the folder."""
         return FileLock(self.path(key, ".lock"))

@@ -1,4 +1,4 @@
-"""A run folder: the resolved recipe, what each stage has finished, and the scores. Killed at any moment, it resumes."""
+"""A run: one recipe on one data set, in a folder that holds what its stages have finished. Killed, it resumes there."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base import files, machine
 from tfkfin.base.console import InputError, log
 from tfkfin.base.files import write_text
-from tfkfin.fit import kept
+from tfkfin.fit import schemas
 from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
 from tfkfin.recipe import Recipe
@@ -30,12 +30,13 @@ RECIPE = "recipe.toml"
 
 @dataclass
 class Run:
-    """One recipe on one dataset in one folder. Open it with `open_run`.
+    """One recipe on one data set in one folder. Open it with `open_run`.
 
     Attributes:
         folder: holds recipe.toml, results.json, tensorboard/ and one checkpoint folder a stage.
         recipe: resolved; `source.data` names the folder of recordings, if any.
-        beside: a recordings.json of somebody who has read through these recordings already.
+        profile: whether the first epoch of each fine-tuning is profiled.
+        beside: another run's recordings.json, as of `fingerprint.fingerprint`.
         strategy: how the stage imitate is shared among GPUs; see `tfkfin.fit.strategy`.
     """
 
@@ -48,7 +49,7 @@ class Run:
 
     @property
     def ledger(self) -> Ledger:
-        """Of stages (<stage>/stage), their items (<stage>/S1), and the run as a whole (results, fingerprint)."""
+        """Entries of stages (<stage>/stage), of their subjects (<stage>/S1), and of the run (results, fingerprint)."""
         return Ledger(self.folder)
 
     def stage_folder(self, stage: str) -> Path:
@@ -73,11 +74,11 @@ class Run:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the content of the recordings that this run is about."""
+        """Of the content of this run's recordings."""
         return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
 
     def note(self) -> None:
-        """Writes what a folder has from its start on: the recipe, after which recordings it is made from.
+        """Writes which recordings, and then which recipe, the folder belongs to.
 
         Raises:
             InputError: as `claim`.
@@ -88,15 +89,15 @@ class Run:
             write_text(self.folder / RECIPE, self.recipe.to_toml())
 
     def claim(self) -> None:
-        """Makes sure that what is finished here was made from these very recordings.
+        """Makes sure that what is finished here was made from the recordings that the recipe names now.
 
         Raises:
             InputError: other recordings, or the same files with other content; a new folder is named.
         """
-        before = self.ledger.get("fingerprint", "give another folder with --run", kept.Fingerprint)
+        before = self.ledger.get("fingerprint", "give another folder with --run", schemas.Fingerprint)
         if before is None and any(self.folder.glob("*/stage.json")):
-            raise InputError(f"{self.folder} does not note its recordings: an older tfkfin made it, or it was removed "
-                             "while a run wrote there. Remove it, or give another folder with --run")
+            raise InputError(f"{self.folder} does not say which recordings it belongs to: an older tfkfin made it, or "
+                             "it was removed while a run wrote there. Remove it, or give another folder with --run")
         if before is not None and before["recordings"] != self.fingerprint:
             raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
                              f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
@@ -112,16 +113,16 @@ class Run:
         return self.dataset.length
 
     def card(self) -> dict:
-        """Of what this run makes, as `presets.made_by`."""
+        """What cards of this run's models have in common, as of `presets.made_by`."""
         signals = self.recipe.source.kind == "signals"
         return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps other processes off this run, and removes what killed ones have left half written.
+        """Locks this run for this process, and removes files that killed processes have half written.
 
         Raises:
-            InputError: another process works on it, or somebody has removed it meanwhile.
+            InputError: another process works on it, or its folder was removed meanwhile.
         """
         lock = self.ledger.lock("run")
         try:
@@ -130,7 +131,7 @@ class Run:
             raise InputError(f"{self.folder}: another process works on this run: wait for it, or give another folder "
                              "with --run") from None
         except (OSError, NotImplementedError) as error:  # a disk without locks, or that cannot be written
-            log.info("%s cannot be locked (%s): what is finished there can be shown", self.folder, error)
+            log.info("%s cannot be locked (%s): finished results can still be shown", self.folder, error)
         try:
             if lock.is_locked:
                 for partial in self.folder.rglob(".[0-9]*.partial.*"):
@@ -146,42 +147,45 @@ class Run:
             lock.release()
 
     def _is_there(self, lock: FileLock, error: Exception | None = None) -> None:
-        """Raises InputError if the folder, whose lock is held, was removed; what was written later made it anew."""
+        """Raises InputError if the folder was removed while its lock was held: later writes have made it anew."""
         if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
-            raise InputError(f"{self.folder} was removed while this run wrote there, and what is there now is not "
-                             "whole: remove it, and give the command again") from error
+            raise InputError(f"{self.folder} was removed while this run wrote there, and is incomplete now: remove it, "
+                             "and give the command again") from error
 
     def _is_noted(self) -> bool:
         claimed = self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None
         return claimed and (self.folder / RECIPE).is_file()
 
     def _synthesized(self) -> Path:
+        from tfkfin.recordings import synthetic
+
         options, folder = self.recipe.source.synthetic, self.folder / "data"
         if not (folder / "complete").exists():
             log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
-            for part in folder.rglob("*.mat"):  # of an earlier, killed start of this very run
+            for part in folder.rglob("*.mat"):  # of an earlier start of this run, which was killed
                 part.unlink()
-            synthesize(options, folder)
+            synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
             (folder / "complete").touch()
         return folder
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
-        """What a stage (or one of its items, such as a subject) left when it finished, or None."""
-        return self.ledger.get(f"{stage}/{item}", kind=kept.Stage if item == "stage" else kept.Item)
+        """The scores of a stage, or of one of its subjects ("S1"); None while it is not finished."""
+        return self.ledger.get(f"{stage}/{item}", kind=schemas.of_item(item))
 
-    def left(self, stage: str, item: str = "stage") -> dict:
-        """As `done`, of what has finished.
+    def scores(self, stage: str, item: str = "stage") -> dict:
+        """As `done`, of what was finished before.
 
         Raises:
-            FileNotFoundError: somebody has removed it since.
+            FileNotFoundError: its file was removed since.
         """
-        return self.ledger.of(f"{stage}/{item}", kept.Stage if item == "stage" else kept.Item)
+        return self.ledger.of(f"{stage}/{item}", schemas.of_item(item))
 
-    def finish(self, stage: str, value: dict, item: str = "stage") -> dict:
-        return self.ledger.put(f"{stage}/{item}", value)
+    def finish(self, stage: str, scores: dict, item: str = "stage") -> dict:
+        """Marks a stage, or one of its subjects, as finished."""
+        return self.ledger.put(f"{stage}/{item}", scores)
 
     def results(self) -> dict:
-        return self.ledger.get("results", kind=kept.Results) or {}
+        return self.ledger.get("results", kind=schemas.Results) or {}
 
     def publish(self, stage: str, scores: dict) -> dict:
         """Merges a stage's scores into results.json."""
@@ -194,24 +198,16 @@ class Run:
         if self.recipe.source.kind != "signals":
             results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
         if before and {**before, "environment": 0} == json.loads(json.dumps({**results, "environment": 0})):
-            return before  # nothing new: a finished run can be shown from a disk that cannot be written
+            return before  # nothing new: a finished run can be shown from a read-only disk
         return self.ledger.put("results", results)
 
 
-def synthesize(options: Any, folder: Path) -> None:
-    """Makes the recordings that a recipe's `source.synthetic` asks for."""
-    from tfkfin.recordings import synthetic
-
-    synthetic.synthesize(folder, range(1, options.subjects + 1), seed=options.seed, movements=options.movements,
-                         repetitions=options.repetitions, channels=options.channels, rate_hz=options.rate_hz,
-                         hold_s=options.hold_s, rest_s=options.rest_s)
-
-
 def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path | None = None) -> Run:
-    """Makes a run folder, or opens the one that the same recipe made on the same data, if memory can hold its batches.
+    """Makes a run folder, or opens the one that the same recipe made on the same data.
 
     Raises:
-        InputError: the folder holds another recipe's run or something else; nothing in it is changed.
+        InputError: the folder holds another recipe's run or something else, and is not changed; or memory cannot hold
+            the recipe's batches.
     """
     noted = folder / RECIPE
     if noted.is_file():
@@ -224,7 +220,7 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
         raise InputError(f"{folder} is there and is no run folder: give another one with --run")
     opened = Run(folder, recipe, profile, beside)
     if recipe.source.kind == "recordings":
-        opened.dataset  # noqa: B018  what is unfit is said before a folder is made
+        opened.dataset  # noqa: B018  unfit recordings are refused before a folder is made
     _afford(opened)
     with cleared(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -234,9 +230,9 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
 
 @contextmanager
 def cleared(folder: Path) -> Iterator[None]:
-    """Takes a run folder away again that the block made, where it fails before any stage has begun.
+    """Removes a run folder that the block has made, if the block fails before any stage has begun.
 
-    Not one that another process, which began at the same time, works on.
+    A folder that another process works on, which began at the same time, stays.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -246,18 +242,18 @@ def cleared(folder: Path) -> Iterator[None]:
             with suppress(Timeout, OSError, NotImplementedError), Ledger(folder).lock("run").acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
             for path in new[1:]:
-                with suppress(OSError):  # somebody has put something there
+                with suppress(OSError):  # it is not empty
                     path.rmdir()
         raise
 
 
 def _of_a_start(path: Path) -> bool:
-    """Whether a file may be what a start left that was killed before it had written recipe.toml."""
+    """Whether a file may come from a start that was killed before it had written recipe.toml."""
     return path.name in ("recordings.json", "fingerprint.json", "run.lock") or ".partial." in path.name
 
 
 def _afford(run: Run) -> None:
-    """Makes sure that a batch of windows with what the FINs make of it, the least that training takes, has room."""
+    """Makes sure that memory holds a batch of windows and the FINs' units for it, the least that training takes."""
     recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
     if recipe.source.kind == "recordings":
         channels, length = run.dataset.channels, run.length
@@ -275,14 +271,12 @@ def _afford(run: Run) -> None:
 
 
 def _difference(one: Recipe, other: Recipe) -> str:
-    def flat(table: dict, prefix: str = "") -> dict:
-        found = {}
-        for key, value in table.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        return found
+    return ", ".join(sorted(key for key in recipes.fields() if option(one, key) != option(other, key)))
 
-    first, second = flat(one.model_dump(mode="json")), flat(other.model_dump(mode="json"))
-    return ", ".join(sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k)))
+
+def option(recipe: Recipe, key: str) -> Any:
+    """The value of a dotted key."""
+    return reduce(getattr, key.split("."), recipe)
 
 
 def environment() -> dict[str, Any]:

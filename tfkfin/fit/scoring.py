@@ -12,7 +12,6 @@ from tfkfin.decoder.decision import REJECTED, Decision
 from tfkfin.decoder.decision import Answers as Outputs
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import metrics
-from tfkfin.pipeline import dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording
@@ -31,8 +30,7 @@ def windows_of(card: dict, recordings: Iterable[Recording], stride_ms: float = 0
     rest = 0 in card.get("movements", ()) if rest is None else rest
     window = recipes.Window(length_ms=1000 * card["length"] / card["rate_hz"], rest=rest, rate_hz=card["rate_hz"],
                             stride_ms=stride_ms or card["stride_ms"])
-    subject, _ = dataset.joined(recordings, window, card.get("decision", {}).get("vote", 1) - 1, card.get("filter"))
-    return subject
+    return Subject.of(recordings, window, card.get("filter"), context=card.get("decision", {}).get("vote", 1) - 1)
 
 
 def decide(probabilities: np.ndarray, segments: Iterable[np.ndarray], decision: Decision,
@@ -41,7 +39,7 @@ def decide(probabilities: np.ndarray, segments: Iterable[np.ndarray], decision: 
 
     Args:
         probabilities: (N, G) of the windows and of those before each segment that a vote averages over.
-        segments: the windows' indices in order of time, both as of `Subject.led`.
+        segments: the windows' indices in order of time, both as of `Subject.with_context`.
         labels: of the G classes, as in the files.
     """
     decided = np.empty(len(probabilities), np.int64)
@@ -82,7 +80,7 @@ def score_decoder(decoder: BaseDecoder, subject: Subject, stride: int = 0,
         Scores as of `score`, and of the windows {"label": decided (N,), "probabilities" (N, G), "features" (N, C, F)}.
     """
     stride = stride or decoder.stride
-    every, segments, own = subject.led(decoder.decision.memory, stride)
+    every, segments, own = subject.with_context(decoder.decision.memory, stride)
     found = outputs(every) if outputs else decoder.over(every.emg, every.windows.starts)
     found = found | {"label": decide(found["probabilities"], segments, decoder.decision, decoder.movements)}
     found = {name: values[own] for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""Trials of a search: runs of a recipe with some fields set, judged on a training repetition that is held out.
+"""Trials of a search: runs of a recipe with some fields set, scored on a held-out training repetition.
 
 Test repetitions are in no trial's split: neither weights, nor statistics, nor the choice of the winner depend on them.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_text
-from tfkfin.fit import kept
+from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
@@ -27,7 +27,7 @@ def check(recipe: Recipe, stage: str) -> None:
     """Makes sure that every value of the [tune] table can be tried.
 
     Raises:
-        InputError: no table, a key or value that the recipe refuses, a field that this search cannot judge.
+        InputError: no table, a key or value that the recipe refuses, a field that decides what is scored.
     """
     if not recipe.tune:
         raise InputError("the recipe has no [tune] table: take --pipeline tune_head, or name fields and values, as in "
@@ -120,7 +120,7 @@ class Search:
             if (scores := trial.done(self.stage)) is not None:
                 row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.ledger.of("results")["seconds"].values())}
             else:
-                row |= self.base.ledger.get(f"{key}.failed", kind=kept.Failed) or {"error": "not finished"}
+                row |= self.base.ledger.get(f"{key}.failed", kind=schemas.FailedTrial) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any]) -> bool:
@@ -183,7 +183,7 @@ def _keep(folder: Path, text: str) -> str:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """The content of tuning.json, {} before there is one."""
-    return Ledger(folder).get("tuning", kind=kept.Searched) or {}
+    return Ledger(folder).get("tuning", kind=schemas.SearchState) or {}
 
 
 def described(settings: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ class Replicas:
 
     def epoch(self, data, callbacks: Sequence = ()) -> float:
         """Trains once on batches (x, y) and calls the callbacks; returns the mean loss."""
-        total = seen = 0.0
+        total = windows = 0.0
         for callback in callbacks:
             callback.on_train_begin()
         for i, batch in enumerate(self.strategy.distribute_datasets_from_function(
@@ -69,10 +69,10 @@ class Replicas:
             for callback in callbacks:
                 callback.on_train_batch_begin(i)
             value, count = float(self._step(batch)), float(self.strategy.experimental_local_results(batch[3])[0])
-            total, seen = total + value * count, seen + count
+            total, windows = total + value * count, windows + count
             for callback in callbacks:
                 callback.on_train_batch_end(i, {"loss": value})
-        return total / seen
+        return total / windows
 
 
 def _rows(data, replicas: int):

@@ -111,7 +111,7 @@ class TwoRates(keras.Model):
     """A decoder's network while it is trained: FINs and head have an optimiser each (paper's code: Adam 1e-3, 1e-2).
 
     `TwoRates(network.input, network.output)` shares the network's layers; call `set_optimizers` before `fit`.
-    Inputs are windows of volts, or signals as of `training.stretches`, whose samples are then filtered once.
+    Inputs are windows of volts, or signals as of `training.neighbour_batches`, whose samples are then filtered once.
     """
 
     def set_optimizers(self, fin: keras.optimizers.Optimizer | None, head: keras.optimizers.Optimizer) -> None:
@@ -230,7 +230,7 @@ class JointTrainer:
         recipe, there = self.run.recipe, len(part.windows)
         data = part, targets, labels, self.run.length, recipe.finetune.batch_size
         if len(order) == there and self.forward.streams and not any(recipe.augment.model_dump().values()):
-            pieces = training.pieces(part.windows.starts)
+            pieces = training.neighbours(part.windows.starts)
             if there > FEW * len(pieces):
-                return training.stretches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
+                return training.neighbour_batches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
         return batches.of_subject(*data, order, recipe.batches.prefetch)

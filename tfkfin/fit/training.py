@@ -1,4 +1,4 @@
-"""What the stages share: learning-rate schedule, progress, restart of a compiled model, the imitation loss."""
+"""Training, as stages share it: learning-rate schedule, progress, restart, batches of neighbours, imitation loss."""
 
 import math
 import time
@@ -34,28 +34,23 @@ class Cosine(keras.callbacks.Callback):
         self.step += 1
 
 
-class Progress(keras.callbacks.Callback):
+class TrainingProgress(keras.callbacks.Callback):
     """A bar on a terminal; elsewhere a line every quarter of a minute."""
 
     def __init__(self, title: str, total_steps: int | None = None):
         super().__init__()
         self.title, self.total, self.step = title, total_steps, 0
-        self.bar, self.said = None, time.monotonic()
+        self.bar, self.logged = None, time.monotonic()
 
     def on_train_begin(self, logs=None):
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        import rich.progress as rich
 
         console = margin()
         if self.bar is None and console.is_terminal and not console.quiet:
-            self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                                TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn(),
-                                console=console, transient=True)
+            self.bar = rich.Progress(
+                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
+                rich.TextColumn("loss {task.fields[loss]:.3f}"), rich.TimeRemainingColumn(), console=console,
+                transient=True)
             self.task = self.bar.add_task(self.title, total=self.total, loss=float("nan"))
             self.bar.start()
 
@@ -63,12 +58,12 @@ class Progress(keras.callbacks.Callback):
         self.step += 1
         loss = float((logs or {}).get("loss", float("nan")))
         if not math.isfinite(loss) and "loss" in (logs or {}):
-            raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}, so nothing is learnt: lower "
-                             "the learning rates, and look for what is unfit with python -m tfkfin.data info DIR")
+            raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}: lower the learning rates, "
+                             "and check the recordings with python -m tfkfin.data info DIR")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, loss=loss)
-        elif time.monotonic() - self.said > 15:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.logged > 15:
+            self.logged = time.monotonic()
             log.info("%s: step %d%s, loss %.4f", self.title, self.step, f"/{self.total}" if self.total else "", loss)
 
     def close(self):
@@ -79,7 +74,7 @@ class Progress(keras.callbacks.Callback):
 
 @contextmanager
 def progress(title: str, total_steps: int | None = None):
-    shown = Progress(title, total_steps)
+    shown = TrainingProgress(title, total_steps)
     try:
         yield shown
     finally:
@@ -87,7 +82,7 @@ def progress(title: str, total_steps: int | None = None):
 
 
 class Restart:
-    """Puts models and optimisers back to how they were, so that one compiled graph serves every subject."""
+    """Puts models and optimisers back to their first values, so that one compiled graph serves every subject."""
 
     def __init__(self, *parts: keras.Model | keras.optimizers.Optimizer | None):
         self.variables = [v for part in parts if part is not None for v in part.variables]
@@ -98,34 +93,39 @@ class Restart:
             variable.assign(value)
 
 
-NEIGHBOURS = 8  # windows of a piece: more save little, and a batch would hold fewer places of the recording
+NEIGHBOURS = 8  # windows side by side: more save little, and a batch would span fewer places of the recording
 
 
-def pieces(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
-    """Indices of windows at `starts` (N,), by so many neighbours at one stride; a run's last piece may have fewer."""
+def neighbours(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
+    """Indices of windows at `starts` (N,) in groups of neighbours at one stride; a segment's last may be smaller."""
     _, runs = runs_of(starts)
     return [np.arange(i, min(i + windows, high)) for low, high in runs for i in range(low, high, windows)]
 
 
-def stretches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-              pieces: list[np.ndarray]) -> tf.data.Dataset:
-    """Batches of about `batch_size` windows, cut out of a recording as stretches: one a piece of neighbours.
+def neighbour_batches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
+                      groups: list[np.ndarray]) -> tf.data.Dataset:
+    """Batches of about `batch_size` windows as short signals, each of which holds a group of neighbouring windows.
+
+    Samples that windows share are then filtered once.
+
+    Args:
+        groups: as of `neighbours`.
 
     Yields:
-        ((emg (B, T, C) volts, wanted (B, P) which of their windows there are), {"probabilities": labels (n,),
-        "features": targets (n, C, F)}), n windows wanted in all.
+        ((emg (B, T, C) volts, wanted (B, P): which of their P windows belong to the group), {"probabilities": labels
+        (n,), "features": targets (n, C, F)}), of the n wanted windows.
     """
-    most, starts = max(map(len, pieces)), part.windows.starts
+    most, starts = max(map(len, groups)), part.windows.starts
     rows, samples = max(1, batch_size // most), (most - 1) * runs_of(starts)[0] + length
 
     def batch():
-        for i in range(0, len(pieces), rows):
-            chosen = pieces[i : i + rows]
+        for i in range(0, len(groups), rows):
+            chosen = groups[i : i + rows]
             emg = np.zeros((rows, samples, part.emg.shape[1]), np.float32)
             wanted = np.zeros((rows, most), bool)
-            for row, piece in enumerate(chosen):
-                stretch = part.emg[starts[piece[0]] : starts[piece[0]] + samples]
-                emg[row, : len(stretch)], wanted[row, : len(piece)] = stretch, True
+            for row, group in enumerate(chosen):
+                signal = part.emg[starts[group[0]] : starts[group[0]] + samples]
+                emg[row, : len(signal)], wanted[row, : len(group)] = signal, True
             index = np.concatenate(chosen)
             yield (emg, wanted), {"probabilities": labels[index], "features": targets[index]}
 
@@ -135,7 +135,7 @@ def stretches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: in
     signature = ((tf.TensorSpec((rows, samples, part.emg.shape[1]), tf.float32), tf.TensorSpec((rows, most), tf.bool)),
                  {"probabilities": spec((None,), labels), "features": spec((None, *targets.shape[1:]), targets)})
     data = tf.data.Dataset.from_generator(batch, output_signature=signature)
-    return data.apply(tf.data.experimental.assert_cardinality(-(-len(pieces) // rows))).prefetch(2)
+    return data.apply(tf.data.experimental.assert_cardinality(-(-len(groups) // rows))).prefetch(2)
 
 
 class Predictor:
@@ -184,6 +184,6 @@ def fit_scales(bank: keras.Model, targets: np.ndarray) -> None:
 
 
 def _scales(bank: keras.Model) -> Iterator[tuple[FeatureScale, slice]]:
-    """The last step of each FIN, and which of the bank's features it gives."""
+    """The output scale of each FIN, and which of the bank's features it is of."""
     for i, model in enumerate(fins_of(bank)):
         yield model.get_layer("scale"), slice(i, i + 1)

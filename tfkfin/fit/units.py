@@ -1,27 +1,26 @@
-"""Units of work: one subject, fold and seed of a recipe is a run in a folder of its own; and what they came to.
+"""Units of work for launchers: each subject, fold and seed of a recipe is a run in a folder of its own.
 
     <folder>/recipe.toml, fingerprint.json     the recipe and the recordings that all units belong to
     <folder>/fits/fold1of5/seed7/S3/           a unit's run, as any other: it can be resumed, exported, evaluated
-    <folder>/fits/fold1of5/seed7/S3.finetune.json    what it came to: its row
-    <folder>/fits/fold1of5/seed7/fins/         where the recipe trains FINs on everybody: the run that does
+    <folder>/fits/fold1of5/seed7/S3.finetune.json    its row: the unit's scores
+    <folder>/fits/fold1of5/seed7/fins/         the run that trains FINs on everybody, where the recipe trains them
     <folder>/fits.csv, results.json            all rows in order, and their summary
 
-A unit is begun and finished by whoever comes to it; rows are files, so that order and number of those who work, or who
-add up, change nothing.
+Any process may do any unit. Rows are files, so that the number of processes and their order change no result.
 """
 
 import csv
 import functools
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.base.console import InputError
 from tfkfin.base.files import write_text
-from tfkfin.fit import kept
+from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, environment, open_run
@@ -34,7 +33,7 @@ WORK = "tfkfin.fit.units:work"
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """`subject` 0 is everybody: their FINs. `fold` counts from 1."""
+    """One fit. `subject` 0 means everybody, whose FINs are trained; `fold` counts from 1."""
 
     subject: int
     fold: int
@@ -47,11 +46,11 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """The units of a recipe in one folder; `open_plan` makes it.
 
     Attributes:
-        base: the run that the units belong to; it runs no stage itself.
+        base: the run that the units belong to; no stage is run in it.
         folds: {field of the recipe: value} of each fold.
         device, mixed_precision: as of `set_up_device`.
     """
@@ -69,7 +68,7 @@ class Plan:
 
     @property
     def pretrains(self) -> bool:
-        """Whether FINs are trained, on everybody, before there are decoders."""
+        """Whether FINs are trained on everybody before any decoder."""
         recipe = self.base.recipe
         return self.stage == "finetune" and bool(recipe.imitate.epochs or not recipe.fin.pretrained)
 
@@ -79,16 +78,16 @@ class Plan:
                 for fold in range(1, len(self.folds) + 1) for seed in self.seeds]
 
     def before(self) -> list[Unit]:
-        """Those that must be finished first."""
+        """Units that must be finished first."""
         every = range(1, len(self.folds) + 1) if self.pretrains else ()
         return [Unit(0, fold, len(self.folds), seed) for fold in every for seed in self.seeds]
 
     def row(self, unit: Unit) -> dict[str, Any] | None:
-        """What a unit came to; None while it is not finished."""
-        return self.ledger.get(self._row_key(unit), kind=kept.Row)
+        """A unit's scores; None while it is not finished."""
+        return self.ledger.get(self._row_key(unit), kind=schemas.FitRow)
 
     def arguments(self, unit: Unit) -> dict[str, Any]:
-        """Of `work`, for a process anywhere that sees the folder."""
+        """Arguments of `work`, for any process that sees the folder."""
         folder, settings = self.base.folder.absolute(), {"seed": unit.seed, **self.folds[unit.fold - 1]}
         if unit.subject:
             settings |= {"split.subjects": [unit.subject], "split.pretrain_subjects": [unit.subject]}
@@ -103,8 +102,26 @@ class Plan:
     def _row_key(self, unit: Unit) -> str:
         return f"{unit.key}.{self.stage if unit.subject else 'imitate'}"
 
+    def launch(self, launcher: str) -> int:
+        """Finishes all units by a launcher; returns how many failed.
+
+        Raises:
+            InputError: FINs that decoders need could not be trained.
+        """
+        folder, failed = self.base.folder, {}
+        for wave, title in ((self.before(), "FINs"), (self.units(), "fits")):
+            tasks = [launch.Task(unit.key, WORK, self.arguments(unit)) for unit in wave]
+            by_key = {unit.key: unit for unit in wave}
+            failed = launch.launch(tasks, lambda task, of=by_key: self.row(of[task.key]) is not None, launcher,
+                                   self.base.recipe.launch, folder, title) if tasks else {}
+            if failed:
+                launch.report_failures(failed, tasks, folder)
+                if title == "FINs":
+                    raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, which all decoders need")
+        return len(failed)
+
     def publish(self) -> dict[str, Any]:
-        """Writes fits.csv and results.json from the rows that are there; returns the content of the latter.
+        """Writes fits.csv and results.json from the finished rows; returns the content of the latter.
 
         Raises:
             InputError: there is no row.
@@ -112,7 +129,8 @@ class Plan:
         rows = {unit: row for unit in self.units() if (row := self.row(unit)) is not None}
         if not rows:
             raise InputError(f"no fit is finished: look at the logs in {self.base.folder / 'logs'}")
-        write_text(self.base.folder / "fits.csv", "".join(_lines(rows)))
+        names = [name for name in NUMBERS if any(name in row for row in rows.values())]
+        write_text(self.base.folder / "fits.csv", _csv(rows, names))
         by_subject: dict[int, list[dict]] = {}
         for unit, row in rows.items():
             by_subject.setdefault(unit.subject, []).append(row)
@@ -125,8 +143,7 @@ class Plan:
                       for fold in self.folds],
             "missing": [unit.key for unit in self.units() if unit not in rows],
             "dataset": self.base.dataset.describe() | {"fingerprint": self.base.fingerprint},
-            **{name: mean_and_sd({s: _mean(of, name) for s, of in by_subject.items()})
-               for name in NUMBERS if any(name in row for row in rows.values())},
+            **{name: mean_and_sd({s: _mean(of, name) for s, of in by_subject.items()}) for name in names},
             **({"fin": mean_imitation(fins)} if fins else {})})
 
 
@@ -135,23 +152,20 @@ def _mean(rows: list[dict], name: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _lines(rows: dict[Unit, dict]) -> Iterator[str]:
-    names = [name for name in NUMBERS if any(name in row for row in rows.values())]
+def _csv(rows: dict[Unit, dict], names: list[str]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["subject", "fold", "seed", *names])
-    for unit in sorted(rows):
-        table.writerow([unit.subject, unit.fold, unit.seed, *(rows[unit].get(name) for name in names)])
-    yield text.getvalue()
+    csv.writer(text, lineterminator="\n").writerows([["subject", "fold", "seed", *names], *(
+        [unit.subject, unit.fold, unit.seed, *map(rows[unit].get, names)] for unit in sorted(rows))])
+    return text.getvalue()
 
 
-def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) -> Plan:
-    """Opens the folder, and deals repetitions into folds: fold k is tested on every `folds`-th, learns from the others.
+def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) -> FitPlan:
+    """Opens the folder and deals repetitions into folds: fold k tests every `folds`-th and trains on the others.
 
     One fold is the recipe's own split.
 
     Raises:
-        InputError: what `open_run` raises; a folder with a run of its own; folds that cannot be.
+        InputError: what `open_run` raises, a folder with a run of its own, or too many folds.
     """
     if stage not in ("classify", "finetune"):
         raise InputError(f"the stage {stage} pools people, so that it is one fit: --launcher, --folds and --seeds go "
@@ -172,7 +186,7 @@ def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) 
             raise InputError(f"--folds {folds} deals repetitions, and there are {len(there)}" if folds > len(there) else
                              "--folds deals repetitions, and this recipe parts sessions")
         dealt = tuple(_fold(there, k, folds) for k in range(folds))
-    return Plan(base, stage, dealt, tuple(recipe.seed + i for i in range(seeds)))
+    return FitPlan(base, stage, dealt, tuple(recipe.seed + i for i in range(seeds)))
 
 
 def _fold(there: list[int], k: int, folds: int) -> dict[str, Any]:
@@ -183,7 +197,7 @@ def _fold(there: list[int], k: int, folds: int) -> dict[str, Any]:
 
 def work(folder: str, unit: str, row: str, settings: dict[str, Any], data: str, stage: str, device: str,
          mixed_precision: bool) -> None:
-    """Runs a unit to its stage, or goes on with it, and keeps its row. See `Plan.arguments`.
+    """Runs a unit up to its stage, or resumes it, and writes its row; arguments as of `FitPlan.arguments`.
 
     Raises:
         InputError: recordings that do not fit the recipe.
@@ -194,7 +208,7 @@ def work(folder: str, unit: str, row: str, settings: dict[str, Any], data: str, 
     from tfkfin.fit.stages import run_stage
 
     base, ledger = Path(folder), Ledger(Path(folder, "fits"))
-    with ledger.lock(unit):  # a worker that was thought lost may still be at it
+    with ledger.lock(unit):  # a worker that was given up may still be running
         if ledger.get(row) is not None:
             return
         recipe = recipes.replaced(_recipe(base), **settings, **{"source.kind": "recordings", "source.data": data})

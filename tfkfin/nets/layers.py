@@ -1,5 +1,6 @@
 """Small Keras layers: scalers that live inside the models, augmentation of raw windows, correlations in closed form."""
 
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -8,19 +9,17 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.features.spatial import LIMIT
 from tfkfin.nets.sliding import (
     jitted,
+    lagged_sums,
     over_signal,
     products_of_channels,
-    samples_at,
-    size,
-    windows_in,
 )
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
+LIMIT = 0.999  # |r| beyond which Fisher's z would run away
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
 
 
@@ -238,17 +237,8 @@ class Correlations(layers.Layer):
 
     def _window_sums(self, x, length, stride, slide):
         """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
-        lags, reach = (0, *self.lags), max(self.lags, default=0)
-
-        def at_lags(xp, x):  # (B, n, C, 1 + lags)
-            inner = size(x, 1) - reach
-            return xp.stack([x[:, lag : lag + inner] * x[:, :inner] for lag in lags], axis=-1)
-
-        sums = slide(at_lags, x, length, stride, reach)  # of terms that are inside the window at every lag
-        if reach:  # and of those that are at some
-            last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)
-            sums += ops.stack([ops.sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags], axis=-1)
-        return (sums, slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
+        return (lagged_sums(x, (0, *self.lags), length, stride, slide),
+                slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
                 slide(lambda _, x: x[:, 1:] - x[:, :-1], x, length, stride, 1, products_of_channels))
 
     def _of_sums(self, power, lagged, products):
@@ -268,6 +258,16 @@ class Correlations(layers.Layer):
         r = products / (sd[:, :, None] * sd[:, None, :])
         upper = [i * channels + j for i in range(channels) for j in range(i + 1, channels)]
         return ops.take(ops.reshape(r, (-1, channels * channels)), upper, axis=1)
+
+    def log_amplitude(self, channels: int) -> np.ndarray:
+        """Which outputs (S,) are logarithms of amplitude: none, they are the same at every gain."""
+        return np.zeros(len(self.layout(channels)), bool)
+
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
+        count, pairs = len(self.lags), list(itertools.combinations(range(channels), 2))
+        return np.array([(lag, c, c) for c in range(channels) for lag in range(count)]
+                        + [(count + kind, i, j) for kind in (0, 1) for i, j in pairs], int).reshape(-1, 3)
 
     def compute_output_shape(self, input_shape):
         _, _, channels = input_shape

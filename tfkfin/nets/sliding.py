@@ -1,6 +1,6 @@
 """Sums over windows that overlap: each term is added once to the sum of its block, each window is a few blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import tensorflow as tf
@@ -70,6 +70,25 @@ def over_signal(terms: Callable, x: tf.Tensor, length: int, stride: int, reach: 
 def products_of_channels(xp, rows):
     """Blocks (B, n, R, C) -> (B, n, C, C): what `of` is for sums of the products of every two channels."""
     return xp.matmul(xp.transpose(rows, (0, 1, 3, 2)), rows)
+
+
+def lagged_sums(x: tf.Tensor, lags: Sequence[int], length: int, stride: int, slide: Callable) -> tf.Tensor:
+    """Sums over windows of each channel's products with itself some samples later: (B, T, C) -> (B, W, C, lags).
+
+    Of lag k over the length - k pairs of samples that both lie in the window.
+    """
+    reach = max(lags)
+
+    def products(xp, x):  # (B, n + reach, C) -> (B, n, C, lags)
+        rows = size(x, 1) - reach
+        return xp.stack([x[:, lag : lag + rows] * x[:, :rows] for lag in lags], axis=-1)
+
+    sums = slide(products, x, length, stride, reach)  # of the samples for which all lags end in the window
+    if not reach:
+        return sums
+    last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)  # and of the others
+    ends = [tf.reduce_sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags]
+    return sums + tf.stack(ends, axis=-1)
 
 
 def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfkfin.features.spatial import RIDGE
+from tfkfin.features.describe import RIDGE
 from tfkfin.nets.bilstm import layer as recurrent
 from tfkfin.nets.sliding import over_signal, products_of_channels
 
@@ -15,7 +15,7 @@ SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channel
 class LogCovariance(layers.Layer):
     """The logarithm of the covariance of a window or of its differences: (B, L, C) -> (B, C (C + 1) / 2).
 
-    The same as `tfkfin.features.spatial`, in float64 inside, because the smallest eigenvalues count as much as the
+    The same as `tfkfin.features.describe.log_euclidean`, in float64 inside, because the smallest eigenvalues count as much as the
     largest. ONNX has no eigenvalues: for it they are found by Jacobi's rotations, of products alone.
 
     Args:
@@ -59,6 +59,15 @@ class LogCovariance(layers.Layer):
         rows, columns = np.triu_indices(channels)
         upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
         return ops.cast(upper * np.where(rows == columns, 1.0, np.sqrt(2.0)), self.compute_dtype)
+
+    def log_amplitude(self, channels: int) -> np.ndarray:
+        """Which outputs (S,) are logarithms of a channel's power: the diagonal, of the signal itself."""
+        return (self.layout(channels)[:, 0] == 0) & (self.difference == 0)
+
+    def layout(self, channels: int) -> np.ndarray:
+        """Kind and two electrodes of each output (S, 3)."""
+        first, second = np.triu_indices(channels)
+        return np.stack([(first != second).astype(int), first, second], axis=1)
 
     def compute_output_shape(self, input_shape):
         channels = input_shape[2]

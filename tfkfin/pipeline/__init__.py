@@ -1,1 +1,1 @@
-"""From recordings to batches: windows, splits, standardised stretches, and the one tf.data graph."""
+"""From recordings to batches: segments, splits, windows, standardisation, and the one tf.data graph."""

@@ -29,15 +29,17 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         names: features to compute.
         batch_size: windows a batch; the last batch may be smaller.
         seed, epoch: fix the order.
-        max_windows: at most that many windows, spread evenly over the recordings; 0 takes all.
-        in_flight: recordings mixed at a time; memory grows with it, not with how many recordings there are.
+        max_windows: at most that many windows, an equal share of each recording; 0 takes all.
+        in_flight: recordings mixed at a time; memory grows with it, not with the number of recordings.
         prefetch: batches made ahead.
-        spool: where recordings and their features are kept decoded for later epochs; of one dataset and set of names.
+        spool: keeps decoded recordings and their features for later epochs, of one dataset and set of names.
 
     Yields:
         (emg (B, L, C) float32 standardised, targets (B, C, F) float32 in own units).
     """
-    subjects, keys = dealt(dataset, seed, epoch)
+    rng = np.random.default_rng([seed, epoch])
+    subjects = rng.permutation(dataset.split.pretrain_subjects)
+    keys = rng.integers(0, 2**31, len(subjects))  # seeds of the windows' order in each recording
     share = shares(dataset, max_windows)
     read = _reading(dataset, tuple(names), share, spool)
 
@@ -51,13 +53,13 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
     def recordings(part: slice, side_by_side: int) -> tf.data.Dataset:
         data = tf.data.Dataset.from_tensor_slices((subjects[part], keys[part]))
         files = [dataset.files[s] for s in subjects[part]]
-        # A subject of several files has no one signal to stream; what others hold may not be in volts.
+        # Streaming from HDF5 is for subjects of one file; formats other than Ninapro's may not be in volts.
         alone = all(len(one) == 1 and one[0].reader == "ninapro" for one in files)
         if alone and (streamed := hdf5.signals([one[0].path for one in files], dataset.channels)) is not None:
             data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
         return data.map(read, num_parallel_calls=side_by_side, deterministic=True)
 
-    # A batch spans the first recordings, so it waits for all of them; later ones are read one ahead.
+    # The first batch spans the first recordings, so these are read together; later ones are read one ahead.
     data = recordings(slice(in_flight), in_flight).concatenate(recordings(slice(in_flight, None), 1)).prefetch(1)
     data = data.interleave(windows, cycle_length=in_flight, block_length=1)
     steps = -(-sum(share.values()) // batch_size)
@@ -65,15 +67,20 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
 
 
 def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], spool: Spool | None):
-    """(subject, key of its shuffle, maybe its signal) -> (emg (T, C), starts (N,), targets (N, C, F)), in a graph."""
+    """In a graph: (subject, seed of its windows' order, maybe its signal) -> (emg (T, C), starts, targets)."""
+
+    def decoded(subject: int, emg: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        give_back()  # of recordings that are no longer needed
+        loaded = dataset.load(subject, dataset.part("pretrain"), emg)
+        return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
 
     def load(subject: np.ndarray, key: np.ndarray, *signal: np.ndarray):
         subject = int(subject)
         if spool is None or signal:
-            emg, starts, every = decoded(dataset, names, subject, *(s.T for s in signal))
+            emg, starts, every = decoded(subject, *(s.T for s in signal))
         else:
-            emg, starts, every = spool(subject, lambda: decoded(dataset, names, subject))
-        order = chosen(key, len(starts), share[subject])
+            emg, starts, every = spool(subject, lambda: decoded(subject))
+        order = np.random.default_rng(key).permutation(len(starts))[: share[subject]]
         targets = aligned(len(order), dataset.channels, len(names))
         np.take(every, order, axis=0, out=targets)
         del every
@@ -88,29 +95,6 @@ def _reading(dataset: Dataset, names: tuple[str, ...], share: dict[int, int], sp
         return emg, starts, targets
 
     return read
-
-
-def decoded(dataset: Dataset, names: Sequence[str], subject: int,
-            emg: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A subject's pre-training windows: emg (T, C) standardised, starts (N,), targets (N, C, F) in own units.
-
-    `emg`: the signal, where it has been read already.
-    """
-    give_back()  # of recordings that are done with
-    loaded = dataset.load(subject, dataset.part("pretrain"), emg)
-    return loaded.standardised(), loaded.windows.starts, loaded.features(names, dataset.length, dataset.rate_hz)
-
-
-def dealt(dataset: Dataset, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pre-training subjects in the order of an epoch, and for each the key of `chosen`."""
-    rng = np.random.default_rng([seed, epoch])
-    subjects = rng.permutation(dataset.split.pretrain_subjects)
-    return subjects, rng.integers(0, 2**31, len(subjects))
-
-
-def chosen(key: int, windows: int, share: int) -> np.ndarray:
-    """Indices of the windows that an epoch takes of a recording, in their order there."""
-    return np.random.default_rng(key).permutation(windows)[:share]
 
 
 def shares(dataset: Dataset, max_windows: int) -> dict[int, int]:
@@ -150,7 +134,8 @@ def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: in
     """Batches of synthetic one-channel windows of wide range (see `signals`): (emg (B, L, 1), targets (B, 1, F))."""
 
     def make(step: np.ndarray):
-        return signal_batch(names, length, rate_hz, batch_size, seed, epoch, step)
+        x = signals.windows(np.random.default_rng([seed, epoch, int(step)]), batch_size, length, rate_hz)[..., None]
+        return x, features.direct(x, tuple(names), rate_hz)
 
     def batch(step):
         x, y = tf.numpy_function(make, (step,), (tf.float32, tf.float32))
@@ -158,11 +143,3 @@ def of_signals(names: Sequence[str], length: int, rate_hz: float, batch_size: in
 
     steps = max(1, num_windows // batch_size)
     return tf.data.Dataset.range(steps).map(batch, num_parallel_calls=2).prefetch(4)
-
-
-def signal_batch(names: Sequence[str], length: int, rate_hz: float, batch_size: int, seed: int, epoch: int,
-                 step: int) -> tuple[np.ndarray, np.ndarray]:
-    """One batch of `of_signals`."""
-    rng = np.random.default_rng([seed, epoch, int(step)])
-    x = signals.windows(rng, batch_size, length, rate_hz)[..., None]
-    return x, features.direct(x, tuple(names), rate_hz)

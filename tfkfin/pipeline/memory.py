@@ -1,4 +1,4 @@
-"""Keeps the memory of a pipeline as large as the recordings in flight, however many there are."""
+"""Memory: arrays that TensorFlow need not copy, memory that goes back to the system, arrays kept on disk."""
 
 import ctypes
 import mmap
@@ -13,31 +13,31 @@ import numpy as np
 
 
 def aligned(*shape: int) -> np.ndarray:
-    """Zeros, float32, at an address that TensorFlow takes over: other arrays it copies, and keeps both.
+    """Zeros, float32, at an address that TensorFlow can use without a copy.
 
-    Let go, they return to the system at once.
+    Their memory returns to the system as soon as nothing refers to them.
     """
     return np.frombuffer(mmap.mmap(-1, max(1, 4 * prod(shape))), np.float32, prod(shape)).reshape(shape)
 
 
 def give_back() -> None:
-    """Returns freed memory to the system. glibc would keep it, and memory would grow with the number of recordings."""
+    """Returns freed memory to the system. glibc would keep it, so that use would grow with every recording."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Spool:
-    """Arrays that took long to make, kept in nameless files: made once, mapped into memory again when asked for.
+    """Arrays in temporary files: made once, later mapped into memory.
 
-    The files vanish with the process, however it ends. On a full disk arrays are made anew each time.
+    The files vanish when the process ends. On a full disk arrays are made anew each time.
     """
 
     def __init__(self, folder: str | Path | None = None):
-        """`folder`: on the disk to use; by default the system's for temporary files."""
+        """`folder`: for the files; by default the system's for temporary files."""
         self._folder, self._files = folder, {}
 
     def __call__(self, key: Hashable, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-        """What `make()` gave at first for this `key`, read-only and aligned as by `aligned`."""
+        """What `make()` gave when it was called first for this `key`, read-only, aligned as by `aligned`."""
         if key not in self._files:
             arrays = make()
             with suppress(OSError):

@@ -10,7 +10,7 @@ from tfkfin.pipeline import windows
 from tfkfin.recordings.recording import Recording
 
 _MARGIN_S = 0.5  # s of signal shown before and after the movement
-_POINTS = 4000  # a signal is drawn as the least and largest value of at most so many pieces
+_POINTS = 4000  # a signal is drawn as the minima and maxima of at most so many pieces
 
 
 def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, stride_ms: float = 10) -> None:
@@ -28,12 +28,10 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
     if not shown:
         there = format_numbers({segment.movement for segment in every})
         raise InputError(f"{recording.path} has no movement {movement}: it has {there}")
+    from matplotlib import figure as figures  # without pyplot: no display is needed, nothing is left open
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import (
-        Figure,  # without pyplot: no display is looked for, nothing is left open
-    )
 
-    figure = Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
+    figure = figures.Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(shown), squeeze=False, sharey="row", sharex="col",
                            gridspec_kw={"height_ratios": [2 + recording.num_channels, 3]})

@@ -1,15 +1,18 @@
-"""Who is trained on and who is tested on: by session and repetition, so that no raw sample is on both sides."""
+"""Splits: which sessions and repetitions train and which test, so that no raw sample is on both sides."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from tfkfin.base.console import InputError, format_numbers, log
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
-from tfkfin.recipe import Split
+from tfkfin.recipe import Split, Window
 from tfkfin.recordings.recording import Header, Recording, owners
+
+SIDES = ("train", "pretrain", "finetune", "test")
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,18 @@ class Part:
     sessions: tuple[int, ...] | None = None
 
     def holds(self, repetitions: np.ndarray | int, sessions: np.ndarray | int) -> np.ndarray:
-        """Whether windows or segments of these repetitions and sessions are in it, elementwise."""
+        """Whether windows or segments of these repetitions and sessions belong to it, elementwise."""
         inside = np.ones(np.shape(repetitions), bool)
         for values, wanted in ((repetitions, self.repetitions), (sessions, self.sessions)):
             inside &= True if wanted is None else np.isin(values, wanted)
         return inside
 
+    def __contains__(self, segment: Segment) -> bool:
+        return bool(self.holds(segment.repetition, segment.session))
+
     def __str__(self) -> str:
-        said = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
-        return said + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
+        text = "repetitions " + (format_numbers(self.repetitions or ()) or "(none given)")
+        return text + (f" of the sessions {format_numbers(self.sessions)}" if self.sessions else "")
 
 
 def part(split: Split, name: str) -> Part:
@@ -37,17 +43,15 @@ def part(split: Split, name: str) -> Part:
     return Part(getattr(split, f"{name}_repetitions"), sessions or None)
 
 
-def learnt(split: Split, segment: Segment) -> bool:
-    """Whether anything is learnt from a segment."""
-    sides = (part(split, name) for name in ("train", "pretrain", "finetune"))
-    return any(side.holds(segment.repetition, segment.session) for side in sides)
+def stride_ms(split: Split | None, window: Window, segment: Segment) -> float:
+    """Between the windows of a segment: closer where it trains, if the recipe says so; without a split all train."""
+    trains = split is None or any(segment in part(split, name) for name in SIDES if name != "test")
+    return window.train_stride_ms if trains and window.train_stride_ms else window.stride_ms
 
 
-def repetitions_present(windows: Windows | Sequence[Segment]) -> tuple[int, ...]:
+def repetitions_present(windows: Windows) -> tuple[int, ...]:
     """Repetitions that have a movement, sorted."""
-    if isinstance(windows, Windows):
-        return tuple(np.unique(windows.repetitions[windows.movements > 0]).tolist())
-    return tuple(sorted({segment.repetition for segment in windows if segment.movement > 0}))
+    return tuple(np.unique(windows.repetitions[windows.movements > 0]).tolist())
 
 
 def select(windows: Windows, wanted: Part | Iterable[int]) -> Windows:
@@ -57,7 +61,7 @@ def select(windows: Windows, wanted: Part | Iterable[int]) -> Windows:
 
 
 def resolved(split: Split, every: dict[int, Windows]) -> Split:
-    """The split with its defaults filled in from what is there."""
+    """The split with its defaults filled in from the sessions and repetitions of each subject's windows."""
     sessions = sorted({int(s) for w in every.values() for s in np.unique(w.sessions)})
     for name in ("train_sessions", "test_sessions"):
         if getattr(split, name) and not set(getattr(split, name)) & set(sessions):
@@ -68,15 +72,15 @@ def resolved(split: Split, every: dict[int, Windows]) -> Split:
         return tuple(sorted(set().union(*(repetitions_present(select(w, side)) for w in every.values()))))
 
     there = present(Part())
-    learnt, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
+    training, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
     test = tuple(r for r in split.test_repetitions or tested if r in tested)
-    missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", learnt))
+    missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", training))
                if (gone := sorted(set(getattr(split, name)) - set(have)))}
     if not test or missing:
         what = ", ".join(f"{name} {gone}" for name, gone in missing.items()) or "test_repetitions ()"
         raise InputError(f"no recording has the {what}: there are repetitions {list(there)}; choose with "
                          "--set split.train_repetitions=1,3 --set split.test_repetitions=2")
-    train = split.train_repetitions or tuple(r for r in learnt if split.between_sessions or r not in test)
+    train = split.train_repetitions or tuple(r for r in training if split.between_sessions or r not in test)
     subjects = split.subjects or tuple(sorted(every))
     return split.model_copy(update={
         "subjects": subjects, "train_repetitions": train, "test_repetitions": test,
@@ -94,28 +98,28 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
 
     Raises:
         InputError: a repetition is on both sides, a subject has no training or no test window, or a movement that is
-            tested has nothing to learn from.
+            tested has no training window.
     """
     train, test = (side if isinstance(side, Part) else Part(tuple(side)) for side in (train, test))
     _disjoint(train, test)
     for subject, every in windows.items():
         there = format_numbers(repetitions_present(every)) or "none"
-        learnt, tested = select(every, train), select(every, test)
-        for side, numbers, chosen in (("train", train, learnt), ("test", test, tested)):
+        training, tested = select(every, train), select(every, test)
+        for side, numbers, chosen in (("train", train, training), ("test", test, tested)):
             if not len(chosen):
                 raise InputError(f"subject {subject} has no window in the {side} {numbers}: it has repetitions {there}")
         if gone := sorted(set(test.repetitions or ()) - set(np.unique(tested.repetitions).tolist())):
             log.warning("warning: subject %d has no window in test repetition %s: its score is of the others", subject,
                         format_numbers(gone))
-        missing = sorted(set(every.movements.tolist()) - set(learnt.movements.tolist()))
+        missing = sorted(set(every.movements.tolist()) - set(training.movements.tolist()))
         if missing:
             raise InputError(f"subject {subject} has no window of movement {format_numbers(missing)} in the train "
                              f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
 
-def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Segment]:
-    """Segments of movements with their sessions, and with `rest` those of rest, split by `owners` as movements are."""
-    each = split.repetitions_per_session
+def segments(recording: Recording | Header, split: Split | None, rest: bool) -> list[Segment]:
+    """Segments of movements with their sessions; with `rest` those of rest too, whose repetition `owners` gives."""
+    each = split.repetitions_per_session if split else 0
     found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
     if rest:
         owner = owners(recording)
@@ -123,55 +127,13 @@ def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Se
     return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in found]
 
 
-def cuts(recording: Recording, split: Split, rest: bool) -> list[int]:
-    """Samples between a segment that is tested on and one that is not, in the middle of what parts them."""
-    test, every = part(split, "test"), segments(recording, split, rest)
-    tested = [bool(test.holds(s.repetition, s.session)) for s in every]
-    return [(one.stop + other.start) // 2 for i, (one, other) in enumerate(zip(every, every[1:], strict=False))
-            if tested[i] != tested[i + 1]]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean (C,) and sum of squares about it (C,) of each channel's samples, float64; they add up."""
-
-    count: int
-    mean: np.ndarray
-    square: np.ndarray
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """Of the samples of both (Chan, Golub, LeVeque 1983)."""
-        count = self.count + other.count
-        if not self.count or not other.count:
-            return self if self.count else other
-        apart = other.mean - self.mean
-        return Moments(count, self.mean + apart * (other.count / count),
-                       self.square + other.square + apart**2 * (self.count * other.count / count))
-
-    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (C,) and standard deviation (ddof 0) (C,). A flat channel gets sd 1, so that it standardises to 0.
-
-        Raises:
-            InputError: there is no sample.
-        """
-        if not self.count:
-            raise InputError("there is no training sample to take mean and deviation from: choose other repetitions")
-        sd = np.sqrt(self.square / self.count)
-        flat = sd <= 1e-7 * np.abs(self.mean)  # what rounding leaves of a constant
-        return self.mean, np.where(flat | (sd == 0), 1.0, sd)
-
-
-def moments(emg: np.ndarray, segments: Sequence[Segment]) -> Moments:
-    """Of the samples of `segments` in emg (T, C), volts.
-
-    Two passes in float64, since squares of 1e-6 V summed in float32 lose every digit.
+def cuts(segments: Sequence[Segment], split: Split | None, rest: bool) -> list[int]:
+    """Samples midway between a segment that is tested and a neighbour that is not; with `rest` segments of rest count.
     """
-    nothing = np.zeros(emg.shape[1])
-    count = sum(segment.stop - segment.start for segment in segments)
-    if not count:
-        return Moments(0, nothing, nothing)
-    mean = sum(emg[s.start : s.stop].sum(axis=0, dtype=np.float64) for s in segments) / count
-    return Moments(count, mean, sum(((emg[s.start : s.stop] - mean) ** 2).sum(axis=0) for s in segments))
+    if split is None:
+        return []
+    test, chosen = part(split, "test"), [s for s in segments if s.movement or rest]
+    return [(one.stop + other.start) // 2 for one, other in pairwise(chosen) if (one in test) != (other in test)]
 
 
 def _disjoint(train: Part, test: Part) -> None:

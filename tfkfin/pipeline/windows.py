@@ -1,4 +1,4 @@
-"""Cuts windows inside segments. A window is a start and a length; no sample is copied here."""
+"""Windows, and the segments that they are cut from. A window is a start and a length; no sample is copied here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -26,7 +26,7 @@ class Windows:
     Attributes:
         starts: first samples (N,) int64.
         movements, repetitions, sessions: (N,) int16, of the segment that a window lies in.
-        segments: (N,) int64, that segment's number: one movement held once.
+        segments: (N,) int64, the number of that segment, one execution of a movement.
     """
 
     starts: np.ndarray
@@ -50,7 +50,7 @@ class Windows:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of `count` things, evenly spread."""
+    """Indices of at most `most` of `count` things, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
@@ -68,16 +68,16 @@ def samples(ms: float, rate_hz: float) -> int:
 
 def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False,
              seams: Sequence[int] = ()) -> list[Segment]:
-    """Longest runs over which both movement and repetition stay the same.
+    """Segments: where both movement and repetition stay the same, each as long as it can be.
 
     Args:
         labels: (T,) movements, 0 is rest.
         repetitions: (T,). A movement with repetition 0 belongs to no split, so it gives no segment.
-        rest: also the runs of label 0, with the repetition that the file gives them (0 included).
-        seams: samples at which another file begins, where a run ends too.
+        rest: also those of label 0, with the repetition that the file gives them (0 included).
+        seams: samples at which another file begins, where a segment ends too.
 
     Returns:
-        Segments in order of time. A movement seen again in the same repetition gives a segment of its own.
+        Segments in order of time. A movement that is repeated within a repetition gives another segment.
     """
     if not len(labels):
         return []
@@ -102,7 +102,7 @@ def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int]
         segments: as `segments()` gives them.
         length: samples: 600 is 300 ms at 2 kHz.
         stride: samples: 20 is 10 ms at 2 kHz; one for all segments or one a segment.
-        rate_hz: only to speak of milliseconds in the error.
+        rate_hz: gives the error in milliseconds too.
 
     Raises:
         InputError: the window is longer than every segment.
@@ -117,10 +117,10 @@ def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int]
     if len(table) and not counts.any():
         longest = int(room.max()) + length
 
-        def said(n: int) -> str:
+        def text(n: int) -> str:
             return f"{n} samples" + (f" ({1000 * n / rate_hz:g} ms)" if rate_hz else "")
 
-        raise InputError(f"a window of {said(length)} is longer than every segment, the longest has {said(longest)}: "
+        raise InputError(f"a window of {text(length)} is longer than every segment, the longest has {text(longest)}: "
                          "choose a shorter window")
     owner = np.repeat(np.arange(len(table)), counts)  # (N,) the segment of each window
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # (N,) its place in the segment

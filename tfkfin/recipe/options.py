@@ -39,7 +39,7 @@ class Synthetic(Section):
     seed: Seed = 1
 
 
-class Source(Section):
+class DataSource(Section):
     """Where recordings come from."""
 
     kind: Literal["recordings", "synthetic", "signals"] = "synthetic"  # signals: endless windows for FINs alone
@@ -98,7 +98,7 @@ class Split(Section):
     subjects: Numbers = ()  # trained and tested one by one; empty: all there are
     train_repetitions: Numbers = ()  # empty: all but the test repetitions; between sessions: all
     test_repetitions: Numbers = (2, 5)  # where test_sessions are given: of these, all by default
-    train_sessions: Numbers = ()  # days, or whatever else separates the files; empty: all
+    train_sessions: Numbers = ()  # days, or what else separates the files; empty: all
     test_sessions: Numbers = ()  # empty: all
     repetitions_per_session: int = Field(0, ge=0, le=9999)  # of a session; 0: sessions as files name them
     pretrain_subjects: Numbers = ()  # whose windows the FINs imitate; empty: `subjects`
@@ -248,7 +248,7 @@ class Recipe(Section):
 
     protocol: Literal["honest", "paper"] = "honest"
     seed: Seed = 7
-    source: Source = Source()
+    source: DataSource = DataSource()
     window: Window = Window()
     filter: Filter = Filter()
     features: Features = Features()

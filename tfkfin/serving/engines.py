@@ -61,7 +61,7 @@ class Exported(BaseDecoder):
         one_graph = self.engine == "onnx" and (self.version / presets.ONNX_STREAM).is_file() and "filter" not in card
         self._stream = _onnx_session(self.version / presets.ONNX_STREAM) if one_graph else None
 
-    def session(self, stride: int = 0):
+    def session(self, stride: int = 0, smooth: bool = True):
         raise InputError("an exported graph cannot adapt online: tfkfin.Decoder.from_preset of its folder can")
 
     def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:

@@ -111,8 +111,11 @@ class Signatures:
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = {name: tf.reshape(value, (batch, windows, *self.shapes[name]))
-                   for name, value in answered(batch * windows, cut).items()}
+        answers = {}
+        for name, value in answered(batch * windows, cut).items():
+            shape = batch, windows, *self.shapes[name]
+            # ONNX takes a 0 in a shape for "the same as before"
+            answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)
         probabilities = total = answers["probabilities"]
         for back in range(1, decision.vote):
             total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]

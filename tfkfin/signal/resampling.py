@@ -1,33 +1,12 @@
-"""Recordings at another rate than they were made with."""
+"""Signals and labels at another rate than they were recorded at."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
 from tfkfin.base.console import InputError
-from tfkfin.recordings.recording import Recording
-
-
-def resampled(recording: Recording, rate_hz: float, cuts: Sequence[int] = ()) -> Recording:
-    """The recording at `rate_hz` (0 keeps its own): polyphase with an anti-aliasing filter, labels by nearest sample.
-
-    The filter does not reach across seams, nor `cuts`, samples at which a stretch of another side of the split begins.
-    Reference: scipy.signal.resample_poly, Kaiser window (beta 5).
-    """
-    if not rate_hz or recording.rate_hz == rate_hz:
-        return recording
-    up, down = _ratio(recording.rate_hz, rate_hz)
-    edges = [0, *sorted({*cuts, *recording.seams}), len(recording.emg)]
-    emg = np.concatenate([_piece(recording.emg, start, stop, up, down)
-                          for start, stop in zip(edges, edges[1:], strict=False) if start < stop])
-    labels, repetitions = at_rate(recording.rate_hz, rate_hz, recording.labels, recording.repetitions)
-    length = min(len(emg), len(labels))
-    note = f"resampled from {recording.rate_hz:g} to {rate_hz:g} Hz"
-    return replace(recording, emg=emg[:length], labels=labels[:length], repetitions=repetitions[:length],
-                   rate_hz=rate_hz, notes=(*recording.notes, note),
-                   seams=seams_at_rate(recording.rate_hz, rate_hz, recording.seams))
 
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:
@@ -68,15 +47,22 @@ def at_rate(rate: float, wanted: float, *columns: np.ndarray) -> list[np.ndarray
     return [column[nearest] for column in columns]
 
 
-def signal_at_rate(emg: np.ndarray, rate: float, wanted: float) -> np.ndarray:
-    """A signal (T, C) at another rate, (T', C), as `resampled` makes it of a recording without seams."""
-    return emg if rate == wanted or not len(emg) else _piece(emg, 0, len(emg), *_ratio(rate, wanted))
+def signal_at_rate(emg: np.ndarray, rate: float, wanted: float, cuts: Iterable[int] = ()) -> np.ndarray:
+    """A signal (T, C) at another rate, (T', C): polyphase with an anti-aliasing filter, which stops at `cuts`.
+
+    Reference: scipy.signal.resample_poly, Kaiser window (beta 5).
+    """
+    if rate == wanted or not len(emg):
+        return emg
+    edges, ratio = [0, *sorted(set(cuts)), len(emg)], _ratio(rate, wanted)
+    pieces = [_piece(emg, start, stop, *ratio) for start, stop in pairwise(edges) if start < stop]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def windows_at_rate(windows: np.ndarray, rate: float, wanted: float, length: int) -> np.ndarray:
     """Windows (B, L', C) at another rate, (B, length, C) float32, each from its own samples alone; edges are held.
 
-    Reference: as of `resampled`.
+    Reference: as of `signal_at_rate`.
     """
     from scipy.signal import resample_poly
 
@@ -89,7 +75,7 @@ def windows_at_rate(windows: np.ndarray, rate: float, wanted: float, length: int
 class Resampler:
     """Causal: a signal that goes on, at another rate, from nothing that comes later.
 
-    The same filter as `resampled` uses, so what comes out is that, later by the filter's half length: `delay_s`.
+    The same filter as `signal_at_rate` uses, so what comes out is that, later by the filter's half length: `delay_s`.
 
     Args:
         rate, wanted: Hz.

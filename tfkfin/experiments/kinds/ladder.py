@@ -12,7 +12,8 @@ from tfkfin.experiments.report import Result
 from tfkfin.recipe import Recipe
 from tfkfin.recordings import readers
 
-SECONDS = {"trained": 2.0, "decoder": 0.005, "adapts": 0.012, "baseline": 0.0008}  # an update; a minute's work a second
+SECONDS = {"baseline": 0.2, "decoder": 0.5, "adapts": 1.0}  # of one core, that a minute of signal takes to be decided
+UPDATE, FIT = 0.3, 3.0  # seconds of an update by gradients, and of making a decoder
 
 
 class People:
@@ -25,6 +26,25 @@ class People:
         log.info("ladder: reading %d people", len(split.subjects))
         self.sessions = {person: rungs.sessions(person, map(readers.read, files[person]), split.repetitions_per_session)
                          for person in split.subjects}
+        names = [fit.model.removeprefix("ladder-") for fit in fits(evaluation)
+                 if fit.subject == split.subjects[0] and evaluation.ledger.get(fit.key) is None]
+        seconds = {name: self.seconds(name) for name in names}
+        trained = sum(took for name, took in seconds.items() if getattr(rows.ROWS[name], "trained", False))
+        log.info("ladder: about %.0f minutes of one core for %d rows, %.0f of them for rows that are trained by "
+                 "gradients; --rows chooses rows", sum(seconds.values()) / 60, len(names), trained / 60)
+
+    def seconds(self, name: str) -> float:
+        """About how long a row takes for everybody, on one core."""
+        row, people = rows.ROWS[name], self.sessions.values()
+        streams = sum(6 * sum(len(one.emg) / one.rate_hz for one in part.recordings) / 60
+                      for parts in people for part in parts)  # of a session and of a person: 0, 0u and 1
+        if isinstance(row, rows.BaselineRow):
+            return streams * SECONDS["baseline"]
+        few = sum(4 * min(rungs.FEW, len(parts)) + 2 for parts in people)  # groups, each fitted anew
+        made = few + sum(4 * len(parts) for parts in people)  # and calibrations
+        if row.trained:
+            made *= 1 + UPDATE / FIT * rows.updates(self.recipe)
+        return streams * SECONDS["adapts" if row.adapts else "decoder"] + made * FIT
 
     def groups(self, person: int) -> list[rungs.Group]:
         """The same objects for every row: what is computed of them is kept."""
@@ -48,7 +68,8 @@ def check(recipe: Recipe) -> None:
         raise InputError("the ladder's rows have heads and descriptions of their own: take --pipeline ladder, or --set "
                          "classifier.kind=conv --set classifier.describe=correlations")
     if options.vote != 1:
-        raise InputError("the ladder decides window by window, and smooths every row alike beside: set classifier.vote=1")
+        raise InputError("the ladder decides window by window, and smooths every row alike beside that: set "
+                         "classifier.vote=1")
 
 
 def fits(evaluation: Evaluation) -> list[Fit]:

@@ -75,7 +75,7 @@ class DecoderModel:
         decoder = self._fitted(group)
         for trial in group.trials:
             now = decoder
-            if trial.known is not None and not self.row.trained:
+            if trial.known is not None and (trial.labelled or not self.row.trained):  # trained heads need labels
                 now = decoder.calibrate(list(trial.known.recordings), labelled=trial.labelled, repetitions=None)
             shortest = now.length / now.card["rate_hz"]
             recordings = [one for one in trial.stream.recordings if one.seconds >= shortest]

@@ -1,8 +1,8 @@
 """Baselines: scikit-learn estimators on closed-form descriptions that know which session a window is of.
 
-`fit(x, y, sessions=)` trains on windows of several sessions, `calibrate(x, y)` returns a new estimator for the session of
-these windows, labelled or not (`y=None`), and `predict_proba(x)` decides a session's windows in order of time. As in
-`sklearn.semi_supervised`, windows with the label -1 have none: they are centred with the others and trained on by none.
+`fit(x, y, sessions=)` trains on windows of several sessions, `calibrate(x, y)` returns a new estimator for the session
+of these windows, labelled or not (`y=None`), and `predict_proba(x)` decides a session's windows in order of time. As in
+`sklearn.semi_supervised`, the label -1 says that a window has none: it counts where a session is centred, no more.
 
 Partial recentring: before anything is known of a session, window n is z-scored by mean and sd of windows 1 ... n and of
 the prior, which counts as `prior` windows,
@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from tfkfin.features import describe, spatial
+from tfkfin.features import describe
 from tfkfin.fit.baselines import lda
 from tfkfin.sessions.online import stream
 from tfkfin.sessions.posterior import SessionPosterior, softmax
@@ -42,12 +42,12 @@ def riemann_installed() -> bool:
 
 
 def tdar_cov(windows: np.ndarray, rate_hz: float) -> np.ndarray:
-    return np.concatenate([describe.time_domain(windows, rate_hz), describe.log_covariance(windows, rate_hz)], axis=1)
+    return np.concatenate([describe.time_domain(windows, rate_hz), describe.tangent_space(windows, rate_hz)], axis=1)
 
 
 def covariances(windows: np.ndarray, rate_hz: float) -> np.ndarray:
     """Covariance matrices (N, C, C), shrunk by `oas`."""
-    return oas(spatial.covariances(windows.astype(np.float64)), windows.shape[1])
+    return oas(describe.covariances(windows.astype(np.float64)), windows.shape[1])
 
 
 def oas(matrices: np.ndarray, samples: int) -> np.ndarray:

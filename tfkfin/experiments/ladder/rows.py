@@ -14,10 +14,9 @@ from tfkfin.features import describe
 from tfkfin.recipe import Recipe
 
 RECOMMENDED = "best"  # the row that we recommend
-# Windows that earlier sessions count as where a row is recentred on the way, chosen from PRIORS on training sessions
-# alone, by benchmarks/recentring.py: each training session of intensity10 (40 and 60 % of full force) and of wear30 (days
-# 1 to 5) is decided by a row that is trained on the others; the highest accuracy a window, mean over people and then
-# over both sets.
+# Windows that earlier sessions count as where a row is recentred on the way. benchmarks/recentring.py chooses them
+# from PRIORS on training sessions alone: each of them is decided by a row that is trained on the person's others, or on
+# other people where there is one session; the highest accuracy a window, mean over people, then over sets, is taken.
 PRIORS = (20, 50, 100, 200, 500)
 PRIOR = {"tdar_lda_centred": 200, "tdar_cov_lda_centred": 200, "riemann_lda_centred": 200}
 
@@ -26,7 +25,7 @@ PRIOR = {"tdar_lda_centred": 200, "tdar_cov_lda_centred": 200, "riemann_lda_cent
 class DecoderRow:
     """A `tfkfin.Decoder` of a preset with settings of its own; `adapts`: with online adaptation, in a session.
 
-    `trained`: by gradients, which takes long, and cannot be calibrated.
+    `trained`: by gradients, which takes long, and is calibrated with labels only.
     """
 
     title: str
@@ -65,7 +64,7 @@ ROWS: dict[str, DecoderRow | BaselineRow] = {
     "tdar_cov_lda": BaselineRow("TD+AR + log-covariance, LDA", baselines.tdar_cov, SessionLDA),
     "tdar_cov_lda_centred": BaselineRow("TD+AR + log-covariance, LDA, recentred", baselines.tdar_cov, partial(
         SessionLDA, partial(baselines.ZScored, PRIOR["tdar_cov_lda_centred"]))),
-    "cov_lda": BaselineRow("log-covariance, LDA", describe.log_covariance, SessionLDA),
+    "cov_lda": BaselineRow("log-covariance, LDA", describe.tangent_space, SessionLDA),
     "riemann_lda": BaselineRow("tangent space, LDA", baselines.covariances, partial(
         SessionLDA, baselines.TangentSpace)),
     "riemann_lda_centred": BaselineRow("tangent space, LDA, recentred", baselines.covariances, partial(

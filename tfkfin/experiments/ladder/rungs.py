@@ -180,6 +180,7 @@ def _alone(recording: Recording, begins: np.ndarray, ends: np.ndarray) -> Record
     kept = (found.labels != MIXED) & (found.repetitions > 0)
     size = int((ends - begins).max(initial=1))
     at = np.minimum(begins[kept], len(recording.emg) - size)[:, None] + np.arange(size)
-    return replace(recording, emg=recording.emg[at.ravel()], labels=np.repeat(found.labels[kept], size).astype(np.int16),
+    return replace(recording, emg=recording.emg[at.ravel()],
+                   labels=np.repeat(found.labels[kept], size).astype(np.int16),
                    repetitions=np.repeat(found.repetitions[kept], size).astype(np.int16),
                    seams=tuple(range(size, size * len(at), size)))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.pipeline import windows
+from tfkfin.pipeline.preprocessing import resampled
 from tfkfin.recipe import Filter, Window
-from tfkfin.recordings.recording import Recording
-from tfkfin.signal import resampling
+from tfkfin.recordings.recording import Recording, owners
 from tfkfin.signal.filtering import filtered, sections
 
 MIXED = -1  # the label of a window that lies across a change of movement or repetition, or across a seam
@@ -20,7 +20,7 @@ class Content:
 
     Attributes:
         labels: the movement, 0 for rest, MIXED for windows that lie in more than one.
-        repetitions: the repetition; rest belongs to the one that follows.
+        repetitions: the repetition; that of rest as `tfkfin.recordings.recording.owners` says.
         segments: the number of the movement, held once, or of the rest.
     """
 
@@ -29,18 +29,9 @@ class Content:
     segments: np.ndarray
 
 
-def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
-    """The repetition that each sample (T,) belongs to; rest belongs to the movement that follows, or else precedes."""
-    at = np.flatnonzero(labels > 0)
-    if not len(at):
-        return np.zeros(len(labels), np.int64)
-    following = np.minimum(np.searchsorted(at, np.arange(len(labels))), len(at) - 1)
-    return repetitions[at[following]].astype(np.int64)
-
-
 def content(recording: Recording, begins: np.ndarray, ends: np.ndarray) -> Content:
     """What the samples [begin, end) of a recording, (N,) each, lie in."""
-    labels, owner = recording.labels.astype(np.int64), owners(recording.labels, recording.repetitions)
+    labels, owner = recording.labels.astype(np.int64), owners(recording).astype(np.int64)
     change = np.zeros(len(labels), bool)
     change[1:] = (np.diff(labels) != 0) | (np.diff(owner) != 0)
     change[list(recording.seams)] = True
@@ -49,7 +40,8 @@ def content(recording: Recording, begins: np.ndarray, ends: np.ndarray) -> Conte
     return Content(np.where(pure, labels[begins], MIXED), owner[begins], run[begins])
 
 
-def places(samples: int, rate_hz: float, length: float, stride: float, decoder_hz: float) -> tuple[np.ndarray, np.ndarray]:
+def places(samples: int, rate_hz: float, length: float, stride: float,
+           decoder_hz: float) -> tuple[np.ndarray, np.ndarray]:
     """First sample, and the one after the last, (N,) each, of a stream's windows in a recording at another rate.
 
     Args:
@@ -95,7 +87,7 @@ def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream:
             inside one movement or rest, the first at its beginning, as `tfkfin.Decoder.fit` takes them.
     """
     signals, starts, contents, sizes, samples, segments = [], [], [], [], 0, 0
-    for recording in (resampling.resampled(one, window.rate_hz) for one in recordings):
+    for recording in (resampled(one, window.rate_hz) for one in recordings):
         rate = recording.rate_hz
         length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
         if stream:
@@ -116,7 +108,7 @@ def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream:
 
 def inside(recording: Recording, length: int, stride: int) -> np.ndarray:
     """First samples (N,) of the windows that lie in one movement or rest, the first of each at its beginning."""
-    owner = owners(recording.labels, recording.repetitions)
+    owner = owners(recording).astype(np.int64)
     segments = windows.segments(recording.labels, owner, True, recording.seams)
     long = [segment for segment in segments if segment.repetition and segment.stop - segment.start >= length]
     return windows.starts(long, length, stride).starts if long else np.empty(0, np.int64)

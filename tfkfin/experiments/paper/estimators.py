@@ -37,7 +37,7 @@ from tfkfin.store import presets
 CLASSICAL = {"svm": (baselines.svm, ()), "lda": (baselines.lda, ()),  # model and features; (): the recipe's
              "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (baselines.lda, baselines.TIME_DOMAIN)}
 
-_AGAIN = "remove that model's folder, and the same command makes it anew"
+_AGAIN = "remove that model's folder, and the same command makes it again"
 
 
 class Estimators:
@@ -56,8 +56,7 @@ class Estimators:
     def classical(self, fit: Fit) -> tuple[dict, dict]:
         make, names = CLASSICAL[fit.model]
         train, test = (self.evaluation.examples(fit, side, names) for side in ("train", "test"))
-        learnt = train.features, train.labels
-        return self._judged(fit, test, lambda: baselines.predict(make(), learnt, test.features))
+        return self._scored(fit, test, lambda: baselines.predict(make(), (train.features, train.labels), test.features))
 
     def classifier(self, fit: Fit) -> tuple[dict, dict]:
         """A classifier on true features of the fit's subject, or of all subjects pooled, trained once a seed."""
@@ -77,7 +76,7 @@ class Estimators:
                 ledger.put(key, {"seconds_by_epoch": clock.seconds})
         saving.load_weights(trainer.model, ledger.path(key, ".weights.h5"), _AGAIN)
         seconds = clock.seconds or ledger.of(key)["seconds_by_epoch"]
-        return self._judged(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
+        return self._scored(fit, test, lambda: trainer.predict(test.features, 4096).argmax(axis=1), watch, seconds)
 
     def joint(self, fit: Fit) -> tuple[dict, dict]:
         """A network on raw windows, its FINs pre-trained or random, fine-tuned."""
@@ -100,7 +99,7 @@ class Estimators:
         full = self._full(fit, side)
         trainer.fit(train.part, train.features, train.labels, fit.seed, min(full, options.windows_per_epoch or full),
                     [clock, *watch])
-        return self._judged(fit, test, lambda: self._outputs(trainer, test)["probabilities"].argmax(axis=1), watch,
+        return self._scored(fit, test, lambda: self._outputs(trainer, test)["probabilities"].argmax(axis=1), watch,
                             clock.seconds)
 
     @cached_property
@@ -187,7 +186,7 @@ class Estimators:
 
         return [BestOnTest(inputs, test.labels, batch_size, fit.seed)] if self.evaluation.optimistic else []
 
-    def _judged(self, fit: Fit, test: Examples, predict: Callable[[], np.ndarray], watch: Sequence[BestOnTest] = (),
+    def _scored(self, fit: Fit, test: Examples, predict: Callable[[], np.ndarray], watch: Sequence[BestOnTest] = (),
                 seconds: Sequence[float] = ()) -> tuple[dict, dict]:
         """Scores and arrays of a fit at the end of training or, by the paper's protocol, at its best epoch on test.
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfkfin.pipeline.dataset import Dataset
+from tfkfin.pipeline.preprocessing import labels_at_rate
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
-from tfkfin.signal import resampling
 
 
 def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
@@ -39,10 +39,9 @@ def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.n
     found = np.zeros((2, len(last)), np.int64)
     for number, file in enumerate(dataset.files[subject.number]):
         header, here = readers.header(file), files == number
-        labels, repetitions = resampling.at_rate(header.rate_hz, dataset.rate_hz, header.labels, header.repetitions)
-        found[:, here] = ahead(labels, owners(labels, repetitions), last[here],
-                               round(horizon_ms * dataset.rate_hz / 1000),
-                               resampling.seams_at_rate(header.rate_hz, dataset.rate_hz, header.seams))
+        header = labels_at_rate(header, dataset.rate_hz)
+        found[:, here] = ahead(header.labels, owners(header.labels, header.repetitions), last[here],
+                               round(horizon_ms * dataset.rate_hz / 1000), header.seams)
     return found[0], found[1]
 
 

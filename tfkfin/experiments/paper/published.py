@@ -37,7 +37,7 @@ EXPERIMENT_5 = "a plot: about -15"
 GROUPS = {"within": "within (paper: subjects 1-25)", "cross": "cross (paper: subjects 26-40)",
           "all": "all (paper: subjects 1-40)"}
 
-# Better published accuracies in % on DB2's 17 movements (300 ms windows unless said), for orientation.
+# Better published accuracies in % on DB2's 17 movements (300 ms windows but where noted), for orientation.
 OTHERS = {"TC-HGR": 81.65, "TEMGNet": 82.93, "coherence + polynomial SVM": 85.1, "TraHGR (200 ms)": 88.91}
 
 

@@ -1,11 +1,11 @@
-"""The staged fit: one module a stage, which registers itself as `STAGE`.
+"""Stages of training: one module a stage, which registers itself as `STAGE`.
 
-imitate   FINs learn the features from raw windows, without labels; channels and subjects pooled.
-classify  the head learns movements from true features, subject by subject.
-finetune  FINs and head, loaded from both, trained as a whole, subject by subject.
-pooled    FINs go on learning over people and sessions, by episodes; `fin.pretrained` then starts other runs from them.
+imitate   FINs are trained to give the features of raw windows, without labels; channels and subjects pooled.
+classify  the head is trained on true features, subject by subject.
+finetune  FINs and head, loaded from both, are trained end to end, subject by subject.
+pooled    FINs are trained further over people and sessions; `fin.pretrained` then starts other runs from them.
 
-Stages that go subject by subject go together: a subject is read, and looked at, once for all of them.
+Stages that go subject by subject go together: each subject is read once for all of them.
 """
 
 import time
@@ -20,17 +20,18 @@ from tfkfin.base.console import InputError, log
 from tfkfin.fit import board
 from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
-from tfkfin.fit.scoring import mean_and_sd, mean_imitation, three_numbers
+from tfkfin.fit.scoring import THREE_NUMBERS, mean_and_sd, mean_imitation, three_numbers
 from tfkfin.fit.subject_cache import SubjectCache
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training stage: what must be finished before it, and what does it.
+    """One stage.
 
     Attributes:
+        needs: stages that must be finished before it.
         run: does the whole stage and returns its scores; or
-        each: opens the stage, and returns what does it for one subject and returns the subject's scores.
+        each: opens the stage and returns a function that does it for one subject and returns the subject's scores.
     """
 
     name: str
@@ -40,11 +41,11 @@ class Stage:
 
 
 def run_stage(run: Run, name: str) -> dict:
-    """Runs a stage and whatever it needs that is not finished yet, as make does; returns results.json's content."""
+    """Runs a stage, after those that it needs and that are not finished; returns the content of results.json."""
     stage = registry.load("fit/stages", name, "STAGE")
     if name != "imitate" and run.recipe.source.kind != "signals" and len(run.dataset.movements) < 2:
-        raise InputError(f"the recordings hold one movement alone, {run.dataset.movements[0]}: a decoder tells two or "
-                         "more apart (--set window.rest=true makes rest one of them)")
+        raise InputError(f"the recordings hold one movement alone, {run.dataset.movements[0]}: a decoder needs two or "
+                         "more (--set window.rest=true makes rest one of them)")
     together = [stage]
     for needed in stage.needs:
         if run.done(needed) is None:
@@ -63,17 +64,17 @@ def run_stage(run: Run, name: str) -> dict:
             run.seconds[name] = time.monotonic() - began
             run.finish(name, scores)
     for needed in stage.needs:  # killed after a stage was finished and before its scores were published
-        if not (scores := run.left(needed)).keys() <= run.results().keys():
+        if not (scores := run.scores(needed)).keys() <= run.results().keys():
             run.publish(needed, scores)
-    return run.publish(name, run.left(name))
+    return run.publish(name, run.scores(name))
 
 
 def _seeded(run: Run) -> None:
-    keras.utils.set_random_seed(run.recipe.seed)  # a stage gives the same alone as after another
+    keras.utils.set_random_seed(run.recipe.seed)  # a stage gives the same results alone as after another
 
 
 def _by_subject(run: Run, stages: list[Stage]) -> None:
-    """Does stages for one subject after another; subjects that a stage has finished before are left as they are."""
+    """Does stages for one subject after another; subjects that a stage has finished before are left out."""
     doing, spent = {}, dict.fromkeys((stage.name for stage in stages), 0.0)
     for stage in stages:
         _seeded(run)
@@ -81,7 +82,7 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
         doing[stage.name] = stage.each(run)
         spent[stage.name] += time.monotonic() - began
     left = [s for s in run.dataset.split.subjects if any(run.done(name, f"S{s}") is None for name in doing)]
-    for subject in run.dataset.subjects(left, memory=run.recipe.classifier.vote - 1):  # the next is read meanwhile
+    for subject in run.dataset.subjects(left, context=run.recipe.classifier.vote - 1):  # the next is read meanwhile
         cache = SubjectCache(run, subject)
         for name, does in doing.items():
             if run.done(name, f"S{cache.number}") is None:
@@ -96,33 +97,31 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
 def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
     """Writes a subject's scores, to TensorBoard too: the stage has finished it."""
     log.info("%s S%d: accuracy %.1f %%", stage, subject, 100 * scores["accuracy"])
-    with board.Board(run.board(f"{stage}/S{subject}")) as shown:
-        figure = board.confusion_figure(np.asarray(scores["confusion"]), list(run.dataset.movements),
+    counts = np.asarray(scores["confusion"])
+    with board.Summaries(run.board(f"{stage}/S{subject}")) as shown:
+        figure = board.confusion_figure(counts, list(run.dataset.movements),
                                         f"{stage}, subject {subject}, test windows", run.dataset.names)
         shown.figure("confusion matrix", figure, 0)
-        known = {name: scores[name] for name in ("accuracy", "execution", "false_per_minute")} | {
-            "macro F1": macro_f1(np.asarray(scores["confusion"]))}
+        known = {name: scores[name] for name in THREE_NUMBERS} | {"macro F1": macro_f1(counts)}
         shown.scalars({f"test/{name}": value for name, value in known.items() if value is not None}, 0)
     run.finish(stage, scores | {"seconds": time.monotonic() - began}, f"S{subject}")
 
 
 def _over_subjects(run: Run, stage: str) -> dict:
     """Scores over subjects, for results.json; the confusion matrix and hyperparameters go to TensorBoard."""
-    every = {s: run.left(stage, f"S{s}") for s in run.dataset.split.subjects}
+    every = {s: run.scores(stage, f"S{s}") for s in run.dataset.split.subjects}
     matrix = np.sum([one["confusion"] for one in every.values()], axis=0)
     movements = list(run.dataset.movements)
     summary = three_numbers(every)
     if run.recipe.classifier.reject:
         summary["rejection"] = {str(s): one["rejection"] for s, one in every.items()}
     if stage == "classify":
-        summary["classifier"] = summary["accuracy"]
-        summary["svm"] = mean_and_sd({s: one["svm"] for s, one in every.items()})
+        summary |= {"classifier": summary["accuracy"], "svm": mean_and_sd({s: one["svm"] for s, one in every.items()})}
     else:
         summary["fin_finetuned"] = mean_imitation([one["fin_finetuned"] for one in every.values()])
-    with board.Board(run.board(stage)) as shown:
+    with board.Summaries(run.board(stage)) as shown:
         what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
-        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows",
-                                        run.dataset.names)
+        figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows", run.dataset.names)
         shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
         shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
     return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}

@@ -1,4 +1,4 @@
-"""The stage `finetune`: FINs and head, loaded from the stages before, are trained as a whole, subject by subject."""
+"""The stage `finetune`: FINs and head, loaded from earlier stages, are trained end to end, subject by subject."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
         if trainer.head.rest_statistics and (rest := part.resting()):
             trainer.head.rest_statistics(trainer.answers(rest, wanted=("inputs",))["inputs"])
 
-    with board.Board(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
+    with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         after = _curves_after(trainer, curves, subject)
         if trainer.head.solve:
@@ -84,7 +84,7 @@ def _card(run: Run, subject: Subject) -> dict:
 
 
 def load(run: Run, subject: int) -> BaseDecoder:
-    """A subject's decoder, as the stage left it.
+    """A subject's fine-tuned decoder.
 
     Raises:
         InputError: the run has not fine-tuned that subject, or an older tfkfin did.

@@ -17,19 +17,17 @@ from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
 from tfkfin.nets import saving
 from tfkfin.pipeline import batches
-from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool
 from tfkfin.pipeline.windows import evenly
-from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
 
 def imitate(run: Run) -> dict:
     names, source, epochs = run.recipe.features.names, _Examples(run), run.recipe.imitate.epochs
-    with board.Board(run.board("imitate")) as shown:
+    with board.Summaries(run.board("imitate")) as shown:
         with board.Curves(shown.folder) as curves:
             bank, predict = _train(run, source, curves)
-        emg, true = source.sample("test", run.recipe.imitate.test_windows)
+        emg, true = sample(run, "test", run.recipe.imitate.test_windows)
         imitated = predict(emg)
         scores = metrics.imitation(true, imitated, names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, epochs)
@@ -45,7 +43,7 @@ def _train(run: Run, source: "_Examples", curves: board.Curves) -> tuple[keras.M
     with shared.scope() if shared else nullcontext():
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
         if options.epochs or not run.recipe.fin.pretrained:
-            validation = source.sample("validation", options.validation_windows)
+            validation = sample(run, "validation", options.validation_windows)
             training.fit_scales(bank, validation[1])
         optimizer = training.adam(options.learning_rate, options.weight_decay, options.clip_norm)
         optimizer.build(bank.trainable_variables)
@@ -112,28 +110,25 @@ def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
 
 
 class _Examples:
-    """Where `imitate` takes its windows from: a dataset's training repetitions, or synthetic signals of wide range.
+    """Windows for training: of a dataset's pre-training repetitions, or synthetic signals of wide range.
 
-    Validation windows are of the last pre-training repetition where there are more than one; test windows of the
-    test repetitions.
+    Where there are several repetitions the last is for validation alone.
     """
 
     def __init__(self, run: Run):
         self.run, self.recipe = run, run.recipe
         self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
         self.channels = self.dataset.channels if self.dataset else 1
-        self.training = self.dataset and self._without_validation()
-        self.spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
-
-    def _without_validation(self):
-        *first, last = self.dataset.split.pretrain_repetitions
-        kept = tuple(first) or (last,)
-        return replace(self.dataset, split=self.dataset.split.model_copy(update={"pretrain_repetitions": kept}))
+        self._spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
+        if self.dataset:
+            *first, last = self.dataset.split.pretrain_repetitions
+            split = self.dataset.split.model_copy(update={"pretrain_repetitions": tuple(first) or (last,)})
+            self._training = replace(self.dataset, split=split)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         count = self.recipe.imitate.windows_per_epoch
         if self.dataset:
-            count = sum(batches.shares(self.training, count).values())
+            count = sum(batches.shares(self._training, count).values())
         return max(1, -(-count // batch_size))
 
     def epoch(self, epoch: int) -> tf.data.Dataset:
@@ -141,27 +136,22 @@ class _Examples:
         if self.dataset is None:
             return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
                                       options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
-        return batches.pooled(self.training, recipe.features.names, options.batch_size, recipe.seed, epoch,
+        return batches.pooled(self._training, recipe.features.names, options.batch_size, recipe.seed, epoch,
                               options.windows_per_epoch, recipe.batches.recordings_in_flight, recipe.batches.prefetch,
-                              self.spool)
-
-    def sample(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return sample(self.recipe, self.dataset, self.run.length, part, count)
+                              self._spool)
 
 
-def sample(recipe: Recipe, dataset: Dataset | None, length: int, part: str,
-           count: int) -> tuple[np.ndarray, np.ndarray]:
-    """About `count` windows (N, L, C) and targets (N, C, F) of "validation" or "test", the same ones each time.
+def sample(run: Run, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """About `count` windows (N, L, C) and targets (N, C, F) for "validation" or "test", the same ones each time.
 
-    Args:
-        dataset: None: synthetic signals of wide range, windows of `length` samples.
+    Validation windows are of the last pre-training repetition, test windows of the test repetitions.
     """
-    names = recipe.features.names
-    if dataset is None:
+    recipe, names = run.recipe, run.recipe.features.names
+    if recipe.source.kind == "signals":
         seed = recipe.seed + {"validation": 1, "test": 2}[part] * 1_000_003
-        data = batches.of_signals(names, length, recipe.window.rate_hz, count, seed, 0, count)
+        data = batches.of_signals(names, run.length, recipe.window.rate_hz, count, seed, 0, count)
         return tuple(array.numpy() for array in next(iter(data)))
-    split, found = dataset.split, []
+    dataset, split, found = run.dataset, run.dataset.split, []
     subjects = split.pretrain_subjects if part == "validation" else split.subjects
     side = dataset.part("pretrain" if part == "validation" else "test")
     side = replace(side, repetitions=side.repetitions[-1:]) if part == "validation" else side

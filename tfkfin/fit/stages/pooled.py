@@ -1,9 +1,10 @@
-"""The stage `pooled`: FINs go on learning over people and sessions, by episodes.
+"""The stage `pooled`: FINs are trained further over people and sessions, by episodes.
 
-An episode draws a person and two training repetitions (`tfkfin.pipeline.episodes`). On the first a linear discriminant
-is solved in closed form, of what the FINs answer and what heads see besides; the loss is its cross-entropy on the
-second, and its gradient goes through the solution into the FINs. A second term keeps them imitating. What is learnt
-knows no person, movement or number of channels: `fin.pretrained` takes the stage's folder, as it takes shipped FINs.
+An episode is two training repetitions of one person (`tfkfin.pipeline.episodes`). On the first a linear discriminant of
+the imitated features, and of the head's descriptions, is solved in closed form. The loss is its cross-entropy on the
+second repetition, and the gradient goes through the solution into the FINs; a second term is the imitation loss. The
+FINs depend on no person, movement or number of channels: `fin.pretrained` takes the stage's folder as it takes shipped
+FINs.
 """
 
 import math
@@ -24,7 +25,7 @@ from tfkfin.pipeline.episodes import Episode, Episodes, augmented
 from tfkfin.pipeline.windows import samples
 from tfkfin.store import presets
 
-SHARPNESS = np.geomspace(0.01, 1, 13)  # of probabilities: a discriminant takes neighbours for independent
+SHARPNESS = np.geomspace(0.01, 1, 13)  # factors of logits, for the discriminant treats windows as independent
 
 
 def pooled(run: Run) -> dict:
@@ -33,9 +34,9 @@ def pooled(run: Run) -> dict:
     data, names = run.dataset, run.recipe.features.names
     bank = presets.new_bank(run.recipe.fin, names, run.length, data.channels)
     predict, (emg, true) = training.Predictor(bank), imitate.sample(
-        run.recipe, data, run.length, "test", run.recipe.imitate.test_windows)
+        run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
-    with board.Board(run.board("pooled")) as shown, board.Curves(shown.folder) as curves:
+    with board.Summaries(run.board("pooled")) as shown, board.Curves(shown.folder) as curves:
         held_out = _train(run, bank, curves)
         scores = metrics.imitation(true, predict(emg), names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.pooled.episodes)
@@ -90,7 +91,7 @@ def _train(run: Run, bank: keras.Model, curves: board.Curves) -> dict:
 
 
 class Learner:
-    """FINs, what draws their episodes, and a step of learning."""
+    """The FINs, their episodes, and a step of training."""
 
     def __init__(self, run: Run, bank: keras.Model):
         recipe, data, options = run.recipe, run.dataset, run.recipe.pooled
@@ -110,11 +111,11 @@ class Learner:
         self._outputs = tf.function(self._compute)
         self._step = tf.function(self._train)
 
-    def drawn(self, number: int, changed: bool = True) -> tuple[Episode, np.ndarray]:
-        """Episode `number`, changed at random, and the true features (2 K W, C, F) of its windows."""
+    def drawn(self, number: int, augment: bool = True) -> tuple[Episode, np.ndarray]:
+        """Episode `number`, augmented, and the true features (2 K W, C, F) of its windows."""
         rng = np.random.default_rng([self.run.recipe.seed, 0, number])
         episode = self.episodes.draw(rng)
-        episode = augmented(episode, self.run.recipe.augment, rng) if changed else episode
+        episode = augmented(episode, self.run.recipe.augment, rng) if augment else episode
         joined = np.concatenate([episode.solved, episode.decided])
         starts = np.arange(self.episodes.windows) * self.stride + len(joined[0]) * np.arange(len(joined))[:, None]
         return episode, catalogue.extract(joined.reshape(-1, joined.shape[2]), starts.ravel(), self.length,
@@ -123,8 +124,8 @@ class Learner:
     def step(self, number: int) -> dict[str, float]:
         """Trains on an episode."""
         options = self.run.recipe.pooled
-        fall = 0.5 * (1 + math.cos(math.pi * (number - 1) / options.episodes))
-        self.optimizer.learning_rate.assign(options.learning_rate * fall)
+        cosine = 0.5 * (1 + math.cos(math.pi * (number - 1) / options.episodes))
+        self.optimizer.learning_rate.assign(options.learning_rate * cosine)
         episode, true = self.drawn(number)
         found = self._step(*_tensors(episode), tf.constant(true))
         return {name: float(value) for name, value in found.items()}
@@ -135,7 +136,7 @@ class Learner:
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
     def sharpen(self, episodes: list[Episode]) -> None:
-        """Chooses how sure the discriminant is, from episodes that train."""
+        """Chooses the factor of the logits with the lowest cross-entropy on training episodes."""
         found = [self._outputs(*_tensors(episode))[:2] for episode in episodes]
 
         def loss(by: float) -> float:
@@ -148,12 +149,12 @@ class Learner:
         x = tf.concat([solved, decided], 0)
         features = self._features(x)
         rows = self.episodes.windows * tf.shape(solved)[0]
-        seen = tf.reshape(self._log(features), (2 * rows, features.shape[2] * features.shape[3]))
+        inputs = tf.reshape(self._log(features), (2 * rows, features.shape[2] * features.shape[3]))
         if self._describe:
-            beside = tf.stop_gradient(self._describe(x))
-            seen = tf.concat([seen, tf.reshape(beside, (2 * rows, beside.shape[2]))], 1)
-        seen = tf.cast(seen, tf.float64)
-        one, other = solving.z_scored(seen[:rows], seen[rows:], same)
+            described = tf.stop_gradient(self._describe(x))
+            inputs = tf.concat([inputs, tf.reshape(described, (2 * rows, described.shape[2]))], 1)
+        inputs = tf.cast(inputs, tf.float64)
+        one, other = solving.z_scored(inputs[:rows], inputs[rows:], same)
         classes = tf.repeat(tf.eye(tf.shape(solved)[0], dtype=tf.float64), self.episodes.windows, axis=0)
         weights, bias = solving.discriminant(one, classes)
         return tf.cast(other @ weights + bias, tf.float32), tf.cast(classes, tf.float32), features

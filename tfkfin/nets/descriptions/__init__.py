@@ -1,13 +1,22 @@
 """What heads see of whole windows beside features of single channels: one module a kind, registered as `DESCRIPTION`.
 
-A description is (options, name) -> a Keras layer, standardised windows (B, L, C) -> (B, S). In closed form, or a
-network that imitates one: FINs of pairs of channels or of all of them belong here. A layer that is made of sums over
-the window may also have `stream`, as `Correlations` has, so that over a recording each sample is touched once.
+A description is (options, name) -> a Keras layer, standardised windows (B, L, C) -> (B, S). Its other methods are
+optional; a layer without one is one of which it is not known.
+
+    stream(x, length, stride, compiled, slide)    signals (B, T, C) -> (B, W, S), so that each sample is touched once:
+                                                  for layers made of sums over the window, as `Correlations` is
+    log_amplitude(channels)                       which outputs are logarithms of a channel's amplitude or power, bool
+                                                  (S,): activity detection averages them where there are no features
+    layout(channels)                              kind and two electrodes of each output (S, 3), or one electrode twice;
+                                                  a kind is a number that is the same for all electrodes, or for all
+                                                  pairs of them. Then covariances can be averaged over all
+                                                  permutations of the electrodes
 """
 
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from tfkfin.base import registry
@@ -24,8 +33,9 @@ class Beside(layers.Layer):
     def __init__(self, parts: Sequence[layers.Layer | dict], **kwargs):
         super().__init__(**kwargs)
         self.parts = [keras.saving.deserialize_keras_object(p) if isinstance(p, dict) else p for p in parts]
-        if all(hasattr(part, "stream") for part in self.parts):
-            self.stream = self._stream
+        for name in ("stream", "log_amplitude", "layout"):
+            if all(hasattr(part, name) for part in self.parts):
+                setattr(self, name, getattr(self, f"_{name}"))
 
     def build(self, input_shape):
         for part in self.parts:
@@ -37,11 +47,25 @@ class Beside(layers.Layer):
     def _stream(self, *arguments, **options):
         return ops.concatenate([part.stream(*arguments, **options) for part in self.parts], axis=-1)
 
+    def _log_amplitude(self, channels: int) -> np.ndarray:
+        return np.concatenate([part.log_amplitude(channels) for part in self.parts])
+
+    def _layout(self, channels: int) -> np.ndarray:
+        return side_by_side([part.layout(channels) for part in self.parts])
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], sum(part.compute_output_shape(input_shape)[1] for part in self.parts))
 
     def get_config(self):
         return {**super().get_config(), "parts": [keras.saving.serialize_keras_object(p) for p in self.parts]}
+
+
+def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:
+    """The layout of several descriptions' outputs, from that of each: kinds of the one are no kinds of the other."""
+    found = [np.empty((0, 3), int)]
+    for layout in layouts:
+        found.append(layout + [1 + max((part[:, 0].max(initial=-1) for part in found)), 0, 0])
+    return np.concatenate(found)
 
 
 def new(options, name: str) -> layers.Layer:
