@@ -46,13 +46,12 @@ class Signatures:
         return self._labelled(self._network(emg))
 
     def serve(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        emg = checked(emg, (None, self.length, self.channels))
-        return self._labelled(in_blocks(tf.shape(emg)[0], lambda i, j: self._network(emg[i:j]), self.kinds))
+        """As `answer`, checked and in blocks."""
+        return self._labelled(in_blocks(self._checked(emg), self._network, self.kinds))
 
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
-        emg = checked(emg, (None, self.length, self.channels))
-        return in_blocks(tf.shape(emg)[0], lambda i, j: {"features": self.fins(self.standardise(emg[i:j]))},
+        return in_blocks(self._checked(emg), lambda x: {"features": self.fins(self.standardise(x))},
                          {"features": self.kinds["features"]})
 
     def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -61,15 +60,15 @@ class Signatures:
         Window w covers the samples [w stride, w stride + L). Probabilities are voted, a rejected label is -1.
         """
         emg = checked(emg, (None, None, self.channels))
+        windows = self._windows(emg)
         enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
             f"emg must hold at least {self.length} samples, one window. Received:", tf.shape(emg)[1]])
         with tf.control_dependencies([enough]):
             emg = self.filtered(emg)
         if not self.forward.streams:
-            return self._decided(emg, lambda count, cut: in_blocks(
-                count, lambda i, j: self._network(cut(i, j)), self.kinds))
-        answer, windows = self.forward.signal(self.stride, tuple(self.kinds)), self._windows(emg)
-        pieces = -(-windows // PIECE)  # of one signal
+            return self._decided(emg, looped(tf.shape(emg)[0] * windows, BLOCK, lambda i, j: self._network(
+                self._cut(emg, i, j)), self.kinds))
+        answer, pieces = self.forward.signal(self.stride, tuple(self.kinds)), -(-windows // PIECE)  # of one signal
 
         def piece(i, _):
             first = i % pieces * PIECE
@@ -77,11 +76,15 @@ class Signatures:
             outputs = answer(emg[i // pieces, None, first * self.stride : (last - 1) * self.stride + self.length])
             return {name: value[0] for name, value in outputs.items()}
 
-        return self._decided(emg, lambda *_: in_blocks(tf.shape(emg)[0] * pieces, piece, self.kinds, 1))
+        return self._decided(emg, looped(tf.shape(emg)[0] * pieces, 1, piece, self.kinds))
 
     def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
-        return self._decided(self.filtered(emg), lambda count, cut: self._network(cut(0, count)))
+        emg = self.filtered(emg)
+        return self._decided(emg, self._network(self._cut(emg, 0, tf.shape(emg)[0] * self._windows(emg))))
+
+    def _checked(self, emg: tf.Tensor) -> tf.Tensor:
+        return checked(emg, (None, self.length, self.channels))
 
     def _network(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         windows = self.standardise(emg)
@@ -94,22 +97,17 @@ class Signatures:
     def _labelled(self, answers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return answers | {"label": tf.gather(self.movements, tf.argmax(answers["probabilities"], axis=-1))}
 
-    def _decided(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
-        """Answers for all windows of signals (B, T, C), with the arithmetic of `Decision` in the same order.
+    def _cut(self, emg: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+        """Windows [first, last) of all windows of signals (B, T, C), signal after signal."""
+        index, windows = tf.range(first, last), self._windows(emg)
+        starts = index // windows * tf.shape(emg)[1] + index % windows * self.stride
+        return tf.gather(tf.reshape(emg, (-1, self.channels)), starts[:, None] + tf.range(self.length))
 
-        `answered`: (how many windows, a function that cuts windows [first, last) of all) -> answers (B W, ...).
-        """
-        (batch, samples), windows = tf.unstack(tf.shape(emg)[:2]), self._windows(emg)
-        flat, decision = tf.reshape(emg, (-1, self.channels)), self.decoder.decision  # (B T, C)
-
-        def cut(first, last):
-            index = tf.range(first, last)
-            starts = index // windows * samples + index % windows * self.stride
-            return tf.gather(flat, starts[:, None] + tf.range(self.length))
-
-        answers = {}
-        for name, value in answered(batch * windows, cut).items():
-            shape = batch, windows, *self.kinds[name][1]
+    def _decided(self, emg: tf.Tensor, found: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Decides answers (B W, ...) for all windows of signals (B, T, C): `Decision`'s arithmetic, in its order."""
+        windows, decision, answers = self._windows(emg), self.decoder.decision, {}
+        for name, value in found.items():
+            shape = tf.shape(emg)[0], windows, *self.kinds[name][1]
             # ONNX takes a 0 in a shape for "the same as before"
             answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)
         probabilities = total = answers["probabilities"]
@@ -172,7 +170,7 @@ def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     return answer
 
 
-def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
+def once(model: Callable, spec, engine_name: str = "block") -> Callable:
     """A model at inference as one function of the graph."""
     def call(x):
         with engine(engine_name):
@@ -181,8 +179,13 @@ def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
     return tf.function(call, input_signature=[spec], autograph=False)
 
 
-def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
-    """Concatenates `answer(first, last)` over blocks of `size` in [0, count).
+def in_blocks(x: tf.Tensor, answer: Callable, kinds: dict[str, tuple]) -> dict[str, tf.Tensor]:
+    """`answer(x)` of rows x (B, ...), a block at a time; `kinds` as of `looped`."""
+    return looped(tf.shape(x)[0], BLOCK, lambda first, last: answer(x[first:last]), kinds)
+
+
+def looped(count: tf.Tensor, size: int, answer: Callable, kinds: dict[str, tuple]) -> dict[str, tf.Tensor]:
+    """Concatenates `answer(first, last)` over blocks of `size` in [0, count), one after another.
 
     `kinds`: output name -> (dtype, shape of one window's output).
     """
@@ -213,28 +216,22 @@ def save_decoder(made: Signatures, folder: Path) -> None:
         "stream": (made.stream, made.signal), "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
-def open_bank(bank: keras.Model) -> Callable:
-    """A FIN bank as a function of windows (B, L, C), any C, which it checks -> {"features": (B, C, F)}."""
-    stock(bank)
-    length = bank.input_shape[1]
-    one = once(fins.bank(fins.fins_of(bank), 1), tf.TensorSpec((None, length, 1), tf.float32))
-    depth = bank.output_shape[-1]
-
-    def serve(emg):
-        emg = checked(emg, (None, length, None))
-        channels = tf.shape(emg)[2]
-        rows = tf.reshape(tf.transpose(emg, (0, 2, 1)), (-1, length, 1))  # (B·C, L, 1)
-        answers = in_blocks(tf.shape(rows)[0], lambda a, b: {"features": one(rows[a:b])[:, 0]},
-                            {"features": (tf.float32, (depth,))}, 12 * BLOCK)
-        return {"features": tf.reshape(answers["features"], tf.stack([-1, channels, depth]))}
-
-    return serve
+def any_channels(bank: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """FINs as a function of standardised windows (B, L, C), any C -> {"features": (B, C, F)}; unchecked."""
+    layers = [fins.PerChannel(model) for model in fins.fins_of(bank)]
+    return lambda emg: {"features": tf.concat([layer(emg, training=False) for layer in layers], -1)}
 
 
 def save_fins(bank: keras.Model, folder: Path) -> None:
     """Writes the SavedModel of FINs alone: standardised windows (B, L, C), any C -> features (B, C, F)."""
-    spec = tf.TensorSpec((None, bank.input_shape[1], None), tf.float32, name="emg")
-    serve = open_bank(bank)
+    stock(bank)
+    spec, function = tf.TensorSpec((None, bank.input_shape[1], None), tf.float32, name="emg"), any_channels(bank)
+    answer = once(lambda emg, training: function(emg), spec)
+    kinds = {"features": (tf.float32, (None, bank.output_shape[-1]))}
+
+    def serve(emg):
+        return in_blocks(checked(emg, spec.shape), answer, kinds)
+
     _save(bank, folder, {"serving_default": (serve, spec), "features": (serve, spec)})
 
 

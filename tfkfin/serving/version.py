@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfkfin.base.answers import working
 from tfkfin.decoder.decoder import FILE, BaseDecoder
-from tfkfin.nets import fins
 from tfkfin.serving import litert_file, onnx_file, signatures, smaller, warmup
 from tfkfin.serving.engines import noise
 from tfkfin.store import card as cards
@@ -55,9 +54,8 @@ def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
         emg = np.random.default_rng(0).standard_normal((1, length, 12))
         _add(folder, bank, presets.FINS_FILE, about["name"], emg, ("serving_default", "features"))
     if about["format"] != "savedmodel":
-        per_channel = [fins.PerChannel(model) for model in fins.fins_of(bank)]
-        onnx_file.save(lambda emg: {"features": tf.concat([layer(emg, training=False) for layer in per_channel], -1)},
-                       tf.TensorSpec((None, length, None), tf.float32, name="emg"), folder / presets.ONNX)
+        onnx_file.save(signatures.any_channels(bank), tf.TensorSpec((None, length, None), tf.float32, name="emg"),
+                       folder / presets.ONNX)
     cards.write(folder, about)
 
 
