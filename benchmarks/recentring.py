@@ -16,7 +16,7 @@ from tfkfin import recipe as recipes
 from tfkfin.experiments.ladder import baselines, rungs
 from tfkfin.experiments.ladder.adapter import BaselineModel
 from tfkfin.experiments.ladder.rows import PRIORS, ROWS, BaselineRow
-from tfkfin.experiments.ladder.rungs import Group, Part, Trial
+from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
 from tfkfin.experiments.ladder.table import decisions
 from tfkfin.fit import metrics
 from tfkfin.recordings import readers
@@ -28,7 +28,7 @@ SETS = {  # of repetitions: how many a session has, 0: there is one session; tra
     "myo_wrist": (6, (1, 2), None)}
 
 
-def training(folder: Path, name: str) -> dict[int, list[Part]]:
+def training(folder: Path, name: str) -> dict[int, list[SessionPart]]:
     """The training sessions of everybody in a set."""
     each, sessions, repetitions = SETS[name]
     people = {}
@@ -39,7 +39,7 @@ def training(folder: Path, name: str) -> dict[int, list[Part]]:
     return people
 
 
-def accuracy(row: BaselineRow, people: dict[int, list[Part]]) -> float:
+def accuracy(row: BaselineRow, people: dict[int, list[SessionPart]]) -> float:
     model, found = BaselineModel(row, recipes.load("ladder")), {person: [] for person in people}
     for person, parts in people.items():
         for part in parts:

@@ -36,11 +36,11 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
 
     orders = []
     monkeypatch.setattr(trainers.batches, "of_subject", lambda *a, **k: orders.append(a[5]))
-    monkeypatch.setattr(trainers.streaming, "streams", lambda bank: False)
     options = SimpleNamespace(windows_per_epoch=0, epochs=3, batch_size=8, schedule="constant")
     run = SimpleNamespace(recipe=SimpleNamespace(finetune=options, batches=SimpleNamespace(prefetch=1)), length=5)
     model = SimpleNamespace(fit=lambda *a, **k: SimpleNamespace(history={}))
-    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None, fins=None)
+    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None,
+                              forward=SimpleNamespace(streams=False))
     trainer._batches = lambda *a: trainers.JointTrainer._batches(trainer, *a)
     part = SimpleNamespace(windows=np.arange(50), number=3)
     trainers.JointTrainer.fit(trainer, part, None, None, 7)

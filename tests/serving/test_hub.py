@@ -15,7 +15,7 @@ from tfkfin.base.console import InputError
 from tfkfin.base.files import shipped
 from tfkfin.export import export
 from tfkfin.fit import metrics
-from tfkfin.fit.run import open_run
+from tfkfin.fit.run import Run, open_run
 from tfkfin.fit.stages import imitate, run_stage
 from tfkfin.store import card as cards
 from tfkfin.store import presets
@@ -117,11 +117,11 @@ def test_what_is_unfit_is_said_before_anything_is_sent(server, tmp_path):
 @pytest.mark.parametrize("name", [
     pytest.param(path.name, marks=() if path.name == "fin_conv" else pytest.mark.slow)
     for path in presets.models(shipped("savedmodels"))])
-def test_every_shipped_card_says_what_its_fins_do(name):
+def test_every_shipped_card_says_what_its_fins_do(name, tmp_path):
     version = presets.find(name)
     card = presets.card(version)
-    emg, true = imitate.sample(recipes.Recipe.model_validate(card["recipe"]), None, card["length"], "test",
-                               card["recipe"]["imitate"]["test_windows"])
+    run = Run(tmp_path, recipes.Recipe.model_validate(card["recipe"]))
+    emg, true = imitate.sample(run, "test", run.recipe.imitate.test_windows)
     bank = presets.load(version)
     found = metrics.imitation(true, np.asarray(bank(emg)), tuple(card["features"]))
     assert bank.count_params() == card["parameters"]

@@ -10,8 +10,8 @@ import numpy as np
 from tfkfin.api import Decoder
 from tfkfin.decoder.decision import Decision
 from tfkfin.experiments.ladder.rows import BaselineRow, DecoderRow, settings
-from tfkfin.experiments.ladder.rungs import Group, Part, Trial
-from tfkfin.experiments.ladder.windows import Cut, cut, places
+from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
+from tfkfin.experiments.ladder.windows import WindowedSignal, cut, places
 from tfkfin.recipe import Recipe
 from tfkfin.recordings.recording import Recording
 
@@ -43,7 +43,7 @@ def answered(recording: Recording, length: int, stride: int, rate_hz: float, pro
     return Answers(begins[:count], ends[:count], probabilities[:count], movements, labels[:count])
 
 
-def of_stream(trial: Trial, stream: Cut, probabilities: np.ndarray, movements: np.ndarray,
+def of_stream(trial: Trial, stream: WindowedSignal, probabilities: np.ndarray, movements: np.ndarray,
               decision: Decision) -> list[Answers]:
     """Answers for each recording of a stream, from the probabilities (N, G) of all its windows."""
     labels, _ = decision(probabilities, movements)
@@ -124,7 +124,7 @@ class BaselineModel:
                 model = fitted.calibrate(known, labels if trial.labelled else None)
             yield trial, of_stream(trial, stream, model.predict_proba(described, **now), model.classes_, self.decision)
 
-    def _labelled(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _labelled(self, part: SessionPart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Descriptions, labels and repetitions (N,) of the windows that are trained on; rest has no label if none is
         decided.
         """
@@ -134,10 +134,10 @@ class BaselineModel:
             labels = np.where(labels > 0, labels, -1)
         return self._described(part, windows, False), labels, windows.content.repetitions
 
-    def _cut(self, part: Part, stream: bool) -> Cut:
+    def _cut(self, part: SessionPart, stream: bool) -> WindowedSignal:
         return part.kept(("cut", stream), lambda: cut(part.recordings, self.window, self.recipe.filter, stream))
 
-    def _described(self, part: Part, windows: Cut, stream: bool) -> np.ndarray:
+    def _described(self, part: SessionPart, windows: WindowedSignal, stream: bool) -> np.ndarray:
         return part.kept((self.row.describe, stream), lambda: np.concatenate([
             self.row.describe(windows.volts(slice(i, i + CHUNK)), windows.rate_hz)
             for i in range(0, len(windows), CHUNK)]))
