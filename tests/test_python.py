@@ -287,6 +287,7 @@ def test_rates_that_nobody_gave(slow):
     with pytest.warns(UserWarning, match="taken to be at 2000 Hz") as warned:
         first = old.predict(one.emg)
         np.testing.assert_array_equal(first, old.predict(one.emg))
+    warned = [one for one in warned if "`rate_hz`" in str(one.message)]
     assert len(warned) == 1 and len(first) == len(decoder.predict(one.emg, 2000.0))
     for given, said in (({"rate_hz": 500.0}, "its own rate, 1000 Hz"), ({"unit": "mV"}, "in volts")):
         with pytest.raises(InputError, match=said):
@@ -324,7 +325,7 @@ def test_people_are_sessions_of_their_own(people):
             for day, one in enumerate(people, 1)]
     alone = tfkfin.Decoder.from_preset("best").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a, b, atol=1e-4)
     assert both.card["dataset"]["subjects"] == [1, 2] and "subjects 1, 2" in " ".join(both.card["limits"])
     moving = np.concatenate([one.emg[(one.labels > 0) & np.isin(one.repetitions, (1, 2))] for one in people])
     np.testing.assert_allclose(both.card["sd_v"], moving.std(axis=0), rtol=1e-5)

@@ -108,7 +108,7 @@ def several(arguments: argparse.Namespace) -> None:
     failed = launch.launch(tasks, lambda task: Path(task.arguments["json"]).is_file(), arguments.launcher, settings,
                            where, "people")
     if failed:
-        launch.tell_failures(failed, tasks, where)
+        launch.report_failures(failed, tasks, where)
         log.error("error: %d of %d people failed; the same command tries them again", len(failed), len(tasks))
         sys.exit(1)
 

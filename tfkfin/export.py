@@ -96,7 +96,7 @@ def _windows(run_folder: Path, subject: int) -> "np.ndarray":
     from tfkfin import recipe
     from tfkfin.fit.run import Run
     from tfkfin.pipeline.windows import evenly
-    from tfkfin.serving.smaller import CALIBRATION
+    from tfkfin.serving.onnx_file import CALIBRATION
 
     dataset = Run(run_folder, recipe.load(run_folder / "recipe.toml", {})).dataset
     part = dataset.load(subject, dataset.part("train"))

@@ -196,7 +196,7 @@ def test_recordings_go_to_the_host_named_and_to_no_other(status):
     with server(says(GOOD)) as (other, taken):
         elsewhere = f"Location: {other}/v1/models/m:predict"
         with server(says({}, METADATA, status, elsewhere)) as (url, _), connect(url, "m", timeout_s=5) as client:
-            with pytest.raises(ServingError, match=f"sends us to .{other}"):
+            with pytest.raises(ServingError, match=f"redirects to .{other}"):
                 client.predict(WINDOWS)
         assert not taken
 

@@ -78,7 +78,7 @@ def model(request, tiny_db2, tmp_path_factory):
 
 def without_litert(name: str) -> list[str]:
     """Why LiteRT cannot hold a model, if it cannot."""
-    return [why for part, why in (("bilstm", "without recurrence"), ("log_covariance", "cannot become a LiteRT"))
+    return [why for part, why in (("bilstm", "without recurrence"), ("log_covariance", "cannot be converted to LiteRT"))
             if part in name]
 
 

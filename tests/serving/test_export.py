@@ -429,7 +429,7 @@ def test_onnx_names_the_extra_that_is_missing(run, tmp_path, monkeypatch):
 def test_what_onnx_lacks_is_refused(tmp_path):
     from tfkfin.serving import onnx_file
 
-    with pytest.raises(InputError, match="cannot become ONNX.*Igamma"):
+    with pytest.raises(InputError, match="cannot be converted to ONNX.*Igamma"):
         onnx_file.save(lambda x: {"y": tf.math.igamma(x, x)}, tf.TensorSpec((None,), tf.float32, name="x"),
                        tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
 
             tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
             if failed:
-                launch.tell_failures(failed, tasks, folder)
+                launch.report_failures(failed, tasks, folder)
                 log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
                 sys.exit(1)
         runner.run(names)

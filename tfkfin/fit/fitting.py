@@ -23,7 +23,6 @@ from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network
 from tfkfin.pipeline import windows
-from tfkfin.pipeline.standardisation import ChannelStatistics
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Recipe
 from tfkfin.recordings.recording import Recording
@@ -58,18 +57,18 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
                          "resample them")
     solved = heads.kind(recipe.classifier.kind).solve is not None
     people = _People(recipe, recordings, solved)
-    every = list(people.summaries())
-    movements = tuple(np.unique(np.concatenate([summary.movements for summary in every])).tolist())
+    every = [(subject.windows.movements, subject.statistics) for subject in people]
+    movements = tuple(np.unique(np.concatenate([labels for labels, _ in every])).tolist())
     if len(movements) < 2:
         raise InputError(f"`data` must hold windows of two movements or more. Received: {list(movements)}")
-    rate, statistics = every[0].rate_hz, sum((one.statistics for one in every[1:]), every[0].statistics)
+    mean, sd = sum((statistics for _, statistics in every[1:]), every[0][1]).mean_and_sd()
+    rate = window.rate_hz or rates[0]
     length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
-    mean, sd = statistics.mean_and_sd()
     plan = Plan(recipe, length, len(mean), movements)
     model = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
     names = {movement: name for one in recordings for movement, name in one.names.items()}
     own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates)
-    return card.of_fitted(own, sum(len(one.movements) for one in every), {one.subject for one in recordings},
+    return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
                           any(one.synthetic for one in recordings), model.count_params()), model
 
 
@@ -89,19 +88,6 @@ class _People:
             subject = self._held or Subject.of(own, self.recipe.window, self.recipe.filter)
             self._held = subject if len(self._recordings) == 1 else None
             yield subject
-
-    def summaries(self) -> Iterator["_Summary"]:
-        for subject in self:
-            yield _Summary(subject.windows.movements, subject.statistics, subject.rate_hz)
-
-
-@dataclass(frozen=True)
-class _Summary:
-    """What has to be known of all subjects before a network can be made: movements (N,) of windows, and statistics."""
-
-    movements: np.ndarray
-    statistics: ChannelStatistics
-    rate_hz: float
 
 
 def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> keras.Model:

@@ -115,7 +115,7 @@ class FitPlan:
             failed = launch.launch(tasks, lambda task, of=by_key: self.row(of[task.key]) is not None, launcher,
                                    self.base.recipe.launch, folder, title) if tasks else {}
             if failed:
-                launch.tell_failures(failed, tasks, folder)
+                launch.report_failures(failed, tasks, folder)
                 if title == "FINs":
                     raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, which all decoders need")
         return len(failed)
