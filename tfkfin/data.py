@@ -22,7 +22,7 @@ NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.m
 def main(argv: list[str]) -> None:
     if argv[:1] == ["serve-input"]:
         raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
-                         "is to be left out")
+                         "must be left out")
     text = "Makes, checks, describes, converts and shows recordings."
     parser = command_line("data", "info DIR", text, _EXAMPLES)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
 def _add_synthesize(commands) -> None:
     parser = commands.add_parser("synthesize", help="write seeded synthetic recordings laid out like Ninapro DB2")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="of the new files; existing files are never overwritten")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="of the new files; none is ever overwritten")
     parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
     for name, kind, default, text in (
         ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
@@ -102,8 +102,8 @@ def _info(options) -> None:
         movements, repetitions = (sorted(set(column[moving & (column > 0)].tolist()))
                                   for column in (recording.labels, recording.repetitions))
         missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
-        table.add_row(str(file).removeprefix("subject "), format_numbers(movements), format_numbers(repetitions), missing,
-                      f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
+        table.add_row(str(file).removeprefix("subject "), format_numbers(movements), format_numbers(repetitions),
+                      missing, f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
                       health.volts(found.rms_v), format_numbers(found.flat), format_numbers(found.clipped),
                       *(f"{100 * share:.1f}" for share in found.mains))
         doubt = health.doubt(found.rms_v)
@@ -167,7 +167,7 @@ def _plot(options) -> None:
 def _add_sheet(commands) -> None:
     parser = commands.add_parser("sheet", help="draft a recordings.toml for a folder of own recordings")
     parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-    parser.add_argument("--write", action="store_true", help="write it into DIR, unless there is one (default: show it)")
+    parser.add_argument("--write", action="store_true", help="write it to DIR, if there is none (default: show it)")
     parser.set_defaults(action=_sheet)
 
 

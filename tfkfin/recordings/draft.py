@@ -50,7 +50,8 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
              "anything", *left]
     if labels:
         lines += [f'labels = "{_pattern(folder, labels)[0]}"']
-    settings, names = _columns(_first(signals), "{label}" in pattern, labels[0] if labels else None)
+    moving = next((path for path in signals if sheets.REST not in path.stem.lower()), signals[0])
+    settings, names = _columns(moving, "{label}" in pattern, labels[0] if labels else None)
     names = names or words
     table = ["", "[movements]", *(f'{i + 1} = "{name}"' for i, name in enumerate(
         sorted({name for name in names if name.lower() != sheets.REST})))] if names else []
@@ -58,11 +59,6 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
                       f"info {folder}", *settings, *lines, *table]) + "\n"
     tomllib.loads(text)
     return text
-
-
-def _first(signals: Sequence[Path]) -> Path:
-    """A file of a movement rather than of rest, if names tell."""
-    return next((path for path in signals if sheets.REST not in path.stem.lower()), signals[0])
 
 
 def _pattern(folder: Path, paths: Sequence[Path]) -> tuple[str, list[str], list[str]]:

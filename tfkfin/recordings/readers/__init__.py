@@ -14,7 +14,7 @@ import numpy as np
 from tfkfin.base import registry
 from tfkfin.base.console import InputError, format_numbers
 from tfkfin.recordings import checks, formats, remote, sheet
-from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Reader:
         knows: (folder, files at any depth below it) -> whether the folder has this layout.
         find: (folder, files at any depth below it) -> its recordings, by file names alone.
         read: (file, its signal (T, C) if that has been read already, else None) -> the recording.
-        header: file -> the recording without its signal, which takes less time.
+        header: file -> the recording without its signal, where that takes less time than to read all of it.
         needs: endings of the names of files that a remote folder has to send before recordings can be found.
         expected: names of files, for the message about a folder without recordings.
     """
@@ -33,8 +33,8 @@ class Reader:
     knows: Callable[[Path, Sequence[Path]], bool]
     find: Callable[[Path, Sequence[Path]], list[RecordingFile]]
     read: Callable[[RecordingFile, np.ndarray | None], Recording]
-    header: Callable[[RecordingFile], Header]
-    expected: str
+    header: Callable[[RecordingFile], Header] | None = None
+    expected: str = ""
     needs: tuple[str, ...] = ()
 
 
@@ -78,7 +78,8 @@ def header(file: RecordingFile) -> Header:
     Errors are those of `read`, except that NaN and Inf in the signal are not detected.
     """
     checks.openable(file.path)
-    return _named(reader(file.reader).header(file))
+    own = reader(file.reader)
+    return _named(own.header(file) if own.header else header_of(file, own.read(file, None)))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:

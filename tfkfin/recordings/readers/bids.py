@@ -18,7 +18,7 @@ from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of, joined
+from tfkfin.recordings.recording import Recording, RecordingFile, joined
 
 ROOT = "dataset_description.json"
 _SIDECARS = ("_events.tsv", "_channels.tsv", "_emg.json", "_events.json", ROOT)
@@ -48,11 +48,6 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
         beside = sorted({path for one in (first, *more) for end in _SIDECARS[:3] for path in _above(one, end, paths)})
         made.append(RecordingFile(first, subject, 1, session, "bids", tuple(more), tuple(beside)))
     return made
-
-
-def header(file: RecordingFile) -> Header:
-    """The recording without its signal, for which the file has to be read completely."""
-    return header_of(file, read(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
@@ -223,5 +218,5 @@ def _length(table: formats.Table, metadata: dict, length: int) -> int:
     return max(1, round(seconds * rate)) if known else length
 
 
-READER = Reader(lambda folder, paths: knows(folder, paths) and folder / sheets.SHEET not in paths, find, read, header,
-                "sub-1/emg/sub-1_task-move_emg.edf", _SIDECARS)
+READER = Reader(lambda folder, paths: knows(folder, paths) and folder / sheets.SHEET not in paths, find, read,
+                expected="sub-1/emg/sub-1_task-move_emg.edf", needs=_SIDECARS)

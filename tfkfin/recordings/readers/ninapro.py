@@ -46,36 +46,24 @@ _OLD_FORCE = (1, 2, 4, 6, 8, 9, 16, 32, 40)  # `stimulus` of exercise D in the 2
 
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
-    """Recordings of all exercises among the files below `folder`, by their names alone."""
+    """Recordings of all exercises among the files below `folder`, by file names alone."""
     days = [RecordingFile(path, int(m[1]), session=2 * int(m[2]) - 2 + int(m[3])) for path in paths
             if (m := _DB6.fullmatch(path.name))]
     return days + [RecordingFile(path, int(m[1]), int(m[2] or m[3])) for path in paths
                    if (m := _NAME.fullmatch(path.name))]
 
 
-def header(file: RecordingFile, *, rate_hz: float | None = None, global_labels: bool = False) -> Header:
-    """Reads labels and rate only. Arguments and errors as in `read`."""
-    return _header(file, *_load(Path(file.path), ()), rate_hz, global_labels)
+def header(file: RecordingFile) -> Header:
+    """Reads labels and rate only."""
+    return _header(file, *_load(Path(file.path), ()))
 
 
-def read(file: RecordingFile, emg: np.ndarray | None = None, *, rate_hz: float | None = None,
-         global_labels: bool = False) -> Recording:
-    """Reads the signal and its labels.
-
-    Args:
-        file, emg: as in `tfkfin.recordings.readers.read`.
-        rate_hz: for files without `frequency`, instead of their database's rate.
-        global_labels: number movements through all exercises of the database (exercise C of DB2 becomes 18..40)
-            where the file numbers them from 1. Most files on the site today do so already; default: labels stay.
-
-    Raises:
-        InputError: not a whole MATLAB file, a variable missing, of wrong shape or not numeric, NaN or Inf in `emg`,
-            no movement in the labels, or a `rate_hz` that differs from the file's.
-    """
+def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
+    """Reads the signal and its labels; see `tfkfin.recordings.readers.read`."""
     path = Path(file.path)
     _, names, data = _load(path, ("emg",) if emg is None else ())
     emg = checks.signal(path, data.pop("emg") if emg is None else emg)
-    head = _header(file, emg.shape, names, data, rate_hz, global_labels)
+    head = _header(file, emg.shape, names, data)
     if emg.shape[1] > head.num_channels:
         if np.ptp(emg[:, _EMPTY], axis=0).any():
             raise InputError(f"{path}: columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1} of DB6 have no electrode, but a "
@@ -101,12 +89,10 @@ def _load(path: Path, names: tuple[str, ...]) -> tuple[tuple, tuple[str, str], d
     return there["emg"], labels, matfile.load(path, (*names, *labels, *scalars))
 
 
-def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dict, rate_hz: float | None,
-            global_labels: bool) -> Header:
+def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dict) -> Header:
     """Labels, rate and notes from what was loaded."""
     path, (label, repetition) = Path(file.path), names
-    if len(shape) != 2 or shape[0] <= shape[1]:
-        checks.shape(path, shape)
+    checks.shape(path, shape)
     notes = [] if label == _LABELS[0][0] else [f"no {_LABELS[0][0]} with {_LABELS[0][1]}: cue labels are used"]
     labels, repetitions = (checks.column(path, name, data[name]) for name in (label, repetition))
     lengths = shape[0], len(labels), len(repetitions)
@@ -119,8 +105,8 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
                if value.size == 1 and value.dtype.kind in "biuf"}
     notes += [f"the file says {name} {scalars[name]:g}, its name {getattr(file, name)}: the name is used"
               for name in ("subject", "exercise") if name in scalars and scalars[name] != getattr(file, name)]
-    rate_hz = _rate(path, shape[1], scalars.get("frequency"), rate_hz, notes)
-    labels = _numbering(labels, shape[1], file.exercise, global_labels or file.all_exercises, notes)
+    rate_hz = _rate(path, shape[1], scalars.get("frequency"), notes)
+    labels = _numbering(labels, shape[1], file.exercise, file.all_exercises, notes)
     channels = shape[1]
     if _DB6.fullmatch(path.name) and channels == DATABASES["db6"].channels + len(_EMPTY):
         channels -= len(_EMPTY)
@@ -128,15 +114,9 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
     return Header(file, labels, repetitions, rate_hz, channels, tuple(notes), bool(scalars.get("synthetic", 0)))
 
 
-def _rate(path: Path, channels: int, frequency: float | None, given: float | None, notes: list[str]) -> float:
-    for rate in (frequency, given):
-        if rate is not None:
-            checks.rate(path, rate)
-    if frequency is not None and given not in (None, frequency):
-        raise InputError(f"{path} was recorded at {frequency:g} Hz, not at {given:g} Hz: to have it at another rate, "
-                         "resample it (window.rate_hz)")
-    if frequency or given:
-        return frequency or given
+def _rate(path: Path, channels: int, frequency: float | None, notes: list[str]) -> float:
+    if frequency is not None:
+        return checks.rate(path, frequency)
     name = {DATABASES["db1"].channels: "db1", DATABASES["db5"].channels: "db5"}.get(channels, "db2")
     name = "db6" if _DB6.fullmatch(path.name) else name
     notes.append(f"no variable frequency: {DATABASES[name].rate_hz:g} Hz is assumed, the rate of {name.upper()}")

@@ -14,7 +14,7 @@ from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of, joined
+from tfkfin.recordings.recording import Recording, RecordingFile, joined
 from tfkfin.recordings.sheet import SHEET, Sheet
 
 
@@ -58,11 +58,6 @@ def _labels_of(path: Path, fields: dict, labels: dict[Path, dict]) -> Path:
         raise InputError(f"{path} has {len(own) or 'no'} files of labels that {SHEET} names: "
                          f"{', '.join(str(other) for other in own[:3]) or 'correct labels'}")
     return own[0]
-
-
-def header(file: RecordingFile) -> Header:
-    """The recording without its signal, for which the files have to be read completely."""
-    return header_of(file, read(file))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
@@ -191,4 +186,4 @@ def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float,
     return events.to_samples(path, movements, length, rate)
 
 
-READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, header, f"as {SHEET} says", (SHEET,))
+READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, expected=f"as {SHEET} says", needs=(SHEET,))
