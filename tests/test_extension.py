@@ -1,4 +1,4 @@
-"""A package of somebody else adds kinds by entry points alone: the one of docs/extending.md, in an environment of its own."""
+"""A package of somebody else adds kinds by entry points alone: docs/extending.md's, in an environment of its own."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_names_are_known_without_loading_anything(place):
 
 def test_a_name_of_tfkfin_s_own_cannot_be_taken(place, tmp_path, monkeypatch):
     from tfkfin.base import registry
-    from tfkfin.base.console import InputError
+    from tfkfin.base.errors import InputError
 
     (tmp_path / "taker-1.0.dist-info").mkdir()
     (tmp_path / "taker-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: taker\nVersion: 1.0\n")
@@ -62,7 +62,7 @@ def test_a_name_of_tfkfin_s_own_cannot_be_taken(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [i for i, (language, file, _) in enumerate(BLOCKS) if not file and language != "python"])
+@pytest.mark.parametrize("number", [i for i, (kind, file, _) in enumerate(BLOCKS) if not file and kind != "python"])
 def test_commands_use_what_the_package_adds(place, number):
     folder, own = place
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", BLOCKS[number][2]], cwd=folder, env=own, text=True,

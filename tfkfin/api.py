@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed, told, track
-from tfkfin.base.console import InputError, format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.errors import InputError
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue as F
 from tfkfin.features import sums as feature_sums
 

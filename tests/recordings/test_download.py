@@ -31,7 +31,8 @@ from fault_server import (
     wrong_range,
 )
 
-from tfkfin.base.console import InputError, run
+from tfkfin.base.console import run
+from tfkfin.base.errors import InputError
 from tfkfin.data import main
 from tfkfin.recordings import readers, synthetic, transfer
 from tfkfin.recordings.download import archive, download

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import bids, formats, readers
 from tfkfin.recordings.recording import Recording, RecordingFile
 

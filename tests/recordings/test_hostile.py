@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat, whosmat
 from scipy.sparse import csc_matrix
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import mat5, matfile, readers
 from tfkfin.recordings.recording import RecordingFile
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.readers import ninapro
 from tfkfin.recordings.recording import RecordingFile, flat_channels

@@ -24,7 +24,7 @@ from test_train import TINY, command
 
 from tfkfin import recipe as recipes
 from tfkfin.base import files
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import batches, dataset
 from tfkfin.recordings import (
     hdf5,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.events import count_repetitions
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.features import formulas, sums
 
 RATE_HZ = 2000.0  # Ninapro DB2

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, parsed
-from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base.console import log, numeric, quiet_start, run
+from tfkfin.base.errors import InputError
 
 EXAMPLES = """examples:
   python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import __version__
-from tfkfin.base.console import InputError, unfinished
+from tfkfin.base.console import unfinished
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import bury, making, partial_of, replacing, write_json, write_text
 from tfkfin.recordings import events, formats
 from tfkfin.recordings.readers.bids import default_name

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # sampling rates at which EMG may have been recorded
 LARGEST = 1e10  # in any unit: sums of squares of larger values overflow float32

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import formats, health
 from tfkfin.recordings import sheet as sheets
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 
 def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], length: int,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.recordings import mat5
 

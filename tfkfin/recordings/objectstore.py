@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 _BLOCK = 8 << 20  # bytes a request: each has its own time limit and its own tries
 _HINT = {"s3": "S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",

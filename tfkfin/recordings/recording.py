@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, events
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit

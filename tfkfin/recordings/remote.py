@@ -17,7 +17,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import cache, partial_of, put, write_text
 from tfkfin.recordings import formats
 

@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_toml
 from tfkfin.recordings import checks, formats, recording
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import alone, read_json, sweep, write_json
 from tfkfin.recordings import matfile, physiology
 from tfkfin.recordings.physiology import GRID_HZ, Physiology

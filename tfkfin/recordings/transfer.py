@@ -20,7 +20,7 @@ from urllib.parse import urljoin
 from tfkfin import __version__
 from tfkfin.base import files
 from tfkfin.base.bounded import within
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tfkfin/{__version__}"}
 STALL_S = 30.0  # without a byte, or slower than _SLOWEST, before the next try

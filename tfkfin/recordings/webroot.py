@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tfkfin.base.bounded import body, within
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.transfer import HEADERS, PartialFile, Transfer, length_of, session, short
 
 _DEEPEST = 4  # folders below the root

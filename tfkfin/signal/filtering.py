@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recipe import Filter
 
 _ROWS = 1 << 16  # samples filtered at a time: the float64 in between stays small

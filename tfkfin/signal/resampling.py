@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:

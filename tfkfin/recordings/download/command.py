@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from tfkfin.base.answers import answer, margin, paper
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
 from tfkfin.recordings.transfer import PartialFile
 

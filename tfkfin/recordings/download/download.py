@@ -12,7 +12,8 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.download.archive import Checksums, Damaged, recordings, sha256, unpack
 from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.formats import Format, Table, package
 
 

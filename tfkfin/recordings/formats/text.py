@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json
 from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, matfile
 from tfkfin.recordings.readers import Reader
 from tfkfin.recordings.recording import COARSE, LOUD, Header, Recording, RecordingFile

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
