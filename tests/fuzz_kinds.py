@@ -44,7 +44,7 @@ from tfkfin.recordings import bids as bids_files
 from tfkfin.recordings import readers
 from tfkfin.recordings.download.archive import unpack
 from tfkfin.recordings.recording import Recording, RecordingFile
-from tfkfin.recordings.transfer import Part
+from tfkfin.recordings.transfer import PartialFile
 from tfkfin.store import presets
 
 
@@ -453,7 +453,7 @@ def run_file(rng: random.Random, folder: Path) -> Input:
     acts = {"classify/S1.json": lambda: run.done("classify", "S1"), "results.json": results,
             "classify/S1.npz": lambda: run.ledger.arrays("classify/S1"), "fingerprint.json": run.claim,
             "recordings.json": lambda: fingerprint([("S1", folder / "x.tfkfin.part")], folder / "recordings.json"),
-            "x.tfkfin.part.json": lambda: Part("u", folder / "x"),
+            "x.tfkfin.part.json": lambda: PartialFile("u", folder / "x"),
             "tuning.json": lambda: each(lambda: state_of(folder),
                                         lambda: search.begin({"stage": "classify", "max_trials": 4}))}
     return Input(acts[which], lambda: (zipfile.ZipFile(path).close() if which.endswith(".npz") else

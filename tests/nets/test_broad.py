@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfkfin.nets.bilstm.layer import engine
 from tfkfin.nets.descriptions.broad import Broad
-from tfkfin.nets.one_stride import Sums
+from tfkfin.nets.one_stride import RunningSums
 
 pytestmark = pytest.mark.filterwarnings("ignore:logm result may be inaccurate, approximate err = .*e-1[0-9]")
 rng = np.random.default_rng(6)
@@ -71,7 +71,7 @@ def test_a_live_signal_is_described_from_sums_that_go_on():
     kept, windows = [], [x[:, i : i + length] for i in range(0, 340, stride)]
 
     def begun(terms, _, length, stride, reach=0, of=None):
-        kept.append(Sums(terms, length, stride, reach, of, np.float64))
+        kept.append(RunningSums(terms, length, stride, reach, of, np.float64))
         return tf.constant(kept[-1].begin(windows[0]))
 
     Broad().stream(tf.constant(windows[0]), length, stride, slide=begun)

@@ -1,4 +1,4 @@
-"""The contract of heads, held by every registered one and by a second one with a memory that lies outside the package."""
+"""The contract of heads, held by every registered one and by one with a memory that lies outside the package."""
 
 from types import SimpleNamespace
 
@@ -32,7 +32,8 @@ class NearestMean(Head):
 
     @classmethod
     def new(cls, options, names, channels, described, classes):
-        features, beside = keras.Input((channels, len(names)), name="features"), keras.Input((described,), name="described")
+        features = keras.Input((channels, len(names)), name="features")
+        beside = keras.Input((described,), name="described")
         x = keras.layers.Concatenate()([keras.layers.Flatten()(features), beside])
         x = keras.layers.Dense(classes, name="rows")(ZScore(name="z_score")(x))
         return keras.Model([features, beside], keras.layers.Softmax()(x), name="classifier")
@@ -42,7 +43,8 @@ class NearestMean(Head):
 
     def calibrate(self, x, labels, repetitions=None):
         self.seen = []
-        report = {"known_sessions": 1, "unseen": [] if labels is None else sorted({*range(CLASSES)} - {*labels.tolist()})}
+        shown = range(CLASSES) if labels is None else labels.tolist()
+        report = {"known_sessions": 1, "unseen": sorted({*range(CLASSES)} - {*shown})}
         if labels is not None:
             self.update(x, labels)
             return report
@@ -75,8 +77,8 @@ class NearestMean(Head):
 
     def _decide_by(self, mean, sd, x, labels):
         """-|z - m|^2 / 2 but for |z|^2, which all classes share."""
-        means = np.stack([((x[labels == k] - mean) / sd).mean(axis=0) if (labels == k).any() else np.full(len(mean), 99.0)
-                          for k in range(CLASSES)])
+        z, absent = (x - mean) / sd, np.full(len(mean), 99.0)
+        means = np.stack([z[labels == k].mean(axis=0) if k in labels else absent for k in range(CLASSES)])
         self.z_score.set(mean, sd)
         self.rows.set_weights([means.T, -(means**2).sum(axis=1) / 2])
 

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     parser.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                         "(default: demo, or own with --data)")
     parser.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
-                        "or http://host/folder; with the extra [io] also s3://bucket/folder, "
+                        "or http://host/folder; with the extra [remote] also s3://bucket/folder, "
                         "az://account/container/folder")
     parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{prefix}<recipe>-<digest>)")
     parser.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")

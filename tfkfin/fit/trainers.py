@@ -103,8 +103,9 @@ class SolvedHead:
 
 def described(trunk: Trunk, part: Subject) -> np.ndarray | None:
     """Descriptions (N, S) of a subject's windows, standardised by its statistics; None if there are none."""
-    found = trunk.recording(part.emg, part.windows.starts, part.mean, part.sd, ("described",)) if trunk.describe else {}
-    return found.get("described")
+    if "described" not in trunk.parts:
+        return None
+    return trunk.recording(part.emg, part.windows.starts, part.mean, part.sd, ("described",))["described"]
 
 
 class TwoRates(keras.Model):

@@ -162,6 +162,8 @@ class Subject:
 
     def features(self, names: tuple[str, ...], length: int, rate_hz: float) -> np.ndarray:
         """Closed-form features of every window (N, C, F), streamed."""
+        if not names:
+            return np.empty((len(self.windows), self.emg.shape[1], 0), np.float32)
         return features.extract(self.standardised(), self.windows.starts, length, names, rate_hz)
 
 

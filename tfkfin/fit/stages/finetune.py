@@ -24,7 +24,9 @@ _AGAIN = "remove {}, and the same command makes it anew"
 
 def finetune(run: Run):
     trainer = JointTrainer(run)
-    saving.load_weights(trainer.fins, run.folder / "imitate" / "fins.weights.h5", _AGAIN.format(run.folder / "imitate"))
+    imitate = run.folder / "imitate"
+    if run.recipe.features.names:
+        saving.load_weights(trainer.fins, imitate / "fins.weights.h5", _AGAIN.format(imitate))
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
     return partial(_finetune_subject, run, trainer)
 

@@ -23,7 +23,10 @@ from tfkfin.store import presets
 
 
 def imitate(run: Run) -> dict:
-    names, source, epochs = run.recipe.features.names, _Examples(run), run.recipe.imitate.epochs
+    names, epochs = run.recipe.features.names, run.recipe.imitate.epochs
+    if not names:
+        return {"fin": {}}  # there are no FINs
+    source = _Examples(run)
     with board.Summaries(run.board("imitate")) as shown:
         with board.Curves(shown.folder) as curves:
             bank, predict = _train(run, source, curves)

@@ -16,11 +16,11 @@ from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-APIS = "tensorflow_serving.apis."
+APIS = "tensorflow_serving.apis"
 MODULES = {"grpc": "grpc", "json": "google.protobuf.json_format", "types": "tensorflow.core.framework.types_pb2",
-           "metadata": f"{APIS}get_model_metadata_pb2", "status": f"{APIS}get_model_status_pb2",
-           "models": f"{APIS}model_service_pb2_grpc", "predict": f"{APIS}predict_pb2",
-           "prediction": f"{APIS}prediction_service_pb2_grpc"}
+           "apis": APIS, "metadata": f"{APIS}.get_model_metadata_pb2", "status": f"{APIS}.get_model_status_pb2",
+           "models": f"{APIS}.model_service_pb2_grpc", "predict": f"{APIS}.predict_pb2",
+           "prediction": f"{APIS}.prediction_service_pb2_grpc"}
 _loading = threading.Lock()  # `quiet_start` redirects the process's stderr, which one thread at a time may do
 
 
