@@ -33,8 +33,9 @@ class Fins:
 
     def features(self, subject: Subject) -> np.ndarray:
         """Imitated features (N, C, F) of a subject's windows, of any number of channels."""
-        trunk = self._trunk(subject.emg.shape[1])
-        return trunk.recording(subject.emg, subject.windows.starts, subject.mean, subject.sd)["features"]
+        emg, channels = subject.standardised(), subject.emg.shape[1]  # in float64, which the trunk does in float32
+        nothing = np.zeros(channels)
+        return self._trunk(channels).recording(emg, subject.windows.starts, nothing, nothing + 1)["features"]
 
     @functools.cache  # noqa: B019  one object a process
     def _trunk(self, channels: int) -> Trunk:
