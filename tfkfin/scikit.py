@@ -198,7 +198,8 @@ class FINClassifier(ClassifierMixin, _OfWindows):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> labels (N,)."""
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)  # first: it raises NotFittedError, where `classes_` is missing
+        labels: np.ndarray = self.classes_[best]
         return labels
 
 

@@ -1,7 +1,7 @@
 """How a row of the ladder decides the trials of a group: a decoder by the public methods of `tfkfin.Decoder` alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,20 +109,27 @@ class BaselineModel:
         self.decision = Decision(1, recipe.classifier.reject)
 
     def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
-        parts = [(part, *self._labelled(part)) for part in group.parts]
-        x, y, repetitions = (np.concatenate(column) for column in zip(*(row[1:] for row in parts), strict=True))
-        names = [(part.person, part.session) for part in group.parts]
-        sessions = np.repeat(np.arange(len(parts)), [len(row[2]) for row in parts])
-        fitted = self.row.estimator().fit(x, y, sessions=sessions, repetitions=repetitions)
+        fitted, names = self.fit(group.parts), [(part.person, part.session) for part in group.parts]
         for trial in group.trials:
-            stream, name = self._cut(trial.stream, True), (trial.stream.person, trial.stream.session)
-            described, now = self._described(trial.stream, stream, True), {}
+            name = trial.stream.person, trial.stream.session
             if trial.known is None:
-                model, now = fitted, {"session": names.index(name) if name in names else None}
+                yield trial, self.answers(fitted, trial, names.index(name) if name in names else None)
             else:
-                known, labels, _ = self._labelled(trial.known)
-                model = fitted.calibrate(known, labels if trial.labelled else None)
-            yield trial, of_stream(trial, stream, model.predict_proba(described, **now), model.classes_, self.decision)
+                x, labels, _ = self._labelled(trial.known)
+                yield trial, self.answers(fitted.calibrate(x, labels if trial.labelled else None), trial)
+
+    def fit(self, parts: Sequence[SessionPart]):
+        """The estimator, trained on these parts; their places are the names of its sessions."""
+        rows = [self._labelled(part) for part in parts]
+        x, y, repetitions = (np.concatenate(column) for column in zip(*rows, strict=True))
+        sessions = np.repeat(np.arange(len(parts)), [len(labels) for _, labels, _ in rows])
+        return self.row.estimator().fit(x, y, sessions=sessions, repetitions=repetitions)
+
+    def answers(self, estimator, trial: Trial, session: int | None = None) -> list[Answers]:
+        """`session`: as of `predict_proba`."""
+        stream = self._cut(trial.stream, True)
+        probabilities = estimator.predict_proba(self._described(trial.stream, stream, True), session)
+        return of_stream(trial, stream, probabilities, estimator.classes_, self.decision)
 
     def _labelled(self, part: SessionPart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Descriptions, labels and repetitions (N,) of the windows that are trained on; rest has no label if none is
