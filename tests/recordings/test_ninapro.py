@@ -207,10 +207,8 @@ def test_rate_of_the_file(tmp_path):
     file = write(tmp_path, channels=10, frequency=np.array([[1000]], np.uint16))
     assert ninapro.read(file).rate_hz == 1000 and ninapro.header(file).rate_hz == 1000
     assert not any("assumed" in note for note in ninapro.read(file).notes)
-    untold = write(tmp_path / "untold", channels=10)
-    assert ninapro.read(untold, rate_hz=500).rate_hz == 500
-    with pytest.raises(InputError, match="10 to 1e"):
-        ninapro.read(untold, rate_hz=-1)
+    without = write(tmp_path / "without", channels=10)
+    assert ninapro.read(without).rate_hz == 100 and any("assumed" in note for note in ninapro.read(without).notes)
 
 
 @pytest.mark.parametrize(("exercise", "labels", "globally", "note"), [

@@ -112,7 +112,7 @@ def is_v73(path: Path) -> bool:
     """True for v7.3, False for a complete v5 file; raises InputError for anything else."""
     try:
         if not path.is_file() and path.exists():
-            raise InputError(f"{path} is no file: give the folder of recordings")  # opening a pipe would block
+            raise InputError(f"{path} is not a file: give the folder of recordings")  # opening a pipe would block
         size = path.stat().st_size
         with open(path, "rb") as file:
             header = file.read(_HEADER)

@@ -12,8 +12,8 @@ from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, events
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
-LOUD = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
-COARSE = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
+LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
+OWN_UNIT_HZ = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ works, but nothing about people.
 """
 
 import shutil
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,40 +75,38 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
     Raises:
         InputError: a file exists already, another process writes there, or a value is out of range.
     """
-    with alone(Path(folder) / ".synthesizing.lock", f"{folder}: another process makes recordings there"):
-        return _synthesized(folder, tuple(subjects), Session(**session), seed, extras, v73, body)
+    folder, subjects, task = Path(folder), tuple(subjects), Session(**session)
+    with alone(folder / ".synthesizing.lock", f"{folder}: another process makes recordings there"):
+        paths = [folder / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
+        there, note = [path for path in paths if path.exists()], folder / NOTE
+        settings = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}
+        if there and read_json(note, "remove it, and choose another folder") != settings:
+            raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
+        machine.afford(2 * _WORK * task.size, "making two such recordings at once",
+                       "make shorter ones, or fewer channels")
+        if len(paths) * task.size > shutil.disk_usage(_existing(folder)).free:
+            raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
+        write_json(note, settings)
 
+        def write(job: tuple[int, Path]) -> None:
+            subject, path = job
+            text = (f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: "
+                    "nobody recorded")
+            matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
 
-def _synthesized(folder: str | Path, subjects: Sequence[int], task: Session, seed: int, extras: bool, v73: bool,
-                 body: Physiology) -> list[Path]:
-    paths = [Path(folder) / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
-    there, note = [path for path in paths if path.exists()], Path(folder) / NOTE
-    settings = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}
-    if there and read_json(note, "remove it, and choose another folder") != settings:
-        raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
-    machine.afford(2 * _WORK * task.size, "making two such recordings at once", "make shorter ones, or fewer channels")
-    if len(paths) * task.size > shutil.disk_usage(_existing(Path(folder))).free:
-        raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
-    write_json(note, settings)
-
-    def write(job: tuple[int, Path]) -> None:
-        subject, path = job
-        text = f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: nobody recorded"
-        matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
-
-    with ThreadPoolExecutor(2) as pool:  # zlib, FFT and random numbers take most time and release the GIL
-        try:
-            left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
-            for path in (path for _, path in left):
-                sweep(path)
-            list(pool.map(write, left))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    note.unlink()
-    return paths
+        with ThreadPoolExecutor(2) as pool:  # zlib, FFT and random numbers take most time and release the GIL
+            try:
+                left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
+                for path in (path for _, path in left):
+                    sweep(path)
+                list(pool.map(write, left))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        note.unlink()
+        return paths
 
 
 def _existing(folder: Path) -> Path:

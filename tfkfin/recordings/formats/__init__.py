@@ -15,7 +15,7 @@ from tfkfin.base import registry
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
-ROOM = "recordings/formats"
+ROOM = "recordings/formats"  # where `registry` finds formats
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
@@ -63,15 +63,14 @@ class Format:
 
 def suffixes() -> tuple[str, ...]:
     """The suffixes of all formats, sorted."""
-    return tuple(sorted(suffix for name in registry.names(ROOM) for suffix in _format(name).suffixes))
+    return tuple(sorted(suffix for each in _formats() for suffix in each.suffixes))
 
 
 def of(path: Path) -> Format:
     """The format of a file, by its suffix."""
     suffix = path.suffix.lower().lstrip(".")
-    for name in registry.names(ROOM):
-        if suffix in _format(name).suffixes:
-            return _format(name)
+    if found := [each for each in _formats() if suffix in each.suffixes]:
+        return found[0]
     raise InputError(f"{path} has no known suffix: known are {', '.join(suffixes())}")
 
 
@@ -102,5 +101,5 @@ def package(name: str, path: Path) -> Any:
         raise InputError(f'{path} needs {name.partition(".")[0]}: pip install "tfkfin[formats]"') from None
 
 
-def _format(name: str) -> Format:
-    return registry.load(ROOM, name, "FORMAT")
+def _formats() -> list[Format]:
+    return [registry.load(ROOM, name, "FORMAT") for name in registry.names(ROOM)]

@@ -59,18 +59,18 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None,
     """
     if url := remote.url_of(folder):
         tree = remote.Tree(url)
-        name = _knowing(tree.folder, tree.paths)
-        tree.fetch([path for path in tree.paths if path.name.endswith(reader(name).needs)])
-        files = _chosen(url, name, _found(url, name, tree.folder, tree.paths), subjects, exercise)
-        tree.fetch([path for file in files for path in file.paths])
-        return files
-    folder = Path(folder)
-    if not folder.is_dir():
-        expected = reader("ninapro").expected
-        raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {expected}")
-    paths = walk(folder)
-    name = _knowing(folder, paths)
-    return _chosen(folder, name, _found(folder, name, folder, paths), subjects, exercise)
+        where, paths, fetch = tree.folder, tree.paths, tree.fetch
+    else:
+        where = Path(folder)
+        if not where.is_dir():
+            raise InputError(f"{folder} is {'a file' if where.exists() else 'not there'}: give the folder of "
+                             f"{reader('ninapro').expected}")
+        paths, fetch = walk(where), lambda paths: None
+    name = _knowing(where, paths)
+    fetch([path for path in paths if path.name.endswith(reader(name).needs)])
+    files = _chosen(url or where, name, _found(url or where, name, where, paths), subjects, exercise)
+    fetch([path for file in files for path in file.paths])
+    return files
 
 
 def header(file: RecordingFile) -> Header:

@@ -15,7 +15,7 @@ import numpy as np
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, matfile
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import COARSE, LOUD, Header, Recording, RecordingFile
+from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, Header, Recording, RecordingFile
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
                              "signal here: describe the file in a recordings.toml")
         emg = np.delete(emg, _EMPTY, axis=1)
     emg, notes = emg[: len(head.labels)], head.notes
-    if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > LOUD and head.rate_hz > COARSE:
-        notes += (f"emg exceeds {LOUD:g}: it may not be in volts",)
+    if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > LARGEST_V and head.rate_hz > OWN_UNIT_HZ:
+        notes += (f"emg exceeds {LARGEST_V:g}: it may not be in volts",)
     return Recording(file, emg, head.labels, head.repetitions, head.rate_hz, notes, head.synthetic)
 
 
