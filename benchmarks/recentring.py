@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/recentring.py SET... --data DIR
 
 Each training session of a set is decided by a row that is trained on the person's other training sessions or, where
-there is one session a person, on the training repetitions of the others. Accuracy a window is the mean over people, then
-over sets. Test sessions and test repetitions are not used.
+there is one session a person, on the training repetitions of the others. Accuracy a window is the mean over people,
+then over sets. Test sessions and test repetitions are not used.
 """
 
 import argparse
@@ -13,22 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.experiments.ladder import baselines, rungs
+from tfkfin.experiments.ladder import rungs
 from tfkfin.experiments.ladder.adapter import BaselineModel
-from tfkfin.experiments.ladder.rows import PRIORS, ROWS, BaselineRow
-from tfkfin.experiments.ladder.rungs import Group, Part, Trial
+from tfkfin.experiments.ladder.rows import PRIOR, PRIORS, ROWS, BaselineRow
+from tfkfin.experiments.ladder.rungs import SessionPart, Trial
 from tfkfin.experiments.ladder.table import decisions
 from tfkfin.fit import metrics
 from tfkfin.recordings import readers
 
-ROWS_OF = {"tdar_lda_centred": baselines.ZScored, "tdar_cov_lda_centred": baselines.ZScored,
-           "riemann_lda_centred": baselines.RecentredTangentSpace}
 SETS = {  # of repetitions: how many a session has, 0: there is one session; training sessions, training repetitions
     "wear30": (4, (1, 2, 3, 4, 5), None), "intensity10": (4, (3, 5), None), "biopatrec10mov4ch": (0, None, (1, 3)),
     "myo_wrist": (6, (1, 2), None)}
 
 
-def training(folder: Path, name: str) -> dict[int, list[Part]]:
+def training(folder: Path, name: str) -> dict[int, list[SessionPart]]:
     """The training sessions of everybody in a set."""
     each, sessions, repetitions = SETS[name]
     people = {}
@@ -39,17 +37,21 @@ def training(folder: Path, name: str) -> dict[int, list[Part]]:
     return people
 
 
-def accuracy(row: BaselineRow, people: dict[int, list[Part]]) -> float:
-    model, found = BaselineModel(row, recipes.load("ladder")), {person: [] for person in people}
+def accuracies(row: BaselineRow, people: dict[int, list[SessionPart]]) -> dict[int, float]:
+    """{prior: mean accuracy over people, %}. What is trained does not depend on the prior."""
+    model, found = BaselineModel(row, recipes.load("ladder")), {prior: [] for prior in PRIORS}
     for person, parts in people.items():
+        own = {prior: [] for prior in PRIORS}
         for part in parts:
-            others = [other for other in parts if other is not part] or [
-                other for one, theirs in people.items() if one != person for other in theirs]
-            group = Group(person, tuple(others), (Trial("0", part, part.repetitions),))
-            ((trial, answers),) = model.decide(group)
-            true, decided, *_ = decisions(trial, answers, 0.0)
-            found[person].append(metrics.window_accuracy(true, decided))
-    return float(np.mean([np.mean(one) for one in found.values()]))
+            fitted = model.fit([other for other in parts if other is not part] or [
+                other for one, theirs in people.items() if one != person for other in theirs])
+            for fitted.centring_.prior in PRIORS:
+                trial = Trial("0", part, part.repetitions)
+                true, decided, *_ = decisions(trial, model.answers(fitted, trial), 0.0)
+                own[fitted.centring_.prior].append(metrics.window_accuracy(true, decided))
+        for prior, values in own.items():
+            found[prior].append(100 * np.mean(values))
+    return {prior: float(np.mean(values)) for prior, values in found.items()}
 
 
 def main() -> None:
@@ -57,18 +59,15 @@ def main() -> None:
     p.add_argument("sets", nargs="+", choices=SETS)
     p.add_argument("--data", type=Path, required=True)
     arguments = p.parse_args()
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[str, list[dict[int, float]]] = {}
     for name in arguments.sets:
         people = training(arguments.data, name)
-        for row, centring in ROWS_OF.items():
-            for prior in PRIORS:
-                tried = BaselineRow(row, ROWS[row].describe, lambda c=centring, n=prior: baselines.SessionLDA(
-                    lambda: c(n)))
-                found.setdefault((row, prior), []).append(100 * accuracy(tried, people))
-            print(name, row, " ".join(f"{prior}: {found[row, prior][-1]:.1f}" for prior in PRIORS), flush=True)
-    for row in ROWS_OF:
-        best = max(PRIORS, key=lambda prior: np.mean(found[row, prior]))
-        print(f"{row}: {best}, mean {np.mean(found[row, best]):.2f}")
+        for row in PRIOR:
+            found.setdefault(row, []).append(accuracies(ROWS[row], people))
+            print(name, row, "  ".join(f"{prior}: {value:.1f}" for prior, value in found[row][-1].items()), flush=True)
+    for row, sets in found.items():
+        mean = {prior: np.mean([one[prior] for one in sets]) for prior in PRIORS}
+        print(f"{row}: {max(mean, key=mean.get)}, mean {max(mean.values()):.2f} %")
 
 
 if __name__ == "__main__":

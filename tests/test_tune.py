@@ -13,8 +13,9 @@ import pytest
 import scipy.io
 
 from tfkfin import recipe as recipes
-from tfkfin import train, tune
-from tfkfin.base.console import InputError
+from tfkfin import tune
+from tfkfin.base.errors import InputError
+from tfkfin.fit import run_folder
 from tfkfin.fit import search as trials
 from tfkfin.pipeline import dataset
 
@@ -238,7 +239,7 @@ def test_workers_of_keras_tuner_are_the_launchers(monkeypatch, tiny_db2, tmp_pat
 
 def test_the_shipped_table_can_be_searched(tiny_db2, tmp_path):
     arguments = tune.parser().parse_args(["--data", str(tiny_db2), "--pipeline", "tune_head"])
-    recipe, folder = train.resolve(arguments)
+    recipe, _ = run_folder.resolve(arguments)
     trials.check(recipe, "classify")
     assert trials.combinations(recipe) == 18 and recipe.source.kind == "recordings"
     search = trials.open_search(recipe, tmp_path / "run", "classify", None)

@@ -13,8 +13,6 @@
 import importlib
 import sys
 
-from tfkfin.base import moved
-
 __version__ = "0.1.0"
 
 _HOMES = {"read": "api", "Decoder": "api", "FINFeatures": "scikit", "FINClassifier": "scikit"}
@@ -34,7 +32,7 @@ if sys.argv[:1] == ["-m"]:  # as python -m tfkfin... begins
     sys.excepthook = _say_interrupted
 
 
-moved.install()
+importlib.import_module("tfkfin.base.moved").install()  # old names of modules go on working
 
 
 def __getattr__(name: str):

@@ -2,32 +2,29 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
+from tfkfin.decoder.session import AdaptiveSession
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
-from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
+from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
-from tfkfin.store import card, presets
-
-if TYPE_CHECKING:
-    from tfkfin.decoder.session import AdaptiveSession
+from tfkfin.store import presets
 
 Unit = Literal["V", "mV", "uV"]
 Data = Recording | Sequence[Recording] | np.ndarray
 Samples = Recording | np.ndarray
-LOUDER, FAINTER = 100.0, 1 / 500  # than what a decoder was fitted to: muscles do not reach so far, wrong units do
+LOUDER, FAINTER = 100.0, 1 / 500  # times the fitted amplitude: muscles do not reach so far, wrong units do
 
 
 def read(path: str | Path) -> Recording | list[Recording]:
@@ -46,7 +43,7 @@ def read(path: str | Path) -> Recording | list[Recording]:
         found = [file for file in readers.find(Path(path).parent)
                  if any(part.samefile(path) for part in file.signals)]
         if not found:
-            raise InputError(f"{path} is no recording that is known by its name: give the folder it lies in")
+            raise InputError(f"{path} has no name by which a reader finds recordings: give the folder that it lies in")
         return readers.read(found[0])
     return [readers.read(file) for file in readers.find(path)]
 
@@ -56,14 +53,15 @@ class Unfitted(InputError, AttributeError):
 
 
 class Decoder(decoder.BaseDecoder):
-    """Volts in, movements out: made by `from_preset`, fitted to a person, used window by window or as a stream.
+    """Volts in, movements out: made by `from_preset`, fitted to recordings, used window by window or as a stream.
 
-    Windows are (B, L, C) volts at `card["rate_hz"]`; `decoder(windows)` answers with "probabilities" (B, G), "label"
+    `predict`, `stream`, `update` and `session` take recordings, or samples at any rate. `decoder(windows)` takes
+    windows (B, L, C) at the decoder's own rate, `card["rate_hz"]`, and answers with "probabilities" (B, G), "label"
     (B,) and the imitated "features" (B, C, F). See `tfkfin.decoder.decoder` for attributes.
     """
 
-    recipe: recipes.Recipe | None = None  # of a decoder that is to be fitted
-    _warned = False  # that its card lacks the rate of its recordings
+    recipe: recipes.Recipe | None = None  # None once it is fitted
+    _warned = False  # whether it has warned that its card lacks the rate of its recordings
 
     @classmethod
     def from_preset(cls, name: str | Path, **settings: Any) -> Self:
@@ -97,9 +95,9 @@ class Decoder(decoder.BaseDecoder):
     def __repr__(self) -> str:
         if self.recipe is not None:
             return f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, not fitted>"
-        card = self.card
+        card, movements = self.card, format_numbers(self.movements.tolist())
         return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
-                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {format_numbers(self.movements.tolist())}>")
+                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {movements}>")
 
     def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
@@ -132,18 +130,8 @@ class Decoder(decoder.BaseDecoder):
                              "Decoder.from_preset(\"best\")")
         from tfkfin.fit import fitting
 
-        recordings, recipe = _recordings(data, labels, groups, rate_hz, unit), self.recipe
-        subject = Subject.of(_sessions_apart(recordings), recipe.window, recipe.filter)
-        rate = subject.rate_hz
-        model, movements = fitting.fit(recipe, subject, rate)
-        length, stride = (windows.samples(ms, rate) for ms in (recipe.window.length_ms, recipe.window.stride_ms))
-        names = {movement: name for one in recordings for movement, name in one.names.items()}
-        own = decoder.about(recipe, rate, length, stride, movements, subject.mean, subject.sd, names,
-                            subject.recorded_hz)
-        synthetic = any(one.synthetic for one in recordings)
-        about = card.of_fitted(own, len(subject.windows), {one.subject for one in recordings}, synthetic,
-                               model.count_params())
-        decoder.BaseDecoder.__init__(self, about, model)
+        recordings = _recordings(data, labels, groups, rate_hz, unit)
+        decoder.BaseDecoder.__init__(self, *fitting.fit(self.recipe, recordings))
         self.recipe = None
         return self
 
@@ -182,35 +170,41 @@ class Decoder(decoder.BaseDecoder):
             return self.session(stride).stream(emg, rate_hz, unit)
         return super().stream(self._samples(emg, rate_hz, unit), stride)
 
-    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":  # type: ignore[override]
+    def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
 
         Args:
             stride: samples at the decoder's rate between windows; 0: the decoder's own.
-            smooth: False decides each window by itself; adaptation is the same.
+            smooth: False decides each window by itself; the adaptation is the same.
 
         Raises:
             InputError: the decoder's head keeps nothing of sessions.
         """
-        return OnlineSession(self, super().session(stride, smooth))
+        return OnlineSession(self, stride, smooth=smooth)
 
     def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
                   repetitions: int | str | Iterable[int] | None = 1,
                   movements: int | str | Iterable[int] | None = None) -> Self:
-        """A new decoder for the session or person of what it is given, as `python -m tfkfin.calibrate` makes it.
+        """A new decoder, calibrated for a session or a person, as `python -m tfkfin.calibrate` makes it.
 
-        Its `card["calibration"]` has the scores `before` and `after`, on the repetitions that are left.
+        `card["calibration"]` of the new decoder has the scores `before` and `after` on the other repetitions. A head
+        that keeps session statistics (gaussian) is calibrated in closed form. A head that is trained by gradients
+        (conv) is trained further, on the FINs as they are, by `classify.epochs` x ceil(N / `classify.batch_size`)
+        updates for N windows.
 
         Args:
-            data, labels, groups, rate_hz, unit: as of `fit`; another rate than the decoder's is resampled.
+            data, labels, groups, rate_hz, unit: as of `fit`, of one person; another rate than the decoder's is
+                resampled.
             labelled: False uses where movements are and not which they are.
-            repetitions: learnt from: a number, numbers, or text such as "1,3"; None: all, so that none is left.
-            movements: learnt from, likewise; None: all that are there. What that does to the others is scored too.
+            repetitions: calibrated on: a number, numbers, or text such as "1,3"; None: all, so that none is left to
+                score.
+            movements: calibrated on, likewise; None: all that are there. The recall of the others is scored too.
 
         Raises:
-            InputError: this decoder keeps nothing of sessions (the recipe `best` does), other channels, no such
-                repetition, a movement that it does not know, or a signal that is not in its unit.
+            InputError: a head that can be calibrated neither way (linear), or not without labels (conv), other
+                channels, no such repetition, a movement that is none of the decoder's, or a signal that is not in its
+                unit.
         """
         recordings = _recordings(data, labels, groups, rate_hz, unit)
         if len(people := {one.subject for one in recordings}) > 1:
@@ -220,24 +214,32 @@ class Decoder(decoder.BaseDecoder):
         self._check_amplitude(subject.emg)
         return calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)[0]
 
-    def update(self, emg: Samples, labels: np.ndarray | int, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
-        """Trains, in place, on more labelled windows of the session: exactly as if calibrated on all of them so far.
+    def update(self, emg: Samples, labels: np.ndarray | int | None = None, rate_hz: float = 0.0,
+               unit: Unit = "V") -> Self:
+        """Adds labelled windows to the session, in place: the same as a calibration on all of its windows so far.
 
         The head is solved in closed form, with its statistics of earlier sessions; windows of the last calibration
-        count too. `card["updated"]` counts windows; the scores in the card are from before.
-        `revert` takes all updates back.
+        count too. `card["updated"]` counts windows; the scores in the card are from before. `revert` undoes all
+        updates.
 
         Args:
             emg: windows (B, L, C), or a recording or signal (T, C), of which the windows at the decoder's stride are
                 meant.
-            labels: movements of the windows (B,), as in the files, or one of them all.
+            labels: movements of the windows (B,), as in the files, or one of them all; None: those of a recording, of
+                which the windows inside one movement are meant.
             rate_hz, unit: as of `predict`.
 
         Raises:
-            InputError: as of `predict`, the decoder's head keeps nothing of sessions, or a movement that is none of
-                the decoder's.
+            InputError: as of `predict`, samples without labels, a movement that is none of the decoder's, or its head
+                keeps nothing of sessions.
         """
-        return super().update(self._samples(emg, rate_hz, unit), labels)
+        samples = self._samples(emg, rate_hz, unit)
+        if labels is not None:
+            return super().update(samples, labels)
+        if not isinstance(emg, Recording):
+            raise InputError("`labels` must be given with samples; a recording has its own")
+        subject = scoring.windows_of(self.card, [emg])
+        return super().update(subject.volts(self.length), subject.windows.movements)
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
@@ -289,20 +291,14 @@ class Decoder(decoder.BaseDecoder):
             ratio = np.median(np.sqrt(np.mean(((emg - mean) / sd).reshape(-1, self.channels) ** 2, axis=0)))
             if ratio > LOUDER or 0 < np.median(np.abs(emg)) and ratio < FAINTER:
                 raise InputError(f"`emg` is {ratio:.2g} times as loud as what the decoder was fitted to: it is not in "
-                                 f"{unit}, or that was not (give unit=\"V\", \"mV\" or \"uV\")")
+                                 f"{unit}, or the recordings were not (give unit=\"V\", \"mV\" or \"uV\")")
 
 
-class OnlineSession:
+class OnlineSession(AdaptiveSession):
     """A session with online adaptation, made by `Decoder.session`: the next signals of one session, in order of time.
 
     The decoder itself does not change: discard the session to undo it, or call `carried` to keep a part of it.
-
-    Attributes:
-        decoder: the one that it began with.
     """
-
-    def __init__(self, decoder: Decoder, adapting: "AdaptiveSession"):
-        self.decoder, self._adapting = decoder, adapting
 
     def stream(self, emg: Samples, rate_hz: float = 0.0, unit: Unit = "V") -> Answers:
         """As `Decoder.stream`, of the next signal (T, C) of this session.
@@ -310,7 +306,7 @@ class OnlineSession:
         Raises:
             InputError: as of `Decoder.stream`; then the session is as it was.
         """
-        return self._adapting.stream(self.decoder._samples(emg, rate_hz, unit))
+        return super().stream(self.decoder._samples(emg, rate_hz, unit))
 
     def carried(self) -> Decoder:
         """A new decoder whose prior for the next session has moved a part of the way to this session.
@@ -318,14 +314,7 @@ class OnlineSession:
         `card["carried"]` counts such sessions; the scores in the card are from before. A decoder that was calibrated
         for this session stays as it is.
         """
-        return cast(Decoder, self._adapting.carried())
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """Probabilities (N, G) from inputs of the z-score (N, D) of the next windows."""
-        return self._adapting(inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_adapting"], name)
+        return cast(Decoder, super().carried())
 
 
 def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
@@ -354,19 +343,10 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
     volts = _volts(data, unit)
     if not np.isfinite(volts).all():
         raise InputError("`data` holds NaN or Inf, where volts are expected")
-    if rate_hz > COARSE and (peak := np.abs(volts).max(initial=0)) > LOUD:
-        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: say its unit, as "
-                         "in unit=\"mV\" or unit=\"uV\"")
+    if rate_hz > OWN_UNIT_HZ and (peak := np.abs(volts).max(initial=0)) > LARGEST_V:
+        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LARGEST_V:g} V: give its unit, "
+                         "as in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
-
-
-def _sessions_apart(recordings: list[Recording]) -> list[Recording]:
-    """The same, with the sessions of several people numbered through: each person's are sessions of their own."""
-    every = sorted({(one.subject, one.file.session) for one in recordings})
-    if len({subject for subject, _ in every}) == 1:
-        return recordings
-    return [replace(one, file=replace(one.file, session=1 + every.index((one.subject, one.file.session))))
-            for one in recordings]
 
 
 def _whole(name: str, values: np.ndarray) -> np.ndarray:

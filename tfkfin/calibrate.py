@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
-from tfkfin.base.answers import answer, command_line, parsed
+from tfkfin.base.answers import answer, command_line, output, parsed
 from tfkfin.base.console import (
     InputError,
     format_numbers,
@@ -88,35 +88,35 @@ def one(arguments: argparse.Namespace) -> None:
 
 
 def several(arguments: argparse.Namespace) -> None:
-    """Calibrates each person's decoder by a command of its own; people whose file is there already are left out."""
+    """Calibrates each person's decoder by a launcher; people whose file is there already are left out."""
     if arguments.to is None or arguments.subject is not None or arguments.json:
         raise InputError("--subjects wants --to DIR, which gets a model and a file for each; no --subject, no --json")
-    where = arguments.to.absolute()
-    tasks = [launch.Task(f"s{person}", "tfkfin.calibrate:main", {"argv": [
-        *_words(arguments, person), "--to", str(where / f"s{person}"), "--json", str(where / f"s{person}.json")]})
-        for person in parse_numbers(arguments.subjects)]
-    options = recipes.load(None, dict(map(recipes.parse_setting, arguments.settings))).launch
-    failed = launch.launch(tasks, lambda task: (where / f"{task.key}.json").is_file(), arguments.launcher, options,
+    from tfkfin.recordings.remote import url_of
+
+    where, model = arguments.to.absolute(), arguments.model
+    options = {name: getattr(arguments, name) for name in ("repetitions", "movements", "session", "unlabelled",
+                                                           "format", "from_subject")}
+    options |= {"model": str(model.absolute() if model.exists() else model),
+                "data": url_of(arguments.data) or str(Path(arguments.data).absolute())}
+    tasks = []
+    for person in parse_numbers(arguments.subjects):
+        own = {"subject": person, "to": str(where / f"s{person}"), "json": str(where / f"s{person}.json")}
+        if options["from_subject"] is None and (model / "finetune" / f"S{person}").is_dir():
+            own["from_subject"] = person
+        tasks.append(launch.Task(f"s{person}", "tfkfin.calibrate:work", options | own))
+    settings = recipes.load(None, dict(map(recipes.parse_setting, arguments.settings))).launch
+    failed = launch.launch(tasks, lambda task: Path(task.arguments["json"]).is_file(), arguments.launcher, settings,
                            where, "people")
     if failed:
-        launch.tell_failures(failed, tasks, where)
+        launch.report_failures(failed, tasks, where)
         log.error("error: %d of %d people failed; the same command tries them again", len(failed), len(tasks))
         sys.exit(1)
 
 
-def _words(arguments: argparse.Namespace, person: int) -> list[str]:
-    """The command line for one of several people, for a process whose current folder is another."""
-    from tfkfin.recordings.remote import url_of
-
-    model, data = arguments.model, url_of(arguments.data) or str(Path(arguments.data).absolute())
-    words = [str(model.absolute() if model.exists() else model), "--data", data, "--subject", str(person),
-             "--repetitions", arguments.repetitions, *(["--unlabelled"] if arguments.unlabelled else [])]
-    own = person if (model / "finetune" / f"S{person}").is_dir() else None
-    for option, value in (("--from-subject", own if arguments.from_subject is None else arguments.from_subject),
-                          ("--movements", arguments.movements), ("--session", arguments.session),
-                          ("--format", arguments.format)):
-        words += [] if value is None else [option, str(value)]
-    return words
+def work(model: str, to: str, json: str, **options) -> None:
+    """One of several people, in a process of a launcher."""
+    output.json = json
+    one(argparse.Namespace(model=Path(model), to=Path(to), **options))
 
 
 def show(report: dict) -> None:

@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--engine", default="auto", help="with --stream, as of tfkfin.live (default: the fastest)")
     p.add_argument("--decisions", metavar="FILE", type=Path, help="with --stream: every decision as a line of JSON, to "
                    "a new file")
-    p.add_argument("--windows", type=numeric(int, 0, 10**8), default=2000, help="FINs: how many windows, spread over "
-                   "the recordings (default: 2000; 0: every one)")
+    p.add_argument("--windows", type=numeric(int, 0, 10**8), default=2000, help="FINs: how many windows, evenly spaced "
+                   "in the recordings (default: 2000; 0: every one)")
     p.add_argument("--plots", metavar="DIR", type=Path, help="where to write PNG plots (default: beside --json)")
     return p
 

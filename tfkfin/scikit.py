@@ -1,4 +1,4 @@
-"""FINs by scikit-learn's rules: windows (N, C, L), as braindecode and pyRiemann lay them, in pipelines and searches."""
+"""FINs by scikit-learn's rules, for pipelines and searches: windows (N, C, L), as in braindecode and pyRiemann."""
 
 import functools
 from pathlib import Path
@@ -8,23 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, write_json
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
-CHUNK = 256  # windows in the network at a time
+CHUNK = 256  # windows that go through the network at a time
 STATE, NETWORK = "estimator.json", "network.keras"
 
 
 class _OfWindows(BaseEstimator):
-    """What both share: parameters, checks, scale, saving without pickle."""
+    """What both estimators share: parameters, checks, the z-score of channels, saving without pickle."""
 
     shape_: tuple[int, int]
     mean_: np.ndarray
@@ -41,7 +37,7 @@ class _OfWindows(BaseEstimator):
         return tags
 
     def _windows(self, X: ArrayLike, y: Any = "no_validation", reset: bool = False) -> tuple[np.ndarray, Any]:
-        """Checked windows (N, L, C) float64, and labels where there are some."""
+        """Windows (N, L, C) float64 and labels, checked."""
         checked = validate_data(self, X, y, reset=reset, allow_nd=True, ensure_2d=False, dtype=np.float64)
         x, y = (checked, None) if isinstance(y, str) else checked
         if x.ndim != 3:
@@ -52,7 +48,7 @@ class _OfWindows(BaseEstimator):
                              f"Received: shape {x.shape}")
         return x.transpose(0, 2, 1), y
 
-    def _learn_scale(self, x: np.ndarray) -> None:
+    def _fit_scale(self, x: np.ndarray) -> None:
         if self.family not in (shipped := _shipped()):
             raise ValueError(f"`family` must be one of {tuple(shipped)}. Received: family={self.family!r}")
         if not self.features or (unknown := set(self.features) - set(shipped[self.family])):
@@ -66,16 +62,16 @@ class _OfWindows(BaseEstimator):
         """Writes a fitted estimator, as JSON and a Keras file, into a folder that is not there yet.
 
         Raises:
-            InputError: there is something of that name.
+            InputError: there is a file or folder of that name.
         """
         check_is_fitted(self)
         folder = Path(folder)
         if folder.exists():
             raise InputError(f"{folder} is there already and is never overwritten: choose another name")
-        if model := getattr(self, "model_", None):
+        fitted = {name: value for name, value in vars(self).items() if name[-1] == "_" != name[0]}
+        if model := fitted.pop("model_", None):
             with replacing(folder / NETWORK) as partial:
                 model.save(partial)
-        fitted = {name: value for name, value in vars(self).items() if name[-1] == "_" != name[0] and name != "model_"}
         arrays = {name: [value.dtype.str, value.tolist()] for name, value in fitted.items()
                   if isinstance(value, np.ndarray)}
         write_json(folder / STATE, {"class": type(self).__name__, "parameters": self.get_params(deep=False),
@@ -83,40 +79,37 @@ class _OfWindows(BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """What `save` wrote.
+        """The estimator that `save` wrote into a folder.
 
         Raises:
-            InputError: there is none of this class.
+            InputError: the folder holds none of this class.
         """
         state = read_json(Path(folder, STATE))
         if state is None or state.get("class") != cls.__name__:
             raise InputError(f"{folder} holds no {cls.__name__} that `save` wrote")
-        parameters: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                                      for name, value in state["parameters"].items()}
+        parameters, values = ({name: tuple(value) if isinstance(value, list) else value for name, value in
+                               state[kind].items()} for kind in ("parameters", "values"))
         new = cls(**parameters)
-        for name, value in state["values"].items():
-            setattr(new, name, tuple(value) if isinstance(value, list) else value)
-        for name, (dtype, value) in state["arrays"].items():
-            setattr(new, name, np.array(value, dtype))
+        vars(new).update(values | {name: np.array(value, dtype) for name, (dtype, value) in state["arrays"].items()})
         if Path(folder, NETWORK).is_file():
             from tfkfin.nets import saving
 
-            setattr(new, "model_", saving.load(Path(folder, NETWORK)))  # noqa: B010  not of every class
+            vars(new)["model_"] = saving.load(Path(folder, NETWORK))
         return new
 
 
 class FINFeatures(TransformerMixin, _OfWindows):
-    """Imitated features of windows, each channel standardised by the windows it was fitted to.
+    """Imitated features of windows, whose channels are standardised by mean and sd of the windows given to `fit`.
 
-    Shipped FINs are trained on 600 samples at 2 kHz (300 ms); at other lengths what they imitate is approximate.
+    Shipped FINs are trained on 600 samples at 2 kHz (300 ms); at other lengths they imitate approximately.
 
     Args:
         features: of ENT, RMS, VAR, SSI.
         family: "conv", "dense" or "bilstm".
 
     Attributes:
-        mean_: of the windows fitted to (C,).
-        sd_: of the same (C,), 1 for a channel that is flat.
+        mean_: of the windows given to `fit` (C,).
+        sd_: of the same (C,), 1 for a flat channel.
         shape_: (C, L).
         n_features_in_: C.
 
@@ -126,11 +119,11 @@ class FINFeatures(TransformerMixin, _OfWindows):
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """X: windows (N, C, L) in any unit."""
         x, _ = self._windows(X, reset=True)
-        self._learn_scale(x)
+        self._fit_scale(x)
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Windows (N, C, L) -> (N, C F), features of the standardised signal, channel by channel."""
+        """Windows (N, C, L) -> features of the standardised signal (N, C F), channel by channel."""
         check_is_fitted(self)
         x, bank = self._windows(X)[0], _bank(tuple(self.features), self.family, *self.shape_)
         parts = [np.asarray(bank(((x[i : i + CHUNK] - self.mean_) / self.sd_).astype(np.float32), training=False))
@@ -138,18 +131,18 @@ class FINFeatures(TransformerMixin, _OfWindows):
         return np.concatenate(parts).reshape(len(x), -1).astype(np.float64)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of what `transform` gives: feature and channel, from 0."""
+        """Names of the columns of `transform`: feature and channel, from 0."""
         check_is_fitted(self)
         return np.array([f"{name}_{channel}" for channel in range(self.shape_[0]) for name in self.features], object)
 
 
 class FINClassifier(ClassifierMixin, _OfWindows):
-    """FINs and a head that is solved in closed form, as in the recipe `best`.
+    """FINs and a head that is solved in closed form.
 
     Args:
         features, family: as of `FINFeatures`.
-        head: "gaussian", which tells sessions from each other (give them to `fit`), or "linear".
-        describe: what the head sees beside features: "correlations", "log_covariance".
+        head: "gaussian", which models differences between sessions (give them to `fit`), or "linear".
+        describe: descriptions that the head gets beside features: "correlations", "log_covariance".
 
     Attributes:
         classes_: labels (G,).
@@ -170,8 +163,9 @@ class FINClassifier(ClassifierMixin, _OfWindows):
 
     def fit(self, X: ArrayLike, y: ArrayLike, sessions: ArrayLike | None = None,
             repetitions: ArrayLike | None = None) -> Self:
-        """X: windows (N, C, L) in any unit; y: labels (N,); sessions and repetitions (N,): 0 where none are given."""
+        """X: windows (N, C, L) in any unit; y: labels (N,); sessions and repetitions (N,), all 0 if not given."""
         from tfkfin.nets import heads
+        from tfkfin.nets.forward import Forward
         from tfkfin.nets.network import network
 
         x, y = self._windows(X, y, reset=True)
@@ -180,51 +174,47 @@ class FINClassifier(ClassifierMixin, _OfWindows):
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"`y` must hold 2 classes or more. Received: one class, {self.classes_[0]!r}")
-        self._learn_scale(x)
+        self._fit_scale(x)
         options = recipes.Classifier(kind=self.head, describe=tuple(self.describe))
         if (kind := heads.kind(self.head)).solve is None:
             raise ValueError(f"`head` must be one that is solved. Received: head={self.head!r}")
         channels, length = self.shape_
         head = heads.new(options, tuple(self.features), length, channels, len(self.classes_))
         self.model_ = network(_bank(tuple(self.features), self.family, channels, length), head)
-        forward = self._forward()
+        forward = Forward(self.model_)
         forward.parts.standardise.set(self.mean_, self.sd_)
         sessions, repetitions = (np.zeros(len(x), int) if group is None else np.unique(group, return_inverse=True)[1]
                                  for group in (sessions, repetitions))
-        inputs = forward.windows(x, ("inputs",))["inputs"]
-        kind.of(forward.parts).solve(inputs, index, (sessions, repetitions))
+        kind.of(forward.parts).solve(forward.windows(x, ("inputs",))["inputs"], index, (sessions, repetitions))
         return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> (N, G)."""
+        from tfkfin.nets.forward import Forward
+
         check_is_fitted(self)
-        found = self._forward().windows(self._windows(X)[0], ("probabilities",))
+        found = Forward(self.model_).windows(self._windows(X)[0], ("probabilities",))
         return found["probabilities"].astype(np.float64)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> labels (N,)."""
-        best = self.predict_proba(X).argmax(axis=1)
+        best = self.predict_proba(X).argmax(axis=1)  # first: it raises NotFittedError, where `classes_` is missing
         labels: np.ndarray = self.classes_[best]
         return labels
-
-    def _forward(self) -> Any:
-        from tfkfin.nets.forward import Forward
-
-        return Forward(self.model_)
 
 
 @functools.cache
 def _shipped() -> dict[str, tuple[str, ...]]:
-    """FIN families that ship trained, and the features of each."""
+    """FIN families that are shipped trained, and the features of each."""
     from tfkfin.base.files import shipped
 
-    return {path.name.removeprefix("fin_"): tuple(presets.card(presets.find(path))["features"])
-            for path in presets.models(shipped("savedmodels")) if path.name.startswith("fin_")}
+    return {path.name.removeprefix("fin_"): tuple(folders.card(presets.find(path))["features"])
+            for path in folders.models(shipped("savedmodels")) if path.name.startswith("fin_")}
 
 
 def _bank(features: tuple[str, ...], family: str, channels: int, length: int) -> Any:
-    """Trained FINs, which nothing here changes."""
-    if family == "dense" and length != (own := presets.card(presets.find("fin_dense"))["length"]):
+    """The shipped FINs; nothing here trains them."""
+    if family == "dense" and length != (own := folders.card(presets.find("fin_dense"))["length"]):
         raise ValueError(f"`family` must be \"conv\" or \"bilstm\" for windows of {length} samples: the shipped dense "
                          f"FINs take {own}")
     return presets.shared_bank(recipes.Fin(family=family), features, length, channels)

@@ -16,7 +16,8 @@ from typing import Any
 
 from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base.console import log, numeric, quiet_start, run
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run_folder
 from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, described, open_search, state_of
@@ -127,7 +128,7 @@ def trials_by(arguments: argparse.Namespace, search: Search, options: dict[str, 
     failed = launch.launch(tasks, done, arguments.launcher, recipe.launch, folder, "trials")
     failed = {key: why for key, why in failed.items() if search.base.ledger.get(f"{key}.failed") is None}
     if failed:
-        launch.tell_failures(failed, tasks, folder)
+        launch.report_failures(failed, tasks, folder)
         log.error("error: %d of %d trials failed; the same command tries them again", len(failed), len(tasks))
         sys.exit(1)
 

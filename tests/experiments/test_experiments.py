@@ -16,7 +16,7 @@ import sklearn.preprocessing
 import sklearn.svm
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.experiments import __main__ as command
 from tfkfin.experiments import kinds, report, statistics
 from tfkfin.experiments.fits import Fit, Setting
@@ -336,7 +336,7 @@ def test_markup_in_texts_is_shown_as_it_is(tmp_path):
     plot = report.Plot(tmp_path / "a.png", 'a "quoted" <i>caption</i>')
     plot.path.write_bytes(b"\x89PNG" + bytes(12) + (300).to_bytes(4, "big"))
     rows = [["<b>", "g & h", "1.0", "x"], ["c", "other", "2.0", "y"]]
-    table = report.Table("<t>", ["model", "subjects", "paper <1>", "ours"], rows)
+    table = report.ReportTable("<t>", ["model", "subjects", "paper <1>", "ours"], rows)
     one = report.Result("name", "A <title>", ["5 < 6"], [table, plot], ["</ul>"], {}, ["<script>"])
     text = report.Report("all <of it>", ["&amp;"], [], [one]).html()
     root = ElementTree.fromstring(re.sub(r"<(meta|img)([^>]*)>", r"<\1\2/>", text.partition("\n")[2]))
@@ -357,8 +357,8 @@ def test_groups_are_who_pretrained_and_who_did_not(runner, tiny_db2, tmp_path):
 
 def test_a_table_without_the_papers_column_is_refused():
     with pytest.raises(ValueError, match="must have the paper's"):
-        report.Table("mine", ["model", "ours"], [["a", "1"]])
-    table = report.Table("t", ["model", "subjects", "paper", "ours"], [["a", "all", "1", "2"]])
+        report.ReportTable("mine", ["model", "ours"], [["a", "1"]])
+    table = report.ReportTable("t", ["model", "subjects", "paper", "ours"], [["a", "all", "1", "2"]])
     assert table.columns == ["model", "paper", "ours"] and table.note == "Subjects: all."
 
 

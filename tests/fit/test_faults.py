@@ -11,7 +11,7 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base import console
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.early_stopping import EarlyStopping
@@ -181,7 +181,7 @@ def test_recipes_nested_thousands_deep_are_refused(text, tmp_path):
 
 def test_scores_that_vanished_are_one_line(tmp_path):
     with pytest.raises(FileNotFoundError) as gone:
-        run_in(tmp_path).left("classify")
+        run_in(tmp_path).scores("classify")
     assert "something removed it meanwhile" in console.explained(gone.value)
 
 

@@ -36,11 +36,11 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
 
     orders = []
     monkeypatch.setattr(trainers.batches, "of_subject", lambda *a, **k: orders.append(a[5]))
-    monkeypatch.setattr(trainers.streaming, "streams", lambda bank: False)
     options = SimpleNamespace(windows_per_epoch=0, epochs=3, batch_size=8, schedule="constant")
     run = SimpleNamespace(recipe=SimpleNamespace(finetune=options, batches=SimpleNamespace(prefetch=1)), length=5)
     model = SimpleNamespace(fit=lambda *a, **k: SimpleNamespace(history={}))
-    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None, fins=None)
+    trainer = SimpleNamespace(run=run, model=model, rates=(), standardise=lambda part: None,
+                              forward=SimpleNamespace(streams=False))
     trainer._batches = lambda *a: trainers.JointTrainer._batches(trainer, *a)
     part = SimpleNamespace(windows=np.arange(50), number=3)
     trainers.JointTrainer.fit(trainer, part, None, None, 7)
@@ -69,13 +69,13 @@ def stretched(family="conv"):
 def test_an_epoch_of_signals_holds_every_window_once():
     part, model = stretched()
     starts, count = part.windows.starts, len(part.windows)
-    pieces = training.pieces(starts)
+    pieces = training.neighbours(starts)
     assert np.concatenate(pieces).tolist() == list(range(count)) and max(map(len, pieces)) == training.NEIGHBOURS
     assert all((np.diff(starts[piece]) == 5).all() for piece in pieces)
     order = [pieces[i] for i in rng.permutation(len(pieces))]
     targets, labels = rng.standard_normal((count, 2, 2)).astype(np.float32), np.arange(count)
     seen = []
-    for (emg, wanted), true in training.stretches(part, targets, labels, 30, 20, order):
+    for (emg, wanted), true in training.neighbour_batches(part, targets, labels, 30, 20, order):
         index = true["probabilities"].numpy()
         seen += index.tolist()
         np.testing.assert_array_equal(true["features"], targets[index])
@@ -101,8 +101,8 @@ def test_rates_fall_along_half_a_cosine():
 
 def test_stretches_come_in_batches_of_about_the_size_asked_for():
     part, _ = stretched()
-    count, pieces = len(part.windows), training.pieces(part.windows.starts)
-    data = training.stretches(part, np.zeros((count, 2, 2), np.float32), np.arange(count), 30, 20, pieces)
+    count, pieces = len(part.windows), training.neighbours(part.windows.starts)
+    data = training.neighbour_batches(part, np.zeros((count, 2, 2), np.float32), np.arange(count), 30, 20, pieces)
     sizes = [int(wanted.numpy().sum()) for (_, wanted), _ in data]
     assert max(sizes) == 16 and len(sizes) == len(data)  # two pieces of 8 are the most that fit 20
 
@@ -111,7 +111,7 @@ def test_a_step_on_stretches_is_a_step_on_their_windows():
     part, model = stretched()
     weights, targets = model.get_weights(), rng.uniform(1, 2, (8, 2, 2)).astype(np.float32)
     labels, after = np.arange(8) % 3, []
-    data = next(iter(training.stretches(part, targets, labels, 30, 8, [np.arange(8)])))
+    data = next(iter(training.neighbour_batches(part, targets, labels, 30, 8, [np.arange(8)])))
     for x in (data[0], tf.constant(part.volts(30, np.arange(8)))):
         model.set_weights(weights)
         model.set_optimizers(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
@@ -164,7 +164,7 @@ def test_a_fingerprint_is_of_content_wherever_it_lies(tmp_path):
 
 def test_a_run_belongs_to_its_recordings(tiny_db2, tmp_path):
     from tfkfin import recipe as recipes
-    from tfkfin.base.console import InputError
+    from tfkfin.base.errors import InputError
     from tfkfin.fit.run import open_run
 
     def opened(data):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfkfin
-from tfkfin.fit.virtual_forces import solve, virtual_inputs
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording, RecordingFile
@@ -38,22 +38,6 @@ def test_windows_keep_the_offset_and_the_noise_of_rest(movements):
         np.testing.assert_allclose(windows, gain * (volts - part.mean) + 0.5, atol=1e-6)
     alone = virtual_inputs(replace(part, rest=constant[:0]), 10, lambda p: p.volts(10))
     np.testing.assert_allclose(alone[0], part.mean + VIRTUAL_GAINS[0] * (volts - part.mean), atol=1e-6)
-
-
-def test_a_head_is_solved_with_them_only_where_the_recipe_says_so():
-    class Head:
-        def solve(self, x, labels, groups, *virtual):
-            self.virtual = virtual
-
-        def rest_statistics(self, x):
-            self.rest = x
-
-    part, inputs = subject([1, 2], rng.normal(size=(3, 10, 2)).astype(np.float32)), lambda p: p.volts(10)
-    for forces in (0, 10):
-        head = Head()
-        solve(head, part, part.volts(10), np.array([0, 1]), inputs, forces)
-        assert [len(one) for one in head.virtual] == ([len(VIRTUAL_GAINS)] if forces else [])
-        np.testing.assert_array_equal(head.rest, part.rest)
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,9 @@ import slurm_here
 from rich.console import Console
 
 from tfkfin import launch
-from tfkfin.base.console import InputError
-from tfkfin.launch import Desk, Event, Task
+from tfkfin.base.errors import InputError
+from tfkfin.launch import LaunchContext, LaunchProgress, Task, TaskEvent, last_line
 from tfkfin.launch import local as local_launcher
-from tfkfin.launch._progress import Progress
-from tfkfin.launch._task import last_line
 from tfkfin.recipe import Launch
 
 HERE = Path(__file__).parent
@@ -69,13 +67,13 @@ def test_what_goes_wrong_is_told_and_tried_again(launcher, place, tmp_path):
     failed = launch.launch(tasks, done, launcher, options, tmp_path, "toys")
     assert set(failed) == {"a/2", "a/3", "a/5", "a/6"}
     assert failed["a/2"] == "2 is unfit" and failed["a/3"] == "ZeroDivisionError: 3 is broken"
-    assert failed["a/5"] and failed["a/6"] == "it ended and left nothing"
+    assert failed["a/5"] and failed["a/6"] == "it ended without a result"
     assert {i: (tmp_path / str(i)).read_text() for i in (0, 1, 4)} == {0: "0", 1: "1", 4: "16"}
-    log = Desk(options, tmp_path).log_of
+    log = LaunchContext(options, tmp_path).log_of
     assert last_line(log(tasks[2])) == "error: 2 is unfit" and last_line(log(tasks[3])) == failed["a/3"]
     assert log(tasks[4]).read_text().count("4 begins") == 2 and last_line(log(tasks[5])) == "5 begins"
     with redirect_stdout(io.StringIO()) as shown:
-        launch.tell_failures(failed, tasks, tmp_path)
+        launch.report_failures(failed, tasks, tmp_path)
     assert all(text in shown.getvalue() for text in ("a/2", "a/6", "3 is broken"))
     for task in tasks:
         task.arguments["how"] = "well"
@@ -120,7 +118,7 @@ def test_as_many_processes_as_pay(monkeypatch, tmp_path):
     monkeypatch.setattr(local_launcher, "_gpus", list)
 
     def workers(tasks, **options):
-        return local_launcher.workers(Desk(Launch(**options), tmp_path), tasks)
+        return local_launcher.workers(LaunchContext(Launch(**options), tmp_path), tasks)
 
     assert workers(100) == 5 and workers(3) == 3  # by memory, by tasks
     assert workers(100, memory_gb=1) == 8 and workers(100, memory_gb=1, threads=4) == 2  # by cores
@@ -130,18 +128,18 @@ def test_as_many_processes_as_pay(monkeypatch, tmp_path):
 
 
 def test_one_table_tells_how_far_any_launcher_is(tmp_path):
-    tasks, desk = [Task(f"a/{i}", "toy:work") for i in range(6)], Desk(Launch(), tmp_path)
+    tasks, context = [Task(f"a/{i}", "toy:work") for i in range(6)], LaunchContext(Launch(), tmp_path)
     (tmp_path / "logs").mkdir()
     for task in tasks[:4]:
-        desk.log_of(task).touch()
-    progress = Progress("toys", "ray", 10, tasks, desk)  # four were done before
-    for event in (Event("a/0", "done"), Event("a/1", "failed", "why"), None, Event("a/2", "lost", "how")):
-        progress.tell(event)
-    columns = progress._columns()
+        context.log_of(task).touch()
+    progress = LaunchProgress("toys", "ray", 10, tasks, context)  # four were done before
+    for event in (TaskEvent("a/0", "done"), TaskEvent("a/1", "failed", "why"), None, TaskEvent("a/2", "lost", "how")):
+        progress.add(event)
+    columns = progress.columns()
     assert columns.pop("left").startswith("about ") and columns == {
-        "done": "5 of 10", "running": "2", "waiting": "2", "failed": "1", "lost and begun again": "1"}
+        "done": "5 of 10", "running": "2", "waiting": "2", "failed": "1", "lost and started again": "1"}
     drawn = Console(file=io.StringIO(), width=120)
-    drawn.print(progress._table())
+    drawn.print(progress.table())
     assert all(text in drawn.file.getvalue() for text in ("toys, by ray", "5 of 10", *columns))
 
 

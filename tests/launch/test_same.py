@@ -16,7 +16,7 @@ from test_launch import MARKS, slurm  # noqa: F401
 from tfkfin import launch, train
 from tfkfin import recipe as recipes
 from tfkfin.base import console
-from tfkfin.fit import units
+from tfkfin.fit import run_folder, units
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_launched_is_said(case, tiny_db2, tmp_path):
 
 def test_a_run_in_one_piece_is_not_mixed_with_fits(tiny_db2, tmp_path):
     (tmp_path / "run" / "classify").mkdir(parents=True)
-    recipe, _ = train.resolve(train.parser().parse_args(["--data", str(tiny_db2), *TINY]))
+    recipe, _ = run_folder.resolve(train.parser().parse_args(["--data", str(tiny_db2), *TINY]))
     (tmp_path / "run" / "recipe.toml").write_text(recipe.to_toml())
     opened = Run(tmp_path / "run", recipe)
     opened.claim()
@@ -160,7 +160,7 @@ def test_where_fits_run_is_no_part_of_the_recipe():
 
 def test_a_start_that_was_killed_early_is_begun_again(tiny_db2, tmp_path):
     """Between the files of the recordings and recipe.toml."""
-    recipe, _ = train.resolve(train.parser().parse_args(["--data", str(tiny_db2), *TINY]))
+    recipe, _ = run_folder.resolve(train.parser().parse_args(["--data", str(tiny_db2), *TINY]))
     units.open_plan(recipe, tmp_path / "run", "classify", 1, 1)
     (tmp_path / "run" / "recipe.toml").rename(tmp_path / "run" / ".12-host.partial.recipe.toml")
     units.open_plan(recipe, tmp_path / "run", "classify", 1, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import tfkfin
 from tfkfin import recipe as recipes
 from tfkfin.live.loop import Loop
-from tfkfin.live.outputs import Output
+from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.sources.replay import Replay
 
 CASES = {"streaming": {"fin.family": "conv"},
@@ -35,7 +35,7 @@ def sure(probabilities: np.ndarray, reject: float) -> np.ndarray:
     return (two[:, 1] - two[:, 0] > 1e-4) & (np.abs(two[:, 1] - reject) > 1e-4)
 
 
-class Kept(Output):
+class Kept(LiveOutput):
     def __init__(self):
         self.made, self.notes = [], []
 

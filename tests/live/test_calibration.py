@@ -10,12 +10,12 @@ import pytest
 from live_cases import Kept, outlet
 
 from tfkfin import read
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live import __main__ as live
 from tfkfin.live import recorder
 from tfkfin.live.calibration import Calibration, Cued, cues
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, Source
+from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.sources.synthetic import person
 from tfkfin.live.stream import Stream
@@ -28,7 +28,7 @@ def test_every_movement_is_asked_for():
     assert [c.following for c in asked[:3]] == [2, 0, 5] and asked[-1].following is None
 
 
-class Silent(Source):
+class Silent(LiveSource):
     """A device that knows nothing of what is done: blocks of numbered samples, some of them lost."""
 
     rate_hz, channels, speed = 100.0, 1, 0
@@ -109,8 +109,8 @@ def test_a_device_is_calibrated_from_the_command_line(device, exported, recordin
     card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
     assert card["calibration"]["windows"] == said["windows"] > 50
     with pytest.raises(InputError, match="is of other recordings"):
-        recorder.fits(tmp_path / "sessions", 1000.0, {})
-    recorder.fits(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
+        recorder.check_folder(tmp_path / "sessions", 1000.0, {})
+    recorder.check_folder(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -149,4 +149,4 @@ def test_a_recording_button_keeps_what_came(recording, tmp_path):
     refused.close()
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
     with pytest.raises(InputError, match="holds something else"):
-        recorder.fits(tmp_path / "other", 2000.0, {})
+        recorder.check_folder(tmp_path / "other", 2000.0, {})

@@ -1,14 +1,18 @@
 """`tfkfin live` and `tfkfin evaluate --stream` from the command line, on synthetic and on real recordings."""
 
 import json
+import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 from live_cases import CASES, fitted
 
 from tfkfin import evaluate
-from tfkfin.base.console import InputError
+from tfkfin.base import registry
+from tfkfin.base.errors import InputError
 from tfkfin.live import __main__ as live
+from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.recordings import matfile, readers
 
 
@@ -100,3 +104,41 @@ def test_engines_of_the_stream_are_named(exported):
                         (("--fin", "conv", "--data", "x", "--stream"), "--stream is for decoders")):
         with pytest.raises(InputError, match=said):
             evaluate.main(list(words))
+
+
+class Ramp(LiveSource):
+    """A source of another package, with an option of its own."""
+
+    channels = 4
+
+    @classmethod
+    def options(cls, group):
+        group.add_argument("--ramp-hz", type=float)
+
+    @classmethod
+    def open(cls, arguments, card):
+        source = cls()
+        source.rate_hz, source.speed = arguments.ramp_hz, 0
+        return source
+
+    @classmethod
+    def emg(cls):
+        return np.random.default_rng(3).normal(0, 1e-5, (1000, 4)).astype("f4")
+
+    def __iter__(self):
+        yield from (Chunk(part, 0.0) for part in np.array_split(self.emg(), 7))
+
+
+def test_a_source_of_another_package_needs_its_own_options_alone(exported, streaming, tmp_path, monkeypatch):
+    """Registered as an entry point is; decided as the decoder decides the same signal."""
+    point = EntryPoint("ramp", f"{__name__}:Ramp", "tfkfin.sources")
+    monkeypatch.setattr(registry, "_installed", lambda room: {"ramp": point} if room == "live/sources" else {})
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Ramp.__module__])
+    live.main(["--model", str(exported), "--source", "ramp", "--ramp-hz", "2000", "--quiet", "--jsonl",
+               str(tmp_path / "made.jsonl")])
+    expected = streaming.stream(Ramp.emg())
+    found = [line["probability"] for line in lines(tmp_path / "made.jsonl")]
+    np.testing.assert_allclose(found, expected["probabilities"].max(axis=1), atol=1e-4)
+    monkeypatch.setattr(Ramp, "options", classmethod(lambda cls, group: group.add_argument("--seconds")))
+    with pytest.raises(InputError, match="live source ramp .* exists already"):
+        live.main(["--model", str(exported), "--source", "ramp"])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from live_cases import Kept, outlet
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live.loop import Loop
-from tfkfin.live.outputs import Markers
-from tfkfin.live.sources import chosen, scale
-from tfkfin.live.sources._gaps import Gaps, counted
-from tfkfin.live.sources.brainflow import Board
+from tfkfin.live.outputs import LslMarkers
+from tfkfin.live.sources import channel_indices, volts_per
+from tfkfin.live.sources._gaps import StampGaps, number_gaps
+from tfkfin.live.sources.brainflow import BrainFlowBoard
 from tfkfin.live.sources.lsl import Lsl
 from tfkfin.live.stream import Stream
 
@@ -25,7 +25,7 @@ def test_a_stream_of_another_process_is_decided_and_survives_its_end(streaming, 
     with outlet(name, path, 60) as sender:
         source = Lsl(name, (2, 1, 3, 4), find_s=30)
         assert source.rate_hz == 2000 and source.channels == 4
-        loop, seen, again = Loop(stream, source, [kept, Markers(name + "-out", [0, 1, 2, 3], 50)]), [], []
+        loop, seen, again = Loop(stream, source, [kept, LslMarkers(name + "-out", [0, 1, 2, 3], 50)]), [], []
         taken = stream._repaired
         stream._repaired = lambda volts: (seen.append(volts), taken(volts))[1]
         inlet = pylsl.StreamInlet(pylsl.resolve_byprop("name", name + "-out", timeout=10)[0])
@@ -53,7 +53,7 @@ def test_a_stream_of_another_process_is_decided_and_survives_its_end(streaming, 
 
 
 def test_the_synthetic_board_is_resampled_and_decided(streaming):
-    source = Board("synthetic", channels=(1, 2, 3, 4))
+    source = BrainFlowBoard("synthetic", channels=(1, 2, 3, 4))
     assert source.rate_hz == 250
     kept, stream = Kept(), Stream(streaming, 40, 250)
     loop = Loop(stream, source, [kept])
@@ -61,7 +61,7 @@ def test_the_synthetic_board_is_resampled_and_decided(streaming):
     found = loop.summary()
     assert found["signal"]["lost"] == 0 and found["timing"]["decisions"] + found["timing"]["dropped"] >= 65
     assert 0 <= found["timing"]["acquisition"]["p50_ms"] < 100
-    again = Board("SYNTHETIC_BOARD")  # the board was let go
+    again = BrainFlowBoard("SYNTHETIC_BOARD")  # the board was let go
     again.close()
     assert again.channels == 16
 
@@ -77,7 +77,7 @@ def test_what_brainflow_recorded_is_played(tmp_path):
     rows[BoardShim.get_emg_channels(-1)], rows[BoardShim.get_package_num_channel(-1)] = emg, numbers % 256
     rows[BoardShim.get_timestamp_channel(-1)] = 1.7e9 + numbers / 1000  # faster than it was
     DataFilter.write_file(rows, str(tmp_path / "kept.csv"), "w")
-    source = Board("playback_file", {"file": str(tmp_path / "kept.csv"), "master_board": "synthetic"}, (2, 1))
+    source = BrainFlowBoard("playback_file", {"file": str(tmp_path / "kept.csv"), "master_board": "synthetic"}, (2, 1))
     assert (source.rate_hz, source.channels) == (250, 2)
     chunks, whole = [], 0
     for chunk in source:
@@ -89,38 +89,38 @@ def test_what_brainflow_recorded_is_played(tmp_path):
     source.close()
     came = np.concatenate([chunk.samples for chunk in chunks])
     np.testing.assert_allclose(came, 1e-6 * emg[[1, 0], -whole:].T, rtol=1e-5, atol=1e-10)
-    assert whole > 100 and [chunk.lost for chunk in chunks if chunk.lost] == [7] and "begun anew" in chunk.note
+    assert whole > 100 and [chunk.lost for chunk in chunks if chunk.lost] == [7] and "restarted" in chunk.note
 
 
 @pytest.mark.parametrize("jitter, lost", [(0.0, 1), (0.001, 1000), (0.03, 1000)])
 def test_gaps_are_seen_by_stamps(jitter, lost):
     """Chunks of 10 at 1 kHz, stamped as they are sent: the last of each is late by chance."""
     rng = np.random.default_rng(4)
-    gaps, found, sent = Gaps(1000), [], 0
+    gaps, found, sent = StampGaps(1000), [], 0
     for chunk in range(300):
         first = chunk * 10 + (lost if chunk >= 200 else 0)
         stamps = (first + np.arange(10)) / 1000 + jitter * rng.random()
-        for part, missing in gaps(stamps):
-            sent += part.stop - part.start
-            found += [(chunk, missing)] if missing else []
+        missing = gaps(stamps)
+        sent += len(missing)
+        found += [(chunk, int(count)) for count in missing if count]
     assert sent == 3000 and [chunk for chunk, _ in found] == [200]
     assert abs(found[0][1] - lost) <= 2 * jitter * 1000
 
 
 def test_gaps_are_counted_by_numbers():
-    assert counted(np.array([254.0, 255, 0, 3]), 250).tolist() == [3, 0, 0, 2]
-    assert counted(np.array([7.0, 7, 8]), None).tolist() == [0, 0, 0]
+    assert number_gaps(np.array([254.0, 255, 0, 3]), 250).tolist() == [3, 0, 0, 2]
+    assert number_gaps(np.array([7.0, 7, 8]), None).tolist() == [0, 0, 0]
 
 
 def test_what_devices_lack_is_said():
     with pytest.raises(InputError, match="no LSL stream nowhere: there are"):
         Lsl("nowhere", find_s=0.5)
     with pytest.raises(InputError, match="BrainFlow has no board 'none'"):
-        Board("none")
+        BrainFlowBoard("none")
     with pytest.raises(InputError, match="no parameter 'colour'"):
-        Board("synthetic", {"colour": "red"})
+        BrainFlowBoard("synthetic", {"colour": "red"})
     with pytest.raises(InputError, match="no channel 9"):
-        chosen((1, 9), 8, "it")
+        channel_indices((1, 9), 8, "it")
     with pytest.raises(InputError, match="give --unit"):
-        scale("", "it")
-    assert scale("µV", "it") == scale("microvolts", "it") == 1e-6 and scale("mV", "it") == 1e-3
+        volts_per("", "it")
+    assert volts_per("µV", "it") == volts_per("microvolts", "it") == 1e-6 and volts_per("mV", "it") == 1e-3

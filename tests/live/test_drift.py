@@ -6,7 +6,7 @@ from live_cases import Kept
 
 from tfkfin.live.drift import Drift
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, Source
+from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.live.stream import Stream
 
 
@@ -36,7 +36,7 @@ def test_a_standstill_is_no_slow_clock():
     assert [rate for received in when if (rate := drift(40, received))] == []
 
 
-class Device(Source):
+class Device(LiveSource):
     rate_hz, channels, drifts = 2000.0, 4, True
 
 
@@ -48,7 +48,7 @@ def test_a_drifting_signal_becomes_what_it_was(streaming):
     stream.network.restart = lambda: None
     for i, received in enumerate(arrivals(true_hz, 75)):
         tone = 1e-5 * np.sin(2 * np.pi * 200 * np.arange(40 * i, 40 * i + 40) / true_hz)
-        loop._taken_in(Chunk(np.tile(tone[:, None], 4).astype("f4"), received), None)
+        loop._take(Chunk(np.tile(tone[:, None], 4).astype("f4"), received), None)
 
     def tone_hz(rate):
         x = np.concatenate([volts[:, 0] for hz, volts in seen if (hz == 2000) == (rate == 2000)])[1000:17000]
@@ -59,4 +59,4 @@ def test_a_drifting_signal_becomes_what_it_was(streaming):
     assert stream.source_hz == pytest.approx(true_hz, rel=2e-4) and tone_hz(true_hz) == pytest.approx(200, abs=0.05)
     assert ["200" in note and "begin anew" in note for note in kept.notes] == [True]
     first, last = stream.span(stream.following - 1)
-    assert loop._seen - 1 - last < 50 and last - first == pytest.approx(199 * true_hz / 2000, abs=1.6)
+    assert loop._count - 1 - last < 50 and last - first == pytest.approx(199 * true_hz / 2000, abs=1.6)

@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin.fit import metrics
 from tfkfin.live.proportional import Proportional
-from tfkfin.live.scoring import UNKNOWN, Scores, Truth
+from tfkfin.live.scoring import UNKNOWN, Recent, Scores
 from tfkfin.live.timing import Distribution, Times, Timing
 
 rng = np.random.default_rng(8)
@@ -19,7 +19,7 @@ def test_scores_are_those_of_all_windows_together():
     inside = [labels[s : s + length] for s in starts]
     true = np.array([w[0] if (w == w[0]).all() else UNKNOWN for w in inside])
     decided = np.where(rng.random(len(starts)) < 0.5, [w[-1] for w in inside], rng.integers(-1, 4, len(starts)))
-    scores, truth, given = Scores([0, 1, 2, 3], stride / rate, rate, True), Truth(length), 0
+    scores, truth, given = Scores([0, 1, 2, 3], stride / rate, rate, True), Recent(length), 0
     for end in range(37, len(labels) + 37, 37):  # chunks
         new = labels[given:end]
         truth.add(new)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from live_cases import Kept, Slow
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live import outputs
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, Source
+from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
 
 
-class Given(Source):
+class Given(LiveSource):
     """Chunks as given, each as long as it lasts; a number among them is a pause in seconds."""
 
     def __init__(self, items, rate_hz=2000.0, channels=4):
@@ -121,7 +121,7 @@ def test_a_pause_forgets_the_signal(stream, recording):
     stream.restart(0, 0)
     kept = Kept()
     loop = Loop(stream, Replay(recording, 0), [kept])
-    loop.between = lambda: loop.pause(4000 <= loop._seen < 8000)
+    loop.between = lambda: loop.pause(4000 <= loop._count < 8000)
     loop.run(6.0)
     times = np.array([made.time_s for made in kept.made])
     assert not ((times > 4200 / 2000) & (times < 8200 / 2000)).any() and times.max() == pytest.approx(6.0, abs=0.02)

@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 import time
-from argparse import Namespace
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,10 +14,9 @@ from bokeh.document import Document
 from live_cases import Kept
 
 from tfkfin import read
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue
-from tfkfin.live import __main__ as live
-from tfkfin.live import calibration
+from tfkfin.live import calibration, session
 from tfkfin.live.calibration import Cue
 from tfkfin.live.feed import Feed
 from tfkfin.live.loop import Loop
@@ -42,8 +40,7 @@ class Datagrams(Feed):
 
     def __init__(self, to):
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._to, self._samples, self._times, self._notes = to, [], [], []
-        self._made, self._cue, self._due, self.session = None, None, 0.0, {}
+        self.prepare(to)
 
     def close(self):
         self._send()
@@ -70,7 +67,7 @@ def shown(about, filtered, recording):
 
 def test_the_state_has_what_was_sent(shown, about, recording):
     state, last = shown
-    np.testing.assert_array_equal(state.raw[-state._seen :], recording.emg[: state._seen])
+    np.testing.assert_array_equal(state.raw[-state._count :], recording.emg[: state._count])
     assert state.last["window"] == last.window and state.counts.sum() == last.window + 1
     assert state.notes == type(state.notes)(["something happened"], 5) and state.decisions[-1][2] == 2
     seen = through(recording.emg[:6000], sections(about["filter"], 2000.0))[-200:]
@@ -99,7 +96,7 @@ def test_a_view_shows_it_and_its_buttons_send(shown):
     np.testing.assert_allclose(view.bars.data["p"], last.probabilities, atol=1e-5)
     assert view.course.data["decided"][-1] == last.label and sum(view.bins.data["top"]) == state.counts.sum()
     assert "please: <b>open</b>" in view.cue.words.text and ">2</div>" in view.cue.words.text and view.cue.panel.visible
-    assert view.cue.asked.data == {"t": [0, 5.0], "force": [0.3, 1.0]} and "something happened" in view.told.text
+    assert view.cue.ramp.data == {"t": [0, 5.0], "force": [0.3, 1.0]} and "something happened" in view.notes.text
     assert view.cue.own.data["force"][-1] == pytest.approx(last.force, abs=1e-4)
     view.cue.show({"movement": 0, "following": 3, "start_s": 2.5, "stop_s": 4.0}, 2.9, state.decisions)
     assert "rest, then <b>3</b>" in view.cue.words.text and min(view.cue.own.data["t"]) >= 0
@@ -146,13 +143,14 @@ def until(condition, page, what: str) -> None:
 @contextmanager
 def opened(browser, loop, folder, calibrating=None):
     """A session with its page in a browser: (page, press a button, wait for a button)."""
-    live._paged(Namespace(page=0, record=folder, subject=4), loop, calibrating)
+    obey = session.open_page(loop, 0, folder, 4, calibrating)
+    loop.between = lambda: [calibrating and calibrating.between(), obey()]
     url = next(output.url for output in loop.outputs if isinstance(output, Feed))
     page, errors = browser.new_page(viewport={"width": 1400, "height": 1100}), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(120_000)
-    session = threading.Thread(target=loop.run)
-    session.start()
+    running = threading.Thread(target=loop.run)
+    running.start()
     try:
         page.goto(url)
 
@@ -163,7 +161,7 @@ def opened(browser, loop, folder, calibrating=None):
     finally:
         page.close()  # before its server ends: Bokeh's client then tries to connect anew, and complains
         loop.stop()
-        session.join(60)
+        running.join(60)
     assert not errors
 
 

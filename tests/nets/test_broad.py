@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfkfin.nets.bilstm.layer import engine
 from tfkfin.nets.descriptions.broad import Broad
-from tfkfin.nets.one_stride import Sums
+from tfkfin.nets.one_stride import RunningSums
 
 pytestmark = pytest.mark.filterwarnings("ignore:logm result may be inaccurate, approximate err = .*e-1[0-9]")
 rng = np.random.default_rng(6)
@@ -32,8 +32,8 @@ def broad(windows):
     rows, columns = np.triu_indices(x.shape[2])
     between = []
     for order in range(3):
-        differences = np.diff(x, n=order, axis=1)
-        matrices = np.stack([np.cov(one.T, bias=True).reshape(2 * x.shape[2:]) for one in differences])
+        matrices = np.stack([np.cov(np.diff(window, n=order, axis=0).T, bias=True).reshape(2 * x.shape[2:])
+                             for window in x])
         ridge = 1e-3 * np.trace(matrices, axis1=1, axis2=2) / x.shape[2] + 1e-30
         logs = np.stack([scipy.linalg.logm(m + r * np.eye(len(m))) for m, r in zip(matrices, ridge, strict=True)])
         between.append(logs[:, rows, columns] * np.where(rows == columns, 1, 2**0.5))
@@ -72,7 +72,7 @@ def test_a_live_signal_is_described_from_sums_that_go_on():
     kept, windows = [], [x[:, i : i + length] for i in range(0, 340, stride)]
 
     def begun(terms, _, length, stride, reach=0, of=None):
-        kept.append(Sums(terms, length, stride, reach, of, np.float64))
+        kept.append(RunningSums(terms, length, stride, reach, of, np.float64))
         return tf.constant(kept[-1].begin(windows[0]))
 
     Broad().stream(tf.constant(windows[0]), length, stride, slide=begun)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe
-from tfkfin.base.console import InputError
-from tfkfin.fit import baselines
+from tfkfin.base.errors import InputError
 from tfkfin.nets import heads, saving
 from tfkfin.nets.descriptions.broad import Broad
 from tfkfin.nets.heads import gaussian
 from tfkfin.nets.heads.gaussian import GaussianHead
+from tfkfin.sessions.lda import lda
 from tfkfin.sessions.posterior import SessionPosterior
 from tfkfin.sessions.prior import SessionPrior
 
@@ -61,8 +61,8 @@ def reloaded(head, tmp_path):
 def test_the_head_is_the_hierarchical_gaussian(classes, sessions, tmp_path):
     head, expected, seen = solved(classes, sessions)
     _, labels, _ = drawn(classes, sessions)
-    lda = baselines.lda().fit(plain(seen), labels)  # until a session is known all are alike
-    np.testing.assert_allclose(answers(head, seen)[:, classes], lda.predict_proba(plain(seen)), atol=1e-4)
+    wanted = lda().fit(plain(seen), labels)  # until a session is known all are alike
+    np.testing.assert_allclose(answers(head, seen)[:, classes], wanted.predict_proba(plain(seen)), atol=1e-4)
     assert np.delete(answers(head, seen), classes, axis=1).max(initial=0) < 1e-6
     head = reloaded(head, tmp_path)
     new, labels, (_, repetition) = drawn(classes, 1, seed=9, moved=2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe
-from tfkfin.fit import baselines
 from tfkfin.nets.heads.linear import LinearHead
+from tfkfin.sessions.lda import lda
 
 rng = np.random.default_rng(11)
 NAMES = ("ENT", "RMS")
@@ -22,7 +22,7 @@ def test_the_head_is_scikit_learns_discriminant(classes):
     head.solve(np.asarray(head.inputs(*given)), labels, (0 * labels, 0 * labels))
     logged = np.stack([features[..., 0], np.log(features[..., 1])], axis=-1).reshape(300, -1)
     inputs = np.concatenate([logged, correlations], axis=1)
-    expected = baselines.lda().fit(inputs, labels).predict_proba(inputs)
+    expected = lda().fit(inputs, labels).predict_proba(inputs)
     got = np.asarray(head.classifier(list(given)))
     np.testing.assert_allclose(head.inputs(*given), inputs, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(got[:, classes], expected, atol=1e-4)

@@ -7,7 +7,8 @@ from pathlib import Path
 from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.base.answers import command_line, parsed
-from tfkfin.base.console import InputError, log, run
+from tfkfin.base.console import log, run
+from tfkfin.base.errors import InputError
 from tfkfin.experiments import kinds
 from tfkfin.fit import run_folder
 from tfkfin.recipe import Recipe
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> None:
 
             tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
             if failed:
-                launch.tell_failures(failed, tasks, folder)
+                launch.report_failures(failed, tasks, folder)
                 log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
                 sys.exit(1)
         runner.run(names)

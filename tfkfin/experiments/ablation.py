@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfkfin.decoder.decision import Decision
 from tfkfin.experiments.ladder.adapter import Answers, of_stream
-from tfkfin.experiments.ladder.rungs import Group, Part, Trial
+from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
 from tfkfin.experiments.ladder.windows import cut
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
@@ -69,7 +69,7 @@ class Networks:
         """Scales the head's inputs by features (N, C, F)."""
         heads.kind(self.recipe.classifier.kind)(head).prepare(features)
 
-    def subject(self, parts: Sequence[Part]) -> Subject:
+    def subject(self, parts: Sequence[SessionPart]) -> Subject:
         """The training windows of sessions, joined and standardised by their own statistics."""
         recordings = [recording for part in parts for recording in part.recordings]
         return Subject.of(recordings, self.recipe.window, self.recipe.filter)

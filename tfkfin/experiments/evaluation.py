@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.experiments import figures
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.paper import horizon, published
-from tfkfin.experiments.report import Plot, Table
+from tfkfin.experiments.report import Plot, ReportTable
 from tfkfin.experiments.statistics import over_subjects
 from tfkfin.experiments.texts import text
 from tfkfin.fit.ledger import Ledger
@@ -172,9 +173,9 @@ class Evaluation:
         family = self.recipe.fin.family
         return title if family == "bilstm" else title.replace("LSTM", family)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> ReportTable:
         """A table of the paper's figures beside ours; its title names the data of both."""
-        return Table(f"{title} ({published.COLUMN}; ours: {self.on})", columns, rows, note)
+        return ReportTable(f"{title} ({published.COLUMN}; ours: {self.on})", columns, rows, note)
 
     def plot(self, figure: Figure, name: str, caption: str) -> Plot:
         """A figure saved below the run folder; its caption names the data."""

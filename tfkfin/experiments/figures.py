@@ -134,11 +134,9 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
     figure, axes = new(4.3 * len(panels) + 0.4, 3.4, 1, len(panels), sharey=True)
     for ax, (label, x, lines) in zip(axes[0], panels, strict=True):
         for i, (name, scores) in enumerate(lines.items()):
-            colour = APART[i % len(APART)]
             mean, sd = (100 * np.array([s[key] for s in scores]) for key in ("mean", "std"))
-            ax.plot(x, mean, "-" if i < len(APART) else "--", marker=MARKERS[i % len(MARKERS)], markersize=5,
-                    color=colour, label=name)
-            ax.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.12, linewidth=0)
+            ax.plot(x, mean, markersize=5, label=name, **_style(i))
+            ax.fill_between(x, mean - sd, mean + sd, color=_style(i)["color"], alpha=0.12, linewidth=0)
         ax.set(xlabel=label, ylim=(0, 100), xticks=list(x))
         ax.grid(axis="y", color="0.92")
         ax.legend(frameon=False, fontsize=8, loc="best")
@@ -146,12 +144,17 @@ def curves(panels: Sequence[tuple[str, Sequence[float], Mapping[str, Sequence[di
     return figure
 
 
+def _style(i: int) -> dict[str, str]:
+    """Of the i-th line of a plot."""
+    return {"linestyle": "-" if i < len(APART) else "--", "marker": MARKERS[i % len(MARKERS)],
+            "color": APART[i % len(APART)]}
+
+
 def ladder(lines: Mapping[str, Sequence[float]], rungs: Sequence[str], data: str) -> Figure:
     """Accuracy in % by rung (R), a line a model, in colours that colour-blind people can distinguish."""
     figure, ((ax,),) = new(max(6.0, 1.0 * len(rungs) + 3.5), 4.4)
     for i, (name, values) in enumerate(lines.items()):
-        ax.plot(range(len(rungs)), values, "-" if i < len(APART) else "--", marker=MARKERS[i % len(MARKERS)],
-                color=APART[i % len(APART)], linewidth=1.2, label=name)
+        ax.plot(range(len(rungs)), values, linewidth=1.2, label=name, **_style(i))
     ax.set_xticks(range(len(rungs)), rungs, rotation=30, ha="right")
     ax.set_ylabel("accuracy a window, %")
     ax.set_title(data, fontsize=10)

@@ -12,7 +12,7 @@ DPI = 150  # of the plots
 
 
 @dataclass
-class Table:
+class ReportTable:
     """Rows of text under column titles, one of which is the paper's unless `papers=False`.
 
     Where the column "subjects" or "rung" changes, a new group of rows begins. If "subjects" is the same in every row,
@@ -105,7 +105,7 @@ class Result:
     name: str
     title: str
     finding: list[str]
-    blocks: list[Table | Plot]
+    blocks: list[ReportTable | Plot]
     trust: list[str]
     data: dict
     warnings: list[str] = field(default_factory=list)

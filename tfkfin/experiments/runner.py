@@ -13,7 +13,7 @@ from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import finish
 from tfkfin.experiments.paper.estimators import Estimators
 from tfkfin.experiments.paper.published import COLUMN, SOURCE
-from tfkfin.experiments.report import Report, Result, Table
+from tfkfin.experiments.report import Report, ReportTable, Result
 from tfkfin.experiments.texts import text, texts
 from tfkfin.fit.run import Run, environment
 
@@ -74,7 +74,7 @@ class Runner:
         answer(self.evaluation.run.ledger.of("results") | {"report": self.folder / "report.html"})
         console = paper(width=None if sys.stdout.isatty() else 160)
         for result in self.results(names):
-            lines = [line for block in result.blocks if isinstance(block, Table) for line in block.markdown()]
+            lines = [line for block in result.blocks if isinstance(block, ReportTable) for line in block.markdown()]
             lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]
             console.print(Markdown("\n\n".join(lines)))
         console.print(f"\n{self.folder / 'report.html'}", soft_wrap=True)

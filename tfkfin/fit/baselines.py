@@ -23,15 +23,6 @@ def svm():
     return make_pipeline(StandardScaler(), SVC(kernel="rbf", C=10))
 
 
-def lda():
-    """Linear discriminant analysis on z-scored features, covariance shrunk by Ledoit and Wolf's rule (2004)."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
-
-
 def predict(model, train: tuple[np.ndarray, np.ndarray], features: np.ndarray, max_train: int = 4000) -> np.ndarray:
     """Labels (N,) that a model gives, after fitting it on at most `max_train` evenly spaced windows.
 

@@ -1,7 +1,7 @@
-"""The one calibration: a decoder is adapted in closed form to a session or a person, and scored before and after.
+"""The one calibration: a decoder is adapted to a session or a person, and scored before and after.
 
-The command, Python's `Decoder.calibrate` and calibration in a live session all call `calibrate`. The mathematics are in
-`tfkfin.sessions`.
+The command, Python's `Decoder.calibrate` and calibration in a live session all call `calibrate`. The mathematics of
+heads that are solved are in `tfkfin.sessions`; heads that are trained by gradients are trained further.
 """
 
 import time
@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.base.console import format_numbers, log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.pipeline.subject import Subject

@@ -7,7 +7,7 @@ network.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,20 +15,21 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from tfkfin.base.console import InputError
-from tfkfin.decoder.decoder import BaseDecoder
+from tfkfin.base.errors import InputError
+from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import training
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer
-from tfkfin.fit.virtual_forces import solve
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Recipe
-from tfkfin.store import presets
+from tfkfin.recordings.recording import Recording
+from tfkfin.store import card, presets
 
-Kind = TypeVar("Kind", bound=BaseDecoder)
+Kind = TypeVar("Kind", bound=decoders.BaseDecoder)
 
 
 @dataclass(frozen=True)
@@ -45,39 +46,88 @@ class Plan:
         return self
 
 
-def fit(recipe: Recipe, subject: Subject, rate_hz: float) -> tuple[keras.Model, tuple[int, ...]]:
-    """The recipe's network, fitted to all windows of a subject at `rate_hz`, and its movements.
+def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Model]:
+    """A decoder's card and network, fitted to all windows of recordings of one person or several.
 
     Raises:
-        InputError: windows of fewer than two movements.
+        InputError: windows of fewer than two movements, or several rates that the recipe does not resample.
     """
-    movements = tuple(np.unique(subject.windows.movements).tolist())
+    window, rates = recipe.window, sorted({recording.rate_hz for recording in recordings})
+    if len(rates) > 1 and not window.rate_hz:
+        raise InputError(f"recordings are at {', '.join(f'{rate:g}' for rate in rates)} Hz: set window.rate_hz to "
+                         "resample them")
+    solved = heads.kind(recipe.classifier.kind).solve is not None
+    people = _People(recipe, recordings, solved)
+    every = [(subject.windows.movements, subject.statistics) for subject in people]
+    movements = tuple(np.unique(np.concatenate([labels for labels, _ in every])).tolist())
     if len(movements) < 2:
         raise InputError(f"`data` must hold windows of two movements or more. Received: {list(movements)}")
-    plan = Plan(recipe, windows.samples(recipe.window.length_ms, rate_hz), subject.emg.shape[1], movements)
-    labels = np.searchsorted(movements, subject.windows.movements)
-    solved = heads.kind(recipe.classifier.kind).solve is not None
-    return (_solved(plan, subject, labels) if solved else _trained(plan, subject, labels, rate_hz)), movements
+    mean, sd = sum((statistics for _, statistics in every[1:]), every[0][1]).mean_and_sd()
+    rate = window.rate_hz or rates[0]
+    length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+    plan = Plan(recipe, length, len(mean), movements)
+    model = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
+    names = {movement: name for one in recordings for movement, name in one.names.items()}
+    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates)
+    return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
+                          any(one.synthetic for one in recordings), model.count_params()), model
 
 
-def _solved(plan: Plan, subject: Subject, labels: np.ndarray) -> keras.Model:
-    recipe, kind = plan.recipe, heads.kind(plan.recipe.classifier.kind)
-    bank = presets.shared_bank(recipe.fin, recipe.features.names, plan.length, plan.channels)
-    model = network(bank, heads.new(recipe.classifier, recipe.features.names, plan.length, plan.channels,
-                                    len(plan.movements)))
+class _People:
+    """Subjects, one after another: each is made when it is its turn, and again the next time, so that one at a time is
+    held. A single one is held.
+    """
+
+    def __init__(self, recipe: Recipe, recordings: Sequence[Recording], apart: bool):
+        """`apart`: a subject for each person; otherwise all recordings are of one."""
+        self.recipe, self._held = recipe, None
+        people = dict.fromkeys(recording.subject for recording in recordings) if apart else (None,)
+        self._recordings = [[one for one in recordings if who in (None, one.subject)] for who in people]
+
+    def __iter__(self) -> Iterator[Subject]:
+        for own in self._recordings:
+            subject = self._held or Subject.of(own, self.recipe.window, self.recipe.filter)
+            self._held = subject if len(self._recordings) == 1 else None
+            yield subject
+
+
+def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> keras.Model:
+    """The network with its head solved; each session of each person is a session of its own."""
+    recipe, names = plan.recipe, plan.recipe.features.names
+    with _seeds_kept():
+        keras.utils.set_random_seed(recipe.seed)
+        bank = presets.shared_bank(recipe.fin, names, plan.length, plan.channels)
+        model = network(bank, heads.new(recipe.classifier, names, plan.length, plan.channels, len(plan.movements)))
     forward = Forward(model)
-    forward.parts.standardise.set(subject.mean, subject.sd)
+    forward.parts.standardise.set(mean, sd)
+    head = heads.kind(recipe.classifier.kind).of(forward.parts)
 
     def inputs(part: Subject) -> np.ndarray:
         return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
 
-    solve(kind.of(forward.parts), subject, inputs(subject), labels, inputs, recipe.classifier.forces * plan.length)
+    x, rest, rows, virtual = [], [], [], []
+    for number, subject in enumerate(people):
+        x.append(inputs(subject))
+        rows.append(np.stack([subject.windows.movements, *subject.groups, np.full(len(x[-1]), number)]).astype(int))
+        if head.rest_statistics and (resting := subject.resting()):
+            rest.append(inputs(resting))
+        if recipe.classifier.forces:
+            virtual.append(virtual_inputs(subject, plan.length, inputs))
+    movements, sessions, repetitions, persons = np.concatenate(rows, axis=1)
+    if persons.any():
+        sessions = 1 + np.unique(np.stack([persons, sessions]), axis=1, return_inverse=True)[1].ravel()
+    more = [[np.concatenate(part) for part in zip(*virtual, strict=True)]] if virtual else []
+    head.solve(np.concatenate(x), np.searchsorted(plan.movements, movements), (sessions, repetitions), *more)
+    if rest:
+        head.rest_statistics(np.concatenate(rest))
     return model
 
 
-def _trained(plan: Plan, subject: Subject, labels: np.ndarray, rate_hz: float) -> keras.Model:
+def _trained(plan: Plan, subject: Subject) -> keras.Model:
+    """The network with its head, then head and FINs, trained by gradients."""
     recipe, names = plan.recipe, plan.recipe.features.names
-    features = subject.features(names, plan.length, rate_hz)
+    features = subject.features(names, plan.length, subject.rate_hz)
+    labels = np.searchsorted(plan.movements, subject.windows.movements)
     with _seeds_kept():
         keras.utils.set_random_seed(recipe.seed)  # as each stage begins
         head = HeadTrainer(plan)
@@ -102,8 +152,7 @@ def train_on(decoder: Kind, inputs: np.ndarray, labels: np.ndarray) -> tuple[Kin
     Args:
         labels: class indices (N,).
     """
-    card = decoder.card
-    known = {name: card["recipe"][name] for name in ("seed", "features", "classifier", "classify")}
+    known = {name: decoder.card["recipe"][name] for name in ("seed", "features", "classifier", "classify")}
     plan = Plan(Recipe.model_validate(known), decoder.length, decoder.channels, tuple(decoder.movements.tolist()))
     with _seeds_kept():
         keras.utils.set_random_seed(plan.recipe.seed)

@@ -4,38 +4,40 @@ import numpy as np
 
 
 def r2(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Coefficient of determination 1 - SSE/SST over all elements; NaN for a constant `true`."""
+    """Coefficient of determination R² = 1 − Σ(ŷ − y)² / Σ(y − ȳ)² over all elements; NaN for a constant `true`."""
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     total = np.sum((true - true.mean()) ** 2)
     return float(1 - np.sum((true - predicted) ** 2) / total) if total > 0 else float("nan")
 
 
 def nrmse(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Root mean square error over the standard deviation of `true`."""
-    true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
-    return float(np.sqrt(np.mean((true - predicted) ** 2)) / true.std()) if true.std() > 0 else float("nan")
+    """Root mean square error over the standard deviation of `true`: √(1 − R²)."""
+    return float(np.sqrt(1 - r2(true, predicted)))
 
 
 def paper_r2(true: np.ndarray, predicted: np.ndarray) -> float:
-    """The authors' "R²": mean over elements of max(0, 1 - (ŷ-y)²/(y-ȳ)²), on z-scored values. Not a true R²."""
+    """The authors' "R²": mean over elements of max(0, 1 − (ŷ − y)²/(y − ȳ)²), on z-scored values. Not a true R²."""
     true, predicted = _z_scored(true, predicted)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (predicted - true) ** 2 / (true - true.mean()) ** 2
-    return float(np.mean(np.maximum(0.0, 1 - np.nan_to_num(ratio, nan=0.0, posinf=1.0))))
+    return _mean_above_zero((predicted - true) ** 2, (true - true.mean()) ** 2)
 
 
 def paper_map(true: np.ndarray, predicted: np.ndarray) -> float:
-    """The authors' "MAP" in %: mean over elements of 100·max(0, 1 - abs((ŷ-y)/y)), on z-scored values."""
+    """The authors' "MAP" in %: mean over elements of 100 max(0, 1 − |(ŷ − y)/y|), on z-scored values."""
     true, predicted = _z_scored(true, predicted)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(predicted - true) / np.abs(true)
-    return float(np.mean(100 * np.maximum(0.0, 1 - np.nan_to_num(ratio, nan=0.0, posinf=1.0))))
+    return 100 * _mean_above_zero(np.abs(predicted - true), np.abs(true))
 
 
 def _z_scored(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     mean, sd = true.mean(), true.std() or 1.0
     return (true - mean) / sd, (predicted - mean) / sd
+
+
+def _mean_above_zero(error: np.ndarray, scale: np.ndarray) -> float:
+    """Mean of max(0, 1 − error/scale); where both are 0 the ratio counts as 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(error / scale, nan=0.0, posinf=1.0)
+    return float(np.mean(np.maximum(0.0, 1 - ratio)))
 
 
 def imitation(true: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -48,14 +50,14 @@ def imitation(true: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.ndarray:
-    """(G, G) counts, rows true; labels are those of the files, ascending."""
+    """Counts (G, G), rows true; `labels` as in the files, ascending."""
     matrix = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(matrix, (np.searchsorted(labels, true), np.searchsorted(labels, predicted)), 1)
     return matrix
 
 
 def macro_f1(counts: np.ndarray) -> float:
-    """Mean over the movements that there are of F1 = 2 TP / (2 TP + FP + FN), from a confusion matrix (G, G)."""
+    """Mean F1 = 2 TP / (2 TP + FP + FN) over the movements with windows, from a confusion matrix (G, G)."""
     right, there = np.diag(counts), counts.sum(axis=1) > 0
     both = counts.sum(axis=0) + counts.sum(axis=1)
     return float(np.mean(2 * right[there] / both[there])) if there.any() else float("nan")
@@ -68,11 +70,11 @@ def window_accuracy(true: np.ndarray, decided: np.ndarray) -> float:
 
 
 def execution_accuracy(true: np.ndarray, decided: np.ndarray, segments: np.ndarray) -> float:
-    """Share of executed movements whose most frequent decision is right; ties and rejections are wrong.
+    """Share of executions (segments of movements) whose most frequent decision is right; ties and rejections are wrong.
 
     Args:
         true, decided: labels (N,), 0 rest, -1 rejected.
-        segments: (N,) which held movement each window lies in.
+        segments: (N,) the execution that each window lies in.
     """
     right = []
     for segment in np.unique(segments[true > 0]):

@@ -17,13 +17,14 @@ from filelock import FileLock, Timeout
 from tfkfin import __version__
 from tfkfin import recipe as recipes
 from tfkfin.base import files, machine
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 from tfkfin.fit import schemas
 from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
 from tfkfin.recipe import Recipe
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 RECIPE = "recipe.toml"
 
@@ -113,9 +114,9 @@ class Run:
         return self.dataset.length
 
     def card(self) -> dict:
-        """What cards of this run's models have in common, as of `presets.made_by`."""
+        """What cards of this run's models have in common, as of `folders.made_by`."""
         signals = self.recipe.source.kind == "signals"
-        return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
+        return folders.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -157,12 +158,14 @@ class Run:
         return claimed and (self.folder / RECIPE).is_file()
 
     def _synthesized(self) -> Path:
+        from tfkfin.recordings import synthetic
+
         options, folder = self.recipe.source.synthetic, self.folder / "data"
         if not (folder / "complete").exists():
             log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
             for part in folder.rglob("*.mat"):  # of an earlier start of this run, which was killed
                 part.unlink()
-            synthesize(options, folder)
+            synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
             (folder / "complete").touch()
         return folder
 
@@ -198,13 +201,6 @@ class Run:
         if before and {**before, "environment": 0} == json.loads(json.dumps({**results, "environment": 0})):
             return before  # nothing new: a finished run can be shown from a read-only disk
         return self.ledger.put("results", results)
-
-
-def synthesize(options: Any, folder: Path) -> None:
-    """Makes the recordings that a recipe's `source.synthetic` asks for."""
-    from tfkfin.recordings import synthetic
-
-    synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
 
 
 def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path | None = None) -> Run:

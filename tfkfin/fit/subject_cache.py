@@ -43,7 +43,7 @@ class SubjectCache:
         return self._once(side, "features", lambda: self.part(side).features(names, data.length, data.rate_hz))
 
     def described(self, side: str, describe: Callable[[Subject], np.ndarray | None]) -> np.ndarray | None:
-        """Descriptions (N, S) that a head takes beside features, from the first `describe` that is given; or None."""
+        """Descriptions (N, S), which a head takes besides features, computed by the first `describe` given; or None."""
         return self._once(side, "described", lambda: describe(self.part(side)))
 
     def scores(self, probabilities: np.ndarray) -> dict:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.fit.virtual_forces import solve
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
 from tfkfin.nets.layers import SignalAugment
@@ -99,8 +99,8 @@ class SolvedHead:
             true = part.features(self.run.recipe.features.names, self.run.length, self.run.dataset.rate_hz)
             return np.asarray(self.head.inputs(true, self.described(part)))
 
-        solve(self.head, part, np.asarray(self.head.inputs(features, described)), labels, inputs,
-              self.run.recipe.classifier.forces * self.run.length)
+        virtual = [virtual_inputs(part, self.run.length, inputs)] if self.run.recipe.classifier.forces else []
+        self.head.solve(np.asarray(self.head.inputs(features, described)), labels, part.groups, *virtual)
 
     def predict(self, features: np.ndarray, described: np.ndarray | None) -> np.ndarray:
         """Probabilities (N, G)."""
@@ -109,15 +109,16 @@ class SolvedHead:
 
 def described(trunk: Trunk, part: Subject) -> np.ndarray | None:
     """Descriptions (N, S) of a subject's windows, standardised by its statistics; None if there are none."""
-    found = trunk.recording(part.emg, part.windows.starts, part.mean, part.sd, ("described",)) if trunk.describe else {}
-    return found.get("described")
+    if "described" not in trunk.parts:
+        return None
+    return trunk.recording(part.emg, part.windows.starts, part.mean, part.sd, ("described",))["described"]
 
 
 class TwoRates(keras.Model):
     """A decoder's network while it is trained: FINs and head have an optimiser each (paper's code: Adam 1e-3, 1e-2).
 
     `TwoRates(network.input, network.output)` shares the network's layers; call `set_optimizers` before `fit`.
-    Inputs are windows of volts, or signals as of `training.stretches`, whose samples are then filtered once.
+    Inputs are windows of volts, or signals as of `training.neighbour_batches`, whose samples are then filtered once.
     """
 
     def set_optimizers(self, fin: keras.optimizers.Optimizer | None, head: keras.optimizers.Optimizer) -> None:
@@ -236,7 +237,7 @@ class JointTrainer:
         recipe, there = self.run.recipe, len(part.windows)
         data = part, targets, labels, self.run.length, recipe.finetune.batch_size
         if len(order) == there and self.forward.streams and not any(recipe.augment.model_dump().values()):
-            pieces = training.pieces(part.windows.starts)
+            pieces = training.neighbours(part.windows.starts)
             if there > FEW * len(pieces):
-                return training.stretches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
+                return training.neighbour_batches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
         return batches.of_subject(*data, order, recipe.batches.prefetch)

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from tfkfin.base.answers import margin, steps
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.nets.fins import fins_of
 from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale
@@ -96,36 +97,36 @@ class Restart:
 NEIGHBOURS = 8  # windows side by side: more save little, and a batch would span fewer places of the recording
 
 
-def pieces(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
+def neighbours(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray]:
     """Indices of windows at `starts` (N,) in groups of neighbours at one stride; a segment's last may be smaller."""
     _, runs = runs_of(starts)
     return [np.arange(i, min(i + windows, high)) for low, high in runs for i in range(low, high, windows)]
 
 
-def stretches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-              pieces: list[np.ndarray]) -> tf.data.Dataset:
+def neighbour_batches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
+                      groups: list[np.ndarray]) -> tf.data.Dataset:
     """Batches of about `batch_size` windows as short signals, each of which holds a group of neighbouring windows.
 
     Samples that windows share are then filtered once.
 
     Args:
-        pieces: the groups, as of `pieces`.
+        groups: as of `neighbours`.
 
     Yields:
         ((emg (B, T, C) volts, wanted (B, P): which of their P windows belong to the group), {"probabilities": labels
         (n,), "features": targets (n, C, F)}), of the n wanted windows.
     """
-    most, starts = max(map(len, pieces)), part.windows.starts
+    most, starts = max(map(len, groups)), part.windows.starts
     rows, samples = max(1, batch_size // most), (most - 1) * runs_of(starts)[0] + length
 
     def batch():
-        for i in range(0, len(pieces), rows):
-            chosen = pieces[i : i + rows]
+        for i in range(0, len(groups), rows):
+            chosen = groups[i : i + rows]
             emg = np.zeros((rows, samples, part.emg.shape[1]), np.float32)
             wanted = np.zeros((rows, most), bool)
-            for row, piece in enumerate(chosen):
-                signal = part.emg[starts[piece[0]] : starts[piece[0]] + samples]
-                emg[row, : len(signal)], wanted[row, : len(piece)] = signal, True
+            for row, group in enumerate(chosen):
+                signal = part.emg[starts[group[0]] : starts[group[0]] + samples]
+                emg[row, : len(signal)], wanted[row, : len(group)] = signal, True
             index = np.concatenate(chosen)
             yield (emg, wanted), {"probabilities": labels[index], "features": targets[index]}
 
@@ -135,7 +136,7 @@ def stretches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: in
     signature = ((tf.TensorSpec((rows, samples, part.emg.shape[1]), tf.float32), tf.TensorSpec((rows, most), tf.bool)),
                  {"probabilities": spec((None,), labels), "features": spec((None, *targets.shape[1:]), targets)})
     data = tf.data.Dataset.from_generator(batch, output_signature=signature)
-    return data.apply(tf.data.experimental.assert_cardinality(-(-len(pieces) // rows))).prefetch(2)
+    return data.apply(tf.data.experimental.assert_cardinality(-(-len(groups) // rows))).prefetch(2)
 
 
 class Predictor:
@@ -184,6 +185,6 @@ def fit_scales(bank: keras.Model, targets: np.ndarray) -> None:
 
 
 def _scales(bank: keras.Model) -> Iterator[tuple[FeatureScale, slice]]:
-    """The last step of each FIN, and which of the bank's features it gives."""
+    """The output scale of each FIN, and which of the bank's features it is of."""
     for i, model in enumerate(fins_of(bank)):
         yield model.get_layer("scale"), slice(i, i + 1)

@@ -12,14 +12,13 @@ Any process may do any unit. Rows are files, so that the number of processes and
 import csv
 import functools
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfkfin import launch
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
@@ -116,7 +115,7 @@ class FitPlan:
             failed = launch.launch(tasks, lambda task, of=by_key: self.row(of[task.key]) is not None, launcher,
                                    self.base.recipe.launch, folder, title) if tasks else {}
             if failed:
-                launch.tell_failures(failed, tasks, folder)
+                launch.report_failures(failed, tasks, folder)
                 if title == "FINs":
                     raise InputError(f"{len(failed)} of {len(wave)} trainings of FINs failed, which all decoders need")
         return len(failed)
@@ -130,7 +129,8 @@ class FitPlan:
         rows = {unit: row for unit in self.units() if (row := self.row(unit)) is not None}
         if not rows:
             raise InputError(f"no fit is finished: look at the logs in {self.base.folder / 'logs'}")
-        write_text(self.base.folder / "fits.csv", "".join(_lines(rows)))
+        names = [name for name in NUMBERS if any(name in row for row in rows.values())]
+        write_text(self.base.folder / "fits.csv", _csv(rows, names))
         by_subject: dict[int, list[dict]] = {}
         for unit, row in rows.items():
             by_subject.setdefault(unit.subject, []).append(row)
@@ -143,8 +143,7 @@ class FitPlan:
                       for fold in self.folds],
             "missing": [unit.key for unit in self.units() if unit not in rows],
             "dataset": self.base.dataset.describe() | {"fingerprint": self.base.fingerprint},
-            **{name: mean_and_sd({s: _mean(of, name) for s, of in by_subject.items()})
-               for name in NUMBERS if any(name in row for row in rows.values())},
+            **{name: mean_and_sd({s: _mean(of, name) for s, of in by_subject.items()}) for name in names},
             **({"fin": mean_imitation(fins)} if fins else {})})
 
 
@@ -153,14 +152,11 @@ def _mean(rows: list[dict], name: str) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _lines(rows: dict[Unit, dict]) -> Iterator[str]:
-    names = [name for name in NUMBERS if any(name in row for row in rows.values())]
+def _csv(rows: dict[Unit, dict], names: list[str]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["subject", "fold", "seed", *names])
-    for unit in sorted(rows):
-        table.writerow([unit.subject, unit.fold, unit.seed, *(rows[unit].get(name) for name in names)])
-    yield text.getvalue()
+    csv.writer(text, lineterminator="\n").writerows([["subject", "fold", "seed", *names], *(
+        [unit.subject, unit.fold, unit.seed, *map(rows[unit].get, names)] for unit in sorted(rows))])
+    return text.getvalue()
 
 
 def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) -> FitPlan:

@@ -1,10 +1,9 @@
-"""Solving a head for a subject's windows, which may also count at other forces than they were recorded at."""
+"""Virtual forces: a subject's windows as if their movements had been done with other forces."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from tfkfin.nets.heads import Head
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
 from tfkfin.sessions.prior import VIRTUAL_GAINS
@@ -13,19 +12,6 @@ CHUNK = 2048  # windows that are in memory at other forces at a time
 MAX_RESTS = 256  # windows of rest to draw from, where rest is a movement
 
 Inputs = Callable[[Subject], np.ndarray]  # a subject's windows -> head inputs (N, D)
-
-
-def solve(head: Head, part: Subject, x: np.ndarray, labels: np.ndarray, inputs: Inputs, forces: int) -> None:
-    """Solves a head for a subject's windows and lets it note rest.
-
-    Args:
-        x, labels: head inputs (N, D) and class indices (N,) of the windows.
-        inputs: gives head inputs of other windows of this subject.
-        forces: the windows' length in samples, if they count at other forces too; 0: they do not.
-    """
-    head.solve(x, labels, part.groups, *([virtual_inputs(part, forces, inputs)] if forces else []))
-    if head.rest_statistics and (rest := part.resting()):
-        head.rest_statistics(inputs(rest))
 
 
 def virtual_inputs(part: Subject, length: int, inputs: Inputs) -> list[np.ndarray]:

@@ -1,80 +1,24 @@
-"""Many independent tasks at once: on this machine, on a Ray cluster, by Slurm. One module a launcher (`LAUNCHER`).
+"""Many independent tasks at once: on this machine, on a Ray cluster, or by Slurm. Each launcher is one module.
 
-A task is a function by name and JSON for it. It keeps what it makes on a disk that all see, and called again it goes on
-where it stopped: so whatever is killed, a worker, its machine or the one that launches, the same command ends the same.
+A task is a function, by name, and its arguments as JSON. It writes its result to a disk that all machines share, and
+called again it continues where it stopped. So a worker, its machine or the launching command may be killed at any time:
+the same command, started again, comes to the same result.
 """
 
-import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 from tfkfin.base import registry
-from tfkfin.base.answers import paper
-from tfkfin.base.console import InputError, log
+from tfkfin.base.answers import margin, paper
+from tfkfin.base.console import log
+from tfkfin.launch._task import LaunchContext, Task, TaskEvent
 from tfkfin.recipe import Launch
 
-
-@dataclass(frozen=True)
-class Task:
-    """One thing to do.
-
-    Attributes:
-        key: names it and its log, as in "fold1of5/seed7/S3".
-        work: "module:function"; it is called with the arguments by name.
-        arguments: JSON.
-    """
-
-    key: str
-    work: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        return re.sub(r"[^\w.+-]", "-", self.key)
-
-
-class Event(NamedTuple):
-    """What became of a task. Lost ones, whose process was killed, are begun again by their launcher."""
-
-    key: str
-    state: Literal["done", "failed", "lost"]
-    said: str = ""
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What a launcher is given besides the tasks.
-
-    Attributes:
-        options: the recipe's [launch].
-        folder: of the run, on a disk that all workers see; logs go to logs/ in it, a launcher's own files to launch/.
-    """
-
-    options: Launch
-    folder: Path
-
-    def log_of(self, task: Task) -> Path:
-        return self.folder / "logs" / f"{task.name}.log"
-
-    def begun(self) -> set[str]:
-        """Names of the tasks that have a log."""
-        logs = self.folder / "logs"
-        names = os.listdir(logs) if logs.is_dir() else ()
-        return {name.removesuffix(".log") for name in names if name.endswith(".log")}
-
-    def environment(self) -> dict[str, str]:
-        """Of a worker: as many threads everywhere, since sums depend on how they are parted among threads."""
-        count = str(self.options.threads)
-        return {name: count for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-                                         "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
-
-
-Launcher = Callable[[Sequence[Task], Desk], Iterator[Event | None]]  # None: nothing new, a second or less has passed
+__all__ = ["LaunchContext", "LaunchProgress", "Task", "TaskEvent", "launch", "names", "report_failures"]
+LOG_S = 15  # seconds between lines of progress where there is no terminal
 
 
 def names() -> tuple[str, ...]:
@@ -83,43 +27,100 @@ def names() -> tuple[str, ...]:
 
 def launch(tasks: Sequence[Task], done: Callable[[Task], bool], launcher: str, options: Launch, folder: Path,
            title: str) -> dict[str, str]:
-    """Does the tasks that are not done, and shows how far they are; returns those that failed: key -> what was said.
+    """Performs the tasks that are not done yet, and shows the progress.
 
-    `done` looks at what a task keeps: it alone decides whether a task has been done.
+    Args:
+        done: whether the result of a task is there. Nothing else decides whether a task has been done.
+
+    Returns:
+        The tasks that failed: key -> reason.
     """
-    from tfkfin.launch._progress import Progress
-
-    desk = Desk(options, folder.absolute())
-    left, began = [task for task in tasks if not done(task)], time.monotonic()
-    begin, failed = registry.load("launch", launcher, "LAUNCHER"), {}
+    context = LaunchContext(options, folder.absolute())
+    left, start = [task for task in tasks if not done(task)], time.monotonic()
+    run, failed = registry.load("launch", launcher, "LAUNCHER"), {}
     if left:
-        by_key = {task.key: task for task in left}
-        with Progress(title, launcher, len(tasks), left, desk) as shown:
-            for event in begin(left, desk):
-                shown.tell(event)
+        progress = LaunchProgress(title, launcher, len(tasks), left, context)
+        with progress.shown():
+            for event in run(left, context):
+                progress.add(event)
                 if event is not None and event.state == "failed":
-                    failed[event.key] = event.said
-        failed |= {key: "it ended and left nothing" for key, task in by_key.items()
-                   if key not in failed and not done(task)}
+                    failed[event.key] = event.reason
+        failed |= {task.key: "it ended without a result" for task in left if task.key not in failed and not done(task)}
     log.info("%s: %d of %d done, %d of them now, by %s in %.0f s", title, len(tasks) - len(failed), len(tasks),
-             len(left) - len(failed), launcher, time.monotonic() - began)
+             len(left) - len(failed), launcher, time.monotonic() - start)
     return failed
 
 
-def tell_failures(failed: dict[str, str], tasks: Iterable[Task], folder: Path) -> None:
+class LaunchProgress:
+    """Counts events and shows them: one table on a terminal, elsewhere a line every 15 s.
+
+    Args:
+        every: number of tasks, those included that were done before.
+        left: the tasks of this launch.
+    """
+
+    def __init__(self, title: str, launcher: str, every: int, left: Sequence[Task], context: LaunchContext):
+        self.title, self.launcher, self.context, self.every, self.left = title, launcher, context, every, len(left)
+        self.names, self.counts = {task.name for task in left}, Counter()
+        self.start = self.logged = time.monotonic()
+
+    def shown(self) -> AbstractContextManager:
+        """Shows the table while the context lasts."""
+        from rich.live import Live
+
+        log.info("%s: %d of %d to do, by %s", self.title, self.left, self.every, self.launcher)
+        console = margin()
+        if not console.is_terminal or console.quiet:
+            return nullcontext()
+        self.logged = float("inf")
+        return Live(console=console, get_renderable=self.table, refresh_per_second=1, transient=True)
+
+    def add(self, event: TaskEvent | None) -> None:
+        """Takes the next event; None: nothing has happened."""
+        if event is not None:
+            self.counts[event.state] += 1
+            if event.state != "done":
+                log.warning("warning: %s %s: %s", event.key, event.state, event.reason)
+        if time.monotonic() - self.logged > LOG_S:
+            self.logged = time.monotonic()
+            log.info("%s: %s", self.title, ", ".join(f"{value} {name}" for name, value in self.columns().items()))
+
+    def columns(self) -> dict[str, str]:
+        """Title -> value. Tasks that have a log and have not ended are running."""
+        ended = self.counts["done"] + self.counts["failed"]
+        left = self.left - ended
+        running = max(0, min(len(self.context.started() & self.names) - ended, left))
+        return {"done": f"{self.every - self.left + self.counts['done']} of {self.every}", "running": str(running),
+                "waiting": str(left - running), "failed": str(self.counts["failed"]),
+                "lost and started again": str(self.counts["lost"]),
+                "left": f"about {(time.monotonic() - self.start) / ended * left:.0f} s" if ended else "?"}
+
+    def table(self):
+        from rich.table import Table
+
+        columns = self.columns()
+        table = Table(*columns, title=f"{self.title}, by {self.launcher}")
+        table.add_row(*columns.values())
+        return table
+
+
+def report_failures(failed: dict[str, str], tasks: Iterable[Task], folder: Path) -> None:
     """Prints a table of the tasks that failed, with the last line of each one's log."""
     from rich.table import Column, Table
 
-    from tfkfin.launch._task import last_line
-
-    table = Table("failed", Column("why", overflow="fold"), Column("its log's last line", overflow="fold"),
+    table = Table("failed", Column("reason", overflow="fold"), Column("last line of its log", overflow="fold"),
                   title=f"logs: {folder / 'logs'}")
-    by_key = {task.key: task for task in tasks}
+    by_key, context = {task.key: task for task in tasks}, LaunchContext(Launch(), folder)
     for key in sorted(failed):
-        path = Desk(Launch(), folder).log_of(by_key[key])
-        table.add_row(key, failed[key], last_line(path))
+        table.add_row(key, failed[key], last_line(context.log_of(by_key[key])))
     paper().print(table)
 
 
-def missing_extra(name: str, error: ImportError) -> InputError:
-    return InputError(f"--launcher {name} needs the extra [{name}]: pip install 'tfkfin[{name}]' ({error})")
+def last_line(path: Path) -> str:
+    """The last line of a log that is not empty; "" where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")

@@ -1,6 +1,7 @@
-"""`python -m tfkfin.launch._worker`: does the tasks that it reads, one a line, and answers each with a line.
+"""`python -m tfkfin.launch._worker`: a process that performs the tasks it reads, and answers each with one line.
 
-It ends with the process that started it, in the middle of a task too: another worker goes on with that.
+A task is one line of JSON on stdin. The process ends as soon as the process that started it has ended, even in the
+middle of a task; another worker then continues that task.
 """
 
 import json
@@ -11,25 +12,25 @@ import sys
 import threading
 from pathlib import Path
 
-from tfkfin.launch import Task
-from tfkfin.launch._task import perform
+from tfkfin.launch._task import Task, perform
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it is interrupted too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launching process too, which ends this one
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # the pipe is for answers
+    os.dup2(2, 1)  # the pipe is for answers alone
     lines: queue.SimpleQueue = queue.SimpleQueue()
 
     def listen() -> None:
         for line in sys.stdin:
             lines.put(line)
-        os._exit(0)  # nobody waits for an answer
+        os._exit(0)  # the launching process has ended
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        given = json.loads(lines.get())
-        answers.write(json.dumps({"error": perform(Task(**given["task"]), Path(given["log"]))}) + "\n")
+        request = json.loads(lines.get())
+        error = perform(Task(**request["task"]), Path(request["log"]))
+        answers.write(json.dumps({"error": error}) + "\n")
         answers.flush()
 
 

@@ -1,4 +1,4 @@
-"""Processes on this machine, as many as pay; each does one task after another."""
+"""Processes on this machine, as many as its cores and memory allow; each performs one task after another."""
 
 import json
 import os
@@ -12,29 +12,29 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfkfin.base import machine
-from tfkfin.launch import Desk, Event, Task
+from tfkfin.launch._task import LaunchContext, Task, TaskEvent
 
 
-def workers(desk: Desk, tasks: int) -> int:
-    """How many processes: as the recipe says, else one a core or, where there are some, a GPU, if memory allows."""
-    options = desk.options
+def workers(context: LaunchContext, tasks: int) -> int:
+    """Number of processes: that of the recipe, or else one a GPU, or one a core without GPUs, if memory allows."""
+    options = context.options
     room = min(len(_gpus()) or machine.cores() // options.threads, int(machine.memory() / 1e9 / options.memory_gb))
     return max(1, min(tasks, options.workers or room))
 
 
 def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU."""
+    """Each GPU's name in CUDA_VISIBLE_DEVICES."""
     if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return named.split(",")
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
 class _Slot(threading.Thread):
-    """One worker process at a time, and the tasks that it is given."""
+    """Keeps one worker process and hands it tasks one by one; a process that was killed is replaced."""
 
-    def __init__(self, number: int, todo: deque, tries: dict, events: queue.SimpleQueue, desk: Desk):
+    def __init__(self, number: int, todo: deque, events: queue.SimpleQueue, context: LaunchContext):
         super().__init__(daemon=True)
-        self.number, self.todo, self.tries, self.events, self.desk = number, todo, tries, events, desk
+        self.number, self.todo, self.events, self.context = number, todo, events, context
         self.process, self.stopped = None, False
 
     def run(self) -> None:
@@ -43,52 +43,44 @@ class _Slot(threading.Thread):
                 task = self.todo.popleft()
             except IndexError:
                 break
-            error = self._ask(task)
+            error = self._request(task)
             if error is not None:
-                self.events.put(Event(task.key, "failed" if error else "done", error))
+                self.events.put(self.context.ended(task, error))
             elif not self.stopped:
-                self._lost(task)
+                event = self.context.lost(task, f"its process was killed ({self.process.wait()})")
+                self.events.put(event)
+                if event.state == "lost":
+                    self.todo.append(task)
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
 
-    def _lost(self, task: Task) -> None:
-        how = f"its process was killed ({self.process.wait()})"
-        self.tries[task.key] = self.tries.get(task.key, 0) + 1
-        if self.tries[task.key] > self.desk.options.retries:
-            self.events.put(Event(task.key, "failed", f"{how}, {self.tries[task.key]} times"))
-        else:
-            self.events.put(Event(task.key, "lost", how))
-            self.todo.append(task)
-
-    def _ask(self, task: Task) -> str | None:
+    def _request(self, task: Task) -> str | None:
         """What `perform` returns, or None if the process has gone."""
         if self.process is None or self.process.poll() is not None:
             gpus = _gpus()
             own = {"CUDA_VISIBLE_DEVICES": gpus[self.number % len(gpus)]} if gpus else {}
             self.process = subprocess.Popen([sys.executable, "-m", "tfkfin.launch._worker"], stdin=subprocess.PIPE,
                                             stdout=subprocess.PIPE, text=True,
-                                            env=os.environ | self.desk.environment() | own)
-        given = {"task": asdict(task), "log": str(self.desk.log_of(task))}
+                                            env=os.environ | self.context.environment() | own)
         try:
-            self.process.stdin.write(json.dumps(given) + "\n")
+            self.process.stdin.write(json.dumps({"task": asdict(task), "log": str(self.context.log_of(task))}) + "\n")
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())["error"]
         except (OSError, ValueError):
             return None
 
     def stop(self) -> None:
-        """Lets the thread end soon, whatever its process does."""
+        """Ends the process, and so the thread, in the middle of a task too."""
         self.stopped = True
         if self.process is not None:
             self.process.kill()
 
 
-def local(tasks: Sequence[Task], desk: Desk) -> Iterator[Event | None]:
-    todo, tries, events = deque(tasks), {}, queue.SimpleQueue()
-    for task in tasks:
-        desk.log_of(task).unlink(missing_ok=True)
-    slots = [_Slot(number, todo, tries, events, desk) for number in range(workers(desk, len(tasks)))]
+def local(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
+    todo, events = deque(tasks), queue.SimpleQueue()
+    context.clear(tasks)
+    slots = [_Slot(number, todo, events, context) for number in range(workers(context, len(tasks)))]
     for slot in slots:
         slot.start()
     try:

@@ -1,49 +1,43 @@
-"""Tasks of a Ray cluster: the one at `launch.address`, or one that is started here and ends with the command."""
+"""Tasks on a Ray cluster: the one at `launch.address`, or one that is started here and ends with the command."""
 
 import os
 from collections.abc import Iterator, Sequence
 
-from tfkfin.base.console import InputError, quiet_start
-from tfkfin.launch import Desk, Event, Task, missing_extra
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
+from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 
-def on_ray(tasks: Sequence[Task], desk: Desk) -> Iterator[Event | None]:
-    """Ray itself begins tasks again whose worker or node was lost."""
+def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
+    """Ray itself starts a task again when its worker or node is lost."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise missing_extra("ray", error) from None
-    options = desk.options
-    for task in tasks:
-        desk.log_of(task).unlink(missing_ok=True)
-    _start(ray, desk)
+    options = context.options
+    context.clear(tasks)
+    _start(ray, context)
     try:
-        from tfkfin.launch._task import perform
-
         remote = ray.remote(num_cpus=options.threads, num_gpus=options.gpus, max_retries=options.retries,
                             memory=int(options.memory_gb * 1e9))(perform)
-        left = {remote.remote(task, desk.log_of(task)): task for task in tasks}
+        left = {remote.remote(task, context.log_of(task)): task for task in tasks}
         while left:
             ended, _ = ray.wait(list(left), num_returns=min(len(left), 100), timeout=0.5)
             for reference in ended:
-                yield _event(ray, reference, left.pop(reference))
+                try:
+                    error = ray.get(reference)
+                except ray.exceptions.RayError as lost:
+                    error = " ".join(str(lost).split("\n")[0].split())
+                yield context.ended(left.pop(reference), error)
             yield None
     finally:
         ray.shutdown()
 
 
-def _event(ray, reference, task: Task) -> Event:
-    try:
-        error = ray.get(reference)
-    except ray.exceptions.RayError as lost:
-        error = " ".join(str(lost).split("\n")[0].split())
-    return Event(task.key, "failed" if error else "done", error)
-
-
-def _start(ray, desk: Desk) -> None:
-    """Joins the cluster or starts one, whose workers have the environment of tasks."""
-    options, environment = desk.options, {"env_vars": desk.environment()}
+def _start(ray, context: LaunchContext) -> None:
+    """Joins the cluster, or starts one."""
+    options, environment = context.options, {"env_vars": context.environment()}
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": environment}
     if options.address:
         try:

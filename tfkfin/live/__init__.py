@@ -1,1 +1,1 @@
-"""A decoder on a person, or on a recording as if it were one: sources, the stream, the loop, timing, outputs."""
+"""A decoder on a live signal, or on a recording as if it were one: sources, stream, loop, timing, outputs."""

@@ -1,10 +1,11 @@
-"""Calibration in a live session: cues are followed and recorded, a new decoder is calibrated and takes over.
+"""Calibration during a session: cues, a recording in the project's own format, and a new decoder in place of the old.
 
-The old decoder decides while the new one is solved and compiled in a thread.
+The old decoder goes on deciding while a thread of its own solves and compiles the new one.
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,13 @@ from tfkfin.fit import scoring
 from tfkfin.fit.calibration import calibrate
 from tfkfin.live import recorder
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, Source
+from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.recordings import readers
 
 
 @dataclass(frozen=True)
 class Cue:
-    """A movement (0: rest) to make until `stop_s` of the session; `following` is the next one, None: there is none."""
+    """Asks for a movement (0: rest) until `stop_s` of the session; `following` is asked for next, None: nothing."""
 
     movement: int
     repetition: int
@@ -33,40 +34,45 @@ class Cue:
 
 
 def cues(movements: Sequence[int], repetitions: int = 1, hold_s: float = 3.0, rest_s: float = 2.0) -> list[Cue]:
-    """Cues for every movement, with rest before each: all of them once, then the second repetition and so on."""
+    """Cues for every movement with rest before each; a repetition of all movements is followed by the next one."""
     made, now = [], 0.0
-    for movement, repetition in [(m, r) for r in range(1, repetitions + 1) for m in movements if m]:
-        made.append(Cue(0, repetition, now, now + rest_s, movement))
-        made.append(Cue(movement, repetition, now + rest_s, now + rest_s + hold_s, 0))
-        now += rest_s + hold_s
+    for repetition in range(1, repetitions + 1):
+        for movement in filter(None, movements):
+            made += [Cue(0, repetition, now, now + rest_s, movement),
+                     Cue(movement, repetition, now + rest_s, now + rest_s + hold_s, 0)]
+            now += rest_s + hold_s
     return [*made, Cue(0, repetitions, now, now + rest_s, None)]
 
 
-class Cued(Source):
-    """A source whose samples are recorded, labelled by cues; a source with labels of its own keeps these.
+class Cued(LiveSource):
+    """A source whose samples are labelled by cues and recorded; where it brings labels, these are kept.
 
     Args:
         source: of the signal.
         cues: in order of time, the first at 0 s.
-        begins: with the first sample; otherwise when `begin` is called.
+        begins: whether cues begin with the first sample; otherwise `begin` starts them.
+
+    Attributes:
+        asking: whether cues are in progress.
+        done: whether everything that was asked for is recorded.
     """
 
-    def __init__(self, source: Source, cues: Sequence[Cue], begins: bool = True):
-        self.source, self._asked, self._taken = source, list(cues), 0
+    def __init__(self, source: LiveSource, cues: Sequence[Cue], begins: bool = True):
+        self.source, self._cues, self._count = source, list(cues), 0
         self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
         self.described, self.drifts, self.labelled = source.described, source.drifts, False
         self._wanted = {(cue.movement, cue.repetition) for cue in cues if cue.movement}
-        self._lock, self.asking = threading.Lock(), False
+        self._lock = threading.Lock()
         self.begin()
         self.asking = begins
 
     def begin(self) -> None:
-        """Begins with the first cue at the next sample; what was recorded before is dropped."""
+        """Starts with the first cue at the next sample and forgets what was recorded before."""
         with self._lock:
-            now = self._taken / self.rate_hz
-            self.cues = [replace(c, start_s=now + c.start_s, stop_s=now + c.stop_s) for c in self._asked]
-            self._parts, self._counts, self._last = [], {}, 0
-            self.asking, self._done = True, False
+            now = self._count / self.rate_hz
+            self.cues = [replace(c, start_s=now + c.start_s, stop_s=now + c.stop_s) for c in self._cues]
+            self._parts, self._executions, self._last = [], Counter(), 0
+            self.asking, self.done = True, False
 
     def stop(self) -> None:
         """Ends the cues."""
@@ -75,115 +81,110 @@ class Cued(Source):
 
     @property
     def cue(self) -> Cue | None:
-        """The present cue; None when there is none, or where the source has labels of its own."""
-        now = self._taken / self.rate_hz
+        """The cue at this moment; None where there is none, or where the signal brings its own labels."""
+        now = self._count / self.rate_hz
         return next((c for c in self.cues if now < c.stop_s), None) if self.asking and not self.labelled else None
-
-    @property
-    def done(self) -> bool:
-        """Whether every cue is recorded."""
-        return self._done
 
     def __iter__(self) -> Iterator[Chunk | None]:
         for chunk in self.source:
             if chunk is not None:
                 with self._lock:
-                    asked, self._taken = self._taken, self._taken + chunk.lost + len(chunk.samples)
-                    chunk = self._kept(chunk, asked + chunk.lost) if self.asking else chunk
+                    first = self._count + chunk.lost
+                    self._count = first + len(chunk.samples)
+                    chunk = self._record(chunk, first) if self.asking else chunk
             yield chunk
 
     def close(self) -> None:
         self.source.close()
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(T, C) volts, labels (T,) and repetitions (T,) int16."""
+        """The recording: (T, C) volts, labels (T,) and repetitions (T,)."""
         return tuple(np.concatenate(part) for part in zip(*self._parts, strict=True))
 
-    def _kept(self, chunk: Chunk, first: int) -> Chunk:
-        """Records a chunk and returns it with labels; `first`: the number of its first sample."""
+    def _record(self, chunk: Chunk, first: int) -> Chunk:
+        """`first`: the number of the chunk's first sample."""
         if chunk.labels is not None:
             self.labelled, labels = True, np.maximum(chunk.labels, 0)
-            repetitions = self._counted(labels)
+            repetitions = self._repetitions(labels)
         else:
             times = (first + np.arange(len(chunk.samples))) / self.rate_hz
             which = np.searchsorted([c.stop_s for c in self.cues], times, "right")
             table = np.array([(c.movement, c.repetition) for c in self.cues] + [(0, self.cues[-1].repetition)])
             labels, repetitions = table[which].T
         self._parts.append((np.array(chunk.samples, np.float32), labels, repetitions))
-        ended = self._taken / self.rate_hz >= self.cues[-1].stop_s
-        self._done = self._wanted <= self._held() if self.labelled else ended
-        self.asking = not self._done
-        return Chunk(chunk.samples, chunk.received, chunk.late_s, chunk.lost, np.asarray(labels), chunk.begins,
-                     chunk.note)
+        if self.labelled:  # an execution is complete when its movement has ended
+            self.done = self._wanted <= {(m, r) for m, n in self._executions.items()
+                                         for r in range(1, n + 1 - (m == self._last))}
+        else:
+            self.done = self._count / self.rate_hz >= self.cues[-1].stop_s
+        self.asking = not self.done
+        return replace(chunk, labels=np.asarray(labels))
 
-    def _counted(self, labels: np.ndarray) -> np.ndarray:
-        """The execution of its movement that each sample belongs to, counted from 1."""
+    def _repetitions(self, labels: np.ndarray) -> np.ndarray:
+        """The repetition of each sample: the executions of its movement are counted."""
         found = np.zeros(len(labels), np.int64)
         edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
         for start, stop in zip(edges, edges[1:], strict=False):
             movement = int(labels[start]) if stop > start else self._last
             if movement and movement != self._last:
-                self._counts[movement] = self._counts.get(movement, 0) + 1
-            found[start:stop], self._last = self._counts.get(movement, 0), movement
+                self._executions[movement] += 1
+            found[start:stop], self._last = self._executions[movement], movement
         return found
-
-    def _held(self) -> set:
-        """Executions that are over."""
-        return {(m, r) for m, n in self._counts.items() for r in range(1, n + 1 - (m == self._last))}
 
 
 class Calibration:
-    """A session's calibrations: cues are recorded, a new decoder is solved, and takes over.
+    """The calibrations of a session: each records while cues are shown, solves, and then replaces the decoder.
 
     Args:
-        loop: whose source is a `Cued`, and which calls `between`.
-        whole: the decoder with its network.
+        loop: of a `Cued` source; it calls `between`.
+        decoder: with its network.
         folder: of recordings, which gets a new session.
+        subject: number of the person.
 
     Attributes:
         made: the new decoder, with its card, once it decides.
-        report: as of `tfkfin.fit.calibration.calibrate`, with `ready_s`, seconds from the last cue to the new decoder's
-            first decision.
-        failed: why the last calibration made no decoder.
-        wanted: whether a calibration was begun.
+        report: of `tfkfin.fit.calibration.calibrate`, with `recording`, its file, and `ready_s`, seconds from the last
+            cue to the first decision.
+        failed: why the last calibration failed.
+        wanted: whether a calibration was started.
 
     Raises:
         InputError: the decoder cannot be calibrated.
     """
 
-    def __init__(self, loop: Loop, whole: BaseDecoder, folder: Path, subject: int):
-        whole.check_calibrates()  # before anybody follows a cue
-        self.loop, self.whole, self.folder, self.subject = loop, whole, folder, subject
+    def __init__(self, loop: Loop, decoder: BaseDecoder, folder: Path, subject: int):
+        decoder.check_calibrates()  # before a person is asked for movements
+        self.loop, self.decoder, self.folder, self.subject = loop, decoder, folder, subject
         self.made, self.report, self.failed = None, {}, None
         self._thread, self._ready, self._shown = None, None, None
         self._begun = self.wanted = loop.source.asking
 
     @property
     def doing(self) -> str:
-        """"asking", "solving", or "" before and after."""
+        """"asking", "solving", or "" otherwise."""
         solving = self._ready is not None or self._thread is not None and self._thread.is_alive()
         return "asking" if self.loop.source.asking else "solving" if solving else ""
 
     def begin(self) -> None:
-        """Begins a calibration of the decoder that decides now."""
+        """Starts a calibration of the decoder that decides now, if none is in progress."""
         if not self.doing:
             self.loop.source.begin()
             self._begun = self.wanted = True
 
     def stop(self) -> None:
-        """Ends the cues; no decoder is made of what was recorded."""
+        """Ends the cues; what was recorded is not used."""
         self.loop.source.stop()
         self.wanted = self.made is not None
 
     def between(self) -> None:
-        """Called between decisions: shows cues, begins to solve, and swaps decoders."""
+        """Between decisions: shows cues, starts to solve, and replaces the decoder."""
         cued: Cued = self.loop.source
         if (cue := cued.cue) != self._shown:
             self._shown = cue
             for output in self.loop.outputs:
                 output.cue(cue)
         if cued.done and self._begun:
-            self._begun, self._began, self.failed = False, time.monotonic(), None
+            self._begun, self._start, self.failed = False, time.monotonic(), None
             self._thread = threading.Thread(target=self._solve, daemon=True, name="calibration")
             self._thread.start()
         if self._ready is None:
@@ -193,29 +194,28 @@ class Calibration:
             self.failed = str(ready)
             self.loop.note(f"calibration failed, the old decoder goes on: {self.failed}")
             return
-        (self.made, network), self.report = ready
-        self.whole = self.made
+        self.made, network, self.report = ready
+        self.decoder = self.made
         self.loop.stream.use(self.made, network)
-        self.report["ready_s"] = time.monotonic() - self._began
+        self.report["ready_s"] = time.monotonic() - self._start
         self.loop.note(f"calibrated on {self.report['windows']} windows, solved in {self.report['seconds']:.2f} s; the "
                        f"new decoder decides {self.report['ready_s']:.1f} s after the last cue")
 
     def _solve(self) -> None:
         try:
             self._ready = self._solved()
-        except Exception as error:  # `between` reports it; the session goes on
+        except Exception as error:  # the thread of the session reports it and goes on
             self._ready = error
 
-    def _solved(self) -> tuple[tuple[BaseDecoder, Any], dict]:
-        about = self.whole.card
-        cued: Cued = self.loop.source
-        path, session = recorder.save(self.folder, self.subject, cued.rate_hz, names(about), *cued.recorded())
+    def _solved(self) -> tuple[BaseDecoder, Any, dict]:
+        card, cued = self.decoder.card, self.loop.source
+        path, session = recorder.save(self.folder, self.subject, cued.rate_hz, movement_names(card), *cued.recorded())
         files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
-        subject = scoring.windows_of(about, map(readers.read, files))
-        made, report = calibrate(self.whole, subject, session=session, where=str(path))
-        return (made, self.loop.stream.prepared(made)), report | {"recording": str(path)}
+        subject = scoring.windows_of(card, map(readers.read, files))
+        made, report = calibrate(self.decoder, subject, session=session, where=str(path))
+        return made, self.loop.stream.prepared(made), report | {"recording": str(path)}
 
 
-def names(about: dict) -> dict[int, str]:
-    """Names of a card's movements."""
-    return {int(m): name for m, name in (about.get("names") or {}).items() if int(m)}
+def movement_names(card: dict) -> dict[int, str]:
+    """Names of movements in a decoder's card, as far as they are known."""
+    return {int(m): name for m, name in (card.get("names") or {}).items() if int(m)}

@@ -1,20 +1,21 @@
-"""How many samples a second a device truly gives: its clock and this machine's differ, by up to half a percent."""
+"""The true sampling rate of a device: its clock and the clock of this machine differ, by up to half a percent."""
 
 import numpy as np
 
-SPAN_S = 30.0  # of samples that a rate is read from
-AGREE = 2e-4  # two spans in a row have to, as a share of the rate
-LEAST, MOST = 5e-4, 1e-2  # share that is corrected; beyond it is no clock's
+SPAN_S = 30.0  # of samples that one estimate of the rate takes
+AGREE = 2e-4  # largest difference of two estimates in a row, as a share of the rate
+LEAST, MOST = 5e-4, 1e-2  # shares of the rate that are corrected; no clock is off by more
 
 
 class Drift:
-    """When samples came -> their true rate, wherever it is known and is not what was taken for it.
+    """Arrival times of samples -> their true rate, once it is known and differs from the rate in use.
 
-    A line is fitted to how many came by when, span by span; two have to agree, because a machine that is busy late in
-    one reads it late.
+    The rate is the slope of a line that is fitted to (time, samples so far), span by span:
+    slope = (m sum(t n) - sum(t) sum(n)) / (m sum(t^2) - sum(t)^2). Two spans have to agree, because samples that arrive
+    late at the end of a span, on a busy machine, change its slope.
 
     Args:
-        rate_hz: as the device says.
+        rate_hz: nominal rate of the device.
     """
 
     def __init__(self, rate_hz: float):
@@ -22,27 +23,27 @@ class Drift:
         self.restart()
 
     def restart(self) -> None:
-        """Samples were lost or stood still: what came before says nothing any more."""
-        self._begin_span()
+        """Starts over, after samples were lost or the device paused."""
+        self._start_span()
         self._last = None
 
-    def _begin_span(self) -> None:
-        self._began, self._sums = None, np.zeros(5)
+    def _start_span(self) -> None:
+        self._start, self._sums = None, np.zeros(5)
 
     def __call__(self, count: int, received: float) -> float | None:
-        """`count` samples more, `received` at a time in seconds -> the rate that is new, or None."""
-        if self._began is None:
-            self._began, self._count = received, 0
+        """`count` more samples, received at a time in seconds -> the rate if it is new, or None."""
+        if self._start is None:
+            self._start, self._count = received, 0
         else:
             self._count += count
-        t, n = received - self._began, self._count - self._nominal * (received - self._began)
+        t, n = received - self._start, self._count - self._nominal * (received - self._start)
         self._sums += 1, t, n, t * t, t * n
         if t < SPAN_S:
             return None
-        size, of_t, of_n, square, product = self._sums
-        found = self._nominal + (size * product - of_t * of_n) / (size * square - of_t**2)
+        m, of_t, of_n, square, product = self._sums
+        found = self._nominal + (m * product - of_t * of_n) / (m * square - of_t**2)
         before, self._last = self._last, found
-        self._begin_span()
+        self._start_span()
         if before is None or abs(found - before) > AGREE * self._nominal:
             return None
         rate = 0.5 * (found + before)

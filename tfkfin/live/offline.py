@@ -1,4 +1,4 @@
-"""`evaluate --stream`: whole recordings decided as a live session would decide them, by the same code."""
+"""`evaluate --stream`: whole recordings, decided by the same code as a live session."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -6,14 +6,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tfkfin.base.answers import paper
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.scoring import mean_and_sd, three_numbers
 from tfkfin.live.loop import Loop
-from tfkfin.live.outputs import Made, Output, line
+from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.scoring import Scores, masked, of_sessions
 from tfkfin.live.sources.replay import Replay
-from tfkfin.live.stream import Stream, load, whole
+from tfkfin.live.stream import Stream, load, with_network
 from tfkfin.pipeline.splits import Part
 from tfkfin.pipeline.windows import samples
 from tfkfin.recipe import Split
@@ -21,19 +22,19 @@ from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
 
 
-class _Kept(Output):
+class _Lines(LiveOutput):
     def __init__(self, recording: Recording, take: Callable[[dict], None]):
-        self._who, self._take = {"subject": recording.subject, "session": recording.file.session}, take
+        self._recording, self._take = {"subject": recording.subject, "session": recording.file.session}, take
 
-    def __call__(self, made: Made) -> None:
-        self._take(self._who | line(made))
+    def __call__(self, decision: LiveDecision) -> None:
+        self._take(self._recording | decision.line())
 
 
 class Offline:
-    """Recordings of one person after another, each from its first sample to its last.
+    """Decides the recordings of one person one after another, each from its first sample to its last.
 
     Args:
-        take: gets every decision, as `tfkfin.live.outputs.line` has it with `subject` and `session`.
+        take: gets every decision as a line of JSON, with `subject` and `session`.
         adapt: online adaptation without labels, carried from session to session.
     """
 
@@ -43,11 +44,11 @@ class Offline:
         self._streams, self._session = {}, None
 
     def __call__(self, recordings: Iterable[Recording]) -> dict:
-        """`Scores.summary` of a person's recordings, with their true labels, UNKNOWN where not to be scored."""
+        """`Scores.summary` of a person's recordings, whose labels are UNKNOWN where they are not to be scored."""
         scores: Scores | None = None
         for recording in recordings:
             stream = self._stream(recording.rate_hz, recording.file.session)
-            outputs = [_Kept(recording, self._take)] if self._take else []
+            outputs = [_Lines(recording, self._take)] if self._take else []
             if recording.num_channels != stream.channels:
                 raise InputError(f"{recording.path} has {recording.num_channels} channels, the model {stream.channels}")
             loop = Loop(stream, Replay(recording, 0), outputs, scores)
@@ -61,14 +62,14 @@ class Offline:
         if rate_hz not in self._streams:
             self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz, adapt=self._adapt)
         elif session != self._session:
-            self._streams[rate_hz].begin()
+            self._streams[rate_hz].next_session()
         self._session = session
         self._streams[rate_hz].restart(0, 0)
         return self._streams[rate_hz]
 
 
 def run_streams(folder: Path, data: str | None, subjects: tuple[int, ...] | None, adapt: bool) -> Iterator[tuple]:
-    """A run's decoders with their people and these people's recordings, labelled where they are test repetitions."""
+    """The decoders of a run, each with its person and the person's recordings; only test repetitions have labels."""
     from tfkfin.fit import evaluation
     from tfkfin.fit.stages import finetune
 
@@ -81,13 +82,13 @@ def run_streams(folder: Path, data: str | None, subjects: tuple[int, ...] | None
 
 def model_streams(model: Path, data: str, subjects: tuple[int, ...] | None, exercise: tuple[int, ...],
                   repetitions: tuple[int, ...] | None, engine: str, adapt: bool) -> Iterator[tuple]:
-    """An exported decoder with each of the people in a folder and their recordings, labelled where `repetitions` are.
+    """An exported decoder with each person in a folder and their recordings; only `repetitions` have labels.
 
     `engine`: as of `tfkfin.live.stream.load`.
     """
     decoder, engine = load(model, engine)
     if adapt and decoder.model is None:
-        decoder, engine = whole(decoder, model), "keras"
+        decoder, engine = with_network(decoder, model), "keras"
     log.info("engine %s", engine)
     people = readers.by_subject(readers.find(data, subjects, exercise))
     for number in subjects or people:
@@ -95,7 +96,7 @@ def model_streams(model: Path, data: str, subjects: tuple[int, ...] | None, exer
 
 
 def _recordings(files: Iterable[RecordingFile], split: Split, part: Part | None, adapt: bool) -> Iterator[Recording]:
-    """Recordings, to `adapt` to session by session, with labels where they belong to a part of the split."""
+    """Recordings with labels where they belong to a part of the split; session by session to `adapt` to them."""
     for recording in map(readers.read, files):
         for one in of_sessions(recording, split, part) if adapt else [recording]:
             yield masked(one, split, part) if part else one
@@ -106,43 +107,41 @@ def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decis
     """Scores whole recordings and prints the scores; returns them.
 
     Args:
-        streams: a decoder, a person's number, and the recordings of this person, one after another.
+        streams: tuples of a decoder, the number of a person, and the recordings of this person in order of time.
         stride_ms: between decisions; None: the decoder's own.
-        decisions: a new file for every decision as a line of JSON.
+        decisions: a new file that gets every decision as a line of JSON.
         adapt: as of `Offline`.
 
     Raises:
-        InputError: recordings that do not fit a decoder, or a file that is there already.
+        InputError: recordings do not fit a decoder, or the file exists already.
     """
     if decisions and decisions.exists():
         raise InputError(f"{decisions} is there already and is never overwritten: give another file")
     found, offline = {}, None
     with open(decisions, "x", encoding="utf-8") if decisions else nullcontext() as file:
-        take = (lambda made: file.write(json.dumps(made) + "\n")) if file else None
+        take = (lambda line: file.write(json.dumps(line) + "\n")) if file else None
         for decoder, number, recordings in streams:
-            if offline is None or decoder is not offline.decoder:  # in a run each person has a decoder
+            if offline is None or decoder is not offline.decoder:  # in a run every person has a decoder
                 stride = samples(stride_ms, decoder.card["rate_hz"]) if stride_ms else decoder.stride
                 offline = Offline(decoder, stride, take, adapt)
             log.info("deciding the recordings of S%d", number)
             found[number] = offline(recordings)
     delays = {key: mean_and_sd({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
-    _show(found)
+    _print(found)
     return {"model": name, "stream": True, "adapt": adapt, "stride_ms": 1e3 * stride / decoder.card["rate_hz"],
             **three_numbers(found), "transition": delays,
             "windows": {str(s): one["windows"] for s, one in found.items()}}
 
 
-def _show(found: dict[int, dict]) -> None:
-    from rich.table import Table
+def _print(found: dict[int, dict]) -> None:
+    from rich.table import Column, Table
 
-    table = Table(title="Whole recordings, as live: windows inside one label, and between")
-    columns = ("subject", "windows", "% right", "% of executions", "false/min", "delay ms", "transitions")
-    for name in columns:
-        table.add_column(name, justify="right")
+    titles = ("subject", "windows", "% right", "% of executions", "false/min", "delay ms", "transitions")
+    table = Table(*(Column(title, justify="right") for title in titles),
+                  title="Whole recordings, as live: windows inside one label, and between")
     for subject, one in found.items():
-        moved = one["transition"]
         values = (one["accuracy"] and 100 * one["accuracy"], one["execution"] and 100 * one["execution"],
-                  one["false_per_minute"], moved["p50_ms"])
+                  one["false_per_minute"], one["transition"]["p50_ms"])
         table.add_row(str(subject), str(one["windows"]), *("-" if v is None else f"{v:.1f}" for v in values),
-                      f"{moved['followed']}/{moved['count']}")
+                      f"{one['transition']['followed']}/{one['transition']['count']}")
     paper().print(table)

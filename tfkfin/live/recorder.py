@@ -1,13 +1,14 @@
-"""Sessions kept in the project's own recording format: `recordings.toml` and a .npz a session."""
+"""Sessions written in the project's own recording format: `recordings.toml` and one .npz file a session."""
 
 from pathlib import Path
 
 import numpy as np
 import tomli_w
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, write_text
-from tfkfin.live.outputs import Output
+from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.scoring import UNKNOWN
 from tfkfin.recordings.events import count_repetitions
 from tfkfin.recordings.sheet import SHEET
@@ -15,18 +16,18 @@ from tfkfin.recordings.sheet import SHEET
 FILES = "subject{subject}_session{session}.npz"
 
 
-def fits(folder: Path, rate_hz: float, names: dict[int, str]) -> str:
-    """The sheet of a folder that sessions at a rate may be added to.
+def check_folder(folder: Path, rate_hz: float, names: dict[int, str]) -> str:
+    """Checks that sessions at this rate can be added to a folder; returns the text of its recordings.toml.
 
     Raises:
-        InputError: it holds other recordings.
+        InputError: it holds other recordings, or something else.
     """
     sheet = {"rate_hz": float(rate_hz), "unit": "V", "files": FILES, "channels": ["emg"], "label": "label",
              "repetition": "repetition"} | ({"movements": {str(m): name for m, name in names.items()}} if names else {})
-    text, there = tomli_w.dumps(sheet), folder / SHEET
-    if there.is_file():
-        if there.read_text("utf-8") != text:
-            raise InputError(f"{there} is of other recordings: give another folder")
+    text, path = tomli_w.dumps(sheet), folder / SHEET
+    if path.is_file():
+        if path.read_text("utf-8") != text:
+            raise InputError(f"{path} is of other recordings: give another folder")
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds something else: give another folder")
     return text
@@ -34,30 +35,31 @@ def fits(folder: Path, rate_hz: float, names: dict[int, str]) -> str:
 
 def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg: np.ndarray, labels: np.ndarray,
          repetitions: np.ndarray) -> tuple[Path, int]:
-    """Writes a new session of a person; its file and number. Nothing that is there is changed.
+    """Writes a new session of a person, beside the earlier ones; returns its file and its number.
 
     Args:
+        names: of movements.
         emg: (T, C) volts; samples that are not finite are left out.
         labels, repetitions: (T,), 0 at rest.
 
     Raises:
-        InputError: the folder holds other recordings.
+        InputError: the folder holds other recordings, or something else.
     """
-    text = fits(folder, rate_hz, names)
+    text = check_folder(folder, rate_hz, names)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / SHEET).is_file():
         write_text(folder / SHEET, text)
-    before = [int(path.stem.rpartition("session")[2]) for path in folder.glob(f"subject{subject}_session*.npz")]
-    session = max(before, default=0) + 1
-    path, whole = folder / FILES.format(subject=subject, session=session), np.isfinite(emg).all(axis=1)
+    earlier = [int(path.stem.rpartition("session")[2]) for path in folder.glob(f"subject{subject}_session*.npz")]
+    session = max(earlier, default=0) + 1
+    path, finite = folder / FILES.format(subject=subject, session=session), np.isfinite(emg).all(axis=1)
     with replacing(path) as partial, open(partial, "wb") as file:
-        np.savez(file, emg=emg[whole].astype(np.float32), label=labels[whole].astype(np.int16),
-                 repetition=repetitions[whole].astype(np.int16))
+        np.savez(file, emg=emg[finite].astype(np.float32), label=labels[finite].astype(np.int16),
+                 repetition=repetitions[finite].astype(np.int16))
     return path, session
 
 
-class Recorder(Output):
-    """Keeps the samples while it is switched on, with what was truly done where that is known, and writes them."""
+class Recorder(LiveOutput):
+    """Records samples, with their true labels where these are known, while it is switched on."""
 
     def __init__(self, folder: Path, subject: int, rate_hz: float, names: dict[int, str]):
         self._to = folder, subject, rate_hz, names
@@ -68,10 +70,10 @@ class Recorder(Output):
         return self._parts is not None
 
     def switch(self, on: bool) -> str:
-        """Begins a recording, or ends and writes it; what there is to say of that."""
+        """Starts a recording, or ends it and writes it; returns a note for people."""
         if on:
             try:
-                fits(self._to[0], *self._to[2:])
+                check_folder(self._to[0], *self._to[2:])
             except InputError as error:
                 return f"not recorded: {error}"
         parts, self._parts = self._parts, [] if on else None
@@ -86,5 +88,5 @@ class Recorder(Output):
             self._parts.append((np.array(volts, np.float32), np.array(labels)))
 
     def close(self) -> None:
-        if said := self.switch(False):
-            log.info("%s", said)
+        if note := self.switch(False):
+            log.info("%s", note)

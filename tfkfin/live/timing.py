@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 PARTS = ("acquisition", "wait", "preparation", "inference", "total")
-_LEAST, _MOST, _STEP = 1e-6, 1e3, 1.01  # s; neighbouring bins are 1 % apart
-_EDGES = np.geomspace(_LEAST, _MOST, int(np.log(_MOST / _LEAST) / np.log(_STEP)) + 1)
+EDGES = np.geomspace(1e-6, 1e3, int(np.log(1e9) / np.log(1.01)) + 1)  # seconds; neighbouring bins are 1 % apart
 
 
 @dataclass(frozen=True)
@@ -14,11 +13,11 @@ class Times:
     """Seconds of one decision.
 
     Attributes:
-        acquisition: from the instant of its last sample until that was received; NaN where no clock tells.
-        wait: from then until it was its turn.
+        acquisition: from the instant of the last sample until it was received; NaN where no clock tells.
+        wait: from then until the samples were processed.
         preparation: repairing, resampling, filtering.
-        inference: network, vote.
-        total: from its last sample received to the decision sent; all but the acquisition.
+        inference: network and vote.
+        total: from the last sample received to the decision sent: all but the acquisition.
     """
 
     acquisition: float
@@ -28,21 +27,36 @@ class Times:
     total: float
 
 
+class Histogram:
+    """Counts of values in the bins between `edges`: quantiles of any number of values in constant memory."""
+
+    def __init__(self, edges: np.ndarray):
+        self.edges, self.counts = edges, np.zeros(len(edges) + 1)
+
+    def count(self, value: float) -> None:
+        self.counts[np.searchsorted(self.edges, value)] += 1
+
+    def quantile(self, q: float) -> float:
+        """The upper edge of the bin that the share `q` of all values lies in or below."""
+        sums = np.cumsum(self.counts)
+        return float(self.edges[min(np.searchsorted(sums, q * sums[-1]), len(self.edges) - 1)])
+
+
 class Distribution:
-    """Seconds that are counted, to 1 %; NaN is left out."""
+    """Percentiles, to 1 %, mean and sd of times in seconds; NaN is left out."""
 
     def __init__(self):
-        self.counts, self.count = np.zeros(len(_EDGES) + 1, np.int64), 0
-        self._mean, self._square, self.most = 0.0, 0.0, 0.0
+        self.histogram, self.count, self.most = Histogram(EDGES), 0, 0.0
+        self._mean, self._square = 0.0, 0.0
 
     def add(self, seconds: float) -> None:
         if not np.isfinite(seconds):
             return
-        self.counts[np.searchsorted(_EDGES, seconds)] += 1
+        self.histogram.count(seconds)
         self.count += 1
         apart = seconds - self._mean
         self._mean += apart / self.count
-        self._square += apart * (seconds - self._mean)  # Welford 1962
+        self._square += apart * (seconds - self._mean)  # sum of squares about the mean (Welford, 1962)
         self.most = max(self.most, seconds)
 
     @property
@@ -50,24 +64,20 @@ class Distribution:
         return float(np.sqrt(self._square / self.count)) if self.count else float("nan")
 
     def percentile(self, q: float) -> float:
-        """The least time, to 1 %, that q % of all are within; NaN of none."""
-        if not self.count:
-            return float("nan")
-        place = int(np.searchsorted(np.cumsum(self.counts), np.ceil(q / 100 * self.count)))
-        return float(min(self.most, _EDGES[min(place, len(_EDGES) - 1)]))
+        """The smallest time, to 1 %, that q % of all times do not exceed; NaN if there are none."""
+        return min(self.most, self.histogram.quantile(q / 100)) if self.count else float("nan")
 
     def summary(self) -> dict:
-        """p50, p95, p99, most in ms; None of none."""
-        if not self.count:
-            return dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "most_ms"))
-        return {f"p{q}_ms": 1e3 * self.percentile(q) for q in (50, 95, 99)} | {"most_ms": 1e3 * self.most}
+        """p50, p95, p99 and most in ms; None if there are no times."""
+        found = {f"p{q}_ms": 1e3 * self.percentile(q) for q in (50, 95, 99)} | {"most_ms": 1e3 * self.most}
+        return found if self.count else dict.fromkeys(found)
 
 
 class Timing:
-    """Of a session: every part's distribution, jitter, and what was late.
+    """The times of a session: each part's distribution, jitter, and how many decisions were late.
 
     Args:
-        stride_s: seconds from decision to decision, which each has to be made within; 0: nobody waits for them.
+        stride_s: seconds from decision to decision, the deadline of each; 0: there is no deadline.
     """
 
     def __init__(self, stride_s: float):
@@ -75,7 +85,7 @@ class Timing:
         self.intervals, self._sent, self.missed, self.dropped, self.decided = Distribution(), None, 0, 0, 0
 
     def add(self, times: Times, sent: float) -> None:
-        """A decision `sent` at a time of `time.perf_counter`."""
+        """A decision that was sent at the time `sent` of `time.perf_counter`."""
         for name in PARTS:
             self.parts[name].add(getattr(times, name))
         self.decided += 1
@@ -84,20 +94,19 @@ class Timing:
             self.intervals.add(sent - self._sent)
         self._sent = sent
 
-    @property
-    def cost_s(self) -> float:
-        """What one decision costs here, p99: a stride shorter than this cannot be kept."""
-        return self.parts["preparation"].percentile(99) + self.parts["inference"].percentile(99)
+    def cost_s(self, q: float) -> float:
+        """The computing time of one decision: percentile q of preparation and of inference, added."""
+        return self.parts["preparation"].percentile(q) + self.parts["inference"].percentile(q)
 
     def sustained_ms(self, period_ms: float) -> float:
-        """The smallest stride that is kept in 99 of 100 decisions: p99 of a decision, in whole samples of `period_ms`.
+        """The smallest stride that 99 of 100 decisions keep, in whole samples of `period_ms`.
 
-        The tenth beyond it is for sending, and for whatever else the machine does.
+        It is the 99th percentile of a decision's cost and a tenth of that for sending and for the rest of the machine.
         """
-        return float(np.ceil(1e3 * self.cost_s * 1.1 / period_ms) * period_ms) if self.decided else float("nan")
+        return float(np.ceil(1e3 * self.cost_s(99) * 1.1 / period_ms) * period_ms) if self.decided else float("nan")
 
     def summary(self) -> dict:
-        """Of all parts percentiles in ms, `jitter_ms` (sd of the time between decisions), counts."""
+        """Percentiles of all parts in ms, `jitter_ms` (sd of the time between decisions), counts."""
         return {**{name: part.summary() for name, part in self.parts.items()},
                 "jitter_ms": 1e3 * self.intervals.sd if self.intervals.count else None, "decisions": self.decided,
                 "missed": self.missed, "dropped": self.dropped}

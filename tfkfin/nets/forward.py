@@ -14,13 +14,14 @@ that are fitted on the same FINs.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import steps
-from tfkfin.nets.heads import Head
+from tfkfin.nets.heads import CHUNK, Head
 from tfkfin.nets.network import Parts
 from tfkfin.nets.one_stride import Live
 from tfkfin.nets.sliding import over_signal, size, windows_in
@@ -45,15 +46,17 @@ class Trunk:
 
     def __init__(self, length: int, channels: int, bank: keras.Model | None = None,
                  describe: keras.layers.Layer | None = None):
-        self.length, self.channels, self.bank, self.describe = length, channels, bank, describe
-        self.names = tuple(name for name, part in (("features", bank), ("described", describe)) if part is not None)
+        self.length, self.channels = length, channels
+        parts = {"features": bank, "described": describe}
+        self.parts = {name: part for name, part in parts.items() if part is not None}
         self.streams = bank is None or streams(bank)
         self._functions = {}
 
     @classmethod
     def of(cls, bank: keras.Model, describe: keras.layers.Layer | None = None) -> "Trunk":
         """The trunk of a bank and a description; the same object whenever they are the same."""
-        key = id(describe) if describe is not None and describe.weights else _what(describe)
+        what = keras.saving.serialize_keras_object(describe) if describe is not None else None
+        key = id(describe) if what and describe.weights else json.dumps(what, sort_keys=True, default=str)
         known = bank.__dict__.setdefault("_trunks", {})
         if key not in known:
             known[key] = cls(*bank.input_shape[1:], bank, describe)
@@ -61,21 +64,14 @@ class Trunk:
 
     def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described")) -> dict[str, tf.Tensor]:
         """Windows (B, L, C)."""
-        found = {}
-        if "features" in self.names and "features" in wanted:
-            found["features"] = self.bank(x, training=False)
-        if "described" in self.names and "described" in wanted:
-            found["described"] = self.describe(x)
-        return found
+        return {name: part(x) for name, part in self.parts.items() if name in wanted}
 
     def signal(self, stride: int, wanted: Sequence[str] = ("features", "described"), compiled: bool = True,
                slide: Callable = over_signal) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """A function of signals (B, T, C) -> (B, W, ..), for the windows [w stride, w stride + L)."""
-        parts = {}
-        if "features" in self.names and "features" in wanted:
-            parts["features"] = stream_bank(self.bank, stride, compiled, slide)
-        if "described" in self.names and "described" in wanted:
-            parts["described"] = stream_layer(self.describe, self.length, stride, compiled, slide)
+        make = {"features": stream_bank, "described": partial(stream_layer, length=self.length)}
+        parts = {name: make[name](part, stride=stride, compiled=compiled, slide=slide)
+                 for name, part in self.parts.items() if name in wanted}
         return lambda x: {name: part(x) for name, part in parts.items()}
 
     def recording(self, emg: np.ndarray, starts: np.ndarray, mean: np.ndarray, sd: np.ndarray,
@@ -161,12 +157,11 @@ class Forward:
 
     def windows(self, emg: np.ndarray, wanted: Sequence[str] = ALL) -> dict[str, np.ndarray]:
         """Windows (B, L, C) in volts, each for itself."""
-        answers = []
-        for i in range(0, len(emg), BATCH):
-            x = self.parts.standardise(tf.convert_to_tensor(emg[i : i + BATCH], tf.float32))
-            answers.append({name: np.asarray(value) for name, value in
-                            self._answers(self.trunk.windows(x, _needed(wanted)), wanted).items()})
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        def found(rows: slice) -> dict[str, tf.Tensor]:
+            x = self.parts.standardise(tf.convert_to_tensor(emg[rows], tf.float32))
+            return self.trunk.windows(x, _needed(wanted))
+
+        return self._in_chunks(len(emg), BATCH, found, wanted)
 
     def recording(self, emg: np.ndarray, starts: np.ndarray, wanted: Sequence[str] = ALL) -> dict[str, np.ndarray]:
         """Windows that lie anywhere in a recording: volts (T, C) and first samples (N,), N > 0.
@@ -174,12 +169,12 @@ class Forward:
         Where the FINs stream and windows follow each other at one stride, each sample goes through them once.
         """
         found = self.trunk.recording(emg, starts, *self.statistics(), _needed(wanted))
-        answers = {"features": found["features"]} if "features" in wanted else {}
-        if set(wanted) - {"features"}:
-            inputs = np.asarray(self.head.inputs(**found))
-            answers |= {"inputs": inputs} if "inputs" in wanted else {}
-            answers |= {"probabilities": self.head.probabilities(inputs)} if "probabilities" in wanted else {}
-        return answers
+        return self._in_chunks(len(starts), CHUNK, lambda rows: {name: part[rows] for name, part in found.items()},
+                               wanted)
+
+    def _in_chunks(self, count: int, size: int, found: Callable[[slice], dict], wanted: Sequence[str]):
+        answers = [self._answers(found(slice(i, i + size)), wanted) for i in range(0, count, size)]
+        return {name: np.concatenate([np.asarray(answer[name]) for answer in answers]) for name in answers[0]}
 
     def signal(self, stride: int, wanted: Sequence[str] = ALL, compiled: bool = False, slide: Callable = over_signal,
                standardised: bool = False) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -224,19 +219,6 @@ class Forward:
 def _needed(wanted: Sequence[str]) -> tuple[str, ...]:
     """The parts of a trunk that answers are made of."""
     return ("features",) if set(wanted) == {"features"} else ("features", "described")
-
-
-def _what(describe: keras.layers.Layer | None) -> str:
-    """What a layer without weights computes, whatever it is called."""
-    config = keras.saving.serialize_keras_object(describe) if describe is not None else None
-    return json.dumps(_nameless(config), sort_keys=True, default=str)
-
-
-def _nameless(config):
-    if isinstance(config, dict):
-        own = {"build_config"} | ({"name"} if "trainable" in config else set())  # others with a name are no layers
-        return {key: _nameless(value) for key, value in config.items() if key not in own}
-    return [_nameless(one) for one in config] if isinstance(config, list | tuple) else config
 
 
 def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:

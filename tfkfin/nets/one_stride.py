@@ -81,7 +81,7 @@ class Live:
         Weights become constants: looking them up took a third of a call.
         """
         def noted(terms, x, length, stride, reach=0, of=None):
-            self._sums.append(Sums(terms, length, stride, reach, of, x.dtype.as_numpy_dtype))
+            self._sums.append(RunningSums(terms, length, stride, reach, of, x.dtype.as_numpy_dtype))
             return tf.constant(self._sums[-1].begin(self._window))
 
         self.make(noted)(tf.constant(self._window))
@@ -104,7 +104,7 @@ class Live:
         return lambda *arrays: dict(zip(names, compiled(*map(tf.constant, arrays)), strict=True))
 
 
-class Sums:
+class RunningSums:
     """`over_signal` of the newest window of a live signal, in NumPy: what its last stride adds, and sums of the past.
 
     Args:

@@ -87,8 +87,8 @@ def lagged_sums(x: tf.Tensor, lags: Sequence[int], length: int, stride: int, sli
     if not reach:
         return sums
     last = samples_at(x, windows_in(size(x, 1), length, stride), length - reach, reach, stride)  # and of the others
-    rest = [tf.reduce_sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags]
-    return sums + tf.stack(rest, axis=-1)
+    ends = [tf.reduce_sum(last[:, :, lag:] * last[:, :, : reach - lag], axis=2) for lag in lags]
+    return sums + tf.stack(ends, axis=-1)
 
 
 def _slid(sums: tf.Tensor, blocks: int) -> tf.Tensor:

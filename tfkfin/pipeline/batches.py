@@ -29,8 +29,8 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         names: features to compute.
         batch_size: windows a batch; the last batch may be smaller.
         seed, epoch: fix the order.
-        max_windows: at most that many windows, spread evenly over the recordings; 0 takes all.
-        in_flight: recordings mixed at a time; memory grows with it, not with how many recordings there are.
+        max_windows: at most that many windows, an equal share of each recording; 0 takes all.
+        in_flight: recordings mixed at a time; memory grows with it, not with the number of recordings.
         prefetch: batches made ahead.
         spool: keeps decoded recordings and their features for later epochs, of one dataset and set of names.
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.pipeline import windows
 from tfkfin.recordings.recording import Recording
@@ -28,12 +29,10 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
     if not shown:
         there = format_numbers({segment.movement for segment in every})
         raise InputError(f"{recording.path} has no movement {movement}: it has {there}")
+    from matplotlib import figure as figures  # without pyplot: no display is needed, nothing is left open
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import (
-        Figure,  # without pyplot: no display is needed, nothing is left open
-    )
 
-    figure = Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
+    figure = figures.Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(shown), squeeze=False, sharey="row", sharex="col",
                            gridspec_kw={"height_ratios": [2 + recording.num_channels, 3]})

@@ -18,8 +18,8 @@ Labelled = TypeVar("Labelled", Header, Recording)
 
 
 def preprocessed(recording: Recording, window: Window, filter: Filter | Mapping | None,
-                 split: Split) -> tuple[Recording, list[Segment]]:
-    """A recording at the windows' rate, filtered, and its segments, those of rest too.
+                 split: Split | None) -> tuple[Recording, list[Segment]]:
+    """A recording at the windows' rate, filtered, and its segments, those of rest too. Without a split all train.
 
     Neither resampling nor filtering reaches from a tested segment into others, nor across seams.
     """

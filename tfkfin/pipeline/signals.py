@@ -1,7 +1,7 @@
 """Endless synthetic one-channel EMG windows of wide range, for FINs that hold on any recording.
 
 Nothing here knows a subject, an electrode or a device: amplitude, spectrum, tails, bursts, spikes, hum, drift and
-offset are drawn anew for every window, far wider than recordings spread. Amplitudes are in standard deviations of a
+offset are drawn anew for every window, far wider than recordings vary. Amplitudes are in standard deviations of a
 recording, which is what FINs see.
 """
 

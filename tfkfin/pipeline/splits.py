@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.base.console import format_numbers, log
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split, Window
@@ -117,9 +118,9 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
                              f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
 
-def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Segment]:
+def segments(recording: Recording | Header, split: Split | None, rest: bool) -> list[Segment]:
     """Segments of movements with their sessions; with `rest` those of rest too, whose repetition `owners` gives."""
-    each = split.repetitions_per_session
+    each = split.repetitions_per_session if split else 0
     found = cutting.segments(recording.labels, recording.repetitions, rest, recording.seams)
     if rest:
         owner = owners(recording)
@@ -127,9 +128,11 @@ def segments(recording: Recording | Header, split: Split, rest: bool) -> list[Se
     return [replace(s, session=(s.repetition - 1) // each + 1 if each else recording.file.session) for s in found]
 
 
-def cuts(segments: Sequence[Segment], split: Split, rest: bool) -> list[int]:
+def cuts(segments: Sequence[Segment], split: Split | None, rest: bool) -> list[int]:
     """Samples midway between a segment that is tested and a neighbour that is not; with `rest` segments of rest count.
     """
+    if split is None:
+        return []
     test, chosen = part(split, "test"), [s for s in segments if s.movement or rest]
     return [(one.stop + other.start) // 2 for one, other in pairwise(chosen) if (one in test) != (other in test)]
 

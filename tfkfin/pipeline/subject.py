@@ -34,7 +34,8 @@ class Subject:
             of that file among the subject's.
         rest: (R, length, C) float32 volts, some windows of rest where it is none of the movements; or None.
         rate_hz: of `emg`.
-        recorded_hz: rates of the recordings before they were resampled.
+        recorded_hz: rates of the recordings themselves, before they were resampled.
+        statistics: what `mean` and `sd` come from, to be added to those of others.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Subject:
     rest: np.ndarray | None = None
     rate_hz: float = 0.0
     recorded_hz: tuple[float, ...] = ()
+    statistics: ChannelStatistics | None = None
 
     @classmethod
     def of(cls, recordings: Iterable[Recording], window: Window, filter: Filter | Mapping | None = None,
@@ -67,7 +69,7 @@ class Subject:
         statistics, pieces, kept, origins, rest, recorded, position = [], [], [], [], [], [], 0
         for number, recording in enumerate(recordings):
             recorded.append(recording.rate_hz)
-            recording, found = preprocessed(recording, window, filter, split or Split())
+            recording, found = preprocessed(recording, window, filter, split)
             rate, person = recording.rate_hz, recording.subject
             length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
             trains = [s for s in found if s.movement and s in train]
@@ -86,9 +88,10 @@ class Subject:
             emg = np.concatenate([piece for piece, _, _ in pieces], out=aligned(position, emg.shape[1]))
         cut = windows.starts(kept, length, [windows.samples(splits.stride_ms(split, window, s), rate)
                                            for s in kept])
-        mean, sd = sum(statistics[1:], statistics[0]).mean_and_sd()
+        whole = sum(statistics[1:], statistics[0])
+        mean, sd = whole.mean_and_sd()
         return cls(person, emg, cut, mean, sd, np.array(origins, np.int64).reshape(-1, 3),
-                   np.concatenate(rest) if rest else None, rate, tuple(recorded))
+                   np.concatenate(rest) if rest else None, rate, tuple(recorded), whole)
 
     @property
     def places(self) -> np.ndarray:
@@ -162,6 +165,8 @@ class Subject:
 
     def features(self, names: tuple[str, ...], length: int, rate_hz: float) -> np.ndarray:
         """Closed-form features of every window (N, C, F), streamed."""
+        if not names:
+            return np.empty((len(self.windows), self.emg.shape[1], 0), np.float32)
         return features.extract(self.standardised(), self.windows.starts, length, names, rate_hz)
 
 
@@ -185,7 +190,7 @@ def _joined(recording: Recording, chosen: list[windows.Segment], before: Sequenc
 
 
 def _middles(emg: np.ndarray, rests: list[windows.Segment], length: int) -> np.ndarray:
-    """The middle of some segments of rest, evenly spread: (R, length, C)."""
+    """The middle of some segments of rest, evenly spaced: (R, length, C)."""
     long = [s for s in rests if s.stop - s.start >= length]
     begins = np.array([(long[i].start + long[i].stop - length) // 2 for i in windows.evenly(len(long), MOST_RESTS)],
                       np.int64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Windows:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of `count` things, evenly spread."""
+    """Indices of at most `most` of `count` things, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 

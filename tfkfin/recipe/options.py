@@ -39,7 +39,7 @@ class Synthetic(Section):
     seed: Seed = 1
 
 
-class Source(Section):
+class DataSource(Section):
     """Where recordings come from."""
 
     kind: Literal["recordings", "synthetic", "signals"] = "synthetic"  # signals: endless windows for FINs alone
@@ -249,7 +249,7 @@ class Recipe(Section):
 
     protocol: Literal["honest", "paper"] = "honest"
     seed: Seed = 7
-    source: Source = Source()
+    source: DataSource = DataSource()
     window: Window = Window()
     filter: Filter = Filter()
     features: Features = Features()

@@ -1,8 +1,8 @@
-"""What an exported model computes: raw volts in, scalers and FINs and head inside, stock TensorFlow operations only.
+"""The graphs of an exported model: raw volts in; standardisation, FINs and head inside; stock TensorFlow operations.
 
-Every signature checks its input first. An empty batch or a value that is not finite is an INVALID_ARGUMENT error with
-one clear sentence, where an unchecked graph would answer NaN. Windows go through the network a block at a time, so that
-memory is bounded however many a request holds.
+Every signature checks its input first. An empty batch or a value that is not finite raises INVALID_ARGUMENT with one
+clear sentence, where an unchecked graph would answer NaN. Windows go through the network block by block, so that memory
+is bounded whatever the size of a request.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,14 @@ from tfkfin.nets import fins
 from tfkfin.nets.bilstm.layer import BiLSTM, engine
 from tfkfin.signal.filtering import blocks, sections
 
-BLOCK, PIECE = 16, 64  # windows at a time, and where FINs stream; more are no faster on a CPU
+BLOCK, PIECE = 16, 64  # windows at a time, and those where FINs stream; more are not faster on a CPU
 
 
 class Signatures:
-    """The signatures of a decoder with its network. Each part is in the graph once, for all of them.
+    """The signatures of a decoder with its network. All of them share one function for each part of the network.
 
-    `engine_name`: how a Bi-LSTM is computed, and eigenvalues; ONNX has operations for "keras" alone.
+    Args:
+        engine_name: how Bi-LSTMs and eigenvalues are computed; ONNX and LiteRT only have operations for "keras".
     """
 
     def __init__(self, decoder: BaseDecoder, engine_name: str = "block"):
@@ -32,12 +33,12 @@ class Signatures:
         self.length, self.channels, self.movements = decoder.length, decoder.channels, decoder.movements
         parts = self.forward.parts
         per_channel = (self.channels, parts.bank.output_shape[-1])
-        self.kinds = {"probabilities": (tf.float32, (len(self.movements),)),
-                      "features": (tf.float32, per_channel)}  # of one window
+        self.shapes = {"probabilities": (len(self.movements),), "features": per_channel}  # of one window
         self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
         self.signal = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
         stock(parts.bank)
-        self.filtered = filtered(sections(decoder.card.get("filter"), decoder.card["rate_hz"]))
+        self.sections = sections(decoder.card.get("filter"), decoder.card["rate_hz"])
+        self.filtered = filtered(self.sections)
         self.standardise, self.fins = parts.standardise, once(parts.bank, self.window, engine_name)
         self.head = once(parts.head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window], engine_name)
 
@@ -46,19 +47,21 @@ class Signatures:
         return self._labelled(self._network(emg))
 
     def serve(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `answer`, checked and block by block."""
         emg = checked(emg, (None, self.length, self.channels))
-        return self._labelled(in_blocks(tf.shape(emg)[0], lambda i, j: self._network(emg[i:j]), self.kinds))
+        return self._labelled(in_blocks(tf.shape(emg)[0], lambda i, j: self._network(emg[i:j]), self.shapes))
 
     def features(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> the FINs' features (B, C, F) alone."""
         emg = checked(emg, (None, self.length, self.channels))
         return in_blocks(tf.shape(emg)[0], lambda i, j: {"features": self.fins(self.standardise(emg[i:j]))},
-                         {"features": self.kinds["features"]})
+                         {"features": self.shapes["features"]})
 
     def stream(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Samples (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1, decided causally.
+        """Signals (B, T, C) volts, T >= L -> answers (B, W, ...) with W = (T - L) // stride + 1, decided causally.
 
-        Window w covers the samples [w stride, w stride + L). Probabilities are voted, a rejected label is -1.
+        Window w covers the samples [w stride, w stride + L). Probabilities are averaged by the vote, the label of a
+        rejected decision is -1.
         """
         emg = checked(emg, (None, None, self.channels))
         enough = tf.debugging.Assert(tf.shape(emg)[1] >= self.length, [
@@ -67,8 +70,8 @@ class Signatures:
             emg = self.filtered(emg)
         if not self.forward.streams:
             return self._decided(emg, lambda count, cut: in_blocks(
-                count, lambda i, j: self._network(cut(i, j)), self.kinds))
-        answer, windows = self.forward.signal(self.stride, tuple(self.kinds)), self._windows(emg)
+                count, lambda i, j: self._network(cut(i, j)), self.shapes))
+        answer, windows = self.forward.signal(self.stride, tuple(self.shapes)), self._windows(emg)
         pieces = -(-windows // PIECE)  # of one signal
 
         def piece(i, _):
@@ -77,10 +80,10 @@ class Signatures:
             outputs = answer(emg[i // pieces, None, first * self.stride : (last - 1) * self.stride + self.length])
             return {name: value[0] for name, value in outputs.items()}
 
-        return self._decided(emg, lambda *_: in_blocks(tf.shape(emg)[0] * pieces, piece, self.kinds, 1))
+        return self._decided(emg, lambda *_: in_blocks(tf.shape(emg)[0] * pieces, piece, self.shapes, 1))
 
     def stream_at_once(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `stream`, unchecked and with all windows in memory: ONNX has neither assertions nor such loops."""
+        """As `stream`, unchecked and with all windows in memory: ONNX has no assertions and no such loops."""
         return self._decided(self.filtered(emg), lambda count, cut: self._network(cut(0, count)))
 
     def _network(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -95,9 +98,10 @@ class Signatures:
         return answers | {"label": tf.gather(self.movements, tf.argmax(answers["probabilities"], axis=-1))}
 
     def _decided(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
-        """Answers for all windows of signals (B, T, C), with the arithmetic of `Decision` in the same order.
+        """Decisions for all windows of signals (B, T, C). It adds in the same order as `Decision`, so that both agree.
 
-        `answered`: (how many windows, a function that cuts windows [first, last) of all) -> answers (B W, ...).
+        Args:
+            answered: (number of all windows, a function that cuts out the windows [first, last)) -> answers (B W, ...).
         """
         (batch, samples), windows = tf.unstack(tf.shape(emg)[:2]), self._windows(emg)
         flat, decision = tf.reshape(emg, (-1, self.channels)), self.decoder.decision  # (B T, C)
@@ -107,8 +111,11 @@ class Signatures:
             starts = index // windows * samples + index % windows * self.stride
             return tf.gather(flat, starts[:, None] + tf.range(self.length))
 
-        answers = {name: tf.reshape(value, (batch, windows, *self.kinds[name][1]))
-                   for name, value in answered(batch * windows, cut).items()}
+        answers = {}
+        for name, value in answered(batch * windows, cut).items():
+            shape = batch, windows, *self.shapes[name]
+            # ONNX takes a 0 in a shape for "the same as before"
+            answers[name] = tf.zeros(shape) if 0 in shape[2:] else tf.reshape(value, shape)
         probabilities = total = answers["probabilities"]
         for back in range(1, decision.vote):
             total += tf.pad(probabilities, [[0, 0], [back, 0], [0, 0]])[:, :windows]
@@ -118,23 +125,21 @@ class Signatures:
         return voted | {"label": tf.where(sure, voted["label"], tf.constant(REJECTED, tf.int64))}
 
     def about(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What a client has to know; its input is ignored."""
-        decoder = self.decoder
-        filter = sections(decoder.card.get("filter"), decoder.card["rate_hz"])
-        answer = {"filter": tf.constant(filter)} if len(filter) else {}
-        answer |= {"names": tf.constant(decoder.named(self.movements).tolist())} if decoder.card.get("names") else {}
-        return answer | {"rate_hz": tf.constant(decoder.card["rate_hz"], tf.float32),
-                "length": tf.constant(self.length, tf.int64), "stride": tf.constant(self.stride, tf.int64),
-                "vote": tf.constant(decoder.decision.vote, tf.int64),
-                "reject": tf.constant(decoder.decision.reject, tf.float32),
-                "movements": tf.constant(self.movements, tf.int64)}
+        """How the model decides, for clients; the input is ignored."""
+        card, decision = self.decoder.card, self.decoder.decision
+        answer = {"filter": tf.constant(self.sections)} if len(self.sections) else {}
+        answer |= {"names": tf.constant(self.decoder.named(self.movements).tolist())} if card.get("names") else {}
+        integers = {"length": self.length, "stride": self.stride, "vote": decision.vote, "movements": self.movements}
+        answer |= {name: tf.constant(value, tf.int64) for name, value in integers.items()}
+        return answer | {"rate_hz": tf.constant(card["rate_hz"], tf.float32),
+                         "reject": tf.constant(decision.reject, tf.float32)}
 
 
 def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
-    """`emg`, or an InvalidArgumentError: another shape, nothing in it, NaN or Inf.
+    """`emg`, or an InvalidArgumentError if it has another shape, is empty, or has NaN or Inf.
 
-    A server does not hold a request against the signature's shape: without `EnsureShape` six windows of 50 samples
-    would come back as five answers.
+    A server does not compare a request with the shape of the signature: without `EnsureShape` six windows of 50 samples
+    would get five answers.
     """
     emg = tf.ensure_shape(emg, shape)
     some = tf.debugging.Assert(tf.size(emg) > 0, ["emg is empty: give at least one window. Received shape:",
@@ -144,9 +149,10 @@ def checked(emg: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
 
 
 def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`filtering.filtered` as a function of signals (B, T, C) in a graph, without a loop; float32.
+    """`filtering.filtered` as a function of signals (B, T, C) in a graph, in float32 and without a loop.
 
-    States at blocks' beginnings are sums of what the blocks before have left, added up by doubling.
+    The state at the start of a block is a sum over all blocks before it. A prefix sum by doubling computes all states
+    in log2(number of blocks) steps.
     """
     if not len(sections):
         return tf.identity
@@ -170,7 +176,7 @@ def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
-    """A model at inference as one function of the graph."""
+    """A model at inference as one function of the graph, which all its callers share."""
     def call(x):
         with engine(engine_name):
             return model(x, training=False)
@@ -178,26 +184,27 @@ def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
     return tf.function(call, input_signature=[spec], autograph=False)
 
 
-def in_blocks(count: tf.Tensor, answer: Callable, kinds: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
+def in_blocks(count: tf.Tensor, answer: Callable, shapes: dict[str, tuple], size: int = BLOCK) -> dict[str, tf.Tensor]:
     """Concatenates `answer(first, last)` over blocks of `size` in [0, count).
 
-    `kinds`: output name -> (dtype, shape of one window's output).
+    Args:
+        shapes: output name -> shape of the output for one window, float32.
     """
     blocks = -(-count // size)
-    arrays = [tf.TensorArray(dtype, size=blocks, infer_shape=False, element_shape=(None, *shape))
-              for dtype, shape in kinds.values()]
+    arrays = [tf.TensorArray(tf.float32, size=blocks, infer_shape=False, element_shape=(None, *shape))
+              for shape in shapes.values()]
 
     def step(i, *filled):
         outputs = answer(i * size, tf.minimum((i + 1) * size, count))
-        return i + 1, *(array.write(i, outputs[name]) for array, name in zip(filled, kinds, strict=True))
+        return i + 1, *(array.write(i, outputs[name]) for array, name in zip(filled, shapes, strict=True))
 
     _, *filled = tf.while_loop(lambda i, *_: i < blocks, step, (0, *arrays), parallel_iterations=1)
     return {name: tf.ensure_shape(array.concat(), (None, *shape))
-            for (name, (_, shape)), array in zip(kinds.items(), filled, strict=True)}
+            for (name, shape), array in zip(shapes.items(), filled, strict=True)}
 
 
 def stock(bank: keras.Model) -> None:
-    """Keeps cuDNN's operation, which has no CPU kernel, out of what is traced on a machine with a GPU."""
+    """Keeps cuDNN's operation, which has no CPU kernel, out of graphs that are traced on a machine with a GPU."""
     for layer in (layer for model in fins.fins_of(bank) for layer in model.layers if isinstance(layer, BiLSTM)):
         for lstm in layer.stack:
             lstm.use_cudnn = False
@@ -210,28 +217,20 @@ def save_decoder(made: Signatures, folder: Path) -> None:
         "stream": (made.stream, made.signal), "about": (made.about, tf.TensorSpec(None, tf.float32, name="emg"))})
 
 
-def open_bank(bank: keras.Model) -> Callable:
-    """A FIN bank as a function of windows (B, L, C), any C, which it checks -> {"features": (B, C, F)}."""
+def save_fins(bank: keras.Model, folder: Path) -> None:
+    """Writes the SavedModel of FINs alone: standardised windows (B, L, C), any C -> features (B, C, F)."""
     stock(bank)
-    length = bank.input_shape[1]
+    length, depth = bank.input_shape[1], bank.output_shape[-1]
     one = once(fins.bank(fins.fins_of(bank), 1), tf.TensorSpec((None, length, 1), tf.float32))
-    depth = bank.output_shape[-1]
 
     def serve(emg):
         emg = checked(emg, (None, length, None))
-        channels = tf.shape(emg)[2]
         rows = tf.reshape(tf.transpose(emg, (0, 2, 1)), (-1, length, 1))  # (B·C, L, 1)
         answers = in_blocks(tf.shape(rows)[0], lambda a, b: {"features": one(rows[a:b])[:, 0]},
-                            {"features": (tf.float32, (depth,))}, 12 * BLOCK)
-        return {"features": tf.reshape(answers["features"], tf.stack([-1, channels, depth]))}
+                            {"features": (depth,)}, 12 * BLOCK)
+        return {"features": tf.reshape(answers["features"], tf.stack([-1, tf.shape(emg)[2], depth]))}
 
-    return serve
-
-
-def save_fins(bank: keras.Model, folder: Path) -> None:
-    """Writes the SavedModel of FINs alone: standardised windows (B, L, C), any C -> features (B, C, F)."""
-    spec = tf.TensorSpec((None, bank.input_shape[1], None), tf.float32, name="emg")
-    serve = open_bank(bank)
+    spec = tf.TensorSpec((None, length, None), tf.float32, name="emg")
     _save(bank, folder, {"serving_default": (serve, spec), "features": (serve, spec)})
 
 

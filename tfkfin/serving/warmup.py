@@ -1,7 +1,7 @@
-"""Requests that a server answers before it calls a version ready, so that no client waits for the first one.
+"""Requests that a server answers before it reports a version as ready, so that no client waits for the first one.
 
-The file is a TFRecord of `tensorflow.serving.PredictionLog` messages. Three fields of three messages are all it takes,
-so they are encoded here, and exporting needs no tensorflow-serving-api; a test reads them with the official classes.
+The file is a TFRecord of `tensorflow.serving.PredictionLog` messages. It needs three fields of three messages,
+which are encoded here, so that exporting needs no tensorflow-serving-api. A test reads them with the official classes.
 Reference: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 

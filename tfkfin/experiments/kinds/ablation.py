@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
@@ -13,7 +13,7 @@ from tfkfin.experiments.kinds import Experiment, papers_heads
 from tfkfin.experiments.kinds.ladder import people
 from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS
 from tfkfin.experiments.ladder.table import NUMBERS, scored, titled
-from tfkfin.experiments.report import Result, Table, p_value
+from tfkfin.experiments.report import ReportTable, Result, p_value
 from tfkfin.experiments.statistics import holm, least_p, paired
 from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
@@ -88,7 +88,7 @@ def _over(evaluation: Evaluation, people: dict[int, list[dict]], rung: str, numb
                     if known else {}}
 
 
-def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
+def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> ReportTable:
     factor = 1 if number == "false_per_minute" else 100
 
     def shown(one: dict) -> str:
@@ -98,8 +98,8 @@ def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Tabl
         return f"{factor * one['mean']:.1f} ({seeds.min():.1f}–{seeds.max():.1f})"
 
     rows = [[name, *(shown(arms[arm][number]) for arms in rungs.values())] for arm, name in TITLES.items()]
-    return Table(f"{title} ({evaluation.on})", ["arm", *map(titled, rungs)], rows,
-                 text("ablation.note", seeds=len(evaluation.seeds)), papers=False)
+    return ReportTable(f"{title} ({evaluation.on})", ["arm", *map(titled, rungs)], rows,
+                       text("ablation.note", seeds=len(evaluation.seeds)), papers=False)
 
 
 def _tested(rungs: dict) -> list[tuple[str, str, dict]]:
@@ -110,22 +110,22 @@ def _tested(rungs: dict) -> list[tuple[str, str, dict]]:
     return [(rung, arm, test | {"holm": p}) for (rung, arm, test), p in zip(found, corrected, strict=True)]
 
 
-def _tests(evaluation: Evaluation, tests: list[tuple[str, str, dict]]) -> Table:
+def _tests(evaluation: Evaluation, tests: list[tuple[str, str, dict]]) -> ReportTable:
     rows = [[titled(rung), TITLES[arm], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
              p_value(test["p"]), p_value(test["holm"])] for rung, arm, test in tests]
     count = len(evaluation.subjects)
-    return Table(f"{TITLES['fin']}, against the other arms, accuracy a window ({evaluation.on})",
-                 ["rung", "against", "difference, points", "people better", "p", "p, Holm"], rows,
-                 text("ablation.tests", tests=len(rows), people=count, least_p=least_p(count)), papers=False)
+    return ReportTable(f"{TITLES['fin']}, against the other arms, accuracy a window ({evaluation.on})",
+                       ["rung", "against", "difference, points", "people better", "p", "p, Holm"], rows,
+                       text("ablation.tests", tests=len(rows), people=count, least_p=least_p(count)), papers=False)
 
 
-def _people(evaluation: Evaluation, rungs: dict) -> Table:
+def _people(evaluation: Evaluation, rungs: dict) -> ReportTable:
     rows = [[titled(rung), name, *(f"{100 * arms[arm]['window']['per_subject'][str(s)]:.1f}"
                                    if str(s) in arms[arm]["window"]["per_subject"] else "–"
                                    for s in evaluation.subjects)]
             for rung, arms in rungs.items() for arm, name in TITLES.items()]
-    return Table(f"Every person's accuracy a window, % ({evaluation.on})",
-                 ["rung", "arm", *(f"S{s}" for s in evaluation.subjects)], rows, "Seeds averaged.", papers=False)
+    return ReportTable(f"Every person's accuracy a window, % ({evaluation.on})",
+                       ["rung", "arm", *(f"S{s}" for s in evaluation.subjects)], rows, "Seeds averaged.", papers=False)
 
 
 def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:

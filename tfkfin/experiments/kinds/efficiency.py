@@ -7,7 +7,7 @@ from tfkfin.experiments.evaluation import FULL, Evaluation
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Result, Table, p_value, percent
+from tfkfin.experiments.report import ReportTable, Result, p_value, percent
 from tfkfin.experiments.texts import text, texts
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
@@ -51,7 +51,7 @@ def ends(evaluation: Evaluation, kind: str) -> dict:
     return statistics.paired(most, least)
 
 
-def _table(evaluation: Evaluation, kind: str, data: dict) -> Table:
+def _table(evaluation: Evaluation, kind: str, data: dict) -> ReportTable:
     rows, (column, title) = [], VARIED[kind]
     for group, scores in data.items():
         for value, one in scores.items():

@@ -9,7 +9,7 @@ from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Plot, Result, Table, p_value, percent
+from tfkfin.experiments.report import Plot, ReportTable, Result, p_value, percent
 from tfkfin.experiments.texts import text, texts
 
 TITLES = {"scratch": "LSTM+CNN-II, nothing pre-trained", "random": "LSTM+CNN-II, random FINs", "fin": "LSTM-FIN+CNN-II",
@@ -58,7 +58,7 @@ def _compared(evaluation: Evaluation, first: str, second: str, subjects) -> dict
         statistics.by_subject(one), statistics.by_subject(other))}
 
 
-def _tests(evaluation: Evaluation, data: dict) -> Table:
+def _tests(evaluation: Evaluation, data: dict) -> ReportTable:
     rows = []
     for group, scores in data.items():
         for a, b in COMPARED:
@@ -101,7 +101,7 @@ def _costs(evaluation: Evaluation) -> dict:
     return data
 
 
-def _cost_table(evaluation: Evaluation, cost: dict) -> Table:
+def _cost_table(evaluation: Evaluation, cost: dict) -> ReportTable:
     rows = []
     for model, one in cost.items():
         printed = "{} / {:g}".format(*published.TABLE_3[model]) if model in published.TABLE_3 else published.ABSENT

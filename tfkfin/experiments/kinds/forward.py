@@ -12,7 +12,7 @@ from tfkfin.experiments.evaluation import FULL, Evaluation
 from tfkfin.experiments.fits import Fit, Setting
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Result, Table, percent
+from tfkfin.experiments.report import ReportTable, Result, percent
 from tfkfin.experiments.statistics import over_subjects, scores
 from tfkfin.experiments.texts import text, texts
 
@@ -75,7 +75,7 @@ def _panels(evaluation: Evaluation, scores: dict) -> list[tuple]:
     return panels
 
 
-def _table(evaluation: Evaluation, data: dict) -> Table:
+def _table(evaluation: Evaluation, data: dict) -> ReportTable:
     rows = []
     for group, by_horizon in data.items():
         for horizon, models in by_horizon.items():

@@ -7,7 +7,7 @@ from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.fits import Fit
 from tfkfin.experiments.kinds import Experiment, papers_models
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Plot, Result, Table, plus_minus
+from tfkfin.experiments.report import Plot, ReportTable, Result, plus_minus
 from tfkfin.experiments.statistics import over_subjects
 from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
@@ -84,7 +84,7 @@ def result(evaluation: Evaluation, folder) -> Result:
         [_warning(tied, every.get("SSI", {}).get("r2", float("nan")))])
 
 
-def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> Table:
+def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> ReportTable:
     rows = []
     for name, own in spread.items():
         printed = published.TABLE_1.get(name)
@@ -99,7 +99,7 @@ def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> Table:
         text("imitation.note"))
 
 
-def _by(evaluation: Evaluation, what: str, title: str, rows: dict[str, list[str]]) -> Table:
+def _by(evaluation: Evaluation, what: str, title: str, rows: dict[str, list[str]]) -> ReportTable:
     return evaluation.table(title, [what, "paper", *(f"ours: {name}" for name in evaluation.names)],
                             [[name, f"not by {what}", *row] for name, row in rows.items()])
 

@@ -1,7 +1,7 @@
 """How a row of the ladder decides the trials of a group: a decoder by the public methods of `tfkfin.Decoder` alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,8 +10,8 @@ import numpy as np
 from tfkfin.api import Decoder
 from tfkfin.decoder.decision import Decision
 from tfkfin.experiments.ladder.rows import BaselineRow, DecoderRow, settings
-from tfkfin.experiments.ladder.rungs import Group, Part, Trial
-from tfkfin.experiments.ladder.windows import Cut, cut, places
+from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
+from tfkfin.experiments.ladder.windows import WindowedSignal, cut, places
 from tfkfin.recipe import Recipe
 from tfkfin.recordings.recording import Recording
 
@@ -43,7 +43,7 @@ def answered(recording: Recording, length: int, stride: int, rate_hz: float, pro
     return Answers(begins[:count], ends[:count], probabilities[:count], movements, labels[:count])
 
 
-def of_stream(trial: Trial, stream: Cut, probabilities: np.ndarray, movements: np.ndarray,
+def of_stream(trial: Trial, stream: WindowedSignal, probabilities: np.ndarray, movements: np.ndarray,
               decision: Decision) -> list[Answers]:
     """Answers for each recording of a stream, from the probabilities (N, G) of all its windows."""
     labels, _ = decision(probabilities, movements)
@@ -109,22 +109,29 @@ class BaselineModel:
         self.decision = Decision(1, recipe.classifier.reject)
 
     def decide(self, group: Group) -> Iterator[tuple[Trial, list[Answers]]]:
-        parts = [(part, *self._labelled(part)) for part in group.parts]
-        x, y, repetitions = (np.concatenate(column) for column in zip(*(row[1:] for row in parts), strict=True))
-        names = [(part.person, part.session) for part in group.parts]
-        sessions = np.repeat(np.arange(len(parts)), [len(row[2]) for row in parts])
-        fitted = self.row.estimator().fit(x, y, sessions=sessions, repetitions=repetitions)
+        fitted, names = self.fit(group.parts), [(part.person, part.session) for part in group.parts]
         for trial in group.trials:
-            stream, name = self._cut(trial.stream, True), (trial.stream.person, trial.stream.session)
-            described, now = self._described(trial.stream, stream, True), {}
+            name = trial.stream.person, trial.stream.session
             if trial.known is None:
-                model, now = fitted, {"session": names.index(name) if name in names else None}
+                yield trial, self.answers(fitted, trial, names.index(name) if name in names else None)
             else:
-                known, labels, _ = self._labelled(trial.known)
-                model = fitted.calibrate(known, labels if trial.labelled else None)
-            yield trial, of_stream(trial, stream, model.predict_proba(described, **now), model.classes_, self.decision)
+                x, labels, _ = self._labelled(trial.known)
+                yield trial, self.answers(fitted.calibrate(x, labels if trial.labelled else None), trial)
 
-    def _labelled(self, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(self, parts: Sequence[SessionPart]):
+        """The estimator, trained on these parts; their places are the names of its sessions."""
+        rows = [self._labelled(part) for part in parts]
+        x, y, repetitions = (np.concatenate(column) for column in zip(*rows, strict=True))
+        sessions = np.repeat(np.arange(len(parts)), [len(labels) for _, labels, _ in rows])
+        return self.row.estimator().fit(x, y, sessions=sessions, repetitions=repetitions)
+
+    def answers(self, estimator, trial: Trial, session: int | None = None) -> list[Answers]:
+        """`session`: as of `predict_proba`."""
+        stream = self._cut(trial.stream, True)
+        probabilities = estimator.predict_proba(self._described(trial.stream, stream, True), session)
+        return of_stream(trial, stream, probabilities, estimator.classes_, self.decision)
+
+    def _labelled(self, part: SessionPart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Descriptions, labels and repetitions (N,) of the windows that are trained on; rest has no label if none is
         decided.
         """
@@ -134,10 +141,10 @@ class BaselineModel:
             labels = np.where(labels > 0, labels, -1)
         return self._described(part, windows, False), labels, windows.content.repetitions
 
-    def _cut(self, part: Part, stream: bool) -> Cut:
+    def _cut(self, part: SessionPart, stream: bool) -> WindowedSignal:
         return part.kept(("cut", stream), lambda: cut(part.recordings, self.window, self.recipe.filter, stream))
 
-    def _described(self, part: Part, windows: Cut, stream: bool) -> np.ndarray:
+    def _described(self, part: SessionPart, windows: WindowedSignal, stream: bool) -> np.ndarray:
         return part.kept((self.row.describe, stream), lambda: np.concatenate([
             self.row.describe(windows.volts(slice(i, i + CHUNK)), windows.rate_hz)
             for i in range(0, len(windows), CHUNK)]))

@@ -6,7 +6,8 @@ from functools import cache, partial
 from typing import Any
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.experiments.ladder import baselines
 from tfkfin.experiments.ladder.baselines import Hierarchical, SessionLDA
@@ -44,7 +45,6 @@ class BaselineRow:
     estimator: Callable
 
 
-OWN_RATE = {"window.rate_hz": 0}
 ROWS: dict[str, DecoderRow | BaselineRow] = {
     "paper": DecoderRow("the paper's method, trained end to end", "own", trained=True),
     "paper_frozen": DecoderRow("the same, FINs frozen", "own", {"finetune.fin_learning_rate": 0}, trained=True),
@@ -56,8 +56,8 @@ ROWS: dict[str, DecoderRow | BaselineRow] = {
     "no_fins_adapt": DecoderRow("the same without FINs, adapting", "best_fins", {"features.names": []}, True),
     "fins_alone": DecoderRow("FINs alone, as fitted", "best_fins", {"classifier.describe": []}),
     "fins_alone_adapt": DecoderRow("FINs alone, adapting", "best_fins", {"classifier.describe": []}, True),
-    "closed_form": DecoderRow("closed form, as fitted", "closed_form", OWN_RATE),
-    "closed_form_adapt": DecoderRow("closed form, adapting", "closed_form", OWN_RATE, True),
+    "closed_form": DecoderRow("closed form, as fitted", "closed_form"),
+    "closed_form_adapt": DecoderRow("closed form, adapting", "closed_form", adapts=True),
     "tdar_lda": BaselineRow("TD+AR, LDA", describe.time_domain, SessionLDA),
     "tdar_lda_centred": BaselineRow("TD+AR, LDA, recentred", describe.time_domain, partial(
         SessionLDA, partial(baselines.ZScored, PRIOR["tdar_lda_centred"]))),
@@ -105,8 +105,10 @@ def settings(row: DecoderRow, recipe: Recipe) -> dict[str, Any]:
     """The settings that `Decoder.from_preset(row.preset, **settings)` takes under a recipe of the ladder."""
     own, before = _flat(recipe.model_dump(mode="json")), _flat(recipes.load("ladder").model_dump(mode="json"))
     always = OF_ALL + (tuple(key for key in own if key.startswith(OF_TRAINED)) if row.trained else ())
+    passed = PASSED if recipes.load(row.preset).features.names else tuple(
+        key for key in PASSED if key != "features.")  # a preset without FINs stays without
     return {key: value for key, value in own.items()
-            if key in always or key.startswith(PASSED) and value != before[key]} | row.settings
+            if key in always or key.startswith(passed) and value != before[key]} | row.settings
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,7 +32,7 @@ DRAWN = 0.7  # share of windows that the rung `random` trains on
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class SessionPart:
     """Some repetitions of one person's session: its recordings, in order.
 
     Several of them where exercises lie in files of their own. What is computed from a part can be kept with it.
@@ -49,7 +49,7 @@ class Part:
         there = np.concatenate([one.repetitions[(one.labels > 0) & (one.repetitions > 0)] for one in self.recordings])
         return tuple(there[np.sort(np.unique(there, return_index=True)[1])].tolist())
 
-    def select(self, repetitions: Iterable[int]) -> "Part":
+    def select(self, repetitions: Iterable[int]) -> "SessionPart":
         """These repetitions alone; the same object each time."""
         asked = set(repetitions)
         wanted = tuple(r for r in self.repetitions if r in asked)
@@ -67,7 +67,7 @@ class Part:
     def forget_streams(self) -> None:
         """Drops what was kept of streams, under keys (what, True), here and of the repetitions that were selected."""
         for key, value in list(self._kept.items()):
-            if isinstance(value, Part):
+            if isinstance(value, SessionPart):
                 value.forget_streams()
             elif key[1] is True:
                 del self._kept[key]
@@ -85,9 +85,9 @@ class Trial:
     """
 
     rung: str
-    stream: Part
+    stream: SessionPart
     tested: tuple[int, ...]
-    known: Part | None = None
+    known: SessionPart | None = None
     labelled: bool = False
     drawn: tuple[np.ndarray, ...] = ()
 
@@ -100,20 +100,20 @@ class Group:
     """
 
     person: int
-    parts: tuple[Part, ...]
+    parts: tuple[SessionPart, ...]
     trials: tuple[Trial, ...]
 
 
-def sessions(person: int, recordings: Iterable[Recording], each: int) -> list[Part]:
+def sessions(person: int, recordings: Iterable[Recording], each: int) -> list[SessionPart]:
     """A person's sessions in order of their numbers; `each` is `split.repetitions_per_session`."""
     found: dict[int, list[Recording]] = {}
     for recording in recordings:
         for number, one in recording.by_session(each).items():
             found.setdefault(number, []).append(one)
-    return [part for number in sorted(found) if (part := Part(person, number, tuple(found[number]))).repetitions]
+    return [part for number in sorted(found) if (part := SessionPart(person, number, tuple(found[number]))).repetitions]
 
 
-def groups(people: Mapping[int, Sequence[Part]], split: Split, window: Window, seed: int,
+def groups(people: Mapping[int, Sequence[SessionPart]], split: Split, window: Window, seed: int,
            tested_people: Sequence[int] = ()) -> Iterator[Group]:
     """Every group that the data allow, of all people or of some."""
     train, test = splits.part(split, "train"), splits.part(split, "test")
@@ -133,16 +133,16 @@ def groups(people: Mapping[int, Sequence[Part]], split: Split, window: Window, s
                 for trial in _calibrations("person", s, _of(s, test) if between else s.repetitions)))
 
 
-def _of(session: Part, side: splits.Part) -> tuple[int, ...]:
+def _of(session: SessionPart, side: splits.Part) -> tuple[int, ...]:
     """A session's repetitions on a side of the split."""
     return tuple(r for r in session.repetitions if side.holds(r, session.session))
 
 
-def _parts(own: Sequence[Part], side: splits.Part) -> tuple[Part, ...]:
+def _parts(own: Sequence[SessionPart], side: splits.Part) -> tuple[SessionPart, ...]:
     return tuple(session.select(wanted) for session in own if (wanted := _of(session, side)))
 
 
-def _repetitions(session: Part, train: splits.Part, test: splits.Part, between: bool) -> Iterator[Group]:
+def _repetitions(session: SessionPart, train: splits.Part, test: splits.Part, between: bool) -> Iterator[Group]:
     order = session.repetitions if between else _of(session, train)
     for k in (1, 2, 4):
         known = order[:k]
@@ -152,7 +152,7 @@ def _repetitions(session: Part, train: splits.Part, test: splits.Part, between: 
             yield Group(session.person, (session.select(known),), (trial,))
 
 
-def _calibrations(kind: str, session: Part, wanted: tuple[int, ...]) -> Iterator[Trial]:
+def _calibrations(kind: str, session: SessionPart, wanted: tuple[int, ...]) -> Iterator[Trial]:
     """The three trials of a session of which the repetitions `wanted` may be tested."""
     first, tested = wanted[:1], wanted[1:]
     if tested:
@@ -162,7 +162,7 @@ def _calibrations(kind: str, session: Part, wanted: tuple[int, ...]) -> Iterator
     yield Trial(f"{kind}-0", session, wanted)
 
 
-def _random(session: Part, window: Window, seed: int) -> Group:
+def _random(session: SessionPart, window: Window, seed: int) -> Group:
     """Trains on a share of the session's windows, drawn at random, and tests the others."""
     rng, chosen, drawn = np.random.default_rng([seed, session.person, session.session]), [], []
     for recording in session.recordings:
@@ -170,7 +170,7 @@ def _random(session: Part, window: Window, seed: int) -> Group:
         begins, ends = places(len(recording.emg), recording.rate_hz, length, stride, 1.0)
         drawn.append(rng.random(len(begins)) < DRAWN)
         chosen.append(_alone(recording, begins[drawn[-1]], ends[drawn[-1]]))
-    part = Part(session.person, session.session, tuple(chosen))
+    part = SessionPart(session.person, session.session, tuple(chosen))
     return Group(session.person, (part,), (Trial("random", session, session.repetitions, drawn=tuple(drawn)),))
 
 

@@ -13,8 +13,9 @@ from tfkfin.experiments.ladder.adapter import Answers, Model
 from tfkfin.experiments.ladder.rows import RECOMMENDED, ROWS, DecoderRow, settings, updates
 from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS, Group, Trial
 from tfkfin.experiments.ladder.windows import MIXED, content
-from tfkfin.experiments.report import Plot, Result, Table, p_value
+from tfkfin.experiments.report import Plot, ReportTable, Result, p_value
 from tfkfin.experiments.statistics import holm, paired
+from tfkfin.experiments.texts import text, texts
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 
@@ -119,11 +120,11 @@ def shown(one: dict, number: str) -> str:
     return f"{factor * one['mean']:.1f}{between}"
 
 
-def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> Table:
+def _table(evaluation: Evaluation, number: str, title: str, rungs: dict) -> ReportTable:
     names = next(iter(rungs.values()))
     rows = [[ROWS[name].title, *(shown(models[name][number], number) for models in rungs.values())] for name in names]
-    note = "Mean over people; from six people on with the 95 % bootstrap interval."
-    return Table(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, note, papers=False)
+    return ReportTable(f"{title} ({evaluation.on})", ["row", *map(titled, rungs)], rows, text("ladder.note"),
+                       papers=False)
 
 
 def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
@@ -133,15 +134,15 @@ def _plot(evaluation: Evaluation, folder: Path, rungs: dict) -> Plot:
     return figures.save(figure, folder, "ladder", f"Accuracy a window by rung. Data: {evaluation.on}.")
 
 
-def _people(evaluation: Evaluation, rungs: dict) -> Table:
+def _people(evaluation: Evaluation, rungs: dict) -> ReportTable:
     rows = [[titled(rung), ROWS[name].title, *(
         f"{100 * v:.1f}" if (v := one["window"]["per_subject"].get(str(s))) is not None else "–"
         for s in evaluation.subjects)] for rung, models in rungs.items() for name, one in models.items()]
-    return Table(f"Every person's accuracy a window, % ({evaluation.on})",
-                 ["rung", "row", *(f"S{s}" for s in evaluation.subjects)], rows, papers=False)
+    return ReportTable(f"Every person's accuracy a window, % ({evaluation.on})",
+                       ["rung", "row", *(f"S{s}" for s in evaluation.subjects)], rows, papers=False)
 
 
-def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: str) -> Table:
+def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: str) -> ReportTable:
     """The reference against the other rows, over people, corrected for how many tests there are."""
     found = []
     for rung in there:
@@ -152,10 +153,9 @@ def _tests(evaluation: Evaluation, scores: Scores, there: list[str], reference: 
     corrected = holm([test["p"] for *_, test in found])
     rows = [[titled(rung), ROWS[name].title, f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
              p_value(p)] for (rung, name, test), p in zip(found, corrected, strict=True)]
-    return Table(f"{ROWS[reference].title} against the others, accuracy a window ({evaluation.on})",
-                 ["rung", "row", "difference, points", "people better", "p"], rows,
-                 f"Wilcoxon's signed-rank test over people, two-sided, Holm's correction for {len(rows)} tests.",
-                 papers=False)
+    return ReportTable(f"{ROWS[reference].title} against the others, accuracy a window ({evaluation.on})",
+                       ["rung", "row", "difference, points", "people better", "p"], rows,
+                       text("ladder.tests", tests=len(rows)), papers=False)
 
 
 def _findings(rungs: dict, reference: str) -> list[str]:
@@ -165,31 +165,18 @@ def _findings(rungs: dict, reference: str) -> list[str]:
             best = max(models, key=lambda name: models[name]["window"]["mean"] or 0.0)
             other = "" if best == reference else f" ({ROWS[best].title}: {100 * models[best]['window']['mean']:.1f})"
             found.append(f"{rung} {shown(models[reference]['window'], 'window').partition(' ')[0]}{other}")
-    return [f"Accuracy a window of the row {reference}, %, and of the best row where that is another: "
-            f"{'; '.join(found)}."]
+    return [text("ladder.finding", row=reference, found="; ".join(found))]
 
 
 def _trust(evaluation: Evaluation, kept: dict[str, dict]) -> list[str]:
     recipe, split = evaluation.recipe, evaluation.dataset.split
-    parted = (f"sessions {format_numbers(split.train_sessions)} train, {format_numbers(split.test_sessions)} are tested"
-              if split.between_sessions else "there is one session a person, and repetitions are train or test")
-    reject = recipe.classifier.reject
-    lines = [
-        f"Rungs: random splits windows that overlap, so that it leaks; repetition-k trains on k repetitions of a "
-        f"session; 0 is a new session or person without calibration, 0u calibrated on its first repetition without "
-        f"labels, 1 with labels, and that repetition is not tested then. Here {parted}.",
-        f"Each window is decided by itself, "
-        f"{f'those less probable than {reject:g} are rejected and count as wrong' if reject else 'none is rejected'}"
-        f"; rest is {'a class' if recipe.window.rest else 'not decided, so that there are no false activations'}. The "
-        f"tables that are smoothed send every row's probabilities through the forward step of one hidden Markov model.",
-        "Every row is trained on the same windows, and decides sessions from their first sample to their last; windows "
-        "across a change of movement are decided too and not scored.",
-        "Rows of FINs, heads or best are tfkfin.Decoder objects; results.json has the preset and settings of each. A "
-        "row that adapts does so without labels while it decides, and goes from session to session. TD+AR are MAV, WL, "
-        "ZC, SSC, AR(4) and log VAR; LDA has a shrunk covariance; recentred rows follow the mean and deviation of the "
-        "session's stream; hierarchical is a Gaussian whose class means vary by session; tangent space is pyriemann's."]
+    reject, note = recipe.classifier.reject, recipe.source.note
+    lines = texts(
+        "ladder.trust",
+        split=text("ladder.sessions", train=format_numbers(split.train_sessions),
+                   test=format_numbers(split.test_sessions)) if split.between_sessions else text("ladder.repetitions"),
+        rejected=text("ladder.rejected", reject=reject) if reject else text("ladder.none_rejected"),
+        rest=text("ladder.rest" if recipe.window.rest else "ladder.no_rest"))
     if any(isinstance(row := ROWS[name], DecoderRow) and row.trained for name in kept):
-        lines.append(f"The rows of the paper's method train the head on true features, then take {updates(recipe)} "
-                     f"gradient steps of {recipe.finetune.batch_size} windows, the same number on every rung. Their "
-                     "head is not calibrated without labels: at 0u they decide as they were trained.")
-    return lines + ([f"About these recordings: {recipe.source.note}"] if recipe.source.note else [])
+        lines.append(text("ladder.trained", updates=updates(recipe), batch=recipe.finetune.batch_size))
+    return lines + ([text("ladder.about", note=note)] if note else [])

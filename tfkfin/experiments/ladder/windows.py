@@ -56,7 +56,7 @@ def places(samples: int, rate_hz: float, length: float, stride: float,
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class WindowedSignal:
     """A signal (T, C) and its windows: where they begin (N,), in order of time, and what they lie in.
 
     Attributes:
@@ -79,7 +79,7 @@ class Cut:
         return self.emg[self.starts[chosen][:, None] + np.arange(self.length)]
 
 
-def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream: bool) -> Cut:
+def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream: bool) -> WindowedSignal:
     """The windows of a session's recordings.
 
     Args:
@@ -103,7 +103,7 @@ def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream:
         sizes.append(len(begins))
         samples += len(recording.emg)
     whole = Content(*(np.concatenate(part) for part in zip(*contents, strict=True)))
-    return Cut(np.concatenate(signals), np.concatenate(starts), whole, length, stride, rate, tuple(sizes))
+    return WindowedSignal(np.concatenate(signals), np.concatenate(starts), whole, length, stride, rate, tuple(sizes))
 
 
 def inside(recording: Recording, length: int, stride: int) -> np.ndarray:

@@ -32,10 +32,11 @@ from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
 from tfkfin.nets import saving
 from tfkfin.pipeline import batches
+from tfkfin.sessions.lda import lda
 from tfkfin.store import presets
 
-CLASSICAL = {"svm": (baselines.svm, ()), "lda": (baselines.lda, ()),  # model and features; (): the recipe's
-             "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (baselines.lda, baselines.TIME_DOMAIN)}
+CLASSICAL = {"svm": (baselines.svm, ()), "lda": (lda, ()),  # model and features; (): the recipe's
+             "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (lda, baselines.TIME_DOMAIN)}
 
 _AGAIN = "remove that model's folder, and the same command makes it again"
 

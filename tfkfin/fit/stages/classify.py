@@ -26,7 +26,9 @@ def _classify_subject(run: Run, trainer: SolvedHead | HeadTrainer, subject: Subj
     else:
         _train(run, trainer, subject, train)
         probabilities = trainer.predict(subject.features("context"), 4096)
-    svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
+    svm = None
+    if run.recipe.features.names:
+        svm = baselines.accuracy(baselines.svm(), train, (subject.features("test"), subject.labels("test")))
     saving.save_weights(trainer.network, run.stage_folder("classify") / f"S{subject.number}.weights.h5")
     return subject.scores(probabilities) | {"svm": svm}
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
@@ -16,7 +16,7 @@ from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage
 from tfkfin.fit.subject_cache import SubjectCache
 from tfkfin.fit.trainers import JointTrainer
-from tfkfin.fit.virtual_forces import solve
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -26,7 +26,9 @@ _AGAIN = "remove {}, and the same command makes it anew"
 
 def finetune(run: Run):
     trainer = JointTrainer(run)
-    saving.load_weights(trainer.fins, run.folder / "imitate" / "fins.weights.h5", _AGAIN.format(run.folder / "imitate"))
+    imitate = run.folder / "imitate"
+    if run.recipe.features.names:
+        saving.load_weights(trainer.fins, imitate / "fins.weights.h5", _AGAIN.format(imitate))
     trainer.restart = training.Restart(trainer.model, *trainer.rates)
     return partial(_finetune_subject, run, trainer)
 
@@ -41,18 +43,21 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     def inputs(part: Subject, known: np.ndarray | None = None) -> np.ndarray:
         return trainer.answers(part, known, ("inputs",))["inputs"]
 
-    def solved():  # for the features that the FINs imitate now
+    def solve():  # for the features that the FINs imitate now
+        virtual = [virtual_inputs(part, run.length, inputs)] if run.recipe.classifier.forces else []
         x = inputs(part, subject.described("finetune", trainer.described))
-        solve(trainer.head, part, x, labels, inputs, run.recipe.classifier.forces * run.length)
+        trainer.head.solve(x, labels, part.groups, *virtual)
+        if trainer.head.rest_statistics and (rest := part.resting()):
+            trainer.head.rest_statistics(inputs(rest))
 
     with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
         after = _curves_after(trainer, curves, subject)
         if trainer.head.solve:
-            solved()
+            solve()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
         if trainer.head.calibrate and run.recipe.finetune.epochs:
-            solved()
+            solve()
         with showing(f"scoring S{subject.number}"):
             outputs = trainer.answers(subject.part("context"), subject.described("context", trainer.described))
         fin = metrics.imitation(subject.features("test"), outputs["features"][subject.tested],

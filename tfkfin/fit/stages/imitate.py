@@ -19,11 +19,14 @@ from tfkfin.nets import saving
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.memory import Spool
 from tfkfin.pipeline.windows import evenly
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 
 def imitate(run: Run) -> dict:
-    names, source, epochs = run.recipe.features.names, _Examples(run), run.recipe.imitate.epochs
+    names, epochs = run.recipe.features.names, run.recipe.imitate.epochs
+    if not names:
+        return {"fin": {}}  # there are no FINs
+    source = _Examples(run)
     with board.Summaries(run.board("imitate")) as shown:
         with board.Curves(shown.folder) as curves:
             bank, predict = _train(run, source, curves)
@@ -90,9 +93,9 @@ def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
 def keep(run: Run, bank: keras.Model, stage: str, scores: dict) -> None:
     """Writes a stage's FINs, to start other trainings from and to export, with their card."""
     folder = run.stage_folder(stage)
-    with replacing(folder / presets.FINS_FILE.name) as path:
+    with replacing(folder / folders.FINS_FILE.name) as path:
         on_one_channel(run, bank).save(path)
-    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
+    write_json(folder / folders.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
                                                     "scores": {"fin": scores}})
 
 

@@ -1,4 +1,4 @@
-"""`python -m tfkfin.live.page`: the page's process, which `tfkfin.live` starts and tells what it shows."""
+"""`python -m tfkfin.live.page`: the process of the page, which `tfkfin.live` starts and sends its data to."""
 
 import json
 import os
@@ -16,32 +16,33 @@ def main() -> None:
     from tfkfin.live.page.state import State
     from tfkfin.live.page.view import View
 
-    state, views, there = State(about), [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    there.bind(("127.0.0.1", 0))
-    there.setblocking(False)
+    state, views, feed = State(about), [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    feed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    feed.bind(("127.0.0.1", 0))
+    feed.setblocking(False)
 
-    def take(*_) -> None:
+    def receive(*_) -> None:
         while True:
             try:
-                state.take(there.recv(LARGEST))
+                state.take(feed.recv(LARGEST))
             except BlockingIOError:
                 break
         for view in views:
             view.wake()
 
-    def shown(document) -> None:
+    def open_view(document) -> None:
         views.append(view := View(document, state, send))
         document.on_session_destroyed(lambda _: views.remove(view))
 
     def send(command: str) -> None:
-        there.sendto(command.encode(), ("127.0.0.1", about["feed"]))
+        feed.sendto(command.encode(), ("127.0.0.1", about["feed"]))
 
-    server = Server({"/": shown}, port=about["port"], address="127.0.0.1", num_procs=1)  # this machine alone
+    # The page has no password, so that it is open to this machine alone.
+    server = Server({"/": open_view}, port=about["port"], address="127.0.0.1", num_procs=1)
     server.start()
-    server.io_loop.add_handler(there.fileno(), take, server.io_loop.READ)
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # the session has ended
-    sys.stdout.write(json.dumps({"url": f"http://localhost:{server.port}/", "feed": there.getsockname()[1]}) + "\n")
+    server.io_loop.add_handler(feed.fileno(), receive, server.io_loop.READ)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with the session
+    sys.stdout.write(json.dumps({"url": f"http://localhost:{server.port}/", "feed": feed.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     server.io_loop.start()
 

@@ -1,4 +1,4 @@
-"""What the page knows of a session: the newest samples and decisions, and what follows from them. No Bokeh here."""
+"""What the page knows about a session: the newest samples and decisions, and what it computes from them."""
 
 import json
 from collections import deque
@@ -11,17 +11,17 @@ from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
 
 SECONDS = 3.0  # of signal that is shown
-COLUMNS = 100  # pairs of extremes a second
-HUM = 0.2  # of an electrode's power within 1 Hz of the mains: more is said to be hum
+COLUMNS = 100  # pairs of minimum and maximum a second
+HUM = 0.2  # share of an electrode's power within 1 Hz of the mains frequency, above which it has hum
 BINS = np.arange(0, 20.5, 0.5)  # ms
 
 
 class State:
-    """Fed by datagrams of `tfkfin.live.feed`; read by every browser's view.
+    """The state of a session, from the datagrams of `tfkfin.live.feed`; every browser's view reads it.
 
     Args:
         about: `rate_hz` of the decoder and `source_hz` of the signal, `length`, `channels`, `features`, `movements`,
-            `names`, `mean_v`, `sd_v`, maybe `filter`.
+            `names`, `mean_v`, `sd_v`, and optionally `filter`.
     """
 
     def __init__(self, about: dict):
@@ -30,55 +30,54 @@ class State:
         channels = about["channels"]
         self.raw = np.zeros((round(SECONDS * about["source_hz"]), channels), np.float32)
         self.extremes: deque = deque(maxlen=int(2 * SECONDS * COLUMNS))  # (seconds, (C,) volts)
-        self._waiting, self._seen = np.empty((0, channels), np.float32), 0
+        self._waiting, self._count = np.empty((0, channels), np.float32), 0
         same = about["source_hz"] == about["rate_hz"]
         self._resample = None if same else Resampler(about["source_hz"], about["rate_hz"])
         self._filter = Causal(sections(about.get("filter"), about["rate_hz"]))
         self._window = np.zeros((about["length"], channels), np.float32)
         self.last: dict | None = None
-        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, what is or should be done, force)
+        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, true or asked-for label, force)
         self.counts, self.frames, self.notes = np.zeros(len(BINS), np.int64), 0, deque(maxlen=5)
 
     def take(self, datagram: bytes) -> None:
-        """One datagram."""
+        """Takes one datagram."""
         head, _, rest = datagram.partition(b"\n")
-        made = json.loads(head)
-        volts = np.frombuffer(rest, np.float32).reshape(made["shape"])
+        decision = json.loads(head)
+        volts = np.frombuffer(rest, np.float32).reshape(decision["shape"])
         if len(volts):
             self._add(volts)
-        cued = made["cue"]["movement"] if made["cue"] else None
-        if self.last is None or made["window"] != self.last["window"]:
-            self.decisions.append((made["time_s"], made["label"], made["true"] if cued is None else cued,
-                                   made["force"]))
-        self.last, self.frames = made, self.frames + 1
-        np.add.at(self.counts, np.clip(np.searchsorted(BINS, made["ms"]) - 1, 0, len(BINS) - 1), 1)
-        self.notes.extend(made["notes"])
+        cued = decision["cue"]["movement"] if decision["cue"] else None
+        if self.last is None or decision["window"] != self.last["window"]:
+            self.decisions.append((decision["time_s"], decision["label"], decision["true"] if cued is None else cued,
+                                   decision["force"]))
+        self.last, self.frames = decision, self.frames + 1
+        np.add.at(self.counts, np.clip(np.searchsorted(BINS, decision["ms"]) - 1, 0, len(BINS) - 1), 1)
+        self.notes.extend(decision["notes"])
 
     def _add(self, volts: np.ndarray) -> None:
         self.raw = np.concatenate([self.raw, volts])[-len(self.raw) :]
         known, size = np.concatenate([self._waiting, volts]), self._block
         for start in range(0, len(known) - size + 1, size):
-            block, now = known[start : start + size], (self._seen + start) / self.about["source_hz"]
+            block, now = known[start : start + size], (self._count + start) / self.about["source_hz"]
             self.extremes += [(now, block.min(axis=0)), (now + 0.5 * size / self.about["source_hz"], block.max(axis=0))]
-        self._seen += len(known) // size * size
+        self._count += len(known) // size * size
         self._waiting = known[len(known) // size * size :]
         volts = self._filter(self._resample(volts) if self._resample else volts)
         self._window = np.concatenate([self._window, volts])[-len(self._window) :]
 
     def true_features(self) -> np.ndarray:
-        """Closed-form features (C, F) of the newest window: what FINs imitate."""
+        """Features (C, F) of the newest window in closed form, which the FINs imitate."""
         x = (self._window - self.about["mean_v"]) / self.about["sd_v"]
         return catalogue.direct(x[None].astype(np.float32), tuple(self.about["features"]), self.about["rate_hz"])[0]
 
     def quality(self) -> list[str]:
-        """Of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
-        rate = self.about["source_hz"]
-        raw, found, looked = self.raw[-min(self._seen or 1, len(self.raw)) :], [], int(2 * rate)
-        for c in range(raw.shape[1]):
-            one = raw[:, c]
-            share = mains_share(one[-looked:, None], rate) if len(one) >= looked else (0.0, 0.0)
-            loud = [f"hum {hertz:g} Hz" for hertz, part in zip(MAINS_HZ, share, strict=True) if part > HUM]
-            found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (loud or ["good"])[0])
+        """The quality of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
+        rate, found = self.about["source_hz"], []
+        span = int(2 * rate)  # samples that hum is measured in
+        for one in self.raw[-min(self._count or 1, len(self.raw)) :].T:
+            shares = mains_share(one[-span:, None], rate) if len(one) >= span else (0.0, 0.0)
+            hum = [f"hum {hertz:g} Hz" for hertz, share in zip(MAINS_HZ, shares, strict=True) if share > HUM]
+            found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (hum or ["good"])[0])
         return found
 
 
@@ -89,9 +88,9 @@ _CURLED = {"rest": (0.3,) * 5, "open": (0,) * 5, "close": (1,) * 5, "fist": (1,)
 
 
 def posture(label: int, name: str, speed: float) -> tuple[float, ...]:
-    """How far each finger is curled, 0 to 1: as the movement's name says, or else as its number does, in binary."""
+    """How far each finger is curled, 0 to 1: by words in the movement's name, or else by its number in binary."""
     if label <= 0:
         return _CURLED["rest"]
-    known = next((how for word, how in _CURLED.items() if word in name.lower()), None)
+    known = next((curls for word, curls in _CURLED.items() if word in name.lower()), None)
     full = known or tuple(float(label >> i & 1) for i in range(5))
-    return tuple(0.3 + (how - 0.3) * (0.4 + 0.6 * speed) for how in full)
+    return tuple(0.3 + (curl - 0.3) * (0.4 + 0.6 * speed) for curl in full)

@@ -1,85 +1,86 @@
-"""The document that a browser shows of a `State`: its plots, and what of them changes, thirty times a second."""
+"""The document that a browser shows: plots of a `State`, which are updated up to thirty times a second."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from bokeh.document import Document
 from bokeh.layouts import column, row
-from bokeh.models import Button, ColumnDataSource, Div
+from bokeh.models import Button, ColumnDataSource, Div, Range1d
 from bokeh.palettes import Category10, Category20
 from bokeh.plotting import figure
 
-from tfkfin.live.page.cue import Asked, Hand
-from tfkfin.live.page.state import BINS, COLUMNS, SECONDS, State
+from tfkfin.live.page.state import BINS, COLUMNS, FINGERS, SECONDS, State, posture
 
-SLOW = 30  # frames between looks at what is slow
+SLOW = 30  # frames between updates of the electrodes' quality and of notes
 COURSE = 300  # decisions that are shown
-STYLE = {"toolbar_location": None, "sizing_mode": "stretch_width"}
+RAMP = (0.3, 1.0)  # force at the beginning and at the end of a movement, within the person's own range
+_FINGERS = ((-1.15, 0.3, 0.7, 2.4), (-0.6, 1.0, 1.0, 1.7), (-0.2, 1.05, 1.15, 1.57), (0.2, 1.0, 1.05, 1.45),
+            (0.6, 0.85, 0.8, 1.3))  # x, y, length and direction of each finger
 
 
 class View:
     """One browser's view.
 
     Args:
-        send: takes a button's command, its label in lower case.
+        send: sends the command of a button, its label in lower case.
     """
 
     def __init__(self, document: Document, state: State, send: Callable[[str], None]):
         self.state, self.send, self.about, self._document = state, send, state.about, document
-        self._frame, self._shown, self._decided, self._woken = 0, -1.0, -1.0, False
+        self._frame, self._shown, self._decided, self._scheduled = 0, -1.0, -1.0, False
         movements, names = self.about["movements"], self.about["names"]
         self.names = [names[str(m)] for m in movements]
         signals, probabilities, course = self._signals(), self._probabilities(), self._course()
         imitation, latency = self._imitation(), self._latency()
-        self.hand, self.cue = Hand(), Asked(self._named)
+        self.hand, self.cue = Hand(), CuePanel(self._named)
         self.words = Div(text="waiting for the signal", styles={"font-size": "150%"}, height=40)
-        self.told = Div(text="", height=40)
+        self.notes = Div(text="", height=40)
         self.pausing, self.recording = (Button(label=label, width=120) for label in ("Pause", "Record"))
         self.calibrating = Button(label="Calibrate", width=120, visible=False)
         for button in (self.pausing, self.recording, self.calibrating):
             button.on_click(partial(self._press, button))
-        left = column(signals, course, sizing_mode="stretch_width")
-        right = column(row(self.hand.plot, probabilities, sizing_mode="stretch_width"),
-                       row(imitation, latency, sizing_mode="stretch_width"), sizing_mode="stretch_width")
-        document.add_root(column(row(self.pausing, self.recording, self.calibrating, self.words), self.cue.panel,
-                                 row(left, right, sizing_mode="stretch_width"), self.told, sizing_mode="stretch_width"))
+        across, down = (partial(layout, sizing_mode="stretch_width") for layout in (row, column))
+        right = down(across(self.hand.plot, probabilities), across(imitation, latency))
+        document.add_root(down(row(self.pausing, self.recording, self.calibrating, self.words), self.cue.panel,
+                               across(down(signals, course), right), self.notes))
         document.title = "tfkfin live"
 
     def wake(self) -> None:
-        """Something is new: it is shown as soon as the server has time, together with what comes until then."""
-        if not self._woken:
-            self._woken = True
+        """Schedules an update, as soon as the server has time; it shows all data that has come until then."""
+        if not self._scheduled:
+            self._scheduled = True
             self._document.add_next_tick_callback(self.update)
 
     def update(self) -> None:
-        """Shows what is new: signals every time; the rest, of which each is a message of its own, in turn."""
-        self._woken = False
+        """Shows new data: signals every time, everything else in turn, because each plot takes a message of its own."""
+        self._scheduled = False
         if (last := self.state.last) is None:
             return
-        self._newest()
+        self._show_signals()
         name, session = self._named(last["label"]), last["session"]
         if self._frame % 2 == 0:
             self.bars.data = {"name": self.names, "p": last["probabilities"]}
             self.cue.show(last["cue"], last["time_s"], self.state.decisions)
         else:
-            self._course_on()
+            self._show_course()
         if self._frame % 3 == 0:
             self.hand.show(last["label"], name, last["speed"], f"{name}, speed {last['speed']:.2f}")
         if self._frame % 3 == 1:
             self.words.text = "paused" if session.get("paused") else f"<b>{name}</b> {last['probability']:.2f}"
         if self._frame % 6 == 2:
-            self._features(np.array(last["features"]))
+            self._show_features(np.array(last["features"]))
         if self._frame % 6 == 5:
             self.bins.data = self.bins.data | {"top": self.state.counts.tolist()}
         if self._frame % SLOW == 0:
-            self._slow()
-            self.told.text = " · ".join(self.state.notes)
+            self._show_quality()
+            self.notes.text = " · ".join(self.state.notes)
         self._buttons(session)
         self._frame += 1
 
-    def _newest(self) -> None:
-        """Signals since they were last shown; as lists, for of an array Bokeh makes two messages more."""
+    def _show_signals(self) -> None:
+        """Adds the newest signals, as lists: for an array Bokeh sends two more messages."""
         points = [point for point in self.state.extremes if point[0] > self._shown]
         if points:
             self._shown = points[-1][0]
@@ -87,8 +88,8 @@ class View:
             columns = {f"c{c}": column for c, column in enumerate(np.round(volts.T, 3).tolist())}
             self.signals.stream({"t": [t for t, _ in points]} | columns, rollover=int(2 * SECONDS * COLUMNS))
 
-    def _course_on(self) -> None:
-        """Decisions since they were last shown."""
+    def _show_course(self) -> None:
+        """Adds the newest decisions."""
         new = [made for made in list(self.state.decisions)[-COURSE:] if made[0] > self._decided]
         if new:
             times, decided, truth, _ = zip(*new, strict=True)
@@ -99,25 +100,25 @@ class View:
         return "rejected" if label < 0 else self.about["names"].get(str(label), str(label))
 
     def _press(self, button: Button) -> None:
-        self.send(button.label.lower())  # what the session then says that it does, the button shows
+        self.send(button.label.lower())  # the session reports its new state, which changes the label
 
     def _buttons(self, session: dict) -> None:
         self.pausing.label = "Start" if session.get("paused") else "Pause"
         self.recording.label = "Stop recording" if session.get("recording") else "Record"
         self.recording.button_type = "danger" if session.get("recording") else "default"
-        doing = session.get("calibration")  # None: nobody wants one
+        doing = session.get("calibration")  # None: the session has no calibration
         self.calibrating.visible, self.calibrating.disabled = doing is not None, doing == "solving"
         self.calibrating.label = {"asking": "Stop calibrating", "solving": "Solving"}.get(doing, "Calibrate")
-        self.pausing.disabled = bool(doing)  # what is asked for goes on by the clock of the samples
+        self.pausing.disabled = bool(doing)  # cues follow the clock of the samples
 
-    def _slow(self) -> None:
-        """Scale and quality of the electrodes."""
-        spread = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
-        self._span = 8 * max(float(np.median(spread)), 1e-7)
+    def _show_quality(self) -> None:
+        """Updates the scale of the signals and the quality of the electrodes."""
+        sd = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
+        self._span = 8 * max(float(np.median(sd)), 1e-7)
         labels = {c: f"{c + 1} {quality}" for c, quality in enumerate(self.state.quality())}
         self.plot.yaxis.major_label_overrides = labels
 
-    def _features(self, imitated: np.ndarray) -> None:
+    def _show_features(self, imitated: np.ndarray) -> None:
         true = self.state.true_features()
         for i, source in enumerate(self.imitated):
             source.data = {"true": np.maximum(true[:, i], 1e-4).tolist(),
@@ -127,47 +128,113 @@ class View:
         channels = self.about["channels"]
         self._span = 1e-4
         self.signals = ColumnDataSource({"t": [], **{f"c{c}": [] for c in range(channels)}})
-        self.plot = figure(height=360, title="electrodes, as recorded", y_range=(-1, channels), **STYLE)
+        self.plot = _plot("electrodes, as recorded", 360, "seconds", y_range=(-1, channels))
         for c in range(channels):
             self.plot.line("t", f"c{c}", source=self.signals, color=Category20[20][c % 20], name=f"electrode {c + 1}")
         self.plot.yaxis.ticker = list(range(channels))
-        self.plot.xaxis.axis_label = "seconds"
         return self.plot
 
     def _probabilities(self):
         self.bars = ColumnDataSource({"name": self.names, "p": [0.0] * len(self.names)})
-        plot = figure(height=260, title="probabilities", x_range=self.names, y_range=(0, 1), **STYLE)
+        plot = _plot("probabilities", 260, x_range=self.names, y_range=(0, 1))
         plot.vbar("name", top="p", width=0.8, source=self.bars)
         plot.xaxis.major_label_orientation = 1.0
         return plot
 
     def _course(self):
         self.course = ColumnDataSource({"t": [], "decided": [], "cue": []})
-        plot = figure(height=300, title="decided, and what is done or asked for", **STYLE)
+        plot = _plot("decided, and done or asked for", 300)
         plot.step("t", "cue", source=self.course, color="silver", line_width=6, mode="after",
-                  legend_label="done or asked")
+                  legend_label="done or asked for")
         plot.step("t", "decided", source=self.course, mode="after", legend_label="decided")
         plot.add_layout(plot.legend[0], "below")
         plot.legend.orientation = "horizontal"
         plot.yaxis.ticker = [-1, *self.about["movements"]]
-        called = dict(zip(self.about["movements"], self.names, strict=True))
-        plot.yaxis.major_label_overrides = {-1: "rejected"} | called
+        plot.yaxis.major_label_overrides = {-1: "rejected", **{
+            movement: self._named(movement) for movement in self.about["movements"]}}
         return plot
 
     def _imitation(self):
         self.imitated = [ColumnDataSource({"true": [], "imitated": []}) for _ in self.about["features"]]
-        plot = figure(height=360, title="imitated against true features", x_axis_type="log",
-                      y_axis_type="log", x_range=(1e-3, 1e4), y_range=(1e-3, 1e4), **STYLE)
-        plot.line([1e-3, 1e4], [1e-3, 1e4], color="silver")
+        ends = (1e-3, 1e4)
+        plot = _plot("imitated against true features", 360, "true", "imitated", x_axis_type="log", y_axis_type="log",
+                     x_range=ends, y_range=ends)
+        plot.line(ends, ends, color="silver")
         for i, (name, source) in enumerate(zip(self.about["features"], self.imitated, strict=True)):
             plot.scatter("true", "imitated", source=source, color=Category10[10][i % 10], legend_label=name, size=7)
         plot.legend.location = "top_left"
-        plot.xaxis.axis_label, plot.yaxis.axis_label = "true", "imitated"
         return plot
 
     def _latency(self):
         self.bins = ColumnDataSource({"left": BINS.tolist(), "right": (BINS + 0.5).tolist(), "top": [0] * len(BINS)})
-        plot = figure(height=360, title="decisions by ms from last sample to sent", **STYLE)
+        plot = _plot("decisions by ms from last sample to sent", 360, "ms (the last bin holds all beyond)")
         plot.quad(left="left", right="right", top="top", bottom=0, source=self.bins)
-        plot.xaxis.axis_label = "ms (the last bin holds all beyond)"
         return plot
+
+
+def _plot(title: str, height: int, x: str | None = None, y: str | None = None, **options):
+    """A figure without tools; `x` and `y` name its axes."""
+    return figure(title=title, height=height, x_axis_label=x, y_axis_label=y, toolbar_location=None,
+                  **{"sizing_mode": "stretch_width"} | options)
+
+
+class Hand:
+    """A drawn hand."""
+
+    def __init__(self):
+        self.fingers = ColumnDataSource(drawn((0.3,) * 5))
+        self.plot = _plot("rest", 260, x_range=(-2.3, 1.7), y_range=(-1.2, 2.6), width=240, sizing_mode=None)
+        self.plot.axis.visible = self.plot.grid.visible = False
+        self.plot.rect(0, 0, 1.7, 1.9, fill_color="#e0ac69", line_color="#8d5524")
+        self.plot.multi_line("x", "y", source=self.fingers, line_width=18, line_cap="round", color="#e0ac69")
+
+    def show(self, label: int, name: str, speed: float, title: str) -> None:
+        self.fingers.data, self.plot.title.text = drawn(posture(label, name, speed)), title
+
+
+class CuePanel:
+    """The cue; visible while there is one.
+
+    Args:
+        named: the name of a movement.
+    """
+
+    def __init__(self, named: Callable[[int], str]):
+        self._named, self._cue = named, None
+        self.hand, self.words = Hand(), Div(width=260, height=260, styles={"font-size": "150%", "line-height": "1.3"})
+        self.own = ColumnDataSource({"t": [], "force": []})
+        self.ramp = ColumnDataSource({"t": [0, 1], "force": list(RAMP)})
+        plot = _plot("force: follow the line", 260, "seconds", "of your own range", x_range=Range1d(0, 1),
+                     y_range=(0, 1.1), width=420, sizing_mode=None)
+        plot.line("t", "force", source=self.ramp, line_width=10, color="silver", line_cap="round")
+        plot.line("t", "force", source=self.own, line_width=3)
+        self._span = plot.x_range
+        self.panel = row(self.hand.plot, self.words, plot, visible=False)
+
+    def show(self, cue: dict | None, now: float, decisions: Sequence[tuple]) -> None:
+        """Shows a `tfkfin.live.calibration.Cue`; `now`: seconds of the session; `decisions`: as of `State`."""
+        self.panel.visible = cue is not None
+        if cue is None:
+            return
+        movement, left = cue["movement"], max(0.0, cue["stop_s"] - now)
+        shown = movement or cue["following"] or 0  # at rest, the movement that comes next
+        name = self._named(shown)
+        self.hand.show(shown, name, 1.0, name)
+        text = f"please: <b>{name}</b>" if movement else f"rest{f', then <b>{name}</b>' if shown else ''}"
+        self.words.text = f"{text}<div style='font-size: 500%'>{math.ceil(left)}</div>"
+        length = cue["stop_s"] - cue["start_s"]
+        if cue != self._cue:
+            self._cue, self._span.end = cue, length
+            self.ramp.data = {"t": [0, length], "force": list(RAMP) if movement else [0, 0]}
+        own = [(t - cue["start_s"], force) for t, _, _, force in decisions if t >= cue["start_s"]]
+        self.own.data = {"t": [t for t, _ in own], "force": [force for _, force in own]}
+
+
+def drawn(curled: tuple[float, ...]) -> dict:
+    """Lines for the fingers: the more a finger is curled, from 0 to 1, the shorter its line."""
+    xs, ys = [], []
+    for curl, (x, y, length, angle) in zip(curled, _FINGERS, strict=True):
+        visible = length * (1 - 0.75 * curl)
+        xs.append([x, x + visible * np.cos(angle)])
+        ys.append([y, y + visible * np.sin(angle)])
+    return {"x": xs, "y": ys, "name": list(FINGERS)}

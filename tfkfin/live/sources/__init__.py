@@ -1,13 +1,21 @@
-"""Where live signals come from: one module a kind, which registers itself as `SOURCE` by being here."""
+"""Where live signals come from: one module a kind, whose `SOURCE` is a subclass of `LiveSource`.
+
+Another package registers its own by an entry point of the group `tfkfin.sources` that names such a subclass.
+"""
 
 import argparse
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
+
+VOLTS = {**dict.fromkeys(("v", "volt", "volts"), 1.0), **dict.fromkeys(("mv", "millivolt", "millivolts"), 1e-3),
+         **dict.fromkeys(("uv", "\u00b5v", "\u03bcv", "microvolt", "microvolts"), 1e-6)}  # units as devices write them
 
 
 @dataclass(frozen=True)
@@ -16,11 +24,11 @@ class Chunk:
 
     Attributes:
         samples: (n, C) volts; NaN where a device says that a value is missing.
-        received: `time.perf_counter()` when they were here.
-        late_s: how long after its own instant the last of them was received; NaN where no clock tells.
-        lost: samples that are missing before them.
-        labels: (n,) what was truly done, -1 where that is not known; None: nothing is known.
-        begins: another recording begins here, which has nothing to do with the samples before.
+        received: `time.perf_counter()` when they were received.
+        late_s: time from the instant of the last sample until it was received; NaN where no clock tells.
+        lost: number of samples that are missing before these.
+        labels: (n,) the true movements, -1 where unknown; None: all are unknown.
+        begins: whether another recording begins here, which does not continue the samples before.
         note: what happened to the source, for people.
     """
 
@@ -33,15 +41,15 @@ class Chunk:
     note: str = ""
 
 
-class Source:
-    """A signal that goes on; iterating gives chunks as they come, None whenever nothing came for a while.
+class LiveSource:
+    """A live signal. Iterating over it gives chunks as they come, and None when none has come for a while.
 
     Attributes:
-        rate_hz: samples a second, as the source says.
-        channels: how many.
-        speed: seconds of signal in a second; 0: it waits until its samples are taken.
-        drifts: a clock of its own samples it, which may differ from this machine's.
-        described: for people.
+        rate_hz: nominal samples a second.
+        channels: number of channels.
+        speed: seconds of signal that pass in one second; 0: the source waits until its samples are taken.
+        drifts: whether the source samples by its own clock, which may differ from the clock of this machine.
+        described: what the source is, for people.
     """
 
     rate_hz: float
@@ -50,44 +58,64 @@ class Source:
     drifts: bool = False
     described: str = ""
 
+    @classmethod
+    def options(cls, group: argparse._ArgumentGroup) -> None:
+        """Adds the options of this kind of source to the command line."""
+
+    @classmethod
+    def open(cls, arguments: argparse.Namespace, card: dict) -> Self:
+        """The source that the command line asks for.
+
+        Args:
+            arguments: its own options, and those of the command, such as `subject`, `channels` and `speed`.
+            card: of the decoder.
+        """
+        raise NotImplementedError
+
     def __iter__(self) -> Iterator[Chunk | None]:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Lets go of the device."""
+        """Releases the device."""
+
+    def chunks(self, samples: np.ndarray, lost: np.ndarray, late_s: float, note: str = "",
+               begins: bool = False) -> Iterator[Chunk]:
+        """Chunks without a gap, of samples that have just been received together.
+
+        Args:
+            samples: (n, C) volts.
+            lost: (n,) how many samples are missing before each.
+            late_s: as of `Chunk`.
+            note, begins: of the first chunk.
+        """
+        now, edges = time.perf_counter(), [0, *np.flatnonzero(lost[1:]) + 1, len(samples)]
+        for start, stop in zip(edges, edges[1:], strict=False):
+            yield Chunk(samples[start:stop], now, late_s + (len(samples) - stop) / self.rate_hz, int(lost[start]),
+                        begins=begins, note=note)
+            note, begins = "", False
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of source: `open` takes the command line and the decoder's card; `options` adds what it needs to know."""
-
-    open: Callable[[argparse.Namespace, dict], Source]
-    options: Callable[[argparse._ArgumentGroup], None] = lambda group: None
+def source_class(name: str) -> type[LiveSource]:
+    return registry.load("live/sources", name, "SOURCE")
 
 
-def chosen(channels: tuple[int, ...], count: int, where: str) -> list[int]:
-    """Channels from 0 of those from 1 that are wanted; () wants all.
+def channel_indices(channels: tuple[int, ...], count: int, where: str) -> list[int]:
+    """Indices, from 0, of channels that are numbered from 1; () means all.
 
     Raises:
-        InputError: there are not so many.
+        InputError: there are fewer channels.
     """
     if beyond := [c for c in channels if c > count]:
         raise InputError(f"{where} has {count} channels, no channel {beyond[0]}")
     return [c - 1 for c in channels] or list(range(count))
 
 
-def scale(unit: str, where: str) -> float:
-    """Volts of a unit as devices write it.
+def volts_per(unit: str, where: str) -> float:
+    """Volts of one unit.
 
     Raises:
-        InputError: it names no volts.
+        InputError: the unit is unknown.
     """
-    units = {"v": 1.0, "volt": 1.0, "volts": 1.0, "mv": 1e-3, "millivolts": 1e-3, "uv": 1e-6, "\u00b5v": 1e-6,
-             "\u03bcv": 1e-6, "microvolt": 1e-6, "microvolts": 1e-6}
-    if unit.strip().lower() not in units:
-        raise InputError(f"{where} says nothing of its unit that is known (it says {unit!r}): give --unit")
-    return units[unit.strip().lower()]
-
-
-def kind(name: str) -> Kind:
-    return registry.load("live/sources", name, "SOURCE")
+    if unit.strip().lower() not in VOLTS:
+        raise InputError(f"the unit of {where} is unknown (it reports {unit!r}): give --unit")
+    return VOLTS[unit.strip().lower()]

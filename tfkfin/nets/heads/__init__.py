@@ -5,7 +5,7 @@ wants them, of descriptions (B, S) of the whole window (`tfkfin.nets.description
 `Head` says how it is solved, calibrated and updated. Everything but `new` is optional.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.nets import descriptions
 from tfkfin.nets.network import Parts, joined_head, picked
 
@@ -41,9 +41,10 @@ class Head:
                                                 "unseen": class indices without windows, "moved": without labels,
                                                 whether class means moved}
         update(x, labels)                       adds windows to the session of the last calibration
-        resume() -> (session, active)           begins online adaptation: the session to continue, as
-                                                `tfkfin.sessions` has it, and a function of x (N, D) -> (N,) that says
-                                                which windows are active, more than rest
+        resume() -> (session, active)           begins online adaptation: the session to continue, with what
+                                                `tfkfin.sessions.online` calls (`prior.classes`, `probabilities`,
+                                                `append`, `em_update`, `recentre`, `moved`), and a function of x (N, D)
+                                                -> (N,) that says which windows are active, more than rest
         carry(session) -> bool                  moves the prior of the next session towards a finished session that was
                                                 not calibrated with labels; whether it did
 
@@ -59,13 +60,15 @@ class Head:
 
     describes: ClassVar[bool] = False
     takes_virtual: ClassVar[bool] = False
-    prepare: Callable[[np.ndarray], None] | None = None
-    solve: Callable[[np.ndarray, np.ndarray, Groups], None] | None = None
-    rest_statistics: Callable[[np.ndarray], None] | None = None
-    calibrate: Callable[[np.ndarray, np.ndarray | None, np.ndarray | None], dict] | None = None
-    update: Callable[[np.ndarray, np.ndarray], None] | None = None
-    resume: Callable[[], tuple[Any, Callable[[np.ndarray], np.ndarray]]] | None = None
-    carry: Callable[[Any], bool] | None = None
+
+    # Methods with the signatures above, or None: `Any`, since callers ask for one first and call another then.
+    prepare: Any = None
+    solve: Any = None
+    rest_statistics: Any = None
+    calibrate: Any = None
+    update: Any = None
+    resume: Any = None
+    carry: Any = None
 
     def __init_subclass__(cls):
         if cls.describes and not cls.solve:

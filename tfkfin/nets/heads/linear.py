@@ -10,6 +10,7 @@ from keras import layers
 
 from tfkfin.nets.heads import Groups, Head
 from tfkfin.nets.layers import LogScale, ZScore, found
+from tfkfin.sessions.lda import lda
 
 NEVER = -30.0  # logit of a movement that the training windows do not have
 
@@ -55,17 +56,13 @@ class LinearHead(Head):
         self.linear.set_weights([kernel, intercepts])
 
     def solve(self, x: np.ndarray, labels: np.ndarray, groups: Groups) -> None:
-        """Shrinkage LDA of all sessions together, covariance by Ledoit and Wolf (2004); scikit-learn finds it."""
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-        from sklearn.preprocessing import StandardScaler
-
-        x = np.asarray(x, np.float64)
-        scaler = StandardScaler().fit(x)
-        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaler.transform(x), labels)
-        coefficients, intercepts = lda.coef_, lda.intercept_
-        if len(lda.classes_) == 2:  # scikit-learn keeps the difference of two classes alone
+        """LDA of all sessions together."""
+        solved = lda().fit(np.asarray(x, np.float64), labels)
+        scaler, model = solved[0], solved[-1]
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # scikit-learn keeps the difference of two classes alone
             coefficients, intercepts = np.concatenate([0 * coefficients, coefficients]), np.append(0.0, intercepts)
-        self.set_weights(lda.classes_, coefficients.T, intercepts)
+        self.set_weights(model.classes_, coefficients.T, intercepts)
         self.z_score.set(scaler.mean_, scaler.scale_)
 
 

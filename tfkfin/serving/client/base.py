@@ -1,4 +1,4 @@
-"""What the REST and the gRPC client of TF Serving share: addresses, errors, deadlines, retries, checks."""
+"""What the REST and the gRPC client of TF Serving share: addresses, errors, deadlines, retries, checks of answers."""
 
 import abc
 import random
@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tfkfin.base.console import InputError
-from tfkfin.store import presets
+from tfkfin.base.errors import InputError
+from tfkfin.store import folders
 
-LEAST, RATIO = 16 << 20, 16  # bytes an answer may have in any case, and more for each byte that was sent
-_SECTIONS = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1 - 1e-9)}
+LEAST, RATIO = 16 << 20, 16  # an answer may have LEAST bytes, or RATIO bytes for each byte of the request
+_RANGES = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1 - 1e-9)}
 
 
 class ServingError(InputError):
@@ -33,10 +33,10 @@ class ServingError(InputError):
 
 @dataclass(frozen=True)
 class Target:
-    """A model on a server: `version` or `label` picks one of its versions, neither the newest."""
+    """A model on a server: `version` or `label` selects one of its versions; without both the newest answers."""
 
     scheme: str
-    address: str  # host:port, and for REST a path before /v1 if there is one
+    address: str  # host:port, and for REST the path before /v1 if there is one
     model: str
     version: int | None = None
     label: str | None = None
@@ -55,9 +55,9 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
     """
     try:
         parts = urlsplit(url if "//" in url else f"//{url}")
-        parts.port  # noqa: B018  a ValueError where it is none
+        parts.port  # noqa: B018  raises ValueError where it is not valid
     except ValueError as error:
-        raise InputError(f"{url!r} is no address of a server: {error}") from None
+        raise InputError(f"{url!r} is not the address of a server: {error}") from None
     if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
         raise InputError(f"a server is http://host:8501, https://host or grpc://host:8500. Received: {url!r}")
     found = re.fullmatch(r"(.*?)/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(?::predict)?/?", parts.path)
@@ -71,18 +71,18 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
         raise InputError(f"give a version or a label, not both. Received: version={version}, label={label!r}")
     for name in (model, label):
         if name is not None:
-            presets.checked_name(name)
+            folders.checked_name(name)
     return Target(parts.scheme, parts.netloc + before, model, version, label)
 
 
 @dataclass
 class Client(abc.ABC):
-    """A model on a TF Serving server. `tfkfin.client.connect` makes one; it may be used from several threads.
+    """A model on a TF Serving server, as `tfkfin.client.connect` returns it. Several threads may share one client.
 
     Attributes:
-        timeout_s: for a call as a whole, retries included.
-        retries: further attempts after UNAVAILABLE.
-        backoff_s: pause before the first of them; it doubles each time, less up to half at random.
+        timeout_s: time limit of a call, its retries included.
+        retries: attempts after the first one that ends with UNAVAILABLE.
+        backoff_s: pause before the first retry. It doubles with each, and up to half of it is left out at random.
     """
 
     target: Target
@@ -92,15 +92,15 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
-        """One attempt, given the seconds left."""
+        """One attempt, in the seconds that are left."""
 
     @abc.abstractmethod
     def _metadata(self, seconds: float) -> dict:
-        """The `signature_def` table in protocol-buffer JSON."""
+        """The `signature_def` table in the JSON form of protocol buffers."""
 
     @abc.abstractmethod
     def _status(self, seconds: float) -> list[dict[str, Any]]:
-        """The `model_version_status` list in protocol-buffer JSON."""
+        """The `model_version_status` list in the JSON form of protocol buffers."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -113,66 +113,60 @@ class Client(abc.ABC):
         self.close()
 
     def predict(self, emg: np.ndarray, signature: str = "serving_default") -> dict[str, np.ndarray]:
-        """Answers to windows (B, L, C) in volts; with `signature="stream"` to longer stretches (B, T, C).
+        """Answers for windows (B, L, C) in volts; with `signature="stream"` for longer signals (B, T, C).
 
         Returns:
-            Arrays by output name: of a decoder `probabilities`, `label` and `features`.
+            Arrays by output name; a decoder has `probabilities`, `label` and `features`.
 
         Raises:
-            ValueError: `emg` has not three axes, is empty, or is not finite.
-            ServingError: the server refused it, is not there, or was too slow.
+            ValueError: `emg` does not have three axes, is empty, or is not finite.
+            ServingError: the server refused the request, is not there, or was too slow.
         """
         emg = np.ascontiguousarray(emg, np.float32)
         if emg.ndim != 3 or not emg.size:
             raise ValueError(f"`emg` must be windows (B, L, C), at least one. Received: emg.shape={emg.shape}")
         if not np.isfinite(emg).all():
             raise ValueError("`emg` must be finite. Received: NaN or Inf")
-        return self._retrying(lambda seconds: _answers(self._predict(emg, signature, seconds), len(emg)))
+        return self._retrying(lambda seconds: _checked_answers(self._predict(emg, signature, seconds), len(emg)))
 
     def about(self) -> dict[str, np.ndarray] | None:
-        """What the model says of itself: `rate_hz`, `length`, `stride`, `vote`, `reject`, `movements`, and
-        `names` of these where they are known.
+        """How the model decides: `rate_hz`, `length`, `stride`, `vote`, `reject` and `movements`.
 
-        And `filter`, second-order sections (S, 6), where windows have to have gone through one.
-
-        None for a model that an older tfkfin exported, which says nothing.
+        Also `names` of the movements where the model has them, and `filter`, second-order sections (S, 6), where
+        windows must come from a filtered signal. None for a model that an older tfkfin exported without all this.
         """
         return self._about
 
     @cached_property
     def _about(self) -> dict[str, np.ndarray] | None:
-        nothing = np.zeros(1, np.float32)
         if "about" not in self._signatures:
             return None
-        return self._retrying(lambda s: _said(self._predict(nothing, "about", s)))
+        ignored = np.zeros(1, np.float32)
+        return self._retrying(lambda seconds: _checked_about(self._predict(ignored, "about", seconds)))
 
     @cached_property
     def _signatures(self) -> dict:
         return self.metadata()
 
     def metadata(self) -> dict[str, dict[str, dict[str, tuple]]]:
-        """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an open axis is -1."""
-        def parsed(found: dict) -> dict:
-            return {name: {kind: {key: _tensor(info) for key, info in sorted(signature.get(kind, {}).items())}
-                           for kind in ("inputs", "outputs")}
-                    for name, signature in found.items() if not name.startswith("__")}
-
-        return self._retrying(lambda seconds: parsed(self._metadata(seconds)))
+        """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an axis of any size is -1."""
+        return self._retrying(lambda seconds: {
+            name: {kind: {key: _tensor(info) for key, info in sorted(signature.get(kind, {}).items())}
+                   for kind in ("inputs", "outputs")}
+            for name, signature in self._metadata(seconds).items() if not name.startswith("__")})
 
     def window_length(self) -> int:
-        """Samples a window L, from the model's metadata."""
+        """Samples L of a window, from the model's metadata."""
         shape = self._signatures.get("serving_default", {}).get("inputs", {}).get("emg", ("", None))[1]
-        if shape is None or len(shape) != 3 or not 1 <= shape[1] <= _SECTIONS["length"][1]:
+        if shape is None or len(shape) != 3 or not 1 <= shape[1] <= _RANGES["length"][1]:
             raise InputError(f"{self.target.described} takes no windows (B, L, C): it is no decoder")
         return shape[1]
 
     def status(self) -> list[dict[str, Any]]:
-        """[{"version": 1, "state": "AVAILABLE", "error": ""}], of every version the server knows or the chosen one."""
-        def parsed(found: list) -> list:
-            return [{"version": int(s.get("version", 0)), "state": str(s.get("state", "UNKNOWN")),
-                     "error": str(s.get("status", {}).get("error_message", ""))[:500]} for s in found]
-
-        return self._retrying(lambda seconds: parsed(self._status(seconds)))
+        """[{"version": 1, "state": "AVAILABLE", "error": ""}] of every version on the server, or of the chosen one."""
+        return self._retrying(lambda seconds: [
+            {"version": int(s.get("version", 0)), "state": str(s.get("state", "UNKNOWN")),
+             "error": str(s.get("status", {}).get("error_message", ""))[:500]} for s in self._status(seconds)])
 
     def _retrying(self, attempt: Callable[[float], Any]) -> Any:
         end = time.monotonic() + self.timeout_s
@@ -182,20 +176,20 @@ class Client(abc.ABC):
             except ServingError as error:
                 pause = self.backoff_s * 2**number * random.uniform(0.5, 1.0)
                 last = number == self.retries or time.monotonic() + pause >= end
-                if error.code != "UNAVAILABLE" or last:  # only that says that the request was not carried out
+                if error.code != "UNAVAILABLE" or last:  # after any other error the server may have done the request
                     raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
-                    MemoryError) as error:  # whatever parsing an answer runs into
+                    MemoryError) as error:  # whatever a malformed answer makes its parser raise
                 raise ServingError("INTERNAL", f"{self.target.described}: the answer is malformed: "
                                                f"{type(error).__name__} {str(error)[:200]}") from error
             time.sleep(pause)
 
 
-def _answers(found: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Answers to `count` windows or stretches.
+def _checked_answers(found: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Answers for `count` windows or signals.
 
     Raises:
-        ValueError: they are none: another count, probabilities that are no probabilities, labels that are no integers.
+        ValueError: there are not so many, or the values are not probabilities or integer labels.
     """
     for name, values in found.items():
         if values.ndim < 1 or len(values) != count:
@@ -210,18 +204,18 @@ def _answers(found: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _said(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a model says of itself.
+def _checked_about(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the signature `about` answers.
 
     Raises:
-        ValueError, KeyError, TypeError: it does not, or what cannot be.
+        ValueError, KeyError, TypeError: a value is missing or impossible.
     """
-    for name, (low, high) in _SECTIONS.items():
+    for name, (low, high) in _RANGES.items():
         if not low <= float(found[name]) <= high:
             raise ValueError(f"{name} is {float(found[name]):g}")
     movements = found["movements"]
     if movements.dtype.kind not in "iu" or movements.ndim != 1 or not 1 <= len(movements) == len(np.unique(movements)):
-        raise ValueError("movements are no list of different numbers")
+        raise ValueError("movements is not a list of different integers")
     return found
 
 

@@ -20,7 +20,7 @@ DTYPES = {"float": np.float32, "double": np.float64, "int64": np.int64, "int32":
 
 @dataclass
 class RestClient(Client):
-    """Over HTTP, without TensorFlow."""
+    """A client over HTTP, which needs no TensorFlow."""
 
     def __post_init__(self):
         self._session = requests.Session()
@@ -36,7 +36,7 @@ class RestClient(Client):
         sent = json.dumps({"signature_name": signature, "inputs": {"emg": emg.tolist()}})
         outputs = self._call("POST", ":predict", seconds, sent)["outputs"]
         kinds = self._signatures[signature]["outputs"]
-        if not isinstance(outputs, dict):  # of a single output the server leaves the name out
+        if not isinstance(outputs, dict):  # the server leaves out the name of a single output
             outputs = {next(iter(kinds)): outputs}
         return {name: _array(values, DTYPES[kinds[name][0]]) for name, values in outputs.items()}
 
@@ -55,23 +55,22 @@ class RestClient(Client):
         except (requests.RequestException, HTTPError) as error:
             raise ServingError("UNAVAILABLE", f"{where}no connection ({_cause(error)})") from None
         except TooMuch as error:
-            raise ServingError("RESOURCE_EXHAUSTED", f"{where}the answer is not taken: {error}") from None
+            raise ServingError("RESOURCE_EXHAUSTED", f"{where}the answer is refused: {error}") from None
         if 300 <= status < 400:
-            there = text[:200].decode("latin-1")
-            raise ServingError("FAILED_PRECONDITION", f"{where}it sends us to {there!r}: recordings go to no other "
-                                                      "place than the one named: name that one if you trust it")
+            raise ServingError("FAILED_PRECONDITION", f"{where}it redirects to {text[:200].decode('latin-1')!r}: give "
+                                                      "that address if you trust it, recordings follow no redirect")
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
-            content = {"error": f"{reason}, and the answer is no JSON: {text[:80].decode('utf-8', 'replace')!r}"}
+            content = {"error": f"{reason}, and the answer is not JSON: {text[:80].decode('utf-8', 'replace')!r}"}
         if not isinstance(content, dict):
-            content = {"error": "the answer is no table"}
+            content = {"error": "the answer is not a JSON object"}
         if not 200 <= status < 300 or "error" in content:
             raise ServingError(CODES.get(status, "INTERNAL"), where + str(content.get("error", reason))[:500])
         return content
 
     def _fetched(self, method: str, path: str, seconds: float, sent: str | None) -> tuple[int, str, bytes]:
-        """Status, reason and body of an answer; of one that sends us elsewhere the address."""
+        """Status, reason and body of an answer; in place of the body of a redirect, its address."""
         end, most = time.monotonic() + seconds, LEAST + RATIO * len(sent or "")
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         with self._session.request(method, self._url + path, data=sent, timeout=seconds, headers=headers, stream=True,
@@ -82,21 +81,21 @@ class RestClient(Client):
 
 
 def _array(values: Any, kind: type) -> np.ndarray:
-    """Numbers, or words, of JSON as an array of the type that the signature says.
+    """Numbers or strings from JSON as an array of the type that the signature has.
 
     Raises:
-        ValueError: no numbers, or not whole where they have to be; no words.
+        ValueError: the values are of another type.
     """
     found = np.asarray(values)
     if np.dtype(kind).kind in "OSU" and found.dtype.kind == "U":
         return found
     if found.dtype.kind not in "if" or found.dtype.kind == "f" and np.dtype(kind).kind == "i":
         raise ValueError(f"{str(values)[:40]} where {np.dtype(kind).name} is expected")
-    with np.errstate(over="ignore"):  # to infinity, which whoever asks for probabilities refuses
+    with np.errstate(over="ignore"):  # too large values become Inf, which is refused
         return found.astype(kind)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a failed connection, without the library's wrapping."""
+    """The reason of a failed connection, without what the libraries wrap around it."""
     text = str(getattr(error.args[0], "reason", error) if error.args else error)
     return text.rpartition(": ")[2].strip("\"')>( ") or type(error).__name__

@@ -1,6 +1,7 @@
 """TF Serving's gRPC interface, through the official stubs (extra `serve`)."""
 
 import functools
+import importlib
 import threading
 from dataclasses import dataclass
 from math import prod
@@ -9,19 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError, quiet_start
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
 from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
-
-
-_loading = threading.Lock()  # `quiet_start` turns the process's stderr aside: one thread at a time
+APIS = "tensorflow_serving.apis"
+MODULES = {"grpc": "grpc", "json": "google.protobuf.json_format", "types": "tensorflow.core.framework.types_pb2",
+           "apis": APIS, "metadata": f"{APIS}.get_model_metadata_pb2", "status": f"{APIS}.get_model_status_pb2",
+           "models": f"{APIS}.model_service_pb2_grpc", "predict": f"{APIS}.predict_pb2",
+           "prediction": f"{APIS}.prediction_service_pb2_grpc"}
+_loading = threading.Lock()  # `quiet_start` redirects the process's stderr, which one thread at a time may do
 
 
 def stubs() -> SimpleNamespace:
-    """The official message and stub classes. They bring TensorFlow with them: some seconds, once.
+    """The official message and stub classes. They import TensorFlow, which takes some seconds the first time.
 
     Raises:
         InputError: tensorflow-serving-api is not installed.
@@ -34,27 +39,15 @@ def stubs() -> SimpleNamespace:
 def _stubs() -> SimpleNamespace:
     try:
         with quiet_start():
-            import grpc
-            from google.protobuf.json_format import MessageToDict
-            from tensorflow.core.framework import types_pb2
-            from tensorflow_serving.apis import (
-                get_model_metadata_pb2,
-                get_model_status_pb2,
-                model_service_pb2_grpc,
-                predict_pb2,
-                prediction_service_pb2_grpc,
-            )
+            return SimpleNamespace(**{name: importlib.import_module(module) for name, module in MODULES.items()})
     except ImportError as error:
         raise InputError(f"grpc:// needs the official stubs: pip install 'tfkfin[serve]' ({error.name} is missing)") \
             from None
-    return SimpleNamespace(grpc=grpc, to_dict=MessageToDict, types=types_pb2, metadata=get_model_metadata_pb2,
-                           status=get_model_status_pb2, models=model_service_pb2_grpc, predict=predict_pb2,
-                           prediction=prediction_service_pb2_grpc)
 
 
 @dataclass
 class GrpcClient(Client):
-    """Over gRPC: several times less to send and to parse than JSON."""
+    """A client over gRPC, whose messages are several times smaller and faster to parse than JSON."""
 
     def __post_init__(self):
         self._api = stubs()
@@ -76,9 +69,9 @@ class GrpcClient(Client):
         import tensorflow as tf  # the stubs have loaded it
 
         most = LEAST + RATIO * emg.size
-        for name, value in answer.outputs.items():  # one number may stand for many, which make_ndarray would spell out
+        for name, value in answer.outputs.items():  # a short message may stand for a huge array
             if not 0 <= prod(dim.size for dim in value.tensor_shape.dim) <= most:
-                raise ValueError(f"{name[:40]} is longer than {most} numbers")
+                raise ValueError(f"{name[:40]} has more than {most} numbers")
         return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
     def _metadata(self, seconds: float) -> dict:
@@ -86,12 +79,12 @@ class GrpcClient(Client):
         answer = self._call(self._prediction.GetModelMetadata, request, seconds)
         signatures = self._api.metadata.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(signatures)
-        return self._api.to_dict(signatures, preserving_proto_field_name=True)["signature_def"]
+        return self._api.json.MessageToDict(signatures, preserving_proto_field_name=True)["signature_def"]
 
     def _status(self, seconds: float) -> list[dict[str, Any]]:
         request = self._address(self._api.status.GetModelStatusRequest())
         answer = self._call(self._models.GetModelStatus, request, seconds)
-        return self._api.to_dict(answer, preserving_proto_field_name=True).get("model_version_status", [])
+        return self._api.json.MessageToDict(answer, preserving_proto_field_name=True).get("model_version_status", [])
 
     def _address(self, request: Any) -> Any:
         """Fills in a request's model, version and label."""

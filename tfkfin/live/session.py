@@ -1,0 +1,122 @@
+"""What a live session consists of besides its loop: outputs, the page with its buttons, versions, the summary."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfkfin.base.answers import paper
+from tfkfin.base.console import log
+
+if TYPE_CHECKING:
+    from tfkfin.decoder.decoder import BaseDecoder
+    from tfkfin.live.calibration import Calibration
+    from tfkfin.live.loop import Loop
+    from tfkfin.live.outputs import LiveOutput
+
+SHOWN = ("rate_hz", "length", "channels", "features", "movements", "mean_v", "sd_v")  # of a card, on the page
+
+
+def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> "list[LiveOutput]":
+    """The outputs that the command line asks for.
+
+    Args:
+        card: of the decoder.
+        rate_hz: decisions a second.
+    """
+    from tfkfin.live import outputs
+    from tfkfin.live.calibration import movement_names
+
+    quiet = arguments.quiet or arguments.json == "-"
+    made: list[LiveOutput] = [] if quiet else [outputs.Terminal(movement_names(card))]
+    if arguments.udp:
+        made.append(outputs.Udp(arguments.udp, arguments.udp_json))
+    if arguments.lsl_out:
+        made.append(outputs.LslMarkers(arguments.lsl_out, card["movements"], rate_hz))
+    if arguments.jsonl:
+        made.append(outputs.JsonLines(arguments.jsonl))
+    return made
+
+
+def open_page(loop: "Loop", port: int, folder: Path, subject: int,
+              calibration: "Calibration | None" = None) -> Callable[[], None]:
+    """Opens the page of a session; returns a function that obeys its buttons, to be called between decisions.
+
+    Args:
+        port: of the page; 0: any that is free.
+        folder: of recordings, which the page's button adds sessions of `subject` to.
+    """
+    from tfkfin.live.calibration import movement_names
+    from tfkfin.live.extras import required
+    from tfkfin.live.feed import Feed
+    from tfkfin.live.recorder import Recorder
+
+    required("bokeh")
+    card, rate_hz = loop.stream.decoder.card, loop.source.rate_hz
+    names = {0: "rest"} | movement_names(card)
+    recorder = Recorder(folder, subject, rate_hz, movement_names(card))
+    feed = Feed({name: card[name] for name in SHOWN} | {
+        "source_hz": rate_hz, "filter": card.get("filter"),
+        "names": {str(m): names.get(m, str(m)) for m in card["movements"]}}, port)
+    loop.outputs += [recorder, feed]
+    log.info("%s", feed.url)
+    actions = {"pause": lambda: loop.pause(True), "start": lambda: loop.pause(False),
+               "record": lambda: loop.note(recorder.switch(True)),
+               "stop recording": lambda: loop.note(recorder.switch(False))}
+    if calibration:
+        actions |= {"calibrate": calibration.begin, "stop calibrating": calibration.stop}
+
+    def obey() -> None:
+        for command in feed.commands():
+            actions.get(command, str)()
+        feed.session = {"paused": loop.paused, "recording": recorder.on,
+                        "calibration": calibration.doing if calibration else None}
+
+    return obey
+
+
+def publish(decoder: "BaseDecoder", model: Path) -> dict:
+    """Writes a decoder as a new version of a model folder; returns {"model": its folder}."""
+    from tfkfin.serving import version
+
+    written = version.publish(decoder.card, decoder.model, model, decoder.card.get("format", "savedmodel"))
+    log.info("%s", written)
+    return {"model": str(written)}
+
+
+def print_summary(summary: dict) -> None:
+    """Prints the summary of a loop for people."""
+    from rich.table import Table
+
+    console, timing, signal = paper(highlight=False), summary["timing"], summary["signal"]
+    table = Table("ms", title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
+    for name in ("p50", "p95", "p99", "most"):
+        table.add_column(name, justify="right")
+    for part in ("acquisition", "wait", "preparation", "inference", "total"):
+        named = f"{part} (sample received to decision sent)" if part == "total" else part
+        table.add_row(named, *(_number(timing[part][f"{name}_ms"], 2) for name in ("p50", "p95", "p99", "most")))
+    console.print(table)
+    if summary["smallest_stride_ms"] is not None:
+        console.print(f"missed deadlines {timing['missed']}, dropped strides {timing['dropped']}, jitter "
+                      f"{_number(timing['jitter_ms'], 2, unit=' ms')}; smallest stride that this machine sustains: "
+                      f"{summary['smallest_stride_ms']:g} ms; priority: {summary['priority'] or 'the usual'}")
+    console.print(f"In addition, on any machine, the middle of the signal that a decision depends on is "
+                  f"{summary['delay']['middle_ms']:.0f} ms old, because of windows of "
+                  f"{summary['delay']['window_ms']:g} ms, the vote and resampling.")
+    if signal["lost"] or signal["filled"] or signal["stalls"]:
+        console.print(f"{signal['lost']} samples lost in {signal['gaps']} gaps, {signal['filled']} not finite, "
+                      f"{signal['stalls']} stalls")
+    if signal["rate_measured_hz"]:
+        console.print(f"measured rate: {signal['rate_measured_hz']:.2f} samples a second")
+    if scores := summary["scores"]:
+        transition = scores["transition"]
+        console.print(
+            f"accuracy {_number(scores['accuracy'], 1, 100, ' %')} of {scores['windows']} windows inside one label, "
+            f"{_number(scores['execution'], 1, 100, ' %')} of {scores['executions']} executions; "
+            f"{_number(scores['false_per_minute'], 1)} false activations a minute of rest; transitions followed "
+            f"{transition['followed']} of {transition['count']}, after {_number(transition['p50_ms'], 1, unit=' ms')} "
+            f"(p95 {_number(transition['p95_ms'], 1, unit=' ms')})", soft_wrap=True)
+
+
+def _number(value: float | None, digits: int, factor: float = 1.0, unit: str = "") -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}{unit}"
