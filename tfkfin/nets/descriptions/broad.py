@@ -54,10 +54,9 @@ class Broad(layers.Layer):
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S)."""
         sums = jitted(compiled, slide)(self._window_sums)(ops.cast(x, "float64"), length, stride, slide)
-        shape = (ops.shape(x)[0], windows_in(size(x, 1), length, stride), -1)
         covariances = [part.covariances(x, length, stride, slide) for part in self.between]
         logs = logarithm(ops.concatenate(covariances))  # of all at once: eigenvalues make most of an ONNX graph
-        between = [ops.reshape(part, shape) for part in ops.split(logs, len(covariances))]
+        between = [ops.reshape(part, (ops.shape(x)[0], -1, logs.shape[1])) for part in ops.split(logs, len(covariances))]
         return ops.cast(ops.concatenate([*self._of_sums(length, *sums), *between], axis=-1), self.compute_dtype)
 
     @staticmethod

@@ -158,7 +158,8 @@ class GaussianHead(LinearHead):
         """Sets the weights to shrinkage LDA's of all sessions together, and the prior to what the sessions give.
 
         A decoder that is not calibrated decides by the first, which takes signals as they come; `calibrate` takes the
-        second, which centres each session by itself.
+        second, which centres each session by itself. LDA knows no virtual forces: with them the first are the weights
+        of a prior for which all sessions are one.
 
         Args:
             groups: sessions and repetitions (N,) of the windows.
@@ -166,9 +167,15 @@ class GaussianHead(LinearHead):
                 gains. They are left out where sessions that are left out in turn lose by them.
         """
         x, self.knowledge.memory = np.asarray(x, np.float64), Memory()
-        self._keep(fit_prior(x, labels, *groups, virtual, self._layout))
+        prior = fit_prior(x, labels, *groups, virtual, self._layout)
+        self._keep(prior)
         self._remember_amplitudes(self.log_amplitude(x))
         super().solve(x, labels, groups)
+        if len(prior.statistics.virtual_shifts):
+            if prior.sessions > 1:
+                executions = np.unique(np.stack(groups), axis=1, return_inverse=True)[1].ravel()
+                prior = SessionPrior().fit(x, labels, np.zeros(len(x)), executions, virtual, self._layout)
+            self._weigh(SessionPosterior(prior))
 
     def rest_statistics(self, x: np.ndarray) -> None:
         """Notes the log amplitude of windows of rest, which is none of its classes."""
@@ -282,10 +289,13 @@ class GaussianHead(LinearHead):
         return SessionPrior.from_state(state, self.knowledge.memory.statistics)
 
     def _decide_as(self, session: SessionPosterior) -> None:
+        self._weigh(session)
+        self.knowledge.session = session
+
+    def _weigh(self, session: SessionPosterior) -> None:
         mean, sd, weights, bias = session.linear()
         self.z_score.set(mean, sd)
         self.set_weights(session.prior.classes, weights, bias)
-        self.knowledge.session = session
 
     def _keep(self, prior: SessionPrior) -> None:
         self.knowledge.state = prior.state()
