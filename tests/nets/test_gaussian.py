@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe
-from tfkfin.nets import saving
+from tfkfin.base.errors import InputError
+from tfkfin.nets import heads, saving
+from tfkfin.nets.descriptions.broad import Broad
 from tfkfin.nets.heads import gaussian
 from tfkfin.nets.heads.gaussian import GaussianHead
 from tfkfin.sessions.lda import lda
@@ -166,12 +168,27 @@ def test_a_day_of_some_movements_teaches_the_next_nothing():
 
 def test_virtual_forces_and_electrodes_go_into_files(tmp_path):
     """A session that is added after loading counts as if it had been added before."""
-    head, _, seen = solved((0, 1, 2))
-    x, (_, labels, groups) = plain(seen), drawn((0, 1, 2))
-    layout = np.array([(feature, c, c) for c in range(CHANNELS) for feature in range(2)] + [(2, 0, 0)] * DESCRIBED)
-    prior = SessionPrior().fit(x, labels, *groups, [0.5 * x], layout)
-    head._keep(prior)
-    new, labels, (_, repetitions) = drawn((0, 1, 2), 1, seed=9, moved=2)
-    again = reloaded(head, tmp_path)._prior().add_session(plain(new), labels, repetitions)
-    for name, value in prior.add_session(plain(new), labels, repetitions).state().items():
-        np.testing.assert_array_equal(again.state()[name], value, err_msg=name)
+    described = Broad()
+    size = len(described.layout(2))
+    rng, labels = np.random.default_rng(0), np.tile(np.repeat((0, 1, 2), 20), 4)
+    groups, shown = np.divmod(np.arange(240) // 60, 2), np.arange(240) < 180  # two repetitions in each of two sessions
+    x = rng.normal(size=(240, size)) * rng.uniform(0.5, 2, size) + labels[:, None] * rng.normal(size=size)
+    head = GaussianHead(GaussianHead.new(OPTIONS, (), 2, size, 3), described, 2)
+    virtual = [rows[shown] for rows in (0.5 * x, 1.5 * x)]
+    head.solve(x[shown], labels[shown], [group[shown] for group in groups], virtual)
+    expected = SessionPrior().fit(x[shown], labels[shown], *(group[shown] for group in groups), virtual,
+                                  described.layout(2))
+    without = SessionPrior().fit(x[shown], labels[shown], *(group[shown] for group in groups))
+    for name, value in head.knowledge.state.items():
+        np.testing.assert_array_equal(value, expected.state()[name], err_msg=name)
+    assert any(not np.array_equal(value, expected.state()[name]) for name, value in without.state().items())
+    again = reloaded(head, tmp_path)
+    new = x[~shown], labels[~shown], groups[1][~shown]
+    for name, value in expected.add_session(*new).state().items():
+        np.testing.assert_array_equal(again._prior().add_session(*new).state()[name], value, err_msg=name)
+    np.testing.assert_allclose(head.log_amplitude(x), x[:, 16:18].mean(axis=1))  # log power, for activity detection
+
+
+def test_forces_need_a_prior():
+    with pytest.raises(InputError, match="classifier.forces .* such as gaussian.*linear"):
+        heads.new(recipe.Classifier(kind="linear", forces=True), NAMES, 50, CHANNELS, 3)

@@ -19,6 +19,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import training
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network
@@ -104,16 +105,19 @@ def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndar
     def inputs(part: Subject) -> np.ndarray:
         return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
 
-    x, rest, rows = [], [], []
+    x, rest, rows, virtual = [], [], [], []
     for number, subject in enumerate(people):
         x.append(inputs(subject))
         rows.append(np.stack([subject.windows.movements, *subject.groups, np.full(len(x[-1]), number)]).astype(int))
         if head.rest_statistics and (resting := subject.resting()):
             rest.append(inputs(resting))
+        if recipe.classifier.forces:
+            virtual.append(virtual_inputs(subject, plan.length, inputs))
     movements, sessions, repetitions, persons = np.concatenate(rows, axis=1)
     if persons.any():
         sessions = 1 + np.unique(np.stack([persons, sessions]), axis=1, return_inverse=True)[1].ravel()
-    head.solve(np.concatenate(x), np.searchsorted(plan.movements, movements), (sessions, repetitions))
+    more = [[np.concatenate(part) for part in zip(*virtual, strict=True)]] if virtual else []
+    head.solve(np.concatenate(x), np.searchsorted(plan.movements, movements), (sessions, repetitions), *more)
     if rest:
         head.rest_statistics(np.concatenate(rest))
     return model

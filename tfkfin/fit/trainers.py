@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
 from tfkfin.nets.layers import SignalAugment
@@ -83,7 +84,7 @@ class SolvedHead:
     """
 
     def __init__(self, run: Run):
-        self.network = new_head(run)
+        self.run, self.network = run, new_head(run)
         describe, classifier = head_parts(self.network)
         self.head = heads.kind(run.recipe.classifier.kind)(classifier, describe, run.dataset.channels)
         self._trunk = Trunk(run.length, run.dataset.channels, describe=describe)
@@ -94,7 +95,12 @@ class SolvedHead:
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray, described: np.ndarray | None) -> None:
         """Solves for a subject's windows: features (N, C, F), class indices (N,) and descriptions (N, S)."""
-        self.head.solve(np.asarray(self.head.inputs(features, described)), labels, part.groups)
+        def inputs(part: Subject) -> np.ndarray:
+            true = part.features(self.run.recipe.features.names, self.run.length, self.run.dataset.rate_hz)
+            return np.asarray(self.head.inputs(true, self.described(part)))
+
+        virtual = [virtual_inputs(part, self.run.length, inputs)] if self.run.recipe.classifier.forces else []
+        self.head.solve(np.asarray(self.head.inputs(features, described)), labels, part.groups, *virtual)
 
     def predict(self, features: np.ndarray, described: np.ndarray | None) -> np.ndarray:
         """Probabilities (N, G)."""

@@ -139,14 +139,17 @@ class Subject:
         every = replace(every, starts=every.starts - back * stride)
         return replace(self, windows=every), np.split(np.arange(len(rows)), begins[1:]), back == 0
 
-    def resting(self) -> Self | None:
-        """The same with its windows of rest for all windows, laid end to end; None without any."""
-        if self.rest is None or not len(self.rest):
-            return None
-        count, length, channels = self.rest.shape
+    def of_windows(self, volts: np.ndarray) -> Self:
+        """The same with other windows (N, length, C) in place of its own, laid end to end."""
+        count, length, channels = volts.shape
         none = np.zeros(count, np.int16)
-        return replace(self, emg=self.rest.reshape(-1, channels), rest=None, origins=np.zeros((1, 3), np.int64),
+        return replace(self, emg=volts.reshape(-1, channels).astype(np.float32, copy=False), rest=None,
+                       origins=np.zeros((1, 3), np.int64),
                        windows=windows.Windows(np.arange(count) * length, none, none))
+
+    def resting(self) -> Self | None:
+        """The same with its windows of rest in place of its own; None without any."""
+        return None if self.rest is None or not len(self.rest) else self.of_windows(self.rest)
 
     def select(self, wanted: Part | Iterable[int]) -> Self:
         """The same with the windows of a part of the split, or of the given repetitions."""

@@ -155,6 +155,7 @@ class Classifier(Section):
     kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # inputs of solved heads
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
+    forces: bool = False  # training windows also count at 0.25 to 1.5 times their amplitude; head gaussian
     vote: Few = 1  # a decision averages the probabilities of the last so many windows
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1 and counts as wrong
     filters: tuple[Width, ...] = (64, 32)  # of the blocks before the last, which has one filter a movement

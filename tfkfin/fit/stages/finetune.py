@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
@@ -15,6 +16,7 @@ from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage
 from tfkfin.fit.subject_cache import SubjectCache
 from tfkfin.fit.trainers import JointTrainer
+from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -38,11 +40,15 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     saving.load_weights(trainer.forward.parts.head, weights, _AGAIN.format(weights.parent))
     part, labels = subject.part("finetune"), subject.labels("finetune")
 
+    def inputs(part: Subject, known: np.ndarray | None = None) -> np.ndarray:
+        return trainer.answers(part, known, ("inputs",))["inputs"]
+
     def solve():  # for the features that the FINs imitate now
-        answers = trainer.answers(part, subject.described("finetune", trainer.described), ("inputs",))
-        trainer.head.solve(answers["inputs"], labels, part.groups)
+        virtual = [virtual_inputs(part, run.length, inputs)] if run.recipe.classifier.forces else []
+        x = inputs(part, subject.described("finetune", trainer.described))
+        trainer.head.solve(x, labels, part.groups, *virtual)
         if trainer.head.rest_statistics and (rest := part.resting()):
-            trainer.head.rest_statistics(trainer.answers(rest, wanted=("inputs",))["inputs"])
+            trainer.head.rest_statistics(inputs(rest))
 
     with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []

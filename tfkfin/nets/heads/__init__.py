@@ -31,7 +31,9 @@ class Head:
     A method that a kind of head lacks is None:
 
         prepare(x)                              sets statistics before training by gradients
-        solve(x, labels, groups)                sets all weights in closed form; without it the head is trained
+        solve(x, labels, groups)                sets all weights in closed form; without it the head is trained. A head
+                                                with `takes_virtual` also takes `virtual`, head inputs (N, D) of the
+                                                same windows at other forces, an array for each force
         rest_statistics(x)                      takes note of windows of rest, where rest is no class
         calibrate(x, labels or None, repetitions or None) -> dict
                                                 sets the weights for a new session, from some of its windows, with
@@ -57,6 +59,8 @@ class Head:
     """
 
     describes: ClassVar[bool] = False
+    takes_virtual: ClassVar[bool] = False
+
     # Methods with the signatures above, or None: `Any`, since callers ask for one first and call another then.
     prepare: Any = None
     solve: Any = None
@@ -163,5 +167,8 @@ def new(options, names: Sequence[str], length: int, channels: int, classes: int)
         raise InputError(f"features.names is empty and the head {options.kind} " + (
             "has no classifier.describe either" if made.describes else "sees features alone") +
             ": there is nothing to decide from")
+    if options.forces and not made.takes_virtual:
+        raise InputError(f"classifier.forces is for heads that keep a prior of sessions, such as gaussian. Received: "
+                         f"{options.kind}")
     described = describe.compute_output_shape((None, length, channels))[-1] if describe is not None else 0
     return joined_head(made.new(options, names, channels, described, classes), describe, length, channels, len(names))

@@ -7,7 +7,7 @@ its head inputs are kept, so that the calibration can be repeated.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from scipy.spatial.distance import cdist
 from tfkfin.nets.heads import Groups
 from tfkfin.nets.heads.linear import LinearHead
 from tfkfin.nets.layers import found
+from tfkfin.sessions.online import fit_prior
 from tfkfin.sessions.posterior import SessionPosterior
 from tfkfin.sessions.prior import STATE, SessionPrior
 from tfkfin.sessions.statistics import EPSILON, SessionStatistics
@@ -130,6 +131,8 @@ class GaussianHead(LinearHead):
             goes on in this process (`session`).
     """
 
+    takes_virtual = True
+
     def __init__(self, classifier: keras.Model, describe: layers.Layer | None = None, channels: int = 0):
         super().__init__(classifier, describe, channels)
         self.knowledge = found(classifier, "knowledge")
@@ -151,7 +154,7 @@ class GaussianHead(LinearHead):
         super().restore(weights)
         self.knowledge.session, self.knowledge.memory = copy.deepcopy(session), memory
 
-    def solve(self, x: np.ndarray, labels: np.ndarray, groups: Groups) -> None:
+    def solve(self, x: np.ndarray, labels: np.ndarray, groups: Groups, virtual: Sequence[np.ndarray] = ()) -> None:
         """Sets the weights to shrinkage LDA's of all sessions together, and the prior to what the sessions give.
 
         A decoder that is not calibrated decides by the first, which takes signals as they come; `calibrate` takes the
@@ -159,9 +162,11 @@ class GaussianHead(LinearHead):
 
         Args:
             groups: sessions and repetitions (N,) of the windows.
+            virtual: virtual forces, as of `tfkfin.sessions.prior`: head inputs (N, D) of the same windows at other
+                gains. They are left out where sessions that are left out in turn lose by them.
         """
         x, self.knowledge.memory = np.asarray(x, np.float64), Memory()
-        self._keep(SessionPrior().fit(x, labels, *groups))
+        self._keep(fit_prior(x, labels, *groups, virtual, self._layout))
         self._remember_amplitudes(self.log_amplitude(x))
         super().solve(x, labels, groups)
 
@@ -254,6 +259,12 @@ class GaussianHead(LinearHead):
         elif hasattr(self.describe, "log_amplitude"):
             chosen[:] = self.describe.log_amplitude(self.channels)
         return chosen
+
+    @property
+    def _layout(self) -> np.ndarray | None:
+        """Kinds and electrodes of the head inputs (D, 3), where descriptions say them and there are no features."""
+        known = self.log_scale is None and hasattr(self.describe, "layout")
+        return self.describe.layout(self.channels) if known else None
 
     def _remember_amplitudes(self, moving: np.ndarray = NONE, rest: np.ndarray = NONE) -> None:
         self.knowledge.memory = self.knowledge.memory.with_amplitudes(moving, rest)
