@@ -156,7 +156,7 @@ def books(data: str, folder: str) -> dict:
 
     The rows are written in between, unmeasured, in place of fits.
     """
-    from tfkfin import recipe, train
+    from tfkfin import recipe
     from tfkfin.fit import units
 
     began = time.perf_counter()

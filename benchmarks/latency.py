@@ -32,7 +32,7 @@ from tfkfin.serving import (
     onnx_file,
     signatures,  # noqa: E402
 )
-from tfkfin.store import presets  # noqa: E402
+from tfkfin.store import folders  # noqa: E402
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
 MEAN, SD = np.zeros(CHANNELS), np.full(CHANNELS, 1e-5)  # V
@@ -55,7 +55,7 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
         "mean_v": MEAN.tolist(), "sd_v": SD.tolist()}, model)
     version, made = folder / "1", signatures.Signatures(decoder, "keras")
     signatures.save_decoder(signatures.Signatures(decoder), version)
-    onnx_file.save(made.answer, made.window, version / presets.ONNX)
+    onnx_file.save(made.answer, made.window, version / folders.ONNX)
     decoder.save(version)
     return model, version
 

@@ -21,7 +21,7 @@ from tfkfin import recipe  # noqa: E402
 from tfkfin.export import export, fine_tuned  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.serving.engines import Exported  # noqa: E402
-from tfkfin.store import presets  # noqa: E402
+from tfkfin.store import folders  # noqa: E402
 
 EXACT, *_ = WAYS = ("onnx float32", "onnx float16", "onnx int8", "litert float32")
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
                 version = export(args.run, subject, Path(made, f"{subject} {way}"), *way.split())
                 ways[way] = Exported(version, way.split()[0])
                 if not lost[EXACT]:
-                    file = version / {"onnx": presets.ONNX, "litert": presets.LITERT}[way.split()[0]]
+                    file = version / {"onnx": folders.ONNX, "litert": folders.LITERT}[way.split()[0]]
                     report.measured(f"{way}: size", file.stat().st_size / 1000, "kB")
             scores = {way: accuracy(decode, part, run.length) for way, decode in ways.items()}
             report.measured(f"S{subject}: {EXACT}", scores[EXACT], "%")

@@ -24,14 +24,14 @@ from tfkfin.nets import fins, heads
 from tfkfin.nets.forward import Forward  # noqa: E402
 from tfkfin.nets.network import network as join  # noqa: E402
 from tfkfin.pipeline import batches  # noqa: E402
-from tfkfin.store import presets  # noqa: E402
+from tfkfin.store import folders, presets  # noqa: E402
 
 CHANNELS, LENGTH, STRIDE, MOVEMENTS = 12, 600, 20, 17
 BATCH = 64  # windows, also of a training step
 
 
 def network(kind: str) -> keras.Model:
-    names = tuple(presets.card(presets.find("conv"))["features"])
+    names = tuple(folders.card(presets.find("conv"))["features"])
     bank = fins.bank(fins.fins_of(presets.load("conv")), CHANNELS)
     return join(bank, heads.new(recipe.Classifier(kind=kind), names, LENGTH, CHANNELS, MOVEMENTS))
 
@@ -74,7 +74,8 @@ def epoch(report: Report, quick: bool) -> None:
     def streamed():
         part, model, targets, labels = models[0]
         pieces = training.neighbours(part.windows.starts)
-        run(training.neighbour_batches(part, targets, labels, LENGTH, BATCH, [pieces[i] for i in rng.permutation(len(pieces))]),
+        shuffled = [pieces[i] for i in rng.permutation(len(pieces))]
+        run(training.neighbour_batches(part, targets, labels, LENGTH, BATCH, shuffled),
             model)
 
     def cut():

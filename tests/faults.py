@@ -36,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).parent / room) for room in ("recordings", "se
 import fault_server  # noqa: E402
 import hub_server  # noqa: E402
 
-from tfkfin.store import presets  # noqa: E402
+from tfkfin.store import folders  # noqa: E402
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 MOUNTED = ("disk", "readonly")
@@ -78,11 +78,11 @@ def results(name: str) -> Callable[[Path], object]:
 def model(name: str) -> Callable[[Path], object]:
     """The newest version's card, where every version is as it was written; and what a server is told."""
     def found(folder: Path):
-        versions = presets.versions(folder / name)
-        altered = {version.name: presets.changed(version) for version in versions}
+        versions = folders.versions(folder / name)
+        altered = {version.name: folders.changed(version) for version in versions}
         config = folder / name / ".." / "models.config"
-        return [*{tuple(names) for names in altered.values()}], timeless(presets.card(versions[-1])), \
-            sorted(presets.checksums(versions[-1])), config.read_text() if config.is_file() else ""
+        return [*{tuple(names) for names in altered.values()}], timeless(folders.card(versions[-1])), \
+            sorted(folders.checksums(versions[-1])), config.read_text() if config.is_file() else ""
     return found
 
 
@@ -119,8 +119,8 @@ def half(folder: Path) -> list[str]:
         if ".partial" in path.name:
             broken.append(str(path.relative_to(folder)))
     return broken + [f"{version.relative_to(folder)} is no whole version" for version in folder.glob("**/[0-9]*")
-                     if version.is_dir() and (version / presets.CARD).is_file() and not hidden(version, folder)
-                     and presets.changed(version)]
+                     if version.is_dir() and (version / folders.CARD).is_file() and not hidden(version, folder)
+                     and folders.changed(version)]
 
 
 # === The commands ===

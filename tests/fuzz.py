@@ -61,7 +61,7 @@ def _soon(call):
 
 
 def _said(act, show: bool) -> str:
-    from tfkfin.base.console import InputError
+    from tfkfin.base.errors import InputError
 
     try:
         act()

@@ -32,7 +32,7 @@ from tfkfin.models.__main__ import show_card, show_list
 
 from tfkfin import recipe as recipes
 from tfkfin import train
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.client import connect, replay
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import run_folder
@@ -44,8 +44,8 @@ from tfkfin.recordings import bids as bids_files
 from tfkfin.recordings import readers
 from tfkfin.recordings.download.archive import unpack
 from tfkfin.recordings.recording import Recording, RecordingFile
-from tfkfin.recordings.transfer import Part
-from tfkfin.store import presets
+from tfkfin.recordings.transfer import PartialFile
+from tfkfin.store import folders
 
 
 class Input(NamedTuple):
@@ -453,7 +453,7 @@ def run_file(rng: random.Random, folder: Path) -> Input:
     acts = {"classify/S1.json": lambda: run.done("classify", "S1"), "results.json": results,
             "classify/S1.npz": lambda: run.ledger.arrays("classify/S1"), "fingerprint.json": run.claim,
             "recordings.json": lambda: fingerprint([("S1", folder / "x.tfkfin.part")], folder / "recordings.json"),
-            "x.tfkfin.part.json": lambda: Part("u", folder / "x"),
+            "x.tfkfin.part.json": lambda: PartialFile("u", folder / "x"),
             "tuning.json": lambda: each(lambda: state_of(folder),
                                         lambda: search.begin({"stage": "classify", "max_trials": 4}))}
     return Input(acts[which], lambda: (zipfile.ZipFile(path).close() if which.endswith(".npz") else
@@ -464,22 +464,22 @@ def card(rng: random.Random, folder: Path) -> Input:
     """Model folders: cards that are JSON and lie, sealed anew or not, and files that changed."""
     version = folder / "m" / "1"
     version.mkdir(parents=True)
-    (version / presets.SAVED_MODEL).write_bytes(b"pb")
+    (version / folders.SAVED_MODEL).write_bytes(b"pb")
     own = {"name": "m", "summary": "s", "input": "i", "parameters": 3, "score": "1", "length": 8, "kind": "decoder",
            "channels": 2, "movements": [1, 2], "decision": {"vote": 1, "reject": 0.0}, "stride": 4,
-           "sha256": presets.checksums(version)}
+           "sha256": folders.checksums(version)}
     value = changed(rng, own)
     if isinstance(value, dict) and rng.random() < 0.5:
-        value = presets.sealed(value)
+        value = folders.sealed(value)
     text = json.dumps(value).encode()
-    path = version / presets.CARD
+    path = version / folders.CARD
     path.write_bytes(flipped(rng, text) if rng.random() < 0.3 else text)
 
     def act():
         with contextlib.redirect_stdout(io.StringIO()):
-            each(lambda: show_list([folder]), lambda: show_card(str(version.parent)), lambda: presets.changed(version),
-                 lambda: presets.verify(version), lambda: run_folder.find_decoder(version.parent),
-                 lambda: BaseDecoder(presets.card(version), answer=lambda emg: {}))
+            each(lambda: show_list([folder]), lambda: show_card(str(version.parent)), lambda: folders.changed(version),
+                 lambda: folders.verify(version), lambda: run_folder.find_decoder(version.parent),
+                 lambda: BaseDecoder(folders.card(version), answer=lambda emg: {}))
 
     return Input(act, lambda: json.loads(path.read_text(encoding="utf-8")))
 

@@ -8,7 +8,7 @@ import pytest
 
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import run_folder
 from tfkfin.fit.calibration import calibrate as calibrated

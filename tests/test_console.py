@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 import pytest
 
 from tfkfin.base import console, files
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 
 def ended(main, *argv) -> tuple[int, str, str]:

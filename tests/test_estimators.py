@@ -9,7 +9,7 @@ from sklearn.exceptions import SkipTestWarning
 from sklearn.utils import estimator_checks as checks
 
 import tfkfin
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 SPARSE = "sparse arrays have two axes"
 TWO = "takes `n_samples, n_features = X.shape`, or reshapes a sample to (1, n_features)"

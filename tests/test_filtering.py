@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import signal
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Filter

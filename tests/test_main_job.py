@@ -18,8 +18,8 @@ HEAD_PARAMETERS = 66_646  # 64 filters of 5 x 5, 32 of 5 x 5, 17 of 4 x 4, with 
 
 
 def command(name: str, *arguments) -> str:
-    done = subprocess.run([sys.executable, "-m", f"tfkfin.{name}", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=900)
+    done = subprocess.run([sys.executable, "-m", f"tfkfin.{name}", *map(str, arguments)], capture_output=True,
+                          text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

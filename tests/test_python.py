@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 import tfkfin
 from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset

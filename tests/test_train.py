@@ -308,13 +308,17 @@ def test_from_intact_to_amputated_arms(tiny_db2, tmp_path):
 
 def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path, monkeypatch):
     """And a subject is read and described once for classify and finetune together."""
-    from tfkfin.fit import trainers
+    from tfkfin.nets.forward import Trunk
     from tfkfin.pipeline.dataset import Dataset
 
     read, described = [], []
     monkeypatch.setattr(Dataset, "load", lambda *a, real=Dataset.load, **k: (read.append(1), real(*a, **k))[1])
-    monkeypatch.setattr(trainers, "described", lambda trunk, part, real=trainers.described: (
-        described.append(len(part.windows)), real(trunk, part))[1])
+
+    def recording(self, emg, starts, mean, sd, wanted, real=Trunk.recording):
+        described.extend([len(starts)] * ("described" in wanted))
+        return real(self, emg, starts, mean, sd, wanted)
+
+    monkeypatch.setattr(Trunk, "recording", recording)
     done = inside("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",
                   *TINY, "--pipeline", "best")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ import scipy.io
 
 from tfkfin import recipe as recipes
 from tfkfin import tune
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run_folder
 from tfkfin.fit import search as trials
 from tfkfin.pipeline import dataset

@@ -6,7 +6,8 @@ import sys
 
 import tfkfin
 from tfkfin import __version__
-from tfkfin.base.console import InputError, run
+from tfkfin.base.console import run
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import PACKAGE
 
 COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "live",

@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
@@ -16,7 +17,7 @@ from tfkfin.decoder.session import AdaptiveSession
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import COARSE, LOUD, VOLTS, Recording, RecordingFile
+from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile
 from tfkfin.signal import resampling
 from tfkfin.store import presets
 
@@ -342,9 +343,9 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
     volts = _volts(data, unit)
     if not np.isfinite(volts).all():
         raise InputError("`data` holds NaN or Inf, where volts are expected")
-    if rate_hz > COARSE and (peak := np.abs(volts).max(initial=0)) > LOUD:
-        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LOUD:g} V: give its unit, as "
-                         "in unit=\"mV\" or unit=\"uV\"")
+    if rate_hz > OWN_UNIT_HZ and (peak := np.abs(volts).max(initial=0)) > LARGEST_V:
+        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LARGEST_V:g} V: give its unit, "
+                         "as in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, log, numeric, parse_numbers, run
+from tfkfin.base.console import log, numeric, parse_numbers, run
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.recording import Recording
 from tfkfin.serving.client import connect
 from tfkfin.serving.client.base import Client, ServingError

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed, told, track
-from tfkfin.base.console import InputError, format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.errors import InputError
 
 _EXAMPLES = """examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
@@ -15,14 +16,14 @@ _EXAMPLES = """examples:
   python -m tfkfin.data bids MINE --to MINE_BIDS
   python -m tfkfin.data plot data/DB2 --subject 1 --movement 5 --to movement5.png
 
-Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or laid out as BIDS. A folder of own files (CSV,
-NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are only ever read."""
+Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or form a BIDS dataset. A folder of own files (CSV,
+NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are never changed."""
 
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["serve-input"]:
         raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
-                         "is to be left out")
+                         "must be left out")
     text = "Makes, checks, describes, converts and shows recordings."
     parser = command_line("data", "info DIR", text, _EXAMPLES)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
 
 def _add_synthesize(commands) -> None:
     parser = commands.add_parser("synthesize", help="write seeded synthetic recordings laid out like Ninapro DB2")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; existing files are never overwritten")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="of the new files; none is ever overwritten")
     parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
     for name, kind, default, text in (
         ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
@@ -62,7 +63,7 @@ def _synthesize(options) -> None:
 def _add_download(commands) -> None:
     from tfkfin.recordings.download import command as download_command
 
-    text = "fetch Ninapro DB2, DB3 or DB7 (resumes, verifies, unpacks); the same command goes on where it ended"
+    text = "download, verify and unpack Ninapro DB2, DB3 or DB7; the same command resumes"
     download_command.add_options(commands.add_parser("download", help=text, description=text))
 
 
@@ -75,9 +76,12 @@ def _add_reading(commands, name: str, text: str, action):
     return parser
 
 
-def _add_info(commands) -> None:
-    parser = _add_reading(commands, "info", "a table of what is in a folder", _info)
+def _add_subjects(parser) -> None:
     parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+
+
+def _add_info(commands) -> None:
+    _add_subjects(_add_reading(commands, "info", "show a table of the recordings in a folder", _info))
 
 
 def _info(options) -> None:
@@ -86,38 +90,36 @@ def _info(options) -> None:
 
     from tfkfin.recordings import health
 
-    chosen = parse_numbers(options.subjects) if options.subjects else None
     heads = "subject", "moves", "reps", "missing", "s", "Hz", "chan", "RMS", "flat", "clipped", "50Hz %", "60Hz %"
     table, notes = Table(*heads, title=str(options.folder), box=SIMPLE_HEAD, padding=0, collapse_padding=True), []
     names, every = {}, []
-    for file, recording, error in _recordings(options, chosen):
+    for file, recording, error in _recordings(options):
+        every.append({"subject": file.subject, "session": file.session})
         if error:
             notes.append(f"{file}: unfit: {error}")
-            every.append({"subject": file.subject, "session": file.session, "unfit": str(error)})
+            every[-1]["unfit"] = str(error)
             continue
-        found = health.examine(recording)
-        movements = format_numbers(set(recording.labels[recording.labels > 0].tolist()))
-        active = recording.repetitions[recording.labels > 0]
-        repetitions = format_numbers(set(active[active > 0].tolist()))
+        found, moving = health.examine(recording), recording.labels > 0
+        movements, repetitions = (sorted(set(column[moving & (column > 0)].tolist()))
+                                  for column in (recording.labels, recording.repetitions))
         missing = ", ".join(f"{m}x{r}" for m, r in found.missing[:5]) + (" ..." if len(found.missing) > 5 else "")
-        table.add_row(str(file).removeprefix("subject "), movements, repetitions, missing, f"{recording.seconds:.0f}",
-                      f"{recording.rate_hz:g}", str(recording.num_channels), health.volts(found.rms_v),
-                      format_numbers(found.flat), format_numbers(found.clipped),
+        table.add_row(str(file).removeprefix("subject "), format_numbers(movements), format_numbers(repetitions),
+                      missing, f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
+                      health.volts(found.rms_v), format_numbers(found.flat), format_numbers(found.clipped),
                       *(f"{100 * share:.1f}" for share in found.mains))
-        made = ("synthetic: nobody was recorded",) if recording.synthetic else ()
-        odd = (health.doubt(found.rms_v),) if health.doubt(found.rms_v) else ()
-        notes += [f"{file}: {note}" for note in made + odd + recording.notes]
+        doubt = health.doubt(found.rms_v)
+        remarks = [*([doubt] if doubt else []), *recording.notes]
+        made = ["synthetic: nobody was recorded"] if recording.synthetic else []
+        notes += [f"{file}: {note}" for note in made + remarks]
         names |= recording.names
-        every.append({"subject": file.subject, "session": file.session, "files": file.signals,
-                      "movements": sorted(set(recording.labels[recording.labels > 0].tolist())),
-                      "repetitions": sorted(set(active[active > 0].tolist())), "seconds": recording.seconds,
-                      "rate_hz": recording.rate_hz, "channels": recording.num_channels, "names": recording.names,
-                      "synthetic": recording.synthetic, "notes": [*odd, *recording.notes], **asdict(found)})
+        every[-1] |= {"files": file.signals, "movements": movements, "repetitions": repetitions,
+                      "seconds": recording.seconds, "rate_hz": recording.rate_hz, "channels": recording.num_channels,
+                      "names": recording.names, "synthetic": recording.synthetic, "notes": remarks, **asdict(found)}
     answer(every)
-    console = paper()
-    console.print(table)
     if names:
         notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))
+    console = paper()
+    console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False)
     if not table.row_count:
@@ -125,13 +127,12 @@ def _info(options) -> None:
 
 
 def _add_verify(commands) -> None:
-    _add_reading(commands, "verify", "read every file; exit code 2 and the reasons when any is unfit", _verify)
+    _add_reading(commands, "verify", "read every file; exit code 2 and the reasons if any is unfit", _verify)
 
 
 def _verify(options) -> None:
-
     console, unfit, every = paper(soft_wrap=True), [], []
-    for file, recording, error in _recordings(options, None):
+    for file, recording, error in _recordings(options):
         every.append({"file": file.path, "fit": not error, "why": error})
         if error:
             unfit.append(file.path.name)
@@ -167,7 +168,7 @@ def _plot(options) -> None:
 def _add_sheet(commands) -> None:
     parser = commands.add_parser("sheet", help="draft a recordings.toml for a folder of own recordings")
     parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-    parser.add_argument("--write", action="store_true", help="into DIR, where there is none yet (default: show it)")
+    parser.add_argument("--write", action="store_true", help="write it to DIR, if there is none (default: show it)")
     parser.set_defaults(action=_sheet)
 
 
@@ -193,16 +194,16 @@ def _sheet(options) -> None:
 def _add_bids(commands) -> None:
     parser = _add_reading(commands, "bids", "write recordings as a BIDS dataset of EMG (extra: formats)", _bids)
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+    _add_subjects(parser)
     parser.add_argument("--format", choices=("bdf", "edf"), default="bdf", help="24 or 16 bits (default: %(default)s)")
-    parser.add_argument("--name", default="", help="of the dataset (default: that of DIR)")
+    parser.add_argument("--name", default="", help="name of the dataset (default: DIR's)")
 
 
 def _bids(options) -> None:
     from tfkfin.recordings import bids
 
     def fit():
-        for _, recording, error in _recordings(options, parse_numbers(options.subjects) if options.subjects else None):
+        for _, recording, error in _recordings(options):
             if error:
                 raise error
             yield recording
@@ -212,11 +213,12 @@ def _bids(options) -> None:
     answer({"made": written})
 
 
-def _recordings(options, subjects: tuple[int, ...] | None):
-    """Yields (file, recording or None, reason or None) for each file, with a progress bar on stderr."""
+def _recordings(options):
+    """Yields (file, recording or None, error or None) for each file, with a progress bar on stderr."""
     from tfkfin.recordings import readers
 
-    files = readers.find(options.folder, subjects, parse_numbers(options.exercise))
+    wanted = getattr(options, "subjects", "")
+    files = readers.find(options.folder, parse_numbers(wanted) if wanted else None, parse_numbers(options.exercise))
     for file in track(files, "reading"):
         try:
             yield file, readers.read(file), None
@@ -224,7 +226,7 @@ def _recordings(options, subjects: tuple[int, ...] | None):
             yield file, None, error
 
 
-# Each adds one subcommand and sets its `action`.
+# Each function adds one subcommand and sets its `action`.
 COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot, _add_sheet, _add_bids]
 
 if __name__ == "__main__":

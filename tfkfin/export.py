@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkfin.base.answers import command_line, parsed, told
-from tfkfin.base.console import InputError, log, quiet_start, run
+from tfkfin.base.console import log, quiet_start, run
+from tfkfin.base.errors import InputError
 from tfkfin.fit.run_folder import fine_tuned, finished, results
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +77,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     name, smaller = run_folder.resolve().name, f"_{precision}" * (precision != "float32")
     tail = f"_s{own['subject']}" if is_decoder else ""
     model = Path(to or Path("savedmodels", name + tail + f"_{format}" * (format in ALONE) + smaller))
-    if format in ALONE and any((v / presets.SAVED_MODEL).is_file() for v in presets.versions(model)):
+    if format in ALONE and any((v / folders.SAVED_MODEL).is_file() for v in folders.versions(model)):
         raise InputError(f"{model} holds SavedModels, and a server cannot load a version of {ALONE[format]} alone: "
                          "take --format both or another folder")
     from tfkfin.decoder.decoder import BaseDecoder
@@ -86,7 +87,7 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
 
     about = {"run": name} | (card.of_decoder if is_decoder else card.of_fins)(own, results(run_folder))
     if not is_decoder:
-        return version.publish(about, saving.load(source / presets.FINS_FILE.name), model, format)
+        return version.publish(about, saving.load(source / folders.FINS_FILE.name), model, format)
     windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
     return version.publish(about | {"precision": precision}, BaseDecoder.load(source).model, model, format, windows)
 

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed, told
-from tfkfin.base.console import InputError, run, shown
+from tfkfin.base.console import run, shown
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 __path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
 
@@ -49,10 +50,10 @@ def show_list(folders: list[Path]) -> None:
                   Column("parameters", justify="right"), box=None)
     every = []
     found = {}  # newest version -> model; a model in two of the folders is shown once
-    for model in (model for folder in folders for model in presets.models(folder)):
-        found.setdefault(presets.newest(model).resolve(), model)
+    for model in (model for folder in folders for model in folders.models(folder)):
+        found.setdefault(folders.newest(model).resolve(), model)
     for version, model in found.items():
-        card = presets.card(version) if (version / presets.CARD).is_file() else {"summary": "no card"}
+        card = folders.card(version) if (version / folders.CARD).is_file() else {"summary": "no card"}
         table.add_row(f"{model.name}\nversion {version.name}",
                       *(str(card.get(key, ""))[:200] for key in ("summary", "input", "score")),
                       f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "")
@@ -66,13 +67,13 @@ def show_card(name: str) -> None:
     from rich.markdown import Markdown
 
     version, console = presets.find(name), paper()
-    altered, readme = presets.changed(version), version / presets.README
+    altered, readme = folders.changed(version), version / folders.README
     if readme.is_file():
-        text = presets.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
+        text = folders.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
         console.print(Markdown(shown(text)))
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
-    answer({"folder": version} | (presets.card(version) if (version / presets.CARD).is_file() else {}))
+    answer({"folder": version} | (folders.card(version) if (version / folders.CARD).is_file() else {}))
     console.print(f"\n{version}: every file is as it was exported (SHA-256)", soft_wrap=True)
 
 
@@ -85,9 +86,9 @@ def pull(name: str, to: Path | None) -> Path:
     source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
     with layout.new_version(model) as (folder, number):
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        if altered := presets.changed(folder):
+        if altered := folders.changed(folder):
             raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
-        about = presets.card(folder) | {"name": model.name, "version": number, "pulled": name}
+        about = folders.card(folder) | {"name": model.name, "version": number, "pulled": name}
         card.write(folder, about)
     if about["format"] != "onnx":
         layout.add_to_config(model)

@@ -11,9 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, write_json
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 CHUNK = 256  # windows that go through the network at a time
 STATE, NETWORK = "estimator.json", "network.keras"
@@ -198,7 +198,8 @@ class FINClassifier(ClassifierMixin, _OfWindows):
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Windows (N, C, L) -> labels (N,)."""
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)  # first: it raises NotFittedError, where `classes_` is missing
+        labels: np.ndarray = self.classes_[best]
         return labels
 
 
@@ -207,13 +208,13 @@ def _shipped() -> dict[str, tuple[str, ...]]:
     """FIN families that are shipped trained, and the features of each."""
     from tfkfin.base.files import shipped
 
-    return {path.name.removeprefix("fin_"): tuple(presets.card(presets.find(path))["features"])
-            for path in presets.models(shipped("savedmodels")) if path.name.startswith("fin_")}
+    return {path.name.removeprefix("fin_"): tuple(folders.card(presets.find(path))["features"])
+            for path in folders.models(shipped("savedmodels")) if path.name.startswith("fin_")}
 
 
 def _bank(features: tuple[str, ...], family: str, channels: int, length: int) -> Any:
     """The shipped FINs; nothing here trains them."""
-    if family == "dense" and length != (own := presets.card(presets.find("fin_dense"))["length"]):
+    if family == "dense" and length != (own := folders.card(presets.find("fin_dense"))["length"]):
         raise ValueError(f"`family` must be \"conv\" or \"bilstm\" for windows of {length} samples: the shipped dense "
                          f"FINs take {own}")
     return presets.shared_bank(recipes.Fin(family=family), features, length, channels)

@@ -8,7 +8,8 @@ from pathlib import Path
 from tfkfin import launch
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, log, run
+from tfkfin.base.console import log, run
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run_folder, strategy
 from tfkfin.fit.device import set_up_device
 from tfkfin.fit.score_table import show_scores

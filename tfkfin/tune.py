@@ -16,7 +16,8 @@ from typing import Any
 
 from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base.console import log, numeric, quiet_start, run
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run_folder
 from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, described, open_search, state_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.experiments.ablation import ARMS, Networks, arm
 from tfkfin.experiments.kinds import ablation, ladder
 from tfkfin.experiments.ladder.rungs import Group

@@ -16,7 +16,7 @@ import sklearn.preprocessing
 import sklearn.svm
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.experiments import __main__ as command
 from tfkfin.experiments import kinds, report, statistics
 from tfkfin.experiments.fits import Fit, Setting

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.experiments import figures
 from tfkfin.experiments.__main__ import parser, rows_of

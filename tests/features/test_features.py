@@ -10,13 +10,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfkfin.base.console import InputError
-from tfkfin.features import blocks as feature_blocks
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue as F
 from tfkfin.features import sums as feature_sums
 
 ALL = tuple(F.FEATURES)
-STREAMING = tuple(name for name, feature in F.FEATURES.items() if feature.streaming)
+STREAMING = tuple(name for name, feature in F.FEATURES.items() if feature.needs)
 COUNTS = ("ZC", "SSC", "WAMP", "PERMENT")
 
 
@@ -226,9 +225,9 @@ def test_streaming_forms_no_window_and_direct_features_mix_in(monkeypatch):
 def test_pieces_do_not_show(monkeypatch):
     emg, starts = noise(9000, 2), np.arange(0, 8400, 20)
     whole = F.extract(emg, starts, 600, STREAMING)
-    monkeypatch.setattr(feature_blocks, "RUN", 1)
-    monkeypatch.setattr(feature_blocks, "PIECE", 1)
-    assert len(list(feature_blocks.pieces([(0, len(starts))], 20, 600, 2))) == 2
+    monkeypatch.setattr(feature_sums, "RUN", 1)
+    monkeypatch.setattr(feature_sums, "PIECE", 1)
+    assert len(list(feature_sums.pieces([(0, len(starts))], 20, 600, 2))) == 2
     close(F.extract(emg, starts, 600, STREAMING), whole, STREAMING)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base import console
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
 from tfkfin.fit.early_stopping import EarlyStopping

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import pooled, run_stage

@@ -164,7 +164,7 @@ def test_a_fingerprint_is_of_content_wherever_it_lies(tmp_path):
 
 def test_a_run_belongs_to_its_recordings(tiny_db2, tmp_path):
     from tfkfin import recipe as recipes
-    from tfkfin.base.console import InputError
+    from tfkfin.base.errors import InputError
     from tfkfin.fit.run import open_run
 
     def opened(data):

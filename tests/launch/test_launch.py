@@ -18,7 +18,7 @@ import slurm_here
 from rich.console import Console
 
 from tfkfin import launch
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.launch import LaunchContext, LaunchProgress, Task, TaskEvent, last_line
 from tfkfin.launch import local as local_launcher
 from tfkfin.recipe import Launch

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 
 

@@ -10,7 +10,7 @@ from live_cases import played
 
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder import session as sessions
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.decoder.decoder import BaseDecoder
@@ -102,7 +102,8 @@ def test_rest_is_not_learnt_from_where_it_is_no_movement(streaming):
     for row, level in zip(x, (-9.0, -3.0, 1.0), strict=True):
         row[: channels * names].reshape(channels, names)[:, logged] = level
     np.testing.assert_allclose(head.log_amplitude(x), [-9, -3, 1])
-    assert gaussian.Memory(low=0, middle=1).threshold == -1 and gaussian.Memory(low=0, middle=1, rest=-8).threshold == -4
+    assert gaussian.Memory(low=0, middle=1).threshold == -1
+    assert gaussian.Memory(low=0, middle=1, rest=-8).threshold == -4
     assert gaussian.Memory().threshold == -np.inf
 
 

@@ -10,7 +10,7 @@ import pytest
 from live_cases import Kept, outlet
 
 from tfkfin import read
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live import __main__ as live
 from tfkfin.live import recorder
 from tfkfin.live.calibration import Calibration, Cued, cues

@@ -10,7 +10,7 @@ from live_cases import CASES, fitted
 
 from tfkfin import evaluate
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live import __main__ as live
 from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.recordings import matfile, readers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from live_cases import Kept, outlet
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import LslMarkers
 from tfkfin.live.sources import channel_indices, volts_per

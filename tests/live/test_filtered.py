@@ -9,7 +9,7 @@ from live_cases import sure
 from tfkfin.client import replay
 from tfkfin.serving.engines import Exported
 from tfkfin.signal.filtering import sections
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def expected(filtered, recording):
 def test_every_exported_stream_filters(version, filtered, recording, expected):
     emg = recording.emg[2000:8000]
     answer = tf.saved_model.load(str(version)).signatures["stream"](emg=tf.constant(emg[None]))
-    session = onnxruntime.InferenceSession(str(version / presets.ONNX_STREAM))
+    session = onnxruntime.InferenceSession(str(version / folders.ONNX_STREAM))
     names = [output.name for output in session.get_outputs()]
     onnx = dict(zip(names, session.run(None, {"emg": emg[None]}), strict=True))
     ways = {"savedmodel": answer["probabilities"][0], "stream.onnx": onnx["probabilities"][0],
@@ -63,7 +63,7 @@ def test_the_client_filters_as_the_model_tells(version, filtered, recording, exp
 
 def test_the_card_names_the_filter(version, streaming):
     assert "high-pass 20 Hz (order 2), notches at 50 Hz (Q 30)" in (version / "README.md").read_text()
-    assert presets.card(version)["filter"]["high_pass_hz"] == 20
+    assert folders.card(version)["filter"]["high_pass_hz"] == 20
     assert "filter" not in streaming.card and any("Nothing is filtered" in line for line in streaming.card["limits"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from live_cases import Kept, Slow
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live import outputs
 from tfkfin.live.loop import Loop
 from tfkfin.live.sources import Chunk, LiveSource

@@ -14,7 +14,7 @@ from bokeh.document import Document
 from live_cases import Kept
 
 from tfkfin import read
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue
 from tfkfin.live import calibration, session
 from tfkfin.live.calibration import Cue

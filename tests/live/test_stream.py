@@ -7,7 +7,7 @@ import pytest
 from live_cases import played, sure
 from scipy.signal import resample_poly, upfirdn
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live.stream import Stream
 from tfkfin.signal.resampling import Resampler, _ratio
 

@@ -32,7 +32,8 @@ def broad(windows):
     rows, columns = np.triu_indices(x.shape[2])
     between = []
     for order in range(3):
-        matrices = np.stack([np.cov(np.diff(window, n=order, axis=0).T, bias=True).reshape(2 * x.shape[2:]) for window in x])
+        matrices = np.stack([np.cov(np.diff(window, n=order, axis=0).T, bias=True).reshape(2 * x.shape[2:])
+                             for window in x])
         ridge = 1e-3 * np.trace(matrices, axis1=1, axis2=2) / x.shape[2] + 1e-30
         logs = np.stack([scipy.linalg.logm(m + r * np.eye(len(m))) for m, r in zip(matrices, ridge, strict=True)])
         between.append(logs[:, rows, columns] * np.where(rows == columns, 1, 2**0.5))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfkfin import recipe as recipes
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.nets import descriptions, saving
 
 KINDS = registry.names("nets/descriptions")

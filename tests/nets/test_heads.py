@@ -8,7 +8,7 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins, heads
 from tfkfin.nets.forward import Forward

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline import subject as subjects
 from tfkfin.pipeline.splits import Part

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline.standardisation import ChannelStatistics
 from tfkfin.pipeline.windows import Segment, Windows, segments, starts

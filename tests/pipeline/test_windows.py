@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline.windows import Segment, samples, segments, starts
 
 recordings = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 9)), max_size=12).map(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.fit.run import open_run
 from tfkfin.recipe import Recipe, removed
 from tfkfin.recipe.bounds import Section

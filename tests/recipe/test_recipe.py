@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tfkfin import recipe
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recipe import Recipe
 
 SHIPPED = sorted(Path("pipelines").glob("*.toml"))

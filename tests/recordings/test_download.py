@@ -31,7 +31,8 @@ from fault_server import (
     wrong_range,
 )
 
-from tfkfin.base.console import InputError, run
+from tfkfin.base.console import run
+from tfkfin.base.errors import InputError
 from tfkfin.data import main
 from tfkfin.recordings import readers, synthetic, transfer
 from tfkfin.recordings.download import archive, download
@@ -136,7 +137,7 @@ def test_what_does_not_continue_a_part_is_never_appended_to_it(server, tmp_path,
     server.faults[ZIP1] = [cut(9000), fault]
     _, told = fetch(server, tmp_path)
     assert [headers.get("Range") for headers in server.gets(ZIP1)] == [None, "bytes=9000-", None]
-    assert "it is another file there than the one begun" in told[1] and not any("damaged" in line for line in told)
+    assert "the file on the server has changed" in told[1] and not any("damaged" in line for line in told)
     assert (tmp_path / "DB2_s1.zip").read_bytes() == server.files[ZIP1]
 
 
@@ -193,7 +194,7 @@ def test_a_server_that_wants_us_gone_for_long_is_left_alone(server, tmp_path):
 @pytest.mark.parametrize("faults, reason", [
     ([status(404)], "404 Not Found at http"), ([status(403)], "403 Forbidden"), ([page], "Please accept the terms"),
     ([damaged] * 2, "it came damaged (Bad CRC-32 for file 'DB2_s1/S1_E1_A1.mat') twice"),
-    ([length(-999)] * 2, "damaged (File is not a zip file) twice"), ([squeezed], "200 is an answer of no use"),
+    ([length(-999)] * 2, "damaged (File is not a zip file) twice"), ([squeezed], "200 cannot be used"),
     ([length(+9)] * 9, "tried"), ([stall(0)] * 9, "no byte for 0.4 s (tried 3 times)"),
     ([status(302, Location="/" + "x" * 9)], "404 Not Found"), ([status(429, Retry_After="soon")] * 9, "429"),
 ], ids=["404", "403", "a page", "damage", "short", "gzip", "long", "stalls", "redirect", "429"])
@@ -239,7 +240,7 @@ def test_files_that_changed_are_set_aside_not_deleted(server, tmp_path, recordin
     target.write_bytes(b"mine")
     kept.write_bytes(b"also mine")
     outcomes, told = fetch(server, tmp_path)
-    assert outcomes[0].state == "fetched" and sum("is not as it was fetched: kept as" in line for line in told) == 2
+    assert outcomes[0].state == "fetched" and sum("has changed since its download" in line for line in told) == 2
     assert_there(tmp_path, recordings)
     assert target.with_name(target.name + ".changed1").read_bytes() == b"mine"
     assert kept.with_name(kept.name + ".changed1").read_bytes() == b"also mine"
@@ -465,8 +466,8 @@ def test_the_command(server, tmp_path, capsys, monkeypatch, recordings):
     assert "doi 10.1038/sdata.2014.53" in out and out.count("fetched") == 2
     assert f"python -m tfkfin.train --stage finetune --data {tmp_path} --pipeline db2_within" in out
     code, out, err = call(capsys, "db2", "--subjects", "1-5", "--to", tmp_path)
-    assert code == 2 and err.splitlines()[-1].startswith("error: 2 of 5 subjects are not there: subject 4: 404")
-    assert "Traceback" not in err and err.splitlines()[0] == "checking 2 recordings that are there"
+    assert code == 2 and err.splitlines()[-1].startswith("error: 2 of 5 subjects are missing: subject 4: 404")
+    assert "Traceback" not in err and err.splitlines()[0] == "checking 2 recordings in the folder"
     assert out.count("there already") == 2 and out.count("failed") == 2 and "Ninapro asks you to cite" in out
     assert_there(tmp_path, recordings, (1, 2, 3))
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import bids, formats, readers
 from tfkfin.recordings.recording import Recording, RecordingFile
 
@@ -263,7 +263,7 @@ def test_bids_reads_back_in_mne(tmp_path):
     (csv, {"rate_hz = 2000\n": "rate_hz = 1000\n"}, "steps by 0.001 s, which is 1000 Hz, and rate_hz is 2000"),
     (words, {"": TABLE}, "'Fist' is no movement that recordings.toml lists"),
     (trials, {"": TABLE}, "'fist' is no movement that .*recordings.toml lists"),
-    (listed, {"stop = \"onset\"\n": "duration = \"length\"\n"}, "lasts no time"),
+    (listed, {"stop = \"onset\"\n": "duration = \"length\"\n"}, "has no duration"),
     (apart, {"label = \"no\"\n": "label = \"move\"\n"}, "has no column no, only move, rep"),
 ])
 def test_what_does_not_fit_is_an_error(tmp_path, write, change, message):

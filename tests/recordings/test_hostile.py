@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat, whosmat
 from scipy.sparse import csc_matrix
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import mat5, matfile, readers
 from tfkfin.recordings.recording import RecordingFile
 
@@ -130,7 +130,7 @@ LIES = {
     "a long name": (lambda p: v5(p, packed(element(1, 1, name=b"n" * 3000, data=bytes(4)))), "damaged"),
     "a bomb": (lambda p: v5(p, bomb(0.3), emg=None), "would unpack to 0.3 GB"),
     "two of a name": (twice, "emg is there twice"),
-    "sparse frequency": (sparse_frequency, "frequency is no single number"),
+    "sparse frequency": (sparse_frequency, "frequency is not a single number"),
     "complex": (lambda p: v5(p, emg=1j * np.ones((T, C))), "emg is not numeric"),
     "0.001 Hz": (lambda p: v5(p, frequency=0.001), "frequency is 0.001"),
     "1e300 Hz": (lambda p: v5(p, frequency=1e300), "frequency is 1e.300"),
@@ -148,7 +148,7 @@ LIES = {
                                                  chunks=(1, 750_000_000))), "would unpack to 3 GB"),
     "no values at all": (lambda p: v73(p, replaced(data=h5py.Empty("f4"))), "emg"),
     "text in HDF5": (lambda p: v73(p, replaced(data=[b"volts"])), "emg"),
-    "a pipe": (pipe, "is no file"),
+    "a pipe": (pipe, "is not a file"),
 }
 
 

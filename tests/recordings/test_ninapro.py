@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
 from tfkfin.recordings.readers import ninapro
 from tfkfin.recordings.recording import RecordingFile, flat_channels
@@ -202,20 +203,12 @@ def test_decisions_are_noted(tmp_path):
         assert len(recording.emg) == len(recording.labels) == len(recording.repetitions)
 
 
-def test_rate_of_the_file_and_of_the_caller(tmp_path):
+def test_rate_of_the_file(tmp_path):
     file = write(tmp_path, channels=10, frequency=np.array([[1000]], np.uint16))
     assert ninapro.read(file).rate_hz == 1000 and ninapro.header(file).rate_hz == 1000
     assert not any("assumed" in note for note in ninapro.read(file).notes)
-    assert ninapro.read(file, rate_hz=1000).rate_hz == 1000
-    for act in (ninapro.read, ninapro.header):  # a rate is told, never given to samples that have another
-        with pytest.raises(InputError, match="recorded at 1000 Hz, not at 500 Hz"):
-            act(file, rate_hz=500)
-    with pytest.raises(TypeError):
-        ninapro.read(file, None, 500)
-    untold = write(tmp_path / "untold", channels=10)
-    assert ninapro.read(untold, rate_hz=500).rate_hz == 500
-    with pytest.raises(InputError, match="10 to 1e"):
-        ninapro.read(untold, rate_hz=-1)
+    without = write(tmp_path / "without", channels=10)
+    assert ninapro.read(without).rate_hz == 100 and any("assumed" in note for note in ninapro.read(without).notes)
 
 
 @pytest.mark.parametrize(("exercise", "labels", "globally", "note"), [
@@ -230,7 +223,7 @@ def test_numbering_of_movements(tmp_path, exercise, labels, globally, note):
     stored = np.where(column == 2, labels[1], np.where(column == 1, labels[0], 0)).astype(np.uint8)
     write(tmp_path, f"S1_E{exercise}_A1.mat", restimulus=stored, exercise=np.array([[exercise]]))
     file = readers.find(tmp_path, exercise=exercise)[0]
-    kept, renumbered = ninapro.read(file), ninapro.read(file, global_labels=True)
+    kept, renumbered = ninapro.read(file), ninapro.read(replace(file, all_exercises=True))
     np.testing.assert_array_equal(kept.labels, stored[:, 0])
     assert set(renumbered.labels.tolist()) == {0, *globally}
     assert any(note in said for said in renumbered.notes)

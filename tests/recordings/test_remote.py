@@ -1,7 +1,7 @@
 """Remote roots against real servers: Python's own for http, moto for s3, azurite for az; streaming of v7.3 files.
 
-What needs tensorflow-io is skipped without it. Azurite is found as `azurite-blob` on the PATH or in the folder
-AZURITE_BIN. TFKFIN_OTHER_PYTHON names the Python of the other environment, whose scores are compared.
+What needs obstore or tensorflow-io is skipped without them. Azurite is found as `azurite-blob` on the PATH or in the
+folder AZURITE_BIN. TFKFIN_OTHER_PYTHON names the Python of the other environment, whose scores are compared.
 """
 
 import functools
@@ -24,7 +24,7 @@ from test_train import TINY, command
 
 from tfkfin import recipe as recipes
 from tfkfin.base import files
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import batches, dataset
 from tfkfin.recordings import (
     hdf5,
@@ -36,8 +36,9 @@ from tfkfin.recordings import (
     webroot,
 )
 
+with_store = pytest.mark.skipif(find_spec("obstore") is None, reason="needs the extra [remote]")
+without_store = pytest.mark.skipif(find_spec("obstore") is not None, reason="the extra [remote] is installed")
 with_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is None, reason="needs the extra [io]")
-without_tfio = pytest.mark.skipif(find_spec("tensorflow_io") is not None, reason="the extra [io] is installed")
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +95,11 @@ def test_a_url_is_told_from_a_folder(folder, url):
 @pytest.mark.parametrize("url", ["s3://emg/db2", "az://a/c/db2"])
 def test_without_the_extra_the_error_names_it(url, monkeypatch):
     monkeypatch.setattr(remote, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'is a remote root.*pip install "tfkfin\[io\]"'):
+    with pytest.raises(InputError, match=r'is a remote root.*pip install "tfkfin\[remote\]"'):
         readers.find(url)
 
 
-@without_tfio
+@without_store
 def test_without_the_extra_a_command_ends_with_one_line(tmp_path):
     done = command("train", "--data", "s3://emg/db2", "--run", tmp_path / "run", *TINY)
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -233,7 +234,7 @@ def s3(tiny_db2):
     server.stop()
 
 
-@with_tfio
+@with_store
 def test_s3_trains_as_the_folder_does_and_ends_well(s3, local, tmp_path, cache, monkeypatch):
     there = trained("s3://emg/db2", tmp_path / "run", **s3)
     assert there["accuracy"] == local["accuracy"] and there["dataset"] == local["dataset"]
@@ -285,6 +286,7 @@ def azure(tiny_db2, tmp_path):
         server.wait()
 
 
+@with_store
 @with_tfio
 def test_azure_trains_as_the_folder_does(azure, local, tmp_path):
     there = trained("az://devstoreaccount1/emg/db2", tmp_path / "run", **azure)

@@ -7,7 +7,7 @@ from scipy.stats import entropy, kurtosis
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.standardisation import ChannelStatistics
 from tfkfin.recordings import matfile, readers, synthetic

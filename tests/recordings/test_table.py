@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
-from tfkfin.recordings.readers import table as own
+from tfkfin.recordings.events import count_repetitions
 
 SHEET = 'rate_hz = 1000\nunit = "mV"\nfiles = "sub{subject}_*.%s"\nchannels = %s\nlabel = %s\n'
 
@@ -59,7 +59,7 @@ def test_npy_and_npz(tmp_path):
 
 def test_runs_are_counted_by_hand():
     labels = np.array([0, 2, 2, 0, 2, 1, 1, 0, 1], np.int16)
-    assert own.count_repetitions(labels).tolist() == [0, 1, 1, 0, 2, 1, 1, 0, 2]
+    assert count_repetitions(labels).tolist() == [0, 1, 1, 0, 2, 1, 1, 0, 2]
 
 
 @pytest.mark.parametrize(("more", "content", "message"), [
@@ -120,4 +120,4 @@ def test_every_reader_says_what_it_expects():
     assert {"ninapro", "table"} <= set(names)
     for name in names:
         made = readers.reader(name)
-        assert made.expected and callable(made.find) and callable(made.read) and callable(made.header)
+        assert made.expected and callable(made.find) and callable(made.read)

@@ -23,7 +23,7 @@ import requests
 import serving_cases as cases
 from bad_requests import Storm
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.client import connect, replay
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins, heads

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.client import connect, replay
 from tfkfin.serving.client.base import ServingError, parse_url
-from tfkfin.store import layout, presets
+from tfkfin.store import folders, layout, presets
 
 WINDOWS = np.zeros((1, 8, 2), np.float32)
 METADATA = {"metadata": {"signature_def": {"signature_def": {
@@ -292,7 +292,7 @@ def test_names_are_names(name, tmp_path):
     with pytest.raises(InputError):
         parse_url("http://h:1", name)
     with pytest.raises(InputError):
-        presets.checked_name(name)
+        folders.checked_name(name)
     if "/" not in name and name:
         for add in (layout.add_to_config, lambda model: layout.new_version(model).__enter__()):
             with pytest.raises(InputError, match="is no name of a model"):
@@ -341,16 +341,16 @@ def model(tmp_path):
 
 
 def change_card(version, **what):
-    path = version / presets.CARD
+    path = version / folders.CARD
     path.write_text(json.dumps(json.loads(path.read_text()) | what))
 
 
 CHANGES = {
     "README": (lambda v: (v / "README.md").write_text("trust me"), "README.md"),
-    "card": (lambda v: change_card(v, rate_hz=1.0), presets.CARD),
-    "digests": (lambda v: change_card(v, sha256={}), presets.CARD),
-    "digests of another kind": (lambda v: change_card(v, sha256=[1]), presets.CARD),
-    "weights": (lambda v: (v / presets.FINS_FILE).write_bytes(b"PK"), "fins.keras"),
+    "card": (lambda v: change_card(v, rate_hz=1.0), folders.CARD),
+    "digests": (lambda v: change_card(v, sha256={}), folders.CARD),
+    "digests of another kind": (lambda v: change_card(v, sha256=[1]), folders.CARD),
+    "weights": (lambda v: (v / folders.FINS_FILE).write_bytes(b"PK"), "fins.keras"),
     "a file gone": (lambda v: (v / "saved_model.pb").unlink(), "saved_model.pb"),
 }
 
@@ -358,9 +358,9 @@ CHANGES = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_model_that_was_changed_is_not_loaded_and_shown_as_changed(kind, model):
     change, name = CHANGES[kind]
-    assert not presets.changed(model)
+    assert not folders.changed(model)
     change(model)
-    assert any(name in changed for changed in presets.changed(model))
+    assert any(name in changed for changed in folders.changed(model))
     if kind == "a file gone":  # which is for its reader to miss
         return
     with pytest.raises(InputError, match=f"not as it was exported: .*{name}"):
@@ -368,11 +368,11 @@ def test_a_model_that_was_changed_is_not_loaded_and_shown_as_changed(kind, model
 
 
 def test_an_older_card_is_taken_as_it_is(model):
-    card = presets.card(model)
-    del card[presets.DIGEST], card["sha256"]["README.md"]
-    (model / presets.CARD).write_text(json.dumps(card))
-    presets.verify(model)
-    assert not presets.changed(model) and os.path.getsize(model / "README.md")
+    card = folders.card(model)
+    del card[folders.DIGEST], card["sha256"]["README.md"]
+    (model / folders.CARD).write_text(json.dumps(card))
+    folders.verify(model)
+    assert not folders.changed(model) and os.path.getsize(model / "README.md")
 
 
 HOSTILE = {
@@ -392,7 +392,7 @@ def test_no_code_of_a_keras_file_runs(kind, tmp_path, monkeypatch):
 
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "good.keras")
     with zipfile.ZipFile(tmp_path / "good.keras") as good, \
-            zipfile.ZipFile(tmp_path / presets.FINS_FILE.name, "w") as bad:
+            zipfile.ZipFile(tmp_path / folders.FINS_FILE.name, "w") as bad:
         for name in good.namelist():
             content = good.read(name)
             if name == "config.json":
@@ -401,7 +401,7 @@ def test_no_code_of_a_keras_file_runs(kind, tmp_path, monkeypatch):
                 config["config"]["layers"][-1] = json.loads(text)
                 content = json.dumps(config).encode()
             bad.writestr(name, content)
-    (tmp_path / presets.CARD).write_text("{}")
+    (tmp_path / folders.CARD).write_text("{}")
     said = "could not be deserialized" if kind == "a call" else "arbitrary code"
     with pytest.raises(InputError, match=f"cannot be loaded: .*{said}"):
         presets.load(tmp_path)

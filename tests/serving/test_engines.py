@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfkfin import recipe as recipes
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.decoder.decision import Decision
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
@@ -25,7 +25,7 @@ from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.serving import litert_file, signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
-from tfkfin.store import card, layout, presets
+from tfkfin.store import card, folders, layout, presets
 
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
@@ -72,7 +72,7 @@ def model(request, tiny_db2, tmp_path_factory):
         version.write_decoder(partial, BaseDecoder(about, network), about)
         made = signatures.Signatures(BaseDecoder(about, network), "keras")
         with pytest.raises(InputError, match=lacks[0]) if (lacks := without_litert(request.param)) else nullcontext():
-            litert_file.save(made.answer, made.window, partial / presets.LITERT)
+            litert_file.save(made.answer, made.window, partial / folders.LITERT)
     return folder / "1"
 
 
@@ -83,14 +83,14 @@ def without_litert(name: str) -> list[str]:
 
 
 def volts(model, count: int) -> np.ndarray:
-    card = presets.card(model)
+    card = folders.card(model)
     noise = np.random.default_rng(1).standard_normal((count, card["length"], card["channels"]))
     return (np.array(card["mean_v"]) + 2 * np.array(card["sd_v"]) * noise).astype(np.float32)
 
 
 def there(model) -> list[str]:
-    lacking = ("xla", "litert") if presets.card(model)["family"] == "bilstm" else ("litert",) if without_litert(
-        presets.card(model)["name"]) else ()
+    lacking = ("xla", "litert") if folders.card(model)["family"] == "bilstm" else ("litert",) if without_litert(
+        folders.card(model)["name"]) else ()
     return [e for e in ENGINES if e not in lacking]
 
 
@@ -167,10 +167,10 @@ def test_every_way_that_has_an_order_decides_alike(model, engines, alone, tiny_d
     assert len(wanted["label"]) == (len(stretch) - decoder.length) // decoder.stride + 1 > BATCH
     ways = {"keras": decoder.stream(stretch), "savedmodel alone": alone(model, stretch)}
     ways |= {engine: decode.stream(stretch) for engine, decode in engines.items()}
-    session = onnxruntime.InferenceSession(str(model / presets.ONNX_STREAM))
+    session = onnxruntime.InferenceSession(str(model / folders.ONNX_STREAM))
     names = [output.name for output in session.get_outputs()]
     ways["stream.onnx"] = {n: v[0] for n, v in zip(names, session.run(None, {"emg": stretch[None]}), strict=True)}
-    assert len(np.unique(wanted["label"])) > 1 or presets.card(model)["head"] == "conv"  # which has learnt nothing
+    assert len(np.unique(wanted["label"])) > 1 or folders.card(model)["head"] == "conv"  # which has learnt nothing
     for way, answer in ways.items():
         assert set(answer) == set(wanted) and answer["label"].dtype == np.int64, way
         np.testing.assert_array_equal(answer["label"], wanted["label"], err_msg=way)
@@ -180,7 +180,7 @@ def test_every_way_that_has_an_order_decides_alike(model, engines, alone, tiny_d
 
 def test_onnx_streams_in_pieces_and_where_it_cannot_window_by_window(model):
     """Pieces bound the memory, so a long stretch takes several; another stride is not in the file."""
-    decode, stretch = Exported(model, "onnx"), volts(model, 100).reshape(-1, presets.card(model)["channels"])
+    decode, stretch = Exported(model, "onnx"), volts(model, 100).reshape(-1, folders.card(model)["channels"])
     asked = []
     decode._stream = lambda emg, real=decode._stream: (asked.append(emg.shape[1]), real(emg))[1]
     wanted = by_hand(decode, stretch)
@@ -223,7 +223,7 @@ def test_what_is_missing_is_named(model, tmp_path, monkeypatch):
     for name in ("saved_model.pb", "model.onnx"):
         folder = tmp_path / name
         folder.mkdir()
-        for file in (presets.CARD, name):
+        for file in (folders.CARD, name):
             (folder / file).write_bytes((model / file).read_bytes())
     onnx_alone, graph_alone = tmp_path / "model.onnx", tmp_path / "saved_model.pb"
     assert Exported(onnx_alone).engine == "onnx"
@@ -236,7 +236,7 @@ def test_what_is_missing_is_named(model, tmp_path, monkeypatch):
         Exported(tmp_path / "nowhere")
     with pytest.raises(InputError, match="must be one of"):
         Exported(model, "fast")
-    if presets.card(model)["family"] == "bilstm":
+    if folders.card(model)["family"] == "bilstm":
         with pytest.raises(InputError, match="without recurrence"):
             Exported(model, "xla")
 

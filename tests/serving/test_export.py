@@ -17,7 +17,7 @@ from google.protobuf import text_format
 
 from tfkfin import evaluate
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.export import PRECISIONS, export
 from tfkfin.fit.run import open_run
@@ -25,7 +25,7 @@ from tfkfin.fit.stages import run_stage
 from tfkfin.serving import warmup
 from tfkfin.serving.engines import Exported
 from tfkfin.store import card as cards
-from tfkfin.store import layout, presets
+from tfkfin.store import folders, layout, presets
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
         "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
@@ -124,14 +124,14 @@ def test_a_smaller_file_answers_nearly_the_same(run, exported, tmp_path, precisi
     clear = np.ptp(np.sort(exact["probabilities"], axis=1)[:, -2:], axis=1) > 2 * apart.max()
     np.testing.assert_array_equal(exact["label"][clear], small["label"][clear])
     np.testing.assert_allclose(small["features"], exact["features"], rtol=5e-3, atol=1e-2)
-    assert presets.card(version)["precision"] == precision
-    types = {w.data_type for w in onnx.load(version / presets.ONNX).graph.initializer}
+    assert folders.card(version)["precision"] == precision
+    types = {w.data_type for w in onnx.load(version / folders.ONNX).graph.initializer}
     kind = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}.get(precision)
     assert (kind in types) if kind else types <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64,
                                                   onnx.TensorProto.INT32}
     stretch = run.dataset.load(2).emg[: 20 * run.dataset.stride + run.length]
     assert len(Exported(version, "onnx").stream(stretch)["label"]) == 21
-    assert (version / presets.ONNX_STREAM).exists() == (precision == "float32")
+    assert (version / folders.ONNX_STREAM).exists() == (precision == "float32")
     assert ("stream.onnx" in (version / "README.md").read_text()) == (precision == "float32")
 
 
@@ -159,7 +159,7 @@ def test_fins_take_any_channels_and_start_recipes(fins):
 
 
 def test_card_and_readme_tell_what_it_is(run, exported, fins):
-    card = presets.card(exported)
+    card = folders.card(exported)
     assert (card["name"], card["version"], card["subject"], card["kind"]) == ("tiny_s2", 1, 2, "decoder")
     assert card["movements"] == [1, 2, 3] and card["features"] == ["ENT", "RMS"] and card["rate_hz"] == 2000
     assert card["recipe_digest"] == run.recipe.digest and card["licence"] == "Apache-2.0"
@@ -171,7 +171,7 @@ def test_card_and_readme_tell_what_it_is(run, exported, fins):
     text = (exported / "README.md").read_text()
     for part in ("synthetic", "honest", card["recipe_digest"], "## Limits", "knows no rest", f"{card['parameters']:,}"):
         assert part in text
-    assert presets.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
+    assert folders.card(fins)["dataset"] is None and "no recording" in (fins / "README.md").read_text()
 
 
 def test_warmup_requests_are_official_messages(exported):
@@ -186,19 +186,19 @@ def test_warmup_requests_are_official_messages(exported):
 
 
 def test_versions_only_grow(run, exported):
-    before = presets.checksums(exported)
+    before = folders.checksums(exported)
     second = export(run.folder, 2, exported.parent)
-    assert second.name == "2" and presets.card(second)["version"] == 2
+    assert second.name == "2" and folders.card(second)["version"] == 2
     shutil.rmtree(second)
     assert layout.next_version(exported.parent) == 3
-    assert presets.checksums(exported) == before and not presets.changed(exported)
+    assert folders.checksums(exported) == before and not folders.changed(exported)
     assert sorted(p.name for p in exported.parent.iterdir()) == [".last_version", "1"]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), layout.new_version(tmp_path / "m") as (folder, number):
         (folder / "saved_model.pb").write_text("half")
-        assert number == 1 and presets.versions(tmp_path / "m") == []
+        assert number == 1 and folders.versions(tmp_path / "m") == []
         assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
         raise RuntimeError
     assert not (tmp_path / "m").exists()
@@ -211,7 +211,7 @@ def test_a_model_that_is_removed_while_it_is_written_becomes_no_version(gone, tm
     with pytest.raises(InputError, match="was removed while"), layout.new_version(model) as (folder, _):
         (folder / "saved_model.pb").write_text("whole")
         shutil.rmtree(tmp_path / "models" / gone)
-        cards.write(folder, presets.card(shipped("savedmodels") / "fin_dense" / "1"))
+        cards.write(folder, folders.card(shipped("savedmodels") / "fin_dense" / "1"))
     assert not model.exists()
 
 
@@ -246,7 +246,7 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
            "print([m for m in sys.modules if m.startswith(('tfkfin.fit', 'tfkfin.pipeline'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "[]\n", done.stdout + done.stderr[-2000:]
-    card = presets.card(tmp_path / "m" / "1")
+    card = folders.card(tmp_path / "m" / "1")
     assert (card["kind"], card["run"], card["recipe_digest"]) == ("fins", "elsewhere", run.recipe.digest)
     assert card["scores"]["fin"] == run.done("imitate")["fin"] and "training repetitions" in card["scores"]["protocol"]
     weights = [presets.load(tmp_path / "m").get_weights(), keras.saving.load_model(
@@ -276,7 +276,7 @@ def test_fins_are_kept_in_float32_whatever_they_are_trained_in(run):
 def test_runs_of_an_older_version_say_what_to_do(run, tmp_path, stage, subject):
     folder = tmp_path / "old"
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("*.keras", "tensorboard", "checkpoints"))
-    for card in folder.rglob(presets.CARD):
+    for card in folder.rglob(folders.CARD):
         card.write_text('{"kind": "decoder"}')
     if subject is None:
         shutil.rmtree(folder / "finetune")
@@ -342,7 +342,7 @@ def test_models_are_found_by_path_or_name(exported, tmp_path, monkeypatch):
         assert presets.find(name) == presets.shipped("savedmodels") / "fin_conv" / "1"
     (tmp_path / "savedmodels" / "mine" / "10").mkdir()
     assert presets.find("mine").name == "1"  # nothing is in 10 yet
-    (tmp_path / "savedmodels" / "mine" / "10" / presets.ONNX).touch()
+    (tmp_path / "savedmodels" / "mine" / "10" / folders.ONNX).touch()
     assert presets.find("mine").name == "10"
     with pytest.raises(InputError, match="no model in yours.*fin_bilstm, fin_conv"):
         presets.find("yours")

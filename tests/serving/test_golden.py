@@ -12,7 +12,7 @@ from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
 from tfkfin.nets import fins
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 STRANGER = """
 import sys
@@ -72,7 +72,7 @@ def test_golden_keras_file_answers_the_same():
     got = np.concatenate([bank(known["standardised"][:, :, c : c + 1]) for c in range(4)], axis=1)
     np.testing.assert_allclose(got, known["fins"], rtol=1e-5, atol=1e-5)
     assert [model.name for model in fins.fins_of(bank)] == ["fin_ent", "fin_rms"]
-    assert presets.card(presets.find(cases.GOLDEN / "fins"))["rate_hz"] == 200
+    assert folders.card(presets.find(cases.GOLDEN / "fins"))["rate_hz"] == 200
 
 
 def names_in(config) -> list[str]:
@@ -87,13 +87,13 @@ def names_in(config) -> list[str]:
 
 def test_shipped_config_serves_what_is_there():
     folder = recipes.shipped("savedmodels")
-    assert names_in(folder / "models.config") == [m.name for m in presets.models(folder)]
-    for model in presets.models(folder):
-        assert not presets.changed(presets.newest(model))
+    assert names_in(folder / "models.config") == [m.name for m in folders.models(folder)]
+    for model in folders.models(folder):
+        assert not folders.changed(folders.newest(model))
 
 
 def test_golden_config_serves_what_is_there():
-    assert names_in(cases.GOLDEN / "models.config") == [m.name for m in presets.models(cases.GOLDEN)]
+    assert names_in(cases.GOLDEN / "models.config") == [m.name for m in folders.models(cases.GOLDEN)]
 
 
 FRESH = """
@@ -104,7 +104,7 @@ for name in sys.argv[1:]:
         code = 1
         try:
             from tfkfin.nets import fins
-            from tfkfin.store import presets
+            from tfkfin.store import folders, presets
             print(name, [m.name for m in fins.fins_of(presets.load(name))], flush=True)
             code = 0
         finally:

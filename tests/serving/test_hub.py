@@ -11,14 +11,14 @@ from hub_server import hub
 import tfkfin
 from tfkfin import models as models
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.export import export
 from tfkfin.fit import metrics
 from tfkfin.fit.run import Run, open_run
 from tfkfin.fit.stages import imitate, run_stage
 from tfkfin.store import card as cards
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 from tfkfin.store.hub import named, pull, push
 
 NAME = "hf://somebody/fin-conv"
@@ -51,15 +51,15 @@ def test_pushed_and_pulled_it_is_the_same_also_without_a_network(server, tmp_pat
     own = presets.find("fin_conv")
     assert push(own, NAME).startswith("http")
     files = server.commits["somebody/fin-conv"][-1]
-    assert files[presets.README].startswith(b'---\nlicense: "apache-2.0"\nlibrary_name: "tfkfin"\n')
+    assert files[folders.README].startswith(b'---\nlicense: "apache-2.0"\nlibrary_name: "tfkfin"\n')
     got = pull(NAME)
-    assert presets.checksums(got) == presets.checksums(own)
+    assert folders.checksums(got) == folders.checksums(own)
     monkeypatch.chdir(tmp_path)
     models.main(["pull", NAME])
     mine = tmp_path / "savedmodels" / "fin-conv" / "1"
-    assert presets.card(mine)["name"] == "fin-conv" and presets.changed(mine) == []
-    here, there = (dict(presets.card(version)["sha256"]) for version in (mine, own))
-    assert here.pop(presets.README) != there.pop(presets.README) and here == there  # it has another name
+    assert folders.card(mine)["name"] == "fin-conv" and folders.changed(mine) == []
+    here, there = (dict(folders.card(version)["sha256"]) for version in (mine, own))
+    assert here.pop(folders.README) != there.pop(folders.README) and here == there  # it has another name
     assert (mine / "README.md").read_text("utf-8").startswith("# fin-conv, version 1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     count = len(server.asked)
@@ -71,7 +71,7 @@ def test_pushed_and_pulled_it_is_the_same_also_without_a_network(server, tmp_pat
 def test_a_decoder_from_the_hub_decodes(server, decoder, tiny_db2):
     emg = tfkfin.read(tiny_db2)[0].emg[:3000]
     push(decoder, "hf://somebody/mine")
-    assert str(tiny_db2).encode() not in server.commits["somebody/mine"][-1][presets.CARD]  # nor any other path
+    assert str(tiny_db2).encode() not in server.commits["somebody/mine"][-1][folders.CARD]  # nor any other path
     there = tfkfin.Decoder.from_preset("hf://somebody/mine")
     np.testing.assert_array_equal(there.predict(emg), tfkfin.Decoder.from_preset(decoder).predict(emg))
 
@@ -82,20 +82,20 @@ def test_a_new_push_is_a_new_revision_without_what_the_old_one_had_more(server):
     server.commits["somebody/fin-conv"][-1]["model.onnx"] = b"of an earlier version"
     push(own, NAME)
     first, second = (server.sha("somebody/fin-conv", number) for number in (1, 2))
-    assert pull(NAME).name == second and presets.changed(pull(NAME)) == []
+    assert pull(NAME).name == second and folders.changed(pull(NAME)) == []
     del server.commits["somebody/fin-conv"][1]["model.onnx"]
     assert pull(f"{NAME}@{first}").name == first
 
 
-@pytest.mark.parametrize("harm", ["saved_model.pb", presets.CARD])
+@pytest.mark.parametrize("harm", ["saved_model.pb", folders.CARD])
 def test_what_was_changed_on_the_way_is_refused(server, harm):
     push(presets.find("fin_conv"), NAME)
     files = server.commits["somebody/fin-conv"][-1]
-    if harm == presets.CARD:
+    if harm == folders.CARD:
         files[harm] = json.dumps({"kind": "fins"}).encode()
     else:
         files[harm] = files[harm][:-1] + b"x"
-    with pytest.raises(InputError, match="without checksums" if harm == presets.CARD else f"not as it .*: {harm}"):
+    with pytest.raises(InputError, match="without checksums" if harm == folders.CARD else f"not as it .*: {harm}"):
         pull(NAME)
 
 
@@ -116,10 +116,10 @@ def test_what_is_unfit_is_said_before_anything_is_sent(server, tmp_path):
 
 @pytest.mark.parametrize("name", [
     pytest.param(path.name, marks=() if path.name == "fin_conv" else pytest.mark.slow)
-    for path in presets.models(shipped("savedmodels"))])
+    for path in folders.models(shipped("savedmodels"))])
 def test_every_shipped_card_says_what_its_fins_do(name, tmp_path):
     version = presets.find(name)
-    card = presets.card(version)
+    card = folders.card(version)
     run = Run(tmp_path, recipes.Recipe.model_validate(card["recipe"]))
     emg, true = imitate.sample(run, "test", run.recipe.imitate.test_windows)
     bank = presets.load(version)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfkfin.base.console import InputError, log, terminal
+from tfkfin.base.console import log, terminal
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 
 

@@ -18,13 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tfkfin.base.errors import InputError
+
 log = logging.getLogger("tfkfin")
 PATIENCE = 1.0  # s that an interrupted command has to end by itself
 unfinished: set[Path] = set()  # files and folders that are removed if it has to be ended in the middle
-
-
-class InputError(ValueError):
-    """Something the user gave is unfit. The message is one line: what is wrong, where, what would do."""
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 CGROUPS, GROUPS_OF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")

@@ -20,7 +20,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import PACKAGE
 
 OPEN = ("nets/fins", "nets/heads", "nets/descriptions", "recordings/readers", "recordings/formats", "live/sources")

@@ -16,10 +16,10 @@ import numpy as np
 
 from tfkfin.base import files
 from tfkfin.base.answers import steps
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
 from tfkfin.signal.filtering import filtered, sections
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
@@ -47,7 +47,7 @@ def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements:
         recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
     """
     recorded = sorted({float(rate) for rate in recorded_hz})
-    return presets.made_by(recipe, length, rate_hz) | {
+    return folders.made_by(recipe, length, rate_hz) | {
         "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
         "channels": len(mean), "movements": [int(m) for m in movements],
         "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
@@ -309,9 +309,9 @@ class BaseDecoder:
                              "trained or exported anew")
         from tfkfin.nets import saving
 
-        presets.verify(folder)
+        folders.verify(folder)
         try:
-            return cls(presets.card(folder), saving.load(found[0]))
+            return cls(folders.card(folder), saving.load(found[0]))
         except InputError:
             raise
         except (ValueError, TypeError, KeyError, OSError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Smoothed
 from tfkfin.sessions.online import OnlineAdaptation
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.base.answers import command_line, parsed
-from tfkfin.base.console import InputError, log, run
+from tfkfin.base.console import log, run
+from tfkfin.base.errors import InputError
 from tfkfin.experiments import kinds
 from tfkfin.fit import run_folder
 from tfkfin.recipe import Recipe

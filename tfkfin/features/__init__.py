@@ -1,1 +1,1 @@
-"""Closed-form features: one catalogue of names, formulas and units, computed directly or streamed."""
+"""Closed-form features: one catalogue of names, formulas and units, computed directly or from sums over blocks."""

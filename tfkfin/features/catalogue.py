@@ -1,21 +1,22 @@
-"""The features a FIN can imitate: one table of names, formulas and units, and two ways to compute them that agree.
+"""The features that a FIN can imitate: one table of names, formulas and units, and two ways to compute them that agree.
 
-`direct` takes windows. `extract` takes a recording and the windows' starts. Where they go by a stride that divides the
-window it touches each sample once (`feature_sums`): equal to `direct` to float32, without forming a window.
-Samples are float32. A window with a NaN or infinite sample answers NaN, in that channel alone.
+`direct` takes windows. `extract` takes a recording and the starts of windows. Where these follow a stride that divides
+the window's length it adds each sample once and forms no window (`sums`); results equal `direct`'s to float32.
+Samples are float32. A window with a NaN or infinite sample gives NaN, in that channel alone.
 """
 
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError
-from tfkfin.features import blocks, formulas, sums
+from tfkfin.base.errors import InputError
+from tfkfin.features import formulas, sums
 
 RATE_HZ = 2000.0  # Ninapro DB2
-CHUNK = 1 << 19  # samples of windows formed at once by the direct way: each float64 array is 4 MB
+CHUNK = 1 << 19  # samples of windows that are formed at once: each float64 array has 4 MB
 
 HUDGINS = "Hudgins, Parker, Scott 1993"
 PHINYOMARK = "Phinyomark, Phukpattaranont, Limsakul 2012"
@@ -26,18 +27,25 @@ SPECTRUM = "P: one-sided power per bin, mean removed, no taper"
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature. `unit` is in terms of the samples' unit x; `shortest` is the least window in samples."""
+    """One feature of a window.
+
+    Attributes:
+        unit: in terms of the samples' unit x.
+        compute: its definition, windows' statistics -> (N, C).
+        needs: the sums (keys of `sums.SUMS`) that `compute` can also be computed from; none: it needs the windows.
+        shortest: samples that a window must have.
+        log: positive, and proportional to a power of the amplitude: models use its logarithm (the paper z-scores it).
+    """
 
     name: str
     title: str
     formula: str
     unit: str
     reference: str
-    compute: Callable[[formulas.Samples], np.ndarray]  # the definition: windows -> (N, C)
-    streaming: Callable[[sums.Sums], np.ndarray] | None = None  # from sums -> (N, C); NaN: use `compute`
-    needs: tuple[str, ...] = ()  # the sums it is made from, of feature_blocks.SUMS
+    compute: Callable[[Any], np.ndarray]
+    needs: tuple[str, ...] = ()
     shortest: int = 1
-    log: bool = False  # positive, and it scales with the signal: models work on its logarithm (the paper z-scores it)
+    log: bool = False
 
     def direct(self, windows: np.ndarray, rate_hz: float = RATE_HZ) -> np.ndarray:
         """Windows (N, L, C) -> (N, C) float32."""
@@ -45,48 +53,41 @@ class Feature:
 
 
 def _amplitudes():
-    yield Feature("RMS", "root mean square", "sqrt(mean x^2)", "x", FIN,
-                  lambda w: np.sqrt(w.square), lambda s: np.sqrt(s.moments[2]), ("plain",), log=True)
-    yield Feature("VAR", "variance", "mean (x - mean x)^2, ddof 0; 0 for a flat window", "x^2", FIN,
-                  lambda w: w.var, lambda s: s.moments[1], ("plain",), log=True)
-    yield Feature("SSI", "simple square integral", "sum x^2", "x^2", FIN,
-                  lambda w: w.square * w.length, lambda s: s.moments[2] * s.length, ("plain",), log=True)
-    yield Feature("MAV", "mean absolute value", "mean |x|", "x", HUDGINS,
-                  lambda w: np.abs(w.wide).mean(-1), lambda s: s["abs"][0] / s.length, ("abs",), log=True)
-    yield Feature("IAV", "integral of absolute value", "sum |x|", "x", PHINYOMARK,
-                  lambda w: np.abs(w.wide).sum(-1), lambda s: s["abs"][0], ("abs",), log=True)
-    yield Feature("WL", "waveform length", "sum |x[i+1] - x[i]|", "x", HUDGINS,
-                  lambda w: np.abs(np.diff(w.wide)).sum(-1), lambda s: s["path"][0], ("path",), log=True)
+    yield Feature("RMS", "root mean square", "sqrt(mean x^2)", "x", FIN, lambda w: np.sqrt(w.square), ("plain",),
+                  log=True)
+    yield Feature("VAR", "variance", "mean (x - mean x)^2, ddof 0; 0 for a flat window", "x^2", FIN, lambda w: w.var,
+                  ("plain",), log=True)
+    yield Feature("SSI", "simple square integral", "sum x^2", "x^2", FIN, lambda w: w.square * w.length, ("plain",),
+                  log=True)
+    yield Feature("MAV", "mean absolute value", "mean |x|", "x", HUDGINS, lambda w: w.absolute / w.length, ("abs",),
+                  log=True)
+    yield Feature("IAV", "integral of absolute value", "sum |x|", "x", PHINYOMARK, lambda w: w.absolute, ("abs",),
+                  log=True)
+    yield Feature("WL", "waveform length", "sum |x[i+1] - x[i]|", "x", HUDGINS, lambda w: w.path, ("path",), log=True)
     yield Feature("LOG", "log detector", "exp(mean ln|x|) over the samples that are not 0; 0 if all are", "x",
-                  PHINYOMARK, formulas.log_detector, sums.log_detector, ("logs",), log=True)
+                  PHINYOMARK, formulas.log_detector, ("logs",), log=True)
     yield Feature("LOGVAR", "log variance", "ln max(VAR, 1.2e-38)", "ln x^2", "Blankertz et al. 2008",
-                  lambda w: np.log(np.maximum(w.var, formulas.TINY)),
-                  lambda s: np.log(np.maximum(s.moments[1], formulas.TINY)), ("plain",))
+                  lambda w: np.log(np.maximum(w.var, formulas.TINY)), ("plain",))
 
 
 def _counts():
     yield Feature("ZC", "zero crossings", f"count of sign changes that step by more than {formulas.ZC_THRESHOLD:g}; "
-                  "0 is positive", "1", HUDGINS, formulas.crossings, lambda s: s["crossings"][0], ("crossings",))
+                  "0 is positive", "1", HUDGINS, lambda w: w.crossings, ("crossings",))
     yield Feature("SSC", "slope sign changes", f"count of turns whose larger step exceeds {formulas.SSC_THRESHOLD:g}",
-                  "1", HUDGINS, lambda w: formulas.turns(w.step[..., :-1], w.step[..., 1:]).sum(-1),
-                  lambda s: s["turns"][0], ("turns",), shortest=2)
+                  "1", HUDGINS, lambda w: w.turns, ("turns",), shortest=2)
     yield Feature("WAMP", "Willison amplitude", f"count of |x[i+1] - x[i]| > {formulas.WAMP_THRESHOLD:g}", "1",
-                  PHINYOMARK, lambda w: (np.abs(w.step) > formulas.WAMP_THRESHOLD).sum(-1),
-                  lambda s: s["jumps"][0], ("jumps",))
+                  PHINYOMARK, lambda w: w.jumps, ("jumps",))
 
 
 def _shapes():
     yield Feature("SKEW", "skewness", "mean (x - mean x)^3 / sd^3, ddof 0; 0 for a flat window", "1", PHINYOMARK,
-                  lambda w: formulas.moment_ratio(w, 3), sums.skewness, ("high_moments",))
+                  lambda w: w.moment_ratio(3), ("high_moments",))
     yield Feature("KURT", "excess kurtosis (Fisher)", "mean (x - mean x)^4 / sd^4 - 3, ddof 0; 0 for a flat window",
-                  "1", PHINYOMARK, lambda w: np.where(w.var > 0, formulas.moment_ratio(w, 4) - 3, 0.0), sums.kurtosis,
-                  ("high_moments",))
+                  "1", PHINYOMARK, formulas.kurtosis, ("high_moments",))
     yield Feature("MOB", "Hjorth mobility", "sqrt(var dx / var x), a sample; 0 for a flat window", "1", HJORTH,
-                  lambda w: formulas.mobility(*w.hjorth[:2]), lambda s: formulas.mobility(*s.hjorth),
-                  ("plain", "steps"), shortest=3)
+                  lambda w: formulas.mobility(w.var, w.step_var), ("plain", "steps"), shortest=3)
     yield Feature("COM", "Hjorth complexity", "mobility(dx) / mobility(x); 0 for a flat window or slope", "1", HJORTH,
-                  lambda w: formulas.complexity(*w.hjorth),
-                  lambda s: formulas.complexity(*s.hjorth, s.bend_variance), ("plain", "steps", "bends"),
+                  lambda w: formulas.complexity(w.var, w.step_var, w.bend_var), ("plain", "steps", "bends"),
                   shortest=4)
     for i in range(formulas.AR_ORDER):
         yield Feature(f"AR{i + 1}", f"autoregressive coefficient {i + 1} of {formulas.AR_ORDER}",
@@ -96,10 +97,9 @@ def _shapes():
 
 def _entropies():
     yield Feature("ENT", "entropy of the softmax", "ln sum e^x - sum x e^x / sum e^x", "nats", FIN + ", its code",
-                  lambda w: np.maximum(formulas.entropy(w), 0.0), sums.entropy, ("softmax",))
+                  formulas.entropy, ("softmax",))
     yield Feature("PERMENT", "permutation entropy", "-sum p log2 p over the orders of 3 neighbours; ties rise", "bits",
-                  "Bandt, Pompe 2002; Cao et al. 2004", formulas.permutation_entropy, sums.permutation_entropy,
-                  ("patterns",), shortest=3)
+                  "Bandt, Pompe 2002; Cao et al. 2004", formulas.permutation_entropy, ("patterns",), shortest=3)
     yield Feature("SAMPEN", "sample entropy", "-ln(A/B), m = 2, r = 0.2 sd; none found: ln((L-2)(L-3)/2); flat: 0",
                   "nats", "Richman, Moorman 2000", formulas.sample_entropy, shortest=4)
     yield Feature("HISTENT", "histogram entropy", f"-sum p ln p over {formulas.HIST_BINS} bins of "
@@ -123,7 +123,11 @@ FEATURES = {f.name: f for part in (_entropies, _amplitudes, _counts, _shapes, _s
 
 
 def names(selection: str | Iterable[str]) -> tuple[str, ...]:
-    """Upper-case names of a selection (a list, or one text "rms, wl"), in its order; each known, none twice."""
+    """Upper-case names of a selection (a list, or a text "rms, wl"), in its order.
+
+    Raises:
+        InputError: a name is unknown or comes twice, or there is none.
+    """
     given = selection.replace(",", " ").split() if isinstance(selection, str) else list(selection)
     found = tuple(str(name).strip().upper() for name in given)
     for name, text in zip(found, given, strict=True):
@@ -137,7 +141,7 @@ def names(selection: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _nearest(name):
-    """The most alike name; letters out of order count as half a match, so that RSM is RMS and not SM1."""
+    """The most similar name, by its letters in order and sorted, so that RSM gives RMS and not SM1."""
     def alike(other):
         pairs = ((name, other), (sorted(name), sorted(other)))
         return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs)
@@ -173,7 +177,7 @@ def extract(
     if not len(starts):
         return np.empty((0, emg.shape[1], len(chosen)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        energy = np.vdot(emg, emg)  # a quarter of the time of looking at each sample
+        energy = np.vdot(emg, emg)  # finite where every sample is: four times as fast as `isfinite` of each
     finite = np.isfinite(energy) or np.isfinite(emg)
     if np.all(finite):
         return _extract(emg, starts, length, chosen, rate_hz)
@@ -209,27 +213,27 @@ def _formulas(windows, chosen, rate_hz):
 
 
 def _extract(emg, starts, length, chosen, rate_hz):
-    """`extract` of finite samples: by sums where the starts run by a stride, by formula for the rest."""
-    stride, runs = blocks.plan(starts, length)
-    if blocks.covered(runs) < len(starts) // 2:  # perhaps only out of order
+    """`extract` of finite samples: from sums where the starts follow a stride, from formed windows elsewhere."""
+    stride, runs = sums.plan(starts, length)
+    if sums.covered(runs) < len(starts) // 2:  # sorted, they may follow a stride
         ordered, back = np.unique(starts, return_inverse=True)
-        if blocks.covered(blocks.plan(ordered, length)[1]) > len(ordered) // 2:
+        if sums.covered(sums.plan(ordered, length)[1]) > len(ordered) // 2:
             return _extract(emg, ordered, length, chosen, rate_hz)[back]
-    fast = [i for i, f in enumerate(chosen) if f.streaming]
-    slow = [i for i, f in enumerate(chosen) if not f.streaming]
+    fast = [i for i, f in enumerate(chosen) if f.needs]
+    slow = [i for i, f in enumerate(chosen) if not f.needs]
     out = np.full((len(starts), emg.shape[1], len(chosen)), np.nan, np.float32)
     missing = np.ones(len(starts), bool)
     needs = tuple(dict.fromkeys(name for i in fast for name in chosen[i].needs))
-    for low, high in blocks.pieces(runs, stride, length, emg.shape[1]) if fast else ():
+    for low, high in sums.pieces(runs, stride, length, emg.shape[1]) if fast else ():
         missing[low:high] = False
-        with np.errstate(over="ignore", invalid="ignore"):  # where it matters, the sums answer NaN
-            window_sums = sums.Sums(emg[starts[low] : starts[high - 1] + length], stride, length, needs)
+        with np.errstate(over="ignore", invalid="ignore"):  # where it matters, the sums are NaN
+            statistics = sums.WindowSums(emg[starts[low] : starts[high - 1] + length], stride, length, needs)
             for i in fast:
-                out[low:high, :, i] = chosen[i].streaming(window_sums)
+                out[low:high, :, i] = chosen[i].compute(statistics)
     windows = np.lib.stride_tricks.sliding_window_view(emg, length, axis=0)  # (T - length + 1, C, length)
 
     def fill(rows, channels, columns):
-        """By formula, into columns of `out`: rows (M, 1), channels (M or 1, K)."""
+        """From formed windows, into columns of `out`: rows (M, 1), channels (M or 1, K)."""
         for part in _chunks(len(rows) if columns else 0, length * channels.shape[1]):
             r, c = rows[part], channels[part] if len(channels) == len(rows) else channels
             values = _formulas(windows[starts[r], c], [chosen[i] for i in columns], rate_hz)

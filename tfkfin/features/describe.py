@@ -11,7 +11,7 @@ from tfkfin.features import catalogue
 
 # The field's usual features: Hudgins' four (1993), autoregression of order 4 (Englehart, Hudgins 2003), log variance.
 TIME_DOMAIN = ("MAV", "WL", "ZC", "SSC", "AR1", "AR2", "AR3", "AR4", "VAR")
-RIDGE = 1e-3  # of the mean variance, added to every channel's: a flat channel stays finite
+RIDGE = 1e-3  # of the mean variance, added to every channel's variance, so that a flat channel stays finite
 
 
 def time_domain(windows: np.ndarray, rate_hz: float) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The features' formulas on whole windows: the definition that every faster way must equal.
+"""The formulas of the features: each takes the statistics of windows, `Samples` or `sums.WindowSums`, and gives (N, C).
 
-Each formula takes `Samples` and gives (N, C). Samples are float32, as the pipeline carries them; sums are float64.
+`Samples` is the definition that every faster way must equal. Samples are float32, as in the pipeline; sums are float64.
 A window is *flat* when its variance is within float32 rounding of its mean square (FLAT): its variance counts as 0.
 """
 
@@ -19,17 +19,21 @@ AR_ORDER = 4
 
 
 def ratio(above, below):
-    """above / below, and 0 where `below` is 0: what a flat window answers."""
+    """above / below, and 0 where `below` is 0, as in a flat window."""
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
 
 
 def not_flat(variance, square):
-    """`variance`, with 0 where it is only the rounding of samples whose mean square is `square`."""
+    """`variance`, or 0 where it is no more than the rounding of samples whose mean square is `square`."""
     return np.where(variance <= FLAT * square, 0.0, variance)
 
 
 class Samples:
-    """Of windows: `x` (N, C, L) float32 at `rate_hz`, and what several formulas share, computed once."""
+    """Windows `x` (N, C, L) float32 at `rate_hz`, with the statistics that several formulas share, computed once.
+
+    `tfkfin.features.sums.WindowSums` has the same statistics under the same names, from sums over blocks. A formula
+    that uses these names alone works on both.
+    """
 
     def __init__(self, x: np.ndarray, rate_hz: float):
         self.x, self.rate_hz, self.length = x, rate_hz, x.shape[-1]
@@ -40,6 +44,7 @@ class Samples:
 
     @cached_property
     def square(self):
+        """Mean square (N, C)."""
         return np.einsum("ncl,ncl->nc", self.wide, self.wide) / self.length
 
     @cached_property
@@ -52,12 +57,17 @@ class Samples:
 
     @cached_property
     def step(self):
-        return np.diff(self.x, axis=-1)  # float32: thresholds then see the same values as in the streaming form
+        return np.diff(self.x, axis=-1)  # float32: `WindowSums` compares the same values with the thresholds
 
     @cached_property
-    def hjorth(self):
-        steps = np.diff(self.wide, axis=-1)
-        return [self.var] + [not_flat(d.var(-1), self.square) for d in (steps, np.diff(steps, axis=-1))]
+    def step_var(self):
+        """Variance of first differences (N, C)."""
+        return not_flat(np.diff(self.wide, axis=-1).var(-1), self.square)
+
+    @cached_property
+    def bend_var(self):
+        """Variance of second differences (N, C)."""
+        return not_flat(np.diff(self.wide, 2, axis=-1).var(-1), self.square)
 
     @cached_property
     def ar(self):
@@ -71,25 +81,45 @@ class Samples:
         power[..., 1 : (self.length + 1) // 2] *= 2
         return np.fft.rfftfreq(self.length, 1 / self.rate_hz), power
 
+    absolute = property(lambda w: np.abs(w.wide).sum(-1))  # sum |x|
+    path = property(lambda w: np.abs(np.diff(w.wide)).sum(-1))  # sum |x[i+1] - x[i]|
+    jumps = property(lambda w: (np.abs(w.step) > WAMP_THRESHOLD).sum(-1))
+    turns = property(lambda w: turns(w.step[..., :-1], w.step[..., 1:]).sum(-1))
+    patterns = property(lambda w: [mask.sum(-1) for mask in patterns(w.x[..., :-2], w.x[..., 1:-1], w.x[..., 2:])])
+
+    @property
+    def crossings(self):
+        below = self.x < 0
+        return ((below[..., 1:] != below[..., :-1]) & (np.abs(self.step) > ZC_THRESHOLD)).sum(-1)
+
+    @property
+    def logs(self):
+        """sum ln|x| over the samples that are not 0, and their number."""
+        some = self.wide != 0
+        return np.log(np.where(some, np.abs(self.wide), 1.0)).sum(-1), some.sum(-1)
+
+    @property
+    def softmax(self):
+        """sum e^y and sum y e^y with y = x - max x, so that nothing overflows."""
+        y = self.wide - self.wide.max(-1, keepdims=True)
+        e = np.exp(y)
+        return e.sum(-1), np.einsum("ncl,ncl->nc", y, e)
+
+    def moment_ratio(self, order):
+        """mean (x - mean x)^order / sd^order; 0 for a flat window."""
+        sd = np.sqrt(self.var)[..., None]
+        return (ratio(self.centred, np.broadcast_to(sd, self.centred.shape)) ** order).mean(-1)
+
 
 def entropy(w):
-    shifted = w.wide - w.wide.max(-1, keepdims=True)
-    e = np.exp(shifted)
-    total = e.sum(-1)
-    return np.log(total) - np.einsum("ncl,ncl->nc", shifted, e) / total
+    """H = -sum p ln p of p = e^x / sum e^x, as ln(sum e^y) - sum y e^y / sum e^y with y = x - max x."""
+    total, weighted = w.softmax
+    return np.maximum(np.log(total) - weighted / total, 0.0)
 
 
 def log_detector(w):
-    size = np.abs(w.wide)
-    some = size > 0
-    count = some.sum(-1)
-    logs = np.log(np.where(some, size, 1.0)).sum(-1)
+    logs, count = w.logs
     return np.where(count > 0, np.exp(ratio(logs, count)), 0.0)
-
-
-def crossings(w):
-    below = w.x < 0
-    return ((below[..., 1:] != below[..., :-1]) & (np.abs(w.step) > ZC_THRESHOLD)).sum(-1)
 
 
 def turns(before, after):
@@ -98,9 +128,8 @@ def turns(before, after):
     return opposite & (np.maximum(np.abs(before), np.abs(after)) > SSC_THRESHOLD)
 
 
-def moment_ratio(w, order):
-    sd = np.sqrt(w.var)[..., None]
-    return (ratio(w.centred, np.broadcast_to(sd, w.centred.shape)) ** order).mean(-1)
+def kurtosis(w):
+    return np.where(w.var == 0, 0.0, w.moment_ratio(4) - 3)
 
 
 def mobility(var, var_step):
@@ -112,7 +141,10 @@ def complexity(var, var_step, var_bend):
 
 
 def burg(x, order):
-    """Burg's a_1..a_order (..., order) of x_t = -sum a_k x_{t-k} + e, without removing the mean; 0 where x is 0."""
+    """Burg's a_1..a_order (..., order) of x_t = -sum a_k x_{t-k} + e. The mean is kept; where x is 0 they are 0.
+
+    Stage i minimises the energy of both prediction errors: k = -2 sum f_t b_{t-1} / sum (f_t^2 + b_{t-1}^2).
+    """
     a = np.zeros(x.shape[:-1] + (order + 1,))
     a[..., 0] = 1
     forward, backward = x[..., 1:], x[..., :-1]
@@ -152,8 +184,7 @@ def patterns(a, b, c):
 
 
 def permutation_entropy(w):
-    masks = patterns(w.x[..., :-2], w.x[..., 1:-1], w.x[..., 2:])
-    return bits(np.stack([m.sum(-1) for m in masks], -1) / (w.length - 2))
+    return bits(np.stack(w.patterns, -1) / (w.length - 2))
 
 
 def histogram_entropy(w):
@@ -165,13 +196,16 @@ def histogram_entropy(w):
 
 
 def sample_entropy(w):
-    """-ln(A / B); A or B = 0 answers the largest value that the length allows, ln((L-m)(L-m-1)/2); flat is 0."""
+    """-ln(A / B): B and A count pairs of windows of m and m + 1 samples that differ by less than 0.2 sd everywhere.
+
+    Where A or B is 0, the value is the largest that the length allows, ln((L-m)(L-m-1)/2). A flat window gives 0.
+    """
     m, x = SAMPEN_ORDER, w.wide
     tolerance = SAMPEN_TOLERANCE * np.sqrt(w.var)[..., None]
     short, long = np.zeros(w.var.shape), np.zeros(w.var.shape)
     for lag in range(1, w.length - m):
         near = np.abs(x[..., lag:] - x[..., :-lag]) < tolerance
-        both = near[..., : -m] & near[..., 1 : -m + 1]  # m = 2 neighbours near, and below the third too
+        both = near[..., : -m] & near[..., 1 : -m + 1]  # m = 2 neighbours are near; below, the third too
         short += both.sum(-1)
         long += (both & near[..., m:]).sum(-1)
     most = (w.length - m) * (w.length - m - 1) / 2

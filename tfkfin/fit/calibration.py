@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.base.console import format_numbers, log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.pipeline.subject import Subject

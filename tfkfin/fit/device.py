@@ -2,7 +2,8 @@
 
 import functools
 
-from tfkfin.base.console import InputError, quiet_start
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
 from tfkfin.fit.strategy import started
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.nets import saving
 
 WEIGHTS = "fins.weights.h5"

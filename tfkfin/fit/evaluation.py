@@ -9,7 +9,8 @@ import numpy as np
 
 from tfkfin import recipe as recipes
 from tfkfin.base.answers import showing
-from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.base.console import format_numbers, log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import board, metrics, scoring
 from tfkfin.fit.run import Run
@@ -21,19 +22,20 @@ from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows, evenly, samples
 from tfkfin.recordings import readers
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 
 class Fins:
     """FINs alone, with their card."""
 
     def __init__(self, name: str | Path):
-        self._trained, self.card = presets.load(name), presets.card(presets.find(name))
+        self._trained, self.card = presets.load(name), folders.card(presets.find(name))
 
     def features(self, subject: Subject) -> np.ndarray:
         """Imitated features (N, C, F) of a subject's windows, of any number of channels."""
-        trunk = self._trunk(subject.emg.shape[1])
-        return trunk.recording(subject.emg, subject.windows.starts, subject.mean, subject.sd)["features"]
+        emg, channels = subject.standardised(), subject.emg.shape[1]  # in float64, which the trunk does in float32
+        nothing = np.zeros(channels)
+        return self._trunk(channels).recording(emg, subject.windows.starts, nothing, nothing + 1)["features"]
 
     @functools.cache  # noqa: B019  one object a process
     def _trunk(self, channels: int) -> Trunk:

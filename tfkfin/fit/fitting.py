@@ -15,7 +15,7 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import training
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer

@@ -17,13 +17,14 @@ from filelock import FileLock, Timeout
 from tfkfin import __version__
 from tfkfin import recipe as recipes
 from tfkfin.base import files, machine
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 from tfkfin.fit import schemas
 from tfkfin.fit.fingerprint import of_files
 from tfkfin.fit.ledger import Ledger
 from tfkfin.recipe import Recipe
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 RECIPE = "recipe.toml"
 
@@ -113,9 +114,9 @@ class Run:
         return self.dataset.length
 
     def card(self) -> dict:
-        """What cards of this run's models have in common, as of `presets.made_by`."""
+        """What cards of this run's models have in common, as of `folders.made_by`."""
         signals = self.recipe.source.kind == "signals"
-        return presets.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
+        return folders.made_by(self.recipe, self.length, (self.recipe.window if signals else self.dataset).rate_hz)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json
 from tfkfin.recipe import Recipe
-from tfkfin.store import card, presets
+from tfkfin.store import card, folders, presets
 
 RECIPE, RESULTS = "recipe.toml", "results.json"
 
@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     parser.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
                         "(default: demo, or own with --data)")
     parser.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
-                        "or http://host/folder; with the extra [io] also s3://bucket/folder, "
+                        "or http://host/folder; with the extra [remote] also s3://bucket/folder, "
                         "az://account/container/folder")
     parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{prefix}<recipe>-<digest>)")
     parser.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
@@ -80,7 +80,7 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
         raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
                          f"{', '.join(map(str, subjects)) or 'none'}")
     source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
-    own = read_json(source / presets.CARD) or {}
+    own = read_json(source / folders.CARD) or {}
     if "scores" not in own:
         again = source / "stage.json" if subject is None else source.parent
         raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
@@ -105,7 +105,7 @@ def find_decoder(model: Path, subject: int | None = None) -> tuple[Path, dict, P
         about = {"run": name, "format": "savedmodel"} | card.of_decoder(own, results(model))
         return source, about, Path("savedmodels", f"{name}_s{own['subject']}")
     version = presets.find(model)
-    about = presets.card(version)
+    about = folders.card(version)
     if about.get("kind") != "decoder":
         raise InputError(f"{version} holds {about.get('kind', 'something else')}, no decoder")
     return version, about, version.parent

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from tfkfin.base.answers import margin, steps
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.nets.fins import fins_of
 from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tfkfin.base.console import InputError, log, log_to_stderr
+from tfkfin.base.console import log, log_to_stderr
+from tfkfin.base.errors import InputError
 from tfkfin.recipe import Launch
 
 # Sums depend on how they are divided among threads, so every worker has the same number of threads.

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from tfkfin.base.console import InputError, quiet_start
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
 from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 

@@ -10,7 +10,8 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json
 from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, parsed
-from tfkfin.base.console import InputError, log, numeric, quiet_start, run
+from tfkfin.base.console import log, numeric, quiet_start, run
+from tfkfin.base.errors import InputError
 
 EXAMPLES = """examples:
   python -m tfkfin.live --model demo_s1 --source replay --data DB2/S1_E1_A1.mat
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     option("--speed", type=numeric(float, 0, 1e4), default=1.0, metavar="N", help="replay, synthetic: seconds of "
            "signal in a second; 0: as fast as possible, every window decided (default: 1)")
     option("--stride-ms", type=numeric(float, 0.01, 1e5), metavar="MS", help="between decisions (default: the model's)")
-    option("--engine", default="auto", help="live (FINs that stream), native, xla, onnx, savedmodel; default: the fastest")
+    option("--engine", default="auto", help="live (FINs that stream), native, xla, onnx, savedmodel (default: fastest)")
     option("--adapt", action="store_true", help="online adaptation without labels, with a decoder that keeps session "
            "statistics; the model does not change (see --to)")
     option("--seconds", type=numeric(float, 0, 1e9), default=0.0, help="of signal, then stop (default: until it ends)")

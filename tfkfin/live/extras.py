@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 
 def required(package: str) -> ModuleType:

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.timing import Times
 

@@ -6,7 +6,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tfkfin.base.answers import paper
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.scoring import mean_and_sd, three_numbers
 from tfkfin.live.loop import Loop

@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.live.extras import required
 from tfkfin.live.timing import Times
 

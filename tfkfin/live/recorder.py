@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, write_text
 from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.scoring import UNKNOWN

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import FILE, BaseDecoder
 from tfkfin.signal.filtering import Causal, sections

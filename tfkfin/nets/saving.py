@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_bytes
 
 _REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions had

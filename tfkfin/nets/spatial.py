@@ -15,8 +15,8 @@ SWEEPS = 8  # of Jacobi's rotations: they converge quadratically, and 12 channel
 class LogCovariance(layers.Layer):
     """The logarithm of the covariance of a window or of its differences: (B, L, C) -> (B, C (C + 1) / 2).
 
-    The same as `tfkfin.features.describe.log_euclidean`, in float64 inside, because the smallest eigenvalues count as much as the
-    largest. ONNX has no eigenvalues: for it they are found by Jacobi's rotations, of products alone.
+    The same as `tfkfin.features.describe.log_euclidean`, in float64 inside, because the smallest eigenvalues count as
+    much as the largest. ONNX has no eigenvalues: for it they are found by Jacobi's rotations, of products alone.
 
     Args:
         difference: how often neighbouring samples are subtracted first.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.preprocessing import labels_at_rate
 from tfkfin.pipeline.subject import Subject

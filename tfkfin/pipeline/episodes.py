@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe.options import Augment, Pooled
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.pipeline import windows
 from tfkfin.recordings.recording import Recording

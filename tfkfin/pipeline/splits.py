@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers, log
+from tfkfin.base.console import format_numbers, log
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline import windows as cutting
 from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split, Window

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.pipeline.windows import Segment
 
 

@@ -1,1 +1,1 @@
-"""Recordings: reading them whatever their format, checking them, fetching them, and making synthetic ones."""
+"""Reads recordings of any supported format, checks them, downloads them, and makes synthetic ones."""

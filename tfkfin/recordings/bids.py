@@ -1,7 +1,7 @@
-"""Writes recordings as a BIDS dataset of EMG: BDF or EDF with the sidecars that BIDS 1.11 asks for.
+"""Writes recordings as a BIDS dataset of EMG: BDF or EDF with the sidecars that BIDS 1.11 requires.
 
-What the recordings do not tell (filters, electrodes, mains) is said to be "n/a". `tfkfin.recordings.readers.bids` reads
-it back to the least step of the format, with the same labels and repetitions.
+Metadata that recordings do not have (filters, electrodes, mains) are "n/a". `tfkfin.recordings.readers.bids` reads the
+dataset back with the same labels and repetitions, and signals to one step of the format's resolution.
 """
 
 import shutil
@@ -11,33 +11,34 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import __version__
-from tfkfin.base.console import InputError, unfinished
+from tfkfin.base.console import unfinished
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import bury, making, partial_of, replacing, write_json, write_text
 from tfkfin.recordings import events, formats
-from tfkfin.recordings.readers.bids import called
+from tfkfin.recordings.readers.bids import default_name
 from tfkfin.recordings.recording import Recording
 
 VERSION, TASK = "1.11.1", "movements"
 _COLUMNS = {
-    "onset": {"Description": "Begin of the movement", "Units": "s"},
-    "duration": {"Description": "How long it is held", "Units": "s"},
+    "onset": {"Description": "Start of the movement", "Units": "s"},
+    "duration": {"Description": "Duration of the movement", "Units": "s"},
     "trial_type": {"Description": "Name of the movement"},
     "value": {"Description": "Number of the movement; 0 is rest"},
-    "repetition": {"Description": "Which repetition of the movement it is"},
+    "repetition": {"Description": "Number of the movement's repetition"},
 }
 
 
 def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = "bdf") -> list[Path]:
-    """Writes a new dataset; returns the files of signals.
+    """Writes a new dataset and returns its signal files.
 
     Args:
-        recordings: of one subject and session each, or several, which become its runs.
-        folder: where to; it must not be there, or be empty.
-        name: of the dataset.
+        recordings: each of one subject and session; several of the same become its runs.
+        folder: the dataset's; it must not exist, or be empty.
+        name: the dataset's.
         kind: "bdf", 24 bits a sample, or "edf", 16 bits.
 
     Raises:
-        InputError: the folder holds something, or edfio is not installed.
+        InputError: the folder is not empty, or edfio is not installed.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already, and nothing in it is overwritten: choose another folder")
@@ -76,7 +77,7 @@ def _write_dataset(folder: Path, name: str, people: Sequence[str], names: dict[i
     write_text(folder / "participants.tsv", "participant_id\n" + "".join(f"{one}\n" for one in people))
     write_text(folder / "README.md", f"# {name}\n\nSurface EMG of {len(people)} people, {len(written)} files, written "
                f"by tfkfin {__version__}. Movements and repetitions are in the files `*_events.tsv`.\n")
-    write_json(folder / "dataset_description.json", {  # last: without it this is no dataset
+    write_json(folder / "dataset_description.json", {  # written last: only with it is the folder a dataset
         "Name": name, "BIDSVersion": VERSION, "DatasetType": "raw",
         "GeneratedBy": [{"Name": "tfkfin", "Version": __version__}]})
 
@@ -93,33 +94,26 @@ def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: 
         _write_signals(partial, emg, rate, channels, kind)
     write_text(beside / f"{stem}_channels.tsv", "name\ttype\tunits\tsampling_frequency\n" + "".join(
         f"{name}\tEMG\tuV\t{rate:.15g}\n" for name in channels))
-    rows = (f"{start / rate:.9g}\t{(stop - start) / rate:.9g}\t{_called(recording, movement)}\t{movement}\t"
-            f"{repetition or 'n/a'}\n"
-            for start, stop, movement, repetition in events.runs(recording.labels[part], recording.repetitions[part]))
+    rows = (f"{start / rate:.9g}\t{(stop - start) / rate:.9g}\t{recording.names.get(movement, default_name(movement))}"
+            f"\t{movement}\t{repetition or 'n/a'}\n" for start, stop, movement, repetition in
+            events.from_samples(recording.labels[part], recording.repetitions[part]))
     write_text(beside / f"{stem}_events.tsv", "onset\tduration\ttrial_type\tvalue\trepetition\n" + "".join(rows))
     write_json(beside / f"{stem}_emg.json", {
         "TaskName": TASK, "TaskDescription": "Hand movements, held and repeated.", "SamplingFrequency": rate,
         "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate, "RecordingType": "continuous",
         "PowerLineFrequency": "n/a", "SoftwareFilters": "n/a", "HardwareFilters": "n/a", "EMGReference": "n/a",
         "EMGGround": "n/a", "EMGPlacementScheme": "Other",
-        "EMGPlacementSchemeDescription": "not told by the recordings that this was made from"}
+        "EMGPlacementSchemeDescription": "not known from the source recordings"}
         | ({"Synthetic": True} if recording.synthetic else {}))
     return path
 
 
-def _called(recording: Recording, movement: int) -> str:
-    return recording.names.get(movement) or called(movement)
-
-
 def _write_signals(path: Path, emg: np.ndarray, rate: float, channels: list[str], kind: str) -> None:
-    """Microvolts in records of a second or so, the last filled up with its last value."""
-    try:
-        import edfio
-    except ImportError:
-        raise formats.needing("formats", "edfio", path) from None
+    """Microvolts in records of about a second; the last record is filled up with the last value."""
+    edfio = formats.package("edfio", path)
     samples = max(1, round(rate))
-    held = np.pad(emg.astype(np.float64) * 1e6, ((0, -len(emg) % samples), (0, 0)), "edge")
+    padded = np.pad(emg.astype(np.float64) * 1e6, ((0, -len(emg) % samples), (0, 0)), "edge")
     signal, file = (edfio.BdfSignal, edfio.Bdf) if kind == "bdf" else (edfio.EdfSignal, edfio.Edf)
-    signals = [signal(np.ascontiguousarray(held[:, c]), rate, label=name, physical_dimension="uV")
+    signals = [signal(np.ascontiguousarray(padded[:, c]), rate, label=name, physical_dimension="uV")
                for c, name in enumerate(channels)]
     file(signals, data_record_duration=samples / rate).write(path)

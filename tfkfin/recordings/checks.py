@@ -1,25 +1,25 @@
-"""What a recording's arrays have to be before anything is computed on them; shared by every reader."""
+"""Checks that every reader makes of a recording's arrays before anything is computed from them."""
 
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
-SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # samples a second that somebody may have recorded EMG with
-LOUDEST = 1e10  # in whatever unit: squares of more, summed over a window, are more than float32 holds
+SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # sampling rates at which EMG may have been recorded
+LARGEST = 1e10  # in any unit: sums of squares of larger values overflow float32
 
 
 def shape(path: Path, there: tuple[int, ...]) -> None:
-    """Makes sure that a signal of this shape can be one."""
+    """Raises InputError unless this is the shape of a signal, (samples, channels)."""
     if len(there) != 2 or there[0] <= there[1] or not there[1]:
         raise InputError(f"{path}: emg has shape {there}, but (samples, channels) is needed with more samples "
                          "than channels")
 
 
 def signal(path: Path, emg: np.ndarray) -> np.ndarray:
-    """`emg` as (T, C) float32 and finite, copied only when the file has another type."""
+    """`emg` as (T, C) float32, copied only if it has another type; raises InputError unless it is finite and varies."""
     if not isinstance(emg, np.ndarray) or emg.dtype.kind not in "iuf":
         raise InputError(f"{path}: emg is not numeric ({getattr(emg, 'dtype', type(emg).__name__)}), "
                          "but real numbers in volts are needed")
@@ -27,15 +27,15 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         emg = emg.astype(np.float32, copy=False)
     with np.errstate(all="ignore"):
-        loudest = max(emg.max(), -emg.min())  # NaN where there is one
-    bad = [(int(np.argmin(ok)), c + 1) for c in (range(emg.shape[1]) if not np.isfinite(loudest) else ())
+        largest = max(emg.max(), -emg.min())  # NaN where there is one
+    bad = [(int(np.argmin(ok)), c + 1) for c in (range(emg.shape[1]) if not np.isfinite(largest) else ())
            if not (ok := np.isfinite(emg[:, c])).all()]
     if bad:
         channels = ", ".join(str(channel) for _, channel in bad)
         raise InputError(f"{path}: emg has NaN or Inf in channel {channels}, first at sample {min(bad)[0]} "
                          "(counted from 0): repair or leave out the recording")
-    if loudest > LOUDEST:
-        raise InputError(f"{path}: emg reaches {loudest:g}, which no amplifier gives in any unit: "
+    if largest > LARGEST:
+        raise InputError(f"{path}: emg reaches {largest:g}, which no amplifier gives in any unit: "
                          "repair or leave out the recording")
     if (emg[:1000] == emg[0]).all() and (emg == emg[0]).all():
         raise InputError(f"{path}: emg never changes in any channel: leave out the recording")
@@ -43,39 +43,39 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
 
 
 def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    """The values, which have to be numbers."""
+    """`values`; raises InputError unless they are numbers."""
     if values.dtype.kind not in "biuf":
         raise InputError(f"{path}: {name} is not numeric, but numbers are needed")
     return values
 
 
 def rate(path: Path, hertz: float) -> float:
-    """Samples a second, as a file says them."""
-    if not SLOWEST_HZ <= hertz <= FASTEST_HZ:  # NaN neither
+    """A file's sampling rate in Hz; raises InputError unless it is possible."""
+    if not SLOWEST_HZ <= hertz <= FASTEST_HZ:  # refuses NaN too
         raise InputError(f"{path}: frequency is {hertz:g}, but samples a second are needed, {SLOWEST_HZ:g} to "
                          f"{FASTEST_HZ:g}")
     return float(hertz)
 
 
 def openable(path: Path) -> None:
-    """Opening a pipe, or a device, would wait for ever."""
+    """Raises InputError for a pipe or a device: opening it would block."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is no file, but a pipe or a device: leave it out of the folder")
+        raise InputError(f"{path} is not a file but a pipe or a device: leave it out of the folder")
 
 
 def fits(path: Path, size: float) -> None:
-    """Makes sure that `size` bytes read from a file have room in memory."""
+    """Raises InputError unless `size` bytes read from a file fit into memory."""
     machine.afford(size, f"{path}", "close other programs, or read fewer recordings at once")
 
 
 def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    """Labels of any type as (T,) int16."""
+    """A column of labels or repetitions of any numeric type as (T,) int16; raises InputError if that changes values."""
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise InputError(f"{path}: {name} is not numeric, but whole numbers are needed")
     if values.size == 0 or values.size != max(values.shape):
         raise InputError(f"{path}: {name} has shape {values.shape}, but one column (samples, 1) is needed")
     flat = values.reshape(-1)
-    with np.errstate(invalid="ignore"):  # what does not fit differs afterwards, and is refused for that
+    with np.errstate(invalid="ignore"):  # values that do not fit differ afterwards and are refused
         whole = flat.astype(np.int16)
     if (whole != flat).any() or whole.min() < 0:
         raise InputError(f"{path}: {name} must hold whole numbers from 0 to 32767, and it does not")

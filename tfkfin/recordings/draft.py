@@ -1,6 +1,6 @@
-"""A draft of `recordings.toml` for a folder of own recordings: what names, columns and amplitudes suggest.
+"""Drafts `recordings.toml` for a folder of own recordings from file names, column names and amplitudes.
 
-It is for its owner to read through: nothing is known for sure of a folder that says nothing of itself.
+The draft consists of guesses, which the user has to check.
 """
 
 import re
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import formats, health
 from tfkfin.recordings import sheet as sheets
 
-_FIELDS = {  # what stands before a number in a name
+_FIELDS = {  # words that precede a number in a file name
     "subject": r"(s|sub|subj|subject|p|par|participant|person|patient|user|id)",
     "session": r"(s|ses|sess|session|day|d|week|visit)",
     "repetition": r"(rep|repetition|t|trial|r|try)",
@@ -26,18 +26,18 @@ _LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activi
 _REPETITION = r"(?i).*(rep|trial).*"
 _TIME = r"(?i)(t|time|timestamp|sec|seconds|time ?\[?\(?s.*)"
 _LABELS_OF = r"(?i)label|annot|event|marker|target"
-MOST = 100  # movements that a column of labels may tell apart
+MOST = 100  # different values that a column of labels may have
 
 
 def draft(folder: Path, paths: Sequence[Path]) -> str:
-    """The text of a sheet.
+    """The text of a drafted recordings.toml.
 
     Args:
-        folder: of the recordings.
+        folder: the recordings'.
         paths: the files below it.
 
     Raises:
-        InputError: a folder of a format that needs no sheet, or without files that could be recordings.
+        InputError: no file has a known format.
     """
     kinds = Counter(path.suffix.lower() for path in paths if path.suffix.lower().lstrip(".") in formats.suffixes())
     if not kinds:
@@ -50,24 +50,20 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
              "anything", *left]
     if labels:
         lines += [f'labels = "{_pattern(folder, labels)[0]}"']
-    told, names = _columns(_first(folder, pattern, signals), "{label}" in pattern, labels[0] if labels else None)
+    moving = next((path for path in signals if sheets.REST not in path.stem.lower()), signals[0])
+    settings, names = _columns(moving, "{label}" in pattern, labels[0] if labels else None)
     names = names or words
     table = ["", "[movements]", *(f'{i + 1} = "{name}"' for i, name in enumerate(
         sorted({name for name in names if name.lower() != sheets.REST})))] if names else []
     text = "\n".join([f"# A draft for {len(signals)} files: read it through, correct it, then: python -m tfkfin.data "
-                      f"info {folder}", *told, *lines, *table]) + "\n"
+                      f"info {folder}", *settings, *lines, *table]) + "\n"
     tomllib.loads(text)
     return text
 
 
-def _first(folder: Path, pattern: str, signals: Sequence[Path]) -> Path:
-    """A file that shows a movement rather than rest."""
-    return next((path for path in signals if sheets.REST not in path.stem.lower()), signals[0])
-
-
 def _pattern(folder: Path, paths: Sequence[Path]) -> tuple[str, list[str], list[str]]:
-    """How files are named, the words that stand in {label}, and remarks on files that are named otherwise."""
-    blank = "" if any("_" in path.stem for path in paths) else " "  # else it stands in names of movements
+    """The pattern that most file names follow, the words found in {label}, and remarks on the other files."""
+    blank = "" if any("_" in path.stem for path in paths) else " "  # else blanks belong to the names of movements
     split = {path: re.split(rf"([_\-./{blank}])", path.relative_to(folder).as_posix()) for path in paths}
     shapes = Counter(tuple(parts[1::2]) for parts in split.values())
     shape = shapes.most_common(1)[0][0]
@@ -93,14 +89,14 @@ def _pattern(folder: Path, paths: Sequence[Path]) -> tuple[str, list[str], list[
             places.append("*")
     text = "".join(a + b for a, b in zip(places, [*shape, ""], strict=True))
     others = len(paths) - len(rows)
-    remarks = [f"# {others} other files are named otherwise, and are left out"] if others else []
+    remarks = [f"# {others} files have other names and are left out"] if others else []
     if "{subject}" not in text:
         remarks.append("# no {subject} was found in the names: all files are taken to be of one person")
     return text.replace('"', '\\"'), words, remarks
 
 
 def _field(before: str, taken: set[str], differs: bool) -> str | None:
-    """Which field a number is, by what stands before it, else by what is still missing."""
+    """The field that a number stands for: by the word before it, else the first field not yet found."""
     for field, words in _FIELDS.items():
         if field not in taken and re.fullmatch(words, before.lower()):
             return field
@@ -111,9 +107,9 @@ def _field(before: str, taken: set[str], differs: bool) -> str | None:
 
 
 def _columns(path: Path, labelled: bool, labels: Path | None) -> tuple[list[str], list[str]]:
-    """Lines on rate, unit, channels and labels, and the movements' names where these are words."""
+    """Lines for rate, unit, channels and labels, and the names of movements where labels are words."""
     if path.suffix.lower() in (".edf", ".bdf"):
-        return _told(path, labelled)
+        return _self_describing(path, labelled)
     columns = formats.read(path, formats.of(path).names(path)).columns
     times = [name for name, v in columns.items() if re.fullmatch(_TIME, str(name)) and v.dtype.kind in "iuf"]
     label = None if labelled else _label(columns, times)
@@ -138,8 +134,8 @@ def _columns(path: Path, labelled: bool, labels: Path | None) -> tuple[list[str]
     return lines + ([f"repetition = {_toml(repetition)}"] if repetition is not None else []), names
 
 
-def _told(path: Path, labelled: bool) -> tuple[list[str], list[str]]:
-    """As `_columns`, of a file that says its rate and unit itself, and perhaps its movements in annotations."""
+def _self_describing(path: Path, labelled: bool) -> tuple[list[str], list[str]]:
+    """As `_columns`, for files that contain their rate and unit, and perhaps movements as annotations."""
     table = formats.read(path, None)
     known = sorted({event.text for event in table.events if event.stop_s > event.start_s})
     lines = [f"# rate and unit are in the files: {table.rate_hz or 0:g} Hz, {', '.join(set(table.units.values()))}"]
@@ -149,12 +145,12 @@ def _told(path: Path, labelled: bool) -> tuple[list[str], list[str]]:
 
 
 def _words(values: np.ndarray) -> list[str]:
-    """What a column of text holds; nothing of one of numbers."""
+    """The different values of a column of text; none for a column of numbers."""
     return [] if values.dtype.kind in "biuf" else sorted(set(values.astype(str).tolist()))
 
 
 def _label(columns: dict, times: list) -> int | str | None:
-    """The column that looks most like movements: by its name, as text, or as whole numbers that seldom change."""
+    """The column most likely to hold movements: by name, else text, else whole numbers that rarely change."""
     named = [name for name in columns if re.fullmatch(_LABEL, str(name))]
     text = [name for name, v in columns.items() if v.dtype.kind not in "biuf" and len(np.unique(v)) <= MOST]
     rare = [name for name, v in columns.items() if name not in times and v.dtype.kind in "biuf" and v.size == len(v)
@@ -171,13 +167,13 @@ def _rate(times: np.ndarray, name: int | str) -> list[str]:
 
 
 def _unit(channels: list[np.ndarray]) -> list[str]:
-    """The unit in which amplitudes are those of EMG."""
+    """The unit in which these amplitudes are plausible for EMG."""
     if not channels:
         return ['# unit = "mV"   # no channels were found: fill in']
     size = float(np.median([np.median(np.std(np.asarray(v, float), axis=0)) for v in channels]))
     unit = next((unit for unit, volts in sheets.UNITS.items() if health.is_likely(size * volts)), None)
     if unit is None:
-        return [f'# unit = "V"   # amplitudes of {size:.3g} are of none of V, mV, uV: fill in']
+        return [f'# unit = "V"   # amplitudes of {size:.3g} fit none of V, mV, uV: fill in']
     return [f'unit = "{unit}"   # a guess: amplitudes of {size:.3g} are most likely {unit}']
 
 

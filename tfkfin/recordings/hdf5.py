@@ -1,7 +1,7 @@
-"""Signals of v7.3 files read by tf.data itself, with tensorflow-io, so that no recording passes through Python's lock.
+"""Reads signals of MATLAB v7.3 files inside tf.data, with tensorflow-io (extra: `io`), so without Python's lock.
 
-tensorflow-io reads a local file piece by piece, but takes the whole of one on `http://` into memory each time it is
-opened; so remote files are fetched once (see `remote`) and streamed from there.
+tensorflow-io reads local files block by block, but loads a file on `http://` into memory each time it opens it. So
+remote files are first copied into the cache (`remote`).
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from tfkfin.recordings import matfile
 
 
 def signals(paths: Sequence[Path], channels: int):
-    """A tf.data.Dataset of the signals (C, T) of v7.3 files, one after another, in the type they are stored in.
+    """A tf.data.Dataset of the signals (C, T) of v7.3 files, in order and in the type they are stored in.
 
-    None where that cannot be: tensorflow-io is not installed, a file is not v7.3, the types differ, or not
-    every row is a channel. Files hold
-    (rows, columns) as (columns, rows), so a channel is one element to tensorflow-io.
+    None where tensorflow-io is not installed, a file is not v7.3, types differ, or a file has another number of
+    channels. HDF5 stores MATLAB's (rows, columns) as (columns, rows), so tensorflow-io sees a channel as one element.
     """
     if find_spec("tensorflow_io") is None or not all(p.suffix.lower() == ".mat" and matfile.is_v73(p) for p in paths):
         return None
@@ -25,13 +24,13 @@ def signals(paths: Sequence[Path], channels: int):
     types = set()
     for path in paths:
         with h5py.File(path, "r") as file:
-            emg = matfile.whole(path, file["emg"])
+            emg = matfile.checked(path, file["emg"])
             types.add(emg.dtype.name if emg.shape[0] == channels else "")
     return stream([str(path) for path in paths], channels, *types) if len(types) == 1 and "" not in types else None
 
 
 def stream(addresses: Sequence[str], channels: int, dtype: str):
-    """As `signals`, of files known to hold `emg` in `dtype`; an address may also be an `http://` one."""
+    """As `signals`, for files whose `emg` is known to have this type; addresses may be `http://` URLs."""
     import tensorflow as tf
     import tensorflow_io as tfio
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a readable recording: flat or clipped channels, mains hum, missing repetitions."""
+"""Finds flat or clipped channels, mains hum, odd amplitudes and missing repetitions in a readable recording."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import numpy as np
 from tfkfin.recordings.recording import Recording, flat_channels
 
 MAINS_HZ = (50.0, 60.0)
-_HELD = 3  # samples in a row at the extreme value: one is a peak, two happen by quantisation
-_TIMES = 5  # such plateaus before a channel counts as clipped
-FAINTEST, LOUDEST = 0.5e-6, 5e-3  # V: RMS of surface EMG in movements, from amplifiers' noise to beyond muscles
+_PLATEAU = 3  # samples in a row at the extreme value make a plateau: one is a peak, two occur by quantisation
+_TIMES = 5  # plateaus of a clipped channel
+SMALLEST, LARGEST = 0.5e-6, 5e-3  # V: RMS that surface EMG may have in movements
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Health:
     """Findings on one recording. Channels count from 1.
 
     Attributes:
-        flat, clipped: channels that never change, and channels that stay at their largest or least value.
+        flat, clipped: channels that never change, and channels with plateaus at their largest or least value.
         mains: share of the power within 1 Hz of 50 and of 60 Hz, median over channels. White noise in a band of
             430 Hz has 0.005.
         rms_v: RMS about the mean in movements, volts, median over the channels that are not flat.
-        missing: (movement, repetition) pairs that are not there though both numbers occur.
+        missing: pairs (movement, repetition) without a sample, though both numbers occur.
     """
 
     flat: tuple[int, ...]
@@ -32,7 +32,7 @@ class Health:
 
 
 def examine(recording: Recording) -> Health:
-    """Looks through one recording."""
+    """Examines one recording."""
     flat = flat_channels(recording)
     clipped = tuple(c + 1 for c in range(recording.num_channels)
                     if c + 1 not in flat and is_clipped(recording.emg[:, c]))
@@ -42,46 +42,46 @@ def examine(recording: Recording) -> Health:
 
 def amplitude(recording: Recording) -> float:
     """RMS about the mean in movements, volts, median over channels that are not flat; 0 where all are."""
-    held = np.flatnonzero(recording.labels > 0)  # samples far apart tell as much
-    sizes = np.std(recording.emg[held[:: max(1, len(held) // 100_000)]], axis=0, dtype=np.float64)
+    moving = np.flatnonzero(recording.labels > 0)  # 100,000 samples suffice
+    sizes = np.std(recording.emg[moving[:: max(1, len(moving) // 100_000)]], axis=0, dtype=np.float64)
     return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
 
 
 def is_likely(rms_v: float) -> bool:
-    """Whether surface EMG in movements may have this RMS."""
-    return FAINTEST <= rms_v <= LOUDEST
+    """Whether this RMS is plausible for surface EMG in movements."""
+    return SMALLEST <= rms_v <= LARGEST
 
 
 def doubt(rms_v: float) -> str:
-    """What is odd about an amplitude, "" where nothing is: volts that are millivolts, and the like."""
+    """A remark on an implausible amplitude, such as millivolts read as volts; "" for a plausible one."""
     if is_likely(rms_v) or not rms_v:
         return ""
     other = next((word for word, volts in (("millivolts", 1e-3), ("microvolts", 1e-6)) if is_likely(rms_v * volts)),
                  "of a unit of the device's own")
-    what = f"are these volts {other}? " if rms_v > LOUDEST else "was the unit taken for a smaller one? "
-    return f"{volts(rms_v)} RMS in movements, where surface EMG has {volts(FAINTEST)} to {volts(LOUDEST)}: {what}" \
+    what = f"are these volts {other}? " if rms_v > LARGEST else "was the unit taken for a smaller one? "
+    return f"{volts(rms_v)} RMS in movements, where surface EMG has {volts(SMALLEST)} to {volts(LARGEST)}: {what}" \
            "unit in recordings.toml says which they are"
 
 
 def volts(value: float) -> str:
-    """An amplitude with the unit that people would write: 2.3e-5 is 23 uV."""
+    """An amplitude in V, mV or uV, whichever is readable: 2.3e-5 gives "23 uV"."""
     unit, size = next(((unit, size) for unit, size in (("V", 1.0), ("mV", 1e-3)) if abs(value) >= size), ("uV", 1e-6))
     return f"{value / size:.3g} {unit}"
 
 
 def is_clipped(signal: np.ndarray) -> bool:
-    """True if `signal` (T,) several times stays for several samples at its largest or at its least value."""
+    """True if `signal` (T,) has several plateaus at its largest or at its least value."""
     for extreme in (signal.max(), signal.min()):
-        at = np.flatnonzero(signal == extreme)  # sorted: a plateau of n has its first and n-th place n - 1 apart
-        if np.sum(at[_HELD - 1 :] - at[: -_HELD + 1] == _HELD - 1) >= _TIMES:
+        at = np.flatnonzero(signal == extreme)  # n in a row: the first and the n-th are n - 1 apart
+        if np.sum(at[_PLATEAU - 1 :] - at[: -_PLATEAU + 1] == _PLATEAU - 1) >= _TIMES:
             return True
     return False
 
 
 def mains_share(emg: np.ndarray, rate_hz: float) -> tuple[float, ...]:
-    """Share of the power within 1 Hz of each of MAINS_HZ; the constant part counts for nothing. 0 above Nyquist."""
+    """Share of the power within 1 Hz of each of MAINS_HZ; the mean is removed. 0 above Nyquist."""
     length = int(2 * rate_hz)  # 2 s, so 0.5 Hz a bin
-    chosen = np.unique(np.linspace(0, max(0, len(emg) - length), 30).astype(int))  # 60 s of the recording tell enough
+    chosen = np.unique(np.linspace(0, max(0, len(emg) - length), 30).astype(int))  # 60 s of the recording suffice
     power = np.zeros((length // 2 + 1, emg.shape[1]))
     for start in chosen:
         part = emg[start : start + length].astype(np.float64)

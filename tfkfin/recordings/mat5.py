@@ -1,4 +1,6 @@
-"""What a MATLAB file of version 5 says of its variables, checked against its bytes before memory is taken for them.
+"""Reads names, shapes and sizes of the variables of a MATLAB v5 file, and checks them against the file's bytes.
+
+This happens before memory is allocated for values, so that a damaged file cannot exhaust it.
 
 Reference: "MAT-File Format", MathWorks, chapter 1: level 5 elements, tables 1-1 and 1-3.
 """
@@ -19,13 +21,13 @@ _HEAD = 4096  # bytes of an element that hold its flags, dimensions and name
 _MOST_DIMENSIONS, _LONGEST_NAME, _MOST_VARIABLES = 32, 256, 10_000
 
 
-class Lies(ValueError):
-    """A header that its file does not bear out."""
+class Inconsistent(ValueError):
+    """The header of a variable contradicts the file."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable: `size` bytes in memory; `numeric` if it is real numbers in a full array, and then it is checked."""
+    """A variable of `size` bytes in memory; `numeric`: a full array of real numbers, whose shape has been checked."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,45 +35,54 @@ class Variable:
     size: int
 
 
-def variables(path: Path, order: str) -> Iterator[Variable]:
-    """The variables of a file whose elements are all there, without reading their values.
+def elements(file, order: str) -> Iterator[tuple[int, int, int]]:
+    """(position, type, bytes of content) of a file's elements, which may reach beyond the end of a damaged file.
 
     Args:
+        file: opened.
         order: "<" or ">", the file's byte order.
+    """
+    size, position = file.seek(0, 2), HEADER
+    while position < size:
+        file.seek(position)
+        tag = file.read(8)
+        kind, count = struct.unpack(order + "II", tag) if len(tag) == 8 else (MATRIX, size)
+        if kind not in (MATRIX, COMPRESSED):
+            return
+        yield position, kind, count
+        position += 8 + count
+
+
+def variables(path: Path, order: str) -> Iterator[Variable]:
+    """The variables of a file whose elements are complete, without their values.
 
     Raises:
-        Lies, struct.error, zlib.error: the file is damaged.
+        Inconsistent, struct.error, zlib.error: the file is damaged.
     """
-    size, position = path.stat().st_size, HEADER
     with open(path, "rb") as file:
-        for _ in range(_MOST_VARIABLES):
-            if position + 8 > size:
-                return
-            file.seek(position)
-            kind, count = struct.unpack(order + "II", file.read(8))
-            if kind not in (MATRIX, COMPRESSED):
-                return
+        for i, (position, kind, count) in enumerate(elements(file, order)):
+            if i == _MOST_VARIABLES:
+                raise Inconsistent(f"more than {_MOST_VARIABLES} variables")
+            file.seek(position + 8)
             packed = file.read(min(count, 16 * _HEAD))
             head = struct.pack(order + "II", kind, count) + packed[:_HEAD]
             if kind == COMPRESSED:
                 head = zlib.decompressobj().decompress(packed, _HEAD)
             if found := _variable(head, order):
                 yield found
-            position += 8 + count
-    raise Lies(f"more than {_MOST_VARIABLES} variables")
 
 
 def _variable(head: bytes, order: str) -> Variable | None:
-    """One element; None where it has no name, as MATLAB's own workspaces."""
+    """The variable that an element holds; None where it has no name, as in MATLAB's workspaces."""
     kind, whole = struct.unpack_from(order + "II", head)
     if kind != MATRIX:
-        raise Lies(f"an element of type {kind} where a matrix is expected")
+        raise Inconsistent(f"an element of type {kind} where a matrix is expected")
     if not whole:
         return None
     flags, position = _part(head, 8, order, 6, 8)
     word, _ = struct.unpack(order + "II", flags)
     kind = word & 0xFF
-    if kind > 16:  # an object of MATLAB's, which is laid out otherwise
+    if kind > 16:  # a MATLAB object, which has another layout
         return None
     dims, position = _part(head, position, order, 5, 4 * _MOST_DIMENSIONS)
     name, position = _part(head, position, order, 1, _LONGEST_NAME)
@@ -81,19 +92,19 @@ def _variable(head: bytes, order: str) -> Variable | None:
     shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
     stored, count, _ = _tag(head, position, order)
     if min(shape, default=-1) < 0 or count > whole or stored not in _STORED or prod(shape) * _STORED[stored] != count:
-        raise Lies(f"{name[:40]} is said to be {shape} and has {count} bytes")
+        raise Inconsistent(f"{name[:40]} has shape {shape}, but {count} bytes")
     return Variable(name, shape, True, prod(shape) * _NUMERIC[kind]) if name else None
 
 
 def _part(head: bytes, position: int, order: str, kind: int, most: int) -> tuple[bytes, int]:
-    """The content of a part of an element, which is to be of a type and at most so long, and where the next begins."""
+    """The content of a part, of type `kind` and at most `most` bytes, and the position of the next part."""
     found, count, at = _tag(head, position, order)
     if found != kind or count > most or at + count > len(head):
-        raise Lies(f"a part of type {found} and {count} bytes in an element's head")
+        raise Inconsistent(f"a part of type {found} and {count} bytes in an element's head")
     return head[at : at + count], position + 8 if at == position + 4 else at + -(-count // 8) * 8
 
 
 def _tag(head: bytes, position: int, order: str) -> tuple[int, int, int]:
-    """Type, bytes, and where they begin; four bytes and fewer may lie inside the tag."""
+    """(type, bytes of content, position of content); up to four bytes may lie inside the tag (small element format)."""
     word, count = struct.unpack_from(order + "II", head, position)
     return (word & 0xFFFF, word >> 16, position + 4) if word >> 16 else (word, count, position + 8)

@@ -1,7 +1,7 @@
-"""MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, behind the same three functions.
+"""Reads and writes MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, by the same three functions.
 
-Nothing is taken at its word: what a variable takes in memory is known, and compared with the file and with the memory
-that is free, before it is read; and no other file is read in its place.
+Files are not trusted: a variable's size in memory is compared with the file's size and with the free memory before it
+is read, and links to other files are not followed.
 """
 
 import io
@@ -15,20 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.recordings import mat5
 
-_HEADER = mat5.HEADER  # bytes of a v5 header: 116 of text, 8 of subsystem offset, 2 of version, 2 of byte order
-_MATRIX, _COMPRESSED = mat5.MATRIX, mat5.COMPRESSED
-_HDF5_BLOCK = 512  # bytes MATLAB keeps free for its header before the HDF5 superblock
-_ALWAYS, _RATIO = 256 << 20, 100  # bytes a variable may have whatever its file, and out of each byte of a file
+_HEADER = mat5.HEADER  # bytes of a v5 header: 116 text, 8 subsystem offset, 2 version, 2 byte order
+_HDF5_BLOCK = 512  # bytes that MATLAB reserves for its header before the HDF5 superblock
+_ALWAYS, _RATIO = 256 << 20, 100  # bytes that any variable may have, and bytes of a variable per byte of its file
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the variables in `path`, as MATLAB would show them, without reading their values.
+    """Names and shapes of the variables in `path`, as MATLAB shows them, without reading values.
 
-    What is no full array of real numbers has the shape ().
+    A variable that is not a full array of real numbers has the shape ().
     """
     if is_v73(path):
         return _v73(path, None)
@@ -36,7 +35,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The variables `names` of `path`, each in MATLAB's own axis order; names that are not there are left out.
+    """The variables `names` of `path`, each in MATLAB's axis order; absent names are left out.
 
     Raises:
         InputError: `path` is not a MATLAB file of version 5 or 7.3, is cut short, or is damaged, a variable is not of
@@ -53,13 +52,13 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool = False) -> None:
-    """Writes a new MATLAB file in one step: a reader sees the whole of it or nothing. Equal input, equal bytes (v5).
+    """Writes a new MATLAB file atomically. Equal input gives equal bytes (v5).
 
     Args:
-        path: where to; its folder is made. An existing file is never overwritten.
+        path: of the file; its folder is made. An existing file is never overwritten.
         variables: name -> array (rows, columns).
-        text: header text, at most 116 ASCII characters; readers show it.
-        v73: HDF5 as MATLAB 7.3 writes it, instead of compressed v5.
+        text: header text, at most 116 ASCII characters.
+        v73: writes HDF5 as MATLAB 7.3 does, instead of compressed v5.
     """
     if path.exists():
         raise InputError(f"{path} is there already and is never overwritten: choose another folder or move it away")
@@ -69,7 +68,7 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
 
 def _v5(path: Path) -> list[mat5.Variable]:
     with open(path, "rb") as file:
-        order = "<" if file.read(_HEADER)[126:128] == b"IM" else ">"
+        order = _order(file.read(_HEADER))
     found = _guarded(path, lambda: list(mat5.variables(path, order)))
     for name, count in Counter(variable.name for variable in found).most_common(1):
         if count > 1:  # scipy reads the first of them
@@ -77,8 +76,12 @@ def _v5(path: Path) -> list[mat5.Variable]:
     return found
 
 
+def _order(header: bytes) -> str:
+    return "<" if header[126:128] == b"IM" else ">"
+
+
 def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
-    """`size`, bytes of a variable in memory, which its file can hold."""
+    """`size`, a variable's bytes in memory; raises InputError if its file is too small for it."""
     if not numeric:
         raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed")
     there = path.stat().st_size
@@ -89,7 +92,7 @@ def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
 
 
 def _afford(path: Path, sizes: dict[str, int]) -> None:
-    """Makes sure that there is memory for variables of these bytes; asked once, which takes as long as small ones."""
+    """Raises InputError unless variables of these bytes fit into memory."""
     machine.afford(2 * sum(sizes.values()), f"{path}: {' with '.join(sizes)}",
                    "close other programs, or read fewer recordings at once")
 
@@ -100,16 +103,16 @@ def _guarded(path: Path, action):
     except InputError:
         raise
     except MemoryError:
-        raise InputError(f"{path} says that it takes more memory than there is: fetch it again") from None
-    except Exception as error:  # scipy's parser lets anything escape on damaged bytes: zlib, struct, Type, Value...
+        raise InputError(f"{path} needs more memory than there is: fetch it again") from None
+    except Exception as error:  # on damaged bytes scipy raises zlib, struct, Type, Value and other errors
         raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
 
 
 def is_v73(path: Path) -> bool:
-    """True for v7.3, False for a v5 file whose elements are all there; everything else is an InputError."""
+    """True for v7.3, False for a complete v5 file; raises InputError for anything else."""
     try:
         if not path.is_file() and path.exists():
-            raise InputError(f"{path} is no file: give the folder of recordings")  # opening a pipe would wait for ever
+            raise InputError(f"{path} is not a file: give the folder of recordings")  # opening a pipe would block
         size = path.stat().st_size
         with open(path, "rb") as file:
             header = file.read(_HEADER)
@@ -119,18 +122,11 @@ def is_v73(path: Path) -> bool:
             if len(header) < _HEADER or header[126:128] not in (b"IM", b"MI"):
                 what = "is empty (0 bytes)" if size == 0 else "is not a MATLAB file of version 5 or 7.3"
                 raise InputError(f"{path} {what}: fetch it again, or convert it with scipy.io.savemat")
-            order, position = ("<" if header[126:128] == b"IM" else ">"), _HEADER
-            while position < size:
-                file.seek(position)
-                tag = file.read(8)
-                kind, count = struct.unpack(order + "II", tag) if len(tag) == 8 else (_MATRIX, size)
-                if kind not in (_MATRIX, _COMPRESSED):
-                    break
-                position += 8 + count
+            ends = [position + 8 + count for position, _, count in mat5.elements(file, _order(header))]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if position > size:
-        raise InputError(f"{path} is cut short ({size} bytes of at least {position}): fetch it again")
+    if ends and ends[-1] > size:
+        raise InputError(f"{path} is cut short ({size} bytes of at least {ends[-1]}): fetch it again")
     return False
 
 
@@ -140,7 +136,7 @@ def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
 
     def read():
         with h5py.File(path, "r") as file:
-            # Links that lead elsewhere, to other files too, are not followed.
+            # Soft and external links are not followed: they may lead to other files.
             own = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
             data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
             if names is None:
@@ -156,18 +152,18 @@ def _is_numeric(item) -> bool:
     return item.shape is not None and item.dtype.kind in "biuf"
 
 
-def whole(path: Path, item):
-    """A dataset of HDF5 that can be read, from this very file.
+def checked(path: Path, item):
+    """An HDF5 dataset that can be read.
 
     Raises:
-        InputError: its values lie in other files, or are more than the file or the memory can hold.
+        InputError: its values lie in other files, or do not fit into its file or into memory.
     """
     _afford(path, {item.name.lstrip("/"): _size(path, item)})
     return item
 
 
 def _size(path: Path, item) -> int:
-    """Bytes in memory of a dataset that its own file can hold."""
+    """Bytes of a dataset in memory."""
     if item.external or item.is_virtual:
         raise InputError(f"{path}: {item.name} takes its values from other files, which are not read")
     numeric = _is_numeric(item)
@@ -183,19 +179,19 @@ def _save_v5(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> No
         for name, value in variables.items():
             plain = io.BytesIO()
             savemat(plain, {name: value})
-            # savemat's own compression looks for repeats, of which a noisy signal has none: ten times as slow, and
-            # hardly smaller. Its header, left out here, holds the hour, so that no two files would be equal.
+            # savemat's compression searches for repetitions, of which a noisy signal has none: it takes ten times as
+            # long and saves hardly more. Its header contains the time, so equal input would give different files.
             noisy = value.dtype.kind == "f" and value.size > 1
             zipper = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY if noisy else zlib.Z_DEFAULT_STRATEGY)
             packed = zipper.compress(plain.getbuffer()[_HEADER:]) + zipper.flush()
-            file.write(struct.pack("<II", _COMPRESSED, len(packed)) + packed)
+            file.write(struct.pack("<II", mat5.COMPRESSED, len(packed)) + packed)
 
 
 def _save_v73(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> None:
     import h5py
 
     classes = {"float32": "single", "float64": "double"}
-    memory = io.BytesIO()  # on a full disk HDF5's library would crash
+    memory = io.BytesIO()  # the HDF5 library crashes on a full disk
     with h5py.File(memory, "w", userblock_size=_HDF5_BLOCK, track_order=True) as file:
         for name, value in variables.items():
             value = np.atleast_2d(value)

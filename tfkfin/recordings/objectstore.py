@@ -1,20 +1,13 @@
-"""A root on `s3://` or `az://`, through tensorflow-io's file systems, in a process of its own.
+"""A root on `s3://` or `az://`, read through obstore (extra: `remote`)."""
 
-Of its own because a process that has used tensorflow-io's S3 aborts as it ends ("pure virtual method called", seen with
-0.37.1): this one is left by `os._exit` with all its work done, and who asked for it never loads the plugin.
-"""
-
-import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
-_BLOCK = 8 << 20  # bytes a request
+_BLOCK = 8 << 20  # bytes a request: each has its own time limit and its own tries
 _HINT = {"s3": "S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
          "az": "TF_AZURE_STORAGE_KEY, or TF_AZURE_USE_DEV_STORAGE=1"}
 
@@ -23,84 +16,51 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
     """Relative name -> size and stamp of every object below `url`.
 
     Raises:
-        InputError: the store cannot be reached, or lets us see nothing there.
+        InputError: the store cannot be reached, or holds nothing there that these credentials may see.
     """
-    found = {name: (size, stamp) for name, size, stamp in _child(url, {"list": url})}
+    try:
+        found = {each["path"]: (each["size"], each["e_tag"] or str(each["last_modified"]))
+                 for batch in _store(url).list() for each in batch}
+    except Exception as error:  # obstore has an exception for each kind of failure
+        raise _failure(url, error) from error
     if not found:
-        raise InputError(f"{url} holds no file that can be seen: check the name, and {_HINT[url.partition(':')[0]]}")
+        raise InputError(f"{url} holds no file that can be seen: check the name, and {_HINT[url[:2]]}")
     return found
 
 
 def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
-    """Copies objects into files, one after another, and gives each name when its file is there."""
-    yield from _child(url, {"copy": [(name, f"{url}/{name}", str(target)) for name, target in targets.items()]})
-
-
-def _child(url: str, request: dict) -> Iterator:
-    """Answers of the process, line by line."""
-    with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=told, encoding="utf-8")
-        ended = False
-        try:
-            process.stdin.write(json.dumps(request))
-            process.stdin.close()
-            for line in process.stdout:
-                answer = json.loads(line)
-                if isinstance(answer, dict):
-                    ended = answer.get("end", False)
-                    if not ended:
-                        raise InputError(f"{url}: {answer['error']}: check {_HINT[url.partition(':')[0]]}")
-                else:
-                    yield answer
-            if not ended:
-                process.wait()
-                told.seek(0)
-                last = told.read().decode(errors="replace").strip().rpartition("\n")[2]
-                raise InputError(f"{url}: tensorflow-io stopped with code {process.returncode}: {last[:300]}")
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-
-
-def _listed(url: str) -> Iterator[tuple[str, int, str]]:
-    import tensorflow as tf
-
-    for folder, _, names in tf.io.gfile.walk(url):
-        for name in names:
-            address = f"{folder.rstrip('/')}/{name}"
-            stat = tf.io.gfile.stat(address)
-            yield address[len(url) + 1:], stat.length, str(stat.mtime_nsec)
-
-
-def _copied(copies: list) -> Iterator[str]:
-    import tensorflow as tf
-
-    for name, address, target in copies:
-        with tf.io.gfile.GFile(address, "rb") as source, open(target, "wb") as file:
-            while block := source.read(_BLOCK):
-                file.write(block)
+    """Copies objects into files, one after another, and yields each name when its file is complete."""
+    store = _store(url)
+    for name, target in targets.items():
+        with open(target, "wb") as file:
+            try:
+                size = store.head(name)["size"]
+                for start in range(0, size, _BLOCK):
+                    file.write(store.get_range(name, start=start, end=min(size, start + _BLOCK)))
+            except OSError:  # of the file
+                raise
+            except Exception as error:
+                raise _failure(f"{url}/{name}", error) from error
         yield name
 
 
-def _answer() -> None:
-    """The process: one request on stdin, answers on stdout."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    request = json.loads(sys.stdin.read())
-    try:
-        import tensorflow_io  # noqa: F401  its file systems register themselves
+def _store(url: str):
+    from obstore.store import AzureStore, S3Store
 
-        for answer in _listed(request["list"]) if "list" in request else _copied(request["copy"]):
-            sys.stdout.write(json.dumps(answer) + "\n")
-            sys.stdout.flush()
-        last = {"end": True}
-    except Exception as error:  # tensorflow-io raises anything; the parent makes one line of it
-        last = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
-    sys.stdout.write(json.dumps(last) + "\n")
-    sys.stdout.flush()
-    os._exit(0)
+    kind, _, place = url.partition("://")
+    options = {"client_options": {"allow_http": True, "timeout": timedelta(minutes=2)},
+               "retry_config": {"max_retries": 3, "retry_timeout": timedelta(minutes=2)}}
+    if kind == "s3":
+        bucket, _, prefix = place.partition("/")
+        endpoint = os.environ.get("S3_ENDPOINT")
+        return S3Store(bucket, prefix=prefix or None, **({"endpoint": endpoint} if endpoint else {}), **options)
+    account, container, *folders = place.split("/", 2)
+    key = os.environ.get("TF_AZURE_STORAGE_KEY")
+    return AzureStore(container, prefix="/".join(folders) or None, account_name=account,
+                      use_emulator=os.environ.get("TF_AZURE_USE_DEV_STORAGE") == "1",
+                      **({"account_key": key} if key else {}), **options)
 
 
-if __name__ == "__main__":
-    _answer()
+def _failure(url: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).partition("Debug source")[0].split())[:300]
+    return InputError(f"{url}: {reason}: check {_HINT[url[:2]]}")

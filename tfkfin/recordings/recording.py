@@ -1,28 +1,30 @@
-"""A recording on disk, its header, and the whole of it in memory: what every reader gives."""
+"""A recording on disk, its header, and the recording in memory: what every reader returns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
+from tfkfin.recordings import checks, events
 
-VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # of a unit
-LOUD = 0.1  # V: skin surface EMG stays below 0.01 V, so a larger value means another unit
-COARSE = 200.0  # Hz: up to here sensors give amplitudes in units of their own, as the Myo does
+VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
+LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
+OWN_UNIT_HZ = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
 
 
 @dataclass(frozen=True)
 class RecordingFile:
-    """One recording on disk, known by its name only: whose it is, of which session, and which reader reads it.
+    """One recording on disk: its files, subject, session and reader, from file names alone.
 
     Attributes:
-        path: its file, or the first where trials or runs lie in files of their own.
-        more: the others, in order.
-        beside: files that reading it takes too, such as those of its labels.
-        all_exercises: movements are numbered through all exercises, for it is used together with others.
+        path: its signal file; the first one where trials or runs are separate files.
+        more: the other signal files, in order.
+        beside: other files that it is read from, such as those of labels.
+        all_exercises: number movements consecutively through all exercises, because several are used together.
     """
 
     path: Path
@@ -40,7 +42,7 @@ class RecordingFile:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every file that decides what is read."""
+        """Every file that the recording is read from."""
         return (*self.signals, *self.beside)
 
     def __str__(self) -> str:
@@ -49,15 +51,15 @@ class RecordingFile:
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording in memory. Arrays are as in the file: nothing filtered, resampled or relabelled.
+    """One recording in memory, as in the file: not filtered, resampled or relabelled.
 
     Attributes:
         emg: (T, C) float32, volts. Column-major when it comes from MATLAB, so a channel is contiguous.
         labels: (T,) int16, movement 1.., 0 is rest.
         repetitions: (T,) int16. May be non-zero during rest: rest is `labels == 0`, never `repetitions == 0`.
-        notes: decisions taken while reading, for the log.
-        synthetic: the file says that no person was recorded.
-        seams: samples at which another file begins, where trials or runs were joined: no window lies across one.
+        notes: remarks on how the file was read, for the log.
+        synthetic: the file states that its signal is synthetic.
+        seams: samples at which another file begins, where trials or runs were joined; no window contains one inside.
         names: of movements, as far as they are known.
     """
 
@@ -131,7 +133,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Header:
-    """A recording without its signal: what is needed to plan and check work. Same values as the Recording has."""
+    """A recording without its signal; other values are those of the Recording."""
 
     file: RecordingFile
     labels: np.ndarray  # (T,) int16
@@ -147,10 +149,10 @@ class Header:
 def owners(recording: Recording | Header) -> np.ndarray:
     """The repetition that each sample belongs to (T,), 0 for none; rest belongs to the repetition of a movement.
 
-    Files number the repetitions of rest differently or not at all. Here rest belongs to the movement before it, but to
-    the one after it where rest opens each trial; a file that begins with rest and ends in a movement shows that. Rest
-    before a file's first movement belongs to none. Where trials or runs are files of their own, all rest belongs to a
-    movement of the same file; of a file without a movement it keeps the number that the file gives it.
+    Files number the repetitions of rest differently or not at all. Here rest belongs to the movement before it; but in
+    a file that begins with rest and ends in a movement, rest opens the trials and belongs to the movement after it.
+    Rest before a file's first movement belongs to none. Where trials or runs are separate files, all rest belongs to a
+    movement of the same file, and rest of a file without a movement keeps the number in the file.
     """
     labels, repetitions = recording.labels, recording.repetitions
     moving, found = (labels > 0) & (repetitions > 0), np.zeros(len(labels), repetitions.dtype)
@@ -160,7 +162,7 @@ def owners(recording: Recording | Header) -> np.ndarray:
             continue
         order = slice(begin, end)
         if labels[begin] == 0 and labels[end - 1] > 0:
-            order = slice(end - 1, begin - 1 if begin else None, -1)  # rest opens trials: the movement after it counts
+            order = slice(end - 1, begin - 1 if begin else None, -1)  # rest opens trials: go through them backwards
         numbers, known = repetitions[order], np.flatnonzero(moving[order])
         last = np.searchsorted(known, np.arange(len(numbers)), "right") - 1  # of the movements' samples; -1: none yet
         if recording.seams:
@@ -172,14 +174,41 @@ def owners(recording: Recording | Header) -> np.ndarray:
 
 
 def header_of(file: RecordingFile, whole: Recording) -> Header:
-    """What stays of a recording without its signal, where a format has to be read whole for it."""
+    """The header of a recording, for formats whose files have to be read completely for it."""
     return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes,
                   whole.synthetic, whole.seams, whole.names)
 
 
+def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | None, notes: list[str], count: bool,
+           names: Mapping[int, str], synthetic: bool = False) -> Recording:
+    """One recording from those of its signal files, in order.
+
+    Args:
+        emg: the joined signal, if it has been read already.
+        notes: remarks, which may repeat.
+        count: number the executions of each movement, because the files do not number repetitions.
+
+    Raises:
+        InputError: the files differ in rate or channels, or have no movement.
+    """
+    rates, widths = {part.rate_hz for part in parts}, {part.num_channels for part in parts}
+    if len(rates) > 1 or len(widths) > 1:
+        raise InputError(f"{file}: files have {sorted(rates)} Hz and {sorted(widths)} channels, which must be the same")
+    seams = tuple(np.cumsum([len(part.labels) for part in parts])[:-1].tolist())
+    labels = np.concatenate([part.labels for part in parts])
+    repetitions = np.concatenate([part.repetitions for part in parts])
+    if count:
+        repetitions = events.count_repetitions(labels, seams)
+        notes.append("the files do not number repetitions: the executions of each movement are counted")
+    checks.has_movement(file.path, labels, repetitions)
+    if emg is None:
+        emg = parts[0].emg if len(parts) == 1 else np.concatenate([part.emg for part in parts])
+    return Recording(file, emg, labels, repetitions, rates.pop(), tuple(dict.fromkeys(notes)), synthetic, seams, names)
+
+
 def flat_channels(recording: Recording) -> tuple[int, ...]:
-    """Channels (from 1) that never change: a missing sensor, as with some amputees of DB3."""
+    """Channels (from 1) that never change, as missing sensors of some amputees of DB3."""
     emg = recording.emg
-    # A look at the start settles nearly every channel without touching the rest.
+    # The first 1000 samples decide nearly every channel.
     return tuple(c + 1 for c in range(emg.shape[1])
                  if (emg[:1000, c] == emg[0, c]).all() and (emg[:, c] == emg[0, c]).all())

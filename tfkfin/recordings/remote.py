@@ -1,8 +1,8 @@
-"""Data roots on `s3://`, `az://` and `http(s)://`: listed there, fetched into a bounded cache, read from it as ever.
+"""Folders of recordings on `s3://`, `az://` and `http(s)://`: listed there, and copied into a bounded cache to be read.
 
-Files lie in `$TFKFIN_CACHE/remote` (`~/.cache/tfkfin/remote`), which holds at most `TFKFIN_CACHE_GB` (50); the files
-not used for longest go first. A file is fetched again when its size, time or ETag at the root has changed. Runs that
-work at the same time must fit into the cache together.
+The cache is `$TFKFIN_CACHE/remote` (`~/.cache/tfkfin/remote`) and holds at most `TFKFIN_CACHE_GB` (50); the least
+recently used files leave first. A file is fetched again when its size, time or ETag at the root has changed. Runs that
+work at the same time must fit into the cache together. `s3://` and `az://` need the extra `remote`.
 
     AWS_REGION=... AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... S3_ENDPOINT=https://...    for s3://bucket/folder
     TF_AZURE_STORAGE_KEY=... (or TF_AZURE_USE_DEV_STORAGE=1)                for az://account/container/folder
@@ -17,7 +17,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import cache, partial_of, put, write_text
 from tfkfin.recordings import formats
 
@@ -26,25 +27,25 @@ _KINDS = (".toml", ".json", *(f".{suffix}" for suffix in formats.suffixes()))
 
 
 def url_of(folder: str | Path) -> str | None:
-    """The URL that `folder` is, or None where it is a folder of this machine. pathlib's form, `s3:/x`, is known too."""
+    """`folder` as a URL, or None where it is a folder of this machine. pathlib's spelling, `s3:/x`, is accepted too."""
     found = _URL.match(str(folder))
     return f"{found[1].lower()}://{str(folder)[found.end():].rstrip('/')}" if found else None
 
 
 class Tree:
-    """The recordings below a URL, each with the place it has on this machine once it is fetched.
+    """The files below a URL, each with its path in the cache.
 
     Args:
         url: as `url_of` gives it.
 
     Raises:
-        InputError: an object store without tensorflow-io, or the root cannot be listed.
+        InputError: obstore, which object stores need, is not installed, or the root cannot be listed.
     """
 
     def __init__(self, url: str):
-        if not url.startswith("http") and find_spec("tensorflow_io") is None:
-            raise InputError(f'{url} is a remote root, and those need tensorflow-io: pip install "tfkfin[io]" in an '
-                             "environment of Python 3.11 or 3.12 of its own, or copy the recordings to a folder here")
+        if not url.startswith("http") and find_spec("obstore") is None:
+            raise InputError(f'{url} is a remote root, and those need obstore: pip install "tfkfin[remote]", or copy '
+                             "the recordings to a folder here")
         from tfkfin.recordings import objectstore, webroot
 
         self.url, self.folder = url, cache("remote") / hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -54,14 +55,14 @@ class Tree:
 
     @property
     def paths(self) -> list[Path]:
-        """Every file of a kind that recordings have, sorted, whether it is fetched or not."""
+        """Every file with a suffix that recordings or their descriptions have, fetched or not, sorted."""
         return sorted(path for path in self._stamps if path.suffix.lower() in (*_KINDS, ".zip"))
 
     def fetch(self, paths: list[Path]) -> None:
-        """Makes sure that `paths` are here and as they are at the root.
+        """Copies `paths` into the cache, unless they are there and have not changed.
 
         Raises:
-            InputError: a file cannot be had or comes incomplete, or the cache is too small or cannot be written.
+            InputError: a file cannot be fetched or arrives incomplete, or the cache is too small or not writable.
         """
         try:
             self._fetch(paths)
@@ -93,7 +94,7 @@ class Tree:
             here = path.stat().st_size == size and _stamp_file(path).read_text("utf-8") == stamp
         except FileNotFoundError:
             return False
-        os.utime(path)  # the last to be evicted now
+        os.utime(path)  # now the most recently used
         return here
 
     def _keep(self, part: Path, path: Path) -> None:
@@ -101,13 +102,13 @@ class Tree:
         if part.stat().st_size != size:
             raise InputError(f"{self.url}/{path.relative_to(self.folder).as_posix()} came with {part.stat().st_size} "
                              f"of {size} bytes: try again")
-        _stamp_file(path).unlink(missing_ok=True)  # killed in between, the file is fetched again
+        _stamp_file(path).unlink(missing_ok=True)  # if killed before the new stamp, the file is fetched again
         put(part, path)
         write_text(_stamp_file(path), stamp)
 
 
 def _stamp_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.stamp")  # a leading dot: never taken for a recording
+    return path.with_name(f".{path.name}.stamp")  # with a leading dot readers pass over it
 
 
 def _is_safe(name: str) -> bool:
@@ -116,7 +117,7 @@ def _is_safe(name: str) -> bool:
 
 
 def _make_room(needed: int, kept: set[Path]) -> None:
-    """Evicts the longest unused files until `needed` bytes fit beside `kept`."""
+    """Removes the least recently used files until `needed` bytes fit beside `kept`."""
     try:
         limit = float(os.environ.get("TFKFIN_CACHE_GB") or 50)
     except ValueError:

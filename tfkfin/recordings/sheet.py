@@ -1,21 +1,21 @@
-"""`recordings.toml`: what is in a folder of own recordings, in a few lines.
+"""`recordings.toml`: the description of a folder of own recordings.
 
-    rate_hz = 1000                     # left out where files say it themselves: EDF, BDF
+    rate_hz = 1000                     # not needed where files contain it: EDF, BDF
     unit = "mV"                        # V, mV or uV; likewise
-    files = "p{subject}_day{session}*.csv"  # numbers stand in {subject} {session} {run} {label} {repetition}, anything
-                                       # in *; {label} may be a movement's name; folders: "p{subject}/{label}_{run}.npy"
-    channels = ["ch1", "ch2"]          # columns by name, or by number from 1; left out: all, or all in volts
-    label = "movement"                 # column of movements: 0 is rest; left out: {label}, or annotations of EDF+
-    repetition = "trial"               # column; left out: {repetition}, or a movement's executions are counted 1, 2...
+    files = "p{subject}_day{session}*.csv"  # {subject} {session} {run} {label} {repetition} stand for numbers, * for
+                                       # anything; {label} also for movements' names; "p{subject}/{label}_{run}.npy"
+    channels = ["ch1", "ch2"]          # columns by name, or by number from 1; default: all, or all in volts
+    label = "movement"                 # column of movements, 0 is rest; default: {label}, or annotations of EDF+
+    repetition = "trial"               # column; default: {repetition}, or executions of a movement count as 1, 2...
     labels = "p{subject}_day{session}_labels.csv"   # where label and repetition are columns of other files
-    start = "onset"                    # there: columns of seconds, if a row is a movement held and not a sample
+    start = "onset"                    # in those files: columns of seconds, where a row is a movement, not a sample
     duration = "length"                # or stop = "end"
-    time = "t"                         # column of seconds, which rate_hz has to agree with
+    time = "t"                         # column of seconds, which must agree with rate_hz
 
-    [movements]                        # names, which label, {label} and annotations may use too
+    [movements]                        # names, which label, {label} and annotations may use instead of numbers
     1 = "fist"
 
-A folder of Ninapro or BIDS files may have a sheet with [movements] alone.
+A folder of Ninapro or BIDS files may have a recordings.toml with [movements] alone.
 """
 
 import re
@@ -24,16 +24,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_toml
 from tfkfin.recordings import checks, formats, recording
 
@@ -46,7 +39,7 @@ _NUMBERS = ("subject", "session", "run", "repetition")
 
 
 class Sheet(BaseModel):
-    """`recordings.toml`, checked."""
+    """`recordings.toml`, validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +64,8 @@ class Sheet(BaseModel):
         if unknown := set(re.findall(r"\{(.*?)\}", pattern)) - {*_NUMBERS, "label"}:
             raise ValueError(f"{{{unknown.pop()}}} is none of {', '.join(f'{{{n}}}' for n in (*_NUMBERS, 'label'))}")
         if len(pattern) > 500 or pattern.count("*") + pattern.count("{label}") > _MOST:
-            raise ValueError(f"it may hold * and {{label}} {_MOST} times in all")  # each more makes matching far longer
+            # Matching time grows by a power for each more.
+            raise ValueError(f"it may hold * and {{label}} {_MOST} times in all")
         return pattern
 
     @model_validator(mode="after")
@@ -79,7 +73,7 @@ class Sheet(BaseModel):
         if not self.files and set(self.model_fields_set) - {"movements"}:
             raise ValueError("files is missing: how are the recordings named?")
         if self.label is not None and "{label}" in self.files:
-            raise ValueError("label and {label} both say which movement it is: keep one")
+            raise ValueError("label and {label} both give the movement: keep one")
         if self.labels and self.label is None:
             raise ValueError("labels names files, and label is missing: which of their columns is it?")
         ends = self.stop is not None or self.duration is not None
@@ -90,7 +84,7 @@ class Sheet(BaseModel):
         return self
 
     def number(self, text: str) -> int | None:
-        """The movement that a word or number means; None: none of [movements]."""
+        """The number of a movement given by number or name; None: not in [movements]."""
         text = text.strip()
         if text.isdecimal():
             return int(text) if len(text) <= 5 and int(text) <= 32767 else None
@@ -102,7 +96,7 @@ def of(folder: Path) -> Sheet:
     """The sheet of a folder.
 
     Raises:
-        InputError: it is not TOML, a key is unknown, or a value unfit.
+        InputError: it is not TOML, or has an unknown key or an invalid value.
     """
     path = folder / SHEET
     return _read(path, path.stat().st_mtime_ns)
@@ -125,15 +119,15 @@ def above(path: Path) -> Path | None:
 
 
 def matched(sheet: Sheet, pattern: str, folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, int | str]]:
-    """The files below `folder` that a pattern of the sheet names, in natural order, and what stands in its braces."""
+    """The files below `folder` that match a pattern, in natural order, each with the values of its braces."""
     words = sorted(map(re.escape, (REST, *sheet.movements.values())), key=len, reverse=True)
-    written = {"{%s}" % name: rf"(?P<{name}>\d{{1,4}})" for name in _NUMBERS}
-    written |= {"*": "[^/]{0,100}?", "{label}": rf"(?P<label>\d{{1,5}}|{'|'.join(words)}|[^/]{{1,100}}?)"}
-    seen: set[str] = set()
+    groups = {"{%s}" % name: rf"(?P<{name}>\d{{1,4}})" for name in _NUMBERS}
+    groups |= {"*": "[^/]{0,100}?", "{label}": rf"(?P<label>\d{{1,5}}|{'|'.join(words)}|[^/]{{1,100}}?)"}
+    used: set[str] = set()
     parts = []
     for part in re.split(r"(\{\w+\}|\*)", pattern):
-        parts.append(f"(?P={part[1:-1]})" if part in seen else written.get(part, re.escape(part)))
-        seen |= {part} & written.keys() - {"*"}
+        parts.append(f"(?P={part[1:-1]})" if part in used else groups.get(part, re.escape(part)))
+        used |= {part} & groups.keys() - {"*"}
     expression, found = re.compile("".join(parts), re.IGNORECASE), {}
     for path in sorted(paths, key=lambda path: _natural(str(path))):
         tail = "/".join(path.relative_to(folder).parts[-1 - pattern.count("/"):])

@@ -1,11 +1,10 @@
-"""Writes seeded recordings in Ninapro DB2's layout, for tests, demonstrations and machines without the real ones.
+"""Writes synthetic recordings in Ninapro DB2's layout, from seeds, for tests and demonstrations.
 
-Nobody was recorded: files say so in their header and by a variable `synthetic`. Scores on them say that the code
-works and how hard the recipe is, nothing about people.
+Nobody was recorded: the header of the files and a variable `synthetic` state this. Scores on them show that the code
+works, but nothing about people.
 """
 
 import shutil
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import machine
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import alone, read_json, sweep, write_json
 from tfkfin.recordings import matfile, physiology
 from tfkfin.recordings.physiology import GRID_HZ, Physiology
 
-NOTE = ".synthesis.json"  # what is being made in a folder, while it is
-_WORK = 5  # times the size of a signal that making it takes
-_STEP = 2.0**-24  # V, about 60 nV: one count of the converter. A power of two, so float32 holds it and zips well
+NOTE = ".synthesis.json"  # settings of an unfinished synthesis, in its folder
+_WORK = 5  # bytes of memory per byte of a signal that is made
+_STEP = 2.0**-24  # V, about 60 nV: one step of the converter. A power of two: exact in float32, compresses well
 
 
 @dataclass(frozen=True)
 class Session:
-    """What every subject is asked to do. Movements follow each other, each with all its repetitions, as in DB2."""
+    """The protocol of a recording: movements in order, each with all its repetitions, as in DB2."""
 
     movements: int = 17
     repetitions: int = 6
@@ -48,7 +47,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Hold:
-    """One repetition of one movement: seconds of the cue and of the muscles, which lag behind it."""
+    """One repetition of one movement: seconds (start, stop) of the cue and of the muscles' response."""
 
     movement: int
     repetition: int
@@ -61,55 +60,53 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
     """Writes `folder`/DB2_s{n}/S{n}_E1_A1.mat for each subject, two at a time.
 
     Args:
-        folder: made if need be. A file that is there already is never overwritten, and then nothing is written, unless
-            the same call was cut off there: then it goes on.
+        folder: made if it does not exist. Existing files are never overwritten, and then nothing is written, unless
+            the same call was interrupted there, which is continued.
         subjects: their numbers. A subject's file depends on its number and the seed, not on the other subjects.
         seed: equal seeds give equal bytes.
-        extras: also acc (T, 36), glove (T, 22) and inclin (T, 2), which a reader has to leave alone.
-        v73: HDF5 as MATLAB 7.3 writes it, instead of compressed v5.
-        body: how people and moments differ.
+        extras: also writes acc (T, 36), glove (T, 22) and inclin (T, 2), which readers ignore.
+        v73: writes HDF5 as MATLAB 7.3 does, instead of compressed v5.
+        body: how much people and moments differ.
         session: fields of Session: movements, repetitions, channels, rate_hz, hold_s, rest_s.
 
     Returns:
         The paths written, in the order of `subjects`.
 
     Raises:
-        InputError: a file is there already, another process is at work there, or a value is out of range.
+        InputError: a file exists already, another process writes there, or a value is out of range.
     """
-    with alone(Path(folder) / ".synthesizing.lock", f"{folder}: another process makes recordings there"):
-        return _synthesized(folder, tuple(subjects), Session(**session), seed, extras, v73, body)
+    folder, subjects, task = Path(folder), tuple(subjects), Session(**session)
+    with alone(folder / ".synthesizing.lock", f"{folder}: another process makes recordings there"):
+        paths = [folder / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
+        there, note = [path for path in paths if path.exists()], folder / NOTE
+        settings = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}
+        if there and read_json(note, "remove it, and choose another folder") != settings:
+            raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
+        machine.afford(2 * _WORK * task.size, "making two such recordings at once",
+                       "make shorter ones, or fewer channels")
+        if len(paths) * task.size > shutil.disk_usage(_existing(folder)).free:
+            raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
+        write_json(note, settings)
 
+        def write(job: tuple[int, Path]) -> None:
+            subject, path = job
+            text = (f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: "
+                    "nobody recorded")
+            matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
 
-def _synthesized(folder: str | Path, subjects: Sequence[int], task: Session, seed: int, extras: bool, v73: bool,
-                 body: Physiology) -> list[Path]:
-    paths = [Path(folder) / f"DB2_s{subject}" / f"S{subject}_E1_A1.mat" for subject in subjects]
-    there, note = [path for path in paths if path.exists()], Path(folder) / NOTE
-    told = {"seed": seed, "extras": extras, "v73": v73, "body": repr(body), "session": repr(task)}
-    if there and read_json(note, "remove it, and choose another folder") != told:
-        raise InputError(f"{there[0]} is there already and is never overwritten: choose another folder")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
-    machine.afford(2 * _WORK * task.size, "making two such recordings at once", "make shorter ones, or fewer channels")
-    if len(paths) * task.size > shutil.disk_usage(_existing(Path(folder))).free:
-        raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
-    write_json(note, told)
-
-    def write(job: tuple[int, Path]) -> None:
-        subject, path = job
-        text = f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: nobody recorded"
-        matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
-
-    with ThreadPoolExecutor(2) as pool:  # most of the time is zlib, FFT and random numbers, which free the GIL
-        try:
-            left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
-            for path in (path for _, path in left):
-                sweep(path)
-            list(pool.map(write, left))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    note.unlink()
-    return paths
+        with ThreadPoolExecutor(2) as pool:  # zlib, FFT and random numbers take most time and release the GIL
+            try:
+                left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
+                for path in (path for _, path in left):
+                    sweep(path)
+                list(pool.map(write, left))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        note.unlink()
+        return paths
 
 
 def _existing(folder: Path) -> Path:
@@ -117,7 +114,7 @@ def _existing(folder: Path) -> Path:
 
 
 def variables(subject: int, task: Session, seed: int, extras: bool = False, body: Physiology = Physiology()) -> dict:
-    """All variables of one subject's file: name -> array, as DB2 names and shapes them."""
+    """All variables of one subject's file, with DB2's names and shapes."""
     holds, seconds = timeline(subject, task, seed)
     count = int(round(seconds * task.rate_hz))
     made = {"emg": _signal(subject, task, seed, holds, count, body), **_labels(task, holds, count)}
@@ -128,7 +125,7 @@ def variables(subject: int, task: Session, seed: int, extras: bool = False, body
 
 
 def timeline(subject: int, task: Session, seed: int) -> tuple[list[Hold], float]:
-    """When each cue comes and when the muscles follow, and the seconds of the whole recording."""
+    """The times of all cues and muscles, and the duration of the recording in seconds."""
     rng = physiology.stream(seed, subject, physiology.TIMING)
     holds, now = [], task.rest_s
     for movement in range(1, task.movements + 1):
@@ -142,9 +139,9 @@ def timeline(subject: int, task: Session, seed: int) -> tuple[list[Hold], float]
 
 
 def _labels(task: Session, holds: list[Hold], count: int) -> dict[str, np.ndarray]:
-    """stimulus, restimulus, repetition, rerepetition (T, 1) uint8, with the traps of the real ones.
+    """stimulus, restimulus, repetition, rerepetition (T, 1) uint8.
 
-    `rerepetition` goes on during half of the rest that follows, so it must not be taken for "not rest".
+    As in DB2, `rerepetition` continues into the rest that follows, so it does not mark movement.
     """
     names = ("stimulus", "restimulus", "repetition", "rerepetition")
     columns = {name: np.zeros((count, 1), np.uint8) for name in names}
@@ -158,7 +155,7 @@ def _labels(task: Session, holds: list[Hold], count: int) -> dict[str, np.ndarra
 
 
 def _envelopes(subject: int, task: Session, seed: int, holds: list[Hold], count: int, body: Physiology) -> np.ndarray:
-    """Activation (M, N) float32 of each muscle, one point in `_step` samples."""
+    """Activation (M, N) float32 of each muscle, one point per `_step` samples."""
     rng = physiology.stream(seed, subject, physiology.EFFORT)
     table = physiology.synergies(seed, subject, task.movements, body)
     points, grid_hz = count // _step(task) + 2, task.rate_hz / _step(task)
@@ -167,8 +164,8 @@ def _envelopes(subject: int, task: Session, seed: int, holds: list[Hold], count:
     level = np.zeros((table.shape[1], points))
     for hold in holds:
         effort = np.exp(body.effort * rng.standard_normal() + body.jitter * rng.standard_normal(table.shape[1]))
-        rise, fall = rng.uniform(0.03, 0.12, 2)  # s: time constants of getting going and of letting go
-        start, stop = hold.active + rng.normal(0, 0.03, 2)  # the relabelling is good to some 30 ms
+        rise, fall = rng.uniform(0.03, 0.12, 2)  # s: time constants of onset and release
+        start, stop = hold.active + rng.normal(0, 0.03, 2)  # corrected labels are accurate to some 30 ms
         near = slice(max(0, int((start - 1) * grid_hz)), int((stop + 1) * grid_hz))
         t = time[near]
         course = 1 / (1 + np.exp(-np.clip((t - start) / rise * 2, -50, 50)))
@@ -178,12 +175,12 @@ def _envelopes(subject: int, task: Session, seed: int, holds: list[Hold], count:
     for muscle in level:
         drift, burst = physiology.coloured(rng, points, slow), physiology.coloured(rng, points, quick)
         muscle += body.tonic
-        muscle *= np.exp(body.drift * drift + body.burst * burst - body.burst**2)  # RMS stays, whatever the bursts
+        muscle *= np.exp(body.drift * drift + body.burst * burst - body.burst**2)  # as E e^(2 b z) = e^(2 b^2)
     return level.astype(np.float32)
 
 
 def _step(task: Session) -> int:
-    """Samples from one point of an envelope to the next, at about GRID_HZ."""
+    """Samples between points of an envelope, for about GRID_HZ."""
     return max(1, round(task.rate_hz / GRID_HZ))
 
 
@@ -197,7 +194,7 @@ def _signal(subject: int, task: Session, seed: int, holds: list[Hold], count: in
     emg += _hum(rng, task, count, body)
     ramp = np.arange(_step(task), dtype=np.float32) / np.float32(_step(task))
     for source in range(gain.shape[1]):
-        if source % 2 == 0:  # two sources a muscle share its drive and spectrum
+        if source % 2 == 0:  # the two sources of a muscle share its drive and spectrum
             points = level[source // 2]
             drive = (points[:-1, None] + np.diff(points)[:, None] * ramp).ravel()[:count]
             power = physiology.interference(rng.uniform(60, 110), rng.uniform(150, 250), task.rate_hz)
@@ -211,20 +208,20 @@ def _signal(subject: int, task: Session, seed: int, holds: list[Hold], count: in
 
 
 def _mix(emg: np.ndarray, wave: np.ndarray, gain: np.ndarray, least: float) -> None:
-    """Adds gain (C,) times wave (T,) to emg (C, T), in blocks that stay in the processor's cache.
+    """Adds gain (C,) times wave (T,) to emg (C, T), in blocks that fit the processor's cache.
 
-    By hand rather than by BLAS, whose rounding may differ with the number of threads: equal seeds give equal bytes.
+    BLAS is not used, as its rounding may differ with the number of threads, and equal seeds must give equal bytes.
     """
-    loud = np.flatnonzero(gain > least)
+    channels = np.flatnonzero(gain > least)
     part = np.empty(1 << 14, np.float32)
     for start in range(0, len(wave), len(part)):
         block = wave[start : start + len(part)]
-        for channel in loud:
+        for channel in channels:
             emg[channel, start : start + len(part)] += np.multiply(block, gain[channel], out=part[: len(block)])
 
 
 def _hum(rng: np.random.Generator, task: Session, count: int, body: Physiology) -> np.ndarray:
-    """Mains and its odd harmonics (C, T) float32, stronger on some electrodes."""
+    """Mains hum with odd harmonics (C, T) float32, with a random amplitude per channel."""
     cycles = (50.0 * np.arange(count) / task.rate_hz % 1).astype(np.float32)
     size = body.hum * rng.lognormal(0, 0.7, (task.channels, 1)).astype(np.float32)
     tone = np.zeros(count, np.float32)

@@ -1,7 +1,7 @@
-"""Fetches one file by HTTP so that it can be cut off at any moment and goes on where it was.
+"""Downloads single files by HTTP; after any interruption a download continues where it stopped.
 
-`requests` carries the bytes: it knows proxies and certificates. urllib3's `Retry` ends where the body begins, so it
-would not see the cuts and stalls of long files; pooch starts again from zero.
+`requests` handles proxies and certificates. urllib3's `Retry` does not cover the body of an answer, where long
+downloads break off or stall, and pooch starts again from zero; so this module repeats requests itself.
 """
 
 import os
@@ -20,24 +20,24 @@ from urllib.parse import urljoin
 from tfkfin import __version__
 from tfkfin.base import files
 from tfkfin.base.bounded import within
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tfkfin/{__version__}"}
-STALL_S = 30.0  # without a byte, or below _SLOWEST, until the next try
+STALL_S = 30.0  # without a byte, or slower than _SLOWEST, before the next try
 _SLOWEST = 1000.0  # bytes a second
-_TRIES = 6  # in a row that bring hardly anything
-_LARGEST = 16 << 30  # bytes of a file: no archive of recordings is larger
-_MOST_TRIES = 500  # for one file: a server that hands out a few bytes a time does not hold us forever
-_BACKOFF_S = 1.0  # before the second try; doubles, with jitter
-_LONGEST_WAIT_S = 600.0  # if a server asks for more, we leave
+_TRIES = 6  # in a row that bring hardly any bytes
+_LARGEST = 16 << 30  # bytes of a file: archives of recordings are smaller
+_MOST_TRIES = 500  # for one file, against servers that send a few bytes at a time forever
+_BACKOFF_S = 1.0  # before the second try; then doubles, with jitter
+_LONGEST_WAIT_S = 600.0  # if a server asks to wait longer, the download fails
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _BLOCK = 1 << 16
-_ROOM = 16 << 20  # bytes between looks at the disk, where nobody said how many will come
-_SPARE = 64 << 20  # bytes left free on the disk
+_ROOM = 16 << 20  # bytes between checks of the disk, where the length is unknown
+_SPARE = 64 << 20  # bytes that stay free on the disk
 
 
 class FetchError(InputError):
-    """A file could not be fetched. `everyone`: nor can any other. `again_s`: after so many seconds it may be."""
+    """A download failed. `everyone`: so will those of other files. `again_s`: seconds until a retry makes sense."""
 
     def __init__(self, reason: str, everyone: bool = False, again_s: float | None = None):
         super().__init__(reason)
@@ -45,69 +45,69 @@ class FetchError(InputError):
 
 
 class Slow(FetchError):
-    """Too little came in its time."""
+    """A server sends nothing, or too slowly."""
 
 
 class Stopped(Exception):
-    """The user interrupted, or another file's failure made this one pointless."""
+    """The user interrupted, or another file failed in a way that concerns all."""
 
 
-class Part:
-    """What has arrived of `url` for `target`: `<name>.tfkfin.part`, with a sheet, `<name>.tfkfin.part.json`."""
+class PartialFile:
+    """The bytes of `url` received so far, in `<target>.tfkfin.part`, with notes in `<target>.tfkfin.part.json`."""
 
     def __init__(self, url: str, target: Path):
         self.url, self.target, self.path = url, target, target.with_name(f"{target.name}.tfkfin.part")
-        self._sheet, told = target.with_name(f"{target.name}.tfkfin.part.json"), {}
+        self._notes, noted = target.with_name(f"{target.name}.tfkfin.part.json"), {}
         with suppress(OSError, ValueError, TypeError):
-            told = dict(files.read_json(self._sheet) or {})
-        same = told.get("url") == url and self.path.exists() and not self.path.is_symlink()
-        self.length, self.version = (told.get("length"), told.get("version")) if same else (None, None)
+            noted = dict(files.read_json(self._notes) or {})
+        same = noted.get("url") == url and self.path.exists() and not self.path.is_symlink()
+        self.length, self.version = (noted.get("length"), noted.get("version")) if same else (None, None)
         self.size = self.path.stat().st_size if same else 0
         self.fetched = 0  # bytes, by this object
 
     def begin(self, length: int | None, version: str | None) -> None:
-        """Empties it and notes what it is to be; `version` is an ETag or a date."""
-        self.path.unlink(missing_ok=True)  # first: an old part is never found with a new sheet
+        """Starts from zero; `version` is an ETag or a date."""
+        self.path.unlink(missing_ok=True)  # first, so that old bytes never get new notes
         self.open("xb").close()
-        files.write_json(self._sheet, {"url": self.url, "length": length, "version": version})
+        files.write_json(self._notes, {"url": self.url, "length": length, "version": version})
         self.length, self.version, self.size = length, version, 0
 
     def open(self, mode: str):
-        """The file to append to; a link that somebody put in its place is not followed."""
+        """Opens the file for writing, without following a symbolic link."""
         own = getattr(os, "O_NOFOLLOW", 0)
         return open(self.path, mode, opener=lambda path, flags: os.open(path, flags | own, 0o666))
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._sheet.unlink(missing_ok=True)
+        self._notes.unlink(missing_ok=True)
         self.length, self.version, self.size = None, None, 0
 
     def finish(self) -> None:
-        """Makes it the target."""
+        """Renames the complete file to the target."""
         files.put(self.path, self.target)
         self.discard()
 
 
 class Transfer:
-    """Fetches files, each by one connection; all heed `stop`, and a server that asks one of them to wait.
+    """Downloads files, each by one connection. All stop when `stop` is set, and wait when a server asks one to wait.
 
     Args:
-        tell: called with a line for the user when something has to be waited for.
-        progress: called with a part now and then.
+        tell: called with a line for the user before each wait.
+        progress: called with a partial file after each block.
     """
 
-    def __init__(self, stall_s: float, tell: Callable[[str], None], progress: Callable[[Part], None]):
+    def __init__(self, stall_s: float, tell: Callable[[str], None], progress: Callable[[PartialFile], None]):
         self._stall_s, self._tell, self._progress, self.stop = stall_s, tell, progress, threading.Event()
-        self._not_before = 0.0  # time.monotonic(): what a server asked of us
+        self._not_before = 0.0  # time.monotonic() before which a server asked us not to come back
 
-    def fetch(self, part: Part, starts: bytes = b"") -> None:
-        """Fetches the whole of a part; its `finish` makes it the target.
+    def fetch(self, part: PartialFile, starts: bytes = b"") -> None:
+        """Downloads a file completely; `finish` then renames it to the target.
 
         Args:
-            starts: first bytes of every file of the kind wanted, so that a page of text is not kept for one.
+            starts: bytes that the file must start with, so that an error page is not taken for it.
 
         Raises:
-            FetchError: not to be had. What has arrived stays.
+            FetchError: the download failed. The bytes received so far are kept.
             Stopped: `stop` was set.
         """
         fruitless = 0
@@ -122,7 +122,7 @@ class Transfer:
                 if error.again_s is None:
                     raise
                 reason = error
-            least = _SLOWEST * self._stall_s if isinstance(reason, Slow) else 1  # bytes that renew our patience
+            least = _SLOWEST * self._stall_s if isinstance(reason, Slow) else 1  # bytes that reset the count
             fruitless = 0 if part.size - before >= least else fruitless + 1
             if fruitless >= _TRIES:
                 break
@@ -138,20 +138,20 @@ class Transfer:
         if self.stop.wait(max(0.0, seconds)):
             raise Stopped
 
-    def _try(self, part: Part, starts: bytes) -> None:
-        """One request. Returns when the part is whole."""
+    def _try(self, part: PartialFile, starts: bytes) -> None:
+        """One request; returns when the file is complete."""
         import requests
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 
         headers = dict(HEADERS)
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
-            if part.version and not part.version.startswith("W/"):  # a weak one may not stand for bytes
+            if part.version and not part.version.startswith("W/"):  # a weak ETag does not identify bytes
                 headers["If-Range"] = part.version
         try:
             with session() as own:
                 asked = partial(own.get, part.url, headers=headers, stream=True, timeout=self._stall_s)
-                with within(2 * self._stall_s, asked) as answer:  # a head that trickles comes to no end
+                with within(2 * self._stall_s, asked) as answer:  # limits headers that trickle in, too
                     if not _is_whole(part, answer):
                         self._receive(part, answer.raw, starts)
         except TimeoutError as error:
@@ -165,7 +165,7 @@ class Transfer:
             cause = getattr(error.args[0], "reason", None)  # a refused connection is a ConnectTimeoutError too
             kind = Slow if reason.startswith("no byte") else FetchError
             raise kind(reason, isinstance(cause, ConnectTimeoutError), again_s=0.0) from error
-        except (requests.RequestException, ValueError, HTTPException) as error:  # no address, redirects, odd heads
+        except (requests.RequestException, ValueError, HTTPException) as error:  # addresses, redirects, headers
             if isinstance(error, FetchError):
                 raise
             raise FetchError(short(error)) from error
@@ -173,8 +173,8 @@ class Transfer:
             part.discard()
             raise FetchError("more bytes came than were announced", again_s=0.0)
 
-    def _receive(self, part: Part, raw, starts: bytes) -> None:
-        """Appends what comes to the part. Each read gives what is there, so neither a stop nor a stall is missed."""
+    def _receive(self, part: PartialFile, raw, starts: bytes) -> None:
+        """Appends the body to the file. `read1` returns what has arrived, so stops and stalls are noticed at once."""
         since, before = time.monotonic(), part.size
         with part.open("ab") as file:
             while block := raw.read1(_BLOCK):
@@ -196,8 +196,8 @@ class Transfer:
                     since, before = time.monotonic(), part.size
 
 
-def _is_whole(part: Part, answer) -> bool:
-    """Makes the part fit what the answer brings, which is to be appended, unless it says that the part is whole."""
+def _is_whole(part: PartialFile, answer) -> bool:
+    """Prepares the file for appending the answer's body; True if the answer shows that the file is complete."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 
@@ -206,7 +206,7 @@ def _is_whole(part: Part, answer) -> bool:
         with suppress(InvalidHeader, ValueError, OverflowError):
             again_s = Retry().get_retry_after(answer.raw)
         raise FetchError(f"{code} {answer.reason}", again_s=again_s or 0.0)
-    if code == 200 and headers.get("Content-Encoding", "identity") == "identity":  # new, changed, or knows no ranges
+    if code == 200 and headers.get("Content-Encoding", "identity") == "identity":  # the whole file
         part.begin(length_of(headers), headers.get("ETag") or headers.get("Last-Modified"))
     elif code in (206, 416) and part.size:
         if code == 416 and part.length is None and headers.get("Content-Range") == f"bytes */{part.size}":
@@ -214,28 +214,28 @@ def _is_whole(part: Part, answer) -> bool:
         rest = rf"bytes {part.size}-\d+/{part.length or '[0-9]+'}"
         if headers.get("ETag") not in (part.version, None) or not re.fullmatch(rest, headers.get("Content-Range", "")):
             part.discard()
-            raise FetchError("it is another file there than the one begun", again_s=0.0)
+            raise FetchError("the file on the server has changed since the download began", again_s=0.0)
     else:
-        raise FetchError(f"{code} {answer.reason if code >= 400 else 'is an answer of no use'} at {part.url}")
+        raise FetchError(f"{code} {answer.reason if code >= 400 else 'cannot be used'} at {part.url}")
     room(part.path.parent, (part.length or 0) - part.size)
     return False
 
 
 def length_of(headers) -> int | None:
-    """Content-Length, where it is a number that can be."""
-    said = headers.get("Content-Length", "")
-    return int(said) if re.fullmatch(r"[0-9]{1,15}", said) else None
+    """Content-Length, if it is a plausible number."""
+    length = headers.get("Content-Length", "")
+    return int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
 
 
 def session():
-    """A `requests.Session` that is never led from a safe connection to one that anybody on the way can change."""
+    """A `requests.Session` that follows no redirect from https to http."""
     import requests
 
     class Safe(requests.Session):
         def resolve_redirects(self, resp, *more, **others):
             try:
                 yield from super().resolve_redirects(resp, *more, **others)
-            except Exception:  # a direction that cannot be followed
+            except Exception:  # a redirect that cannot be followed
                 resp.close()
                 raise
 
@@ -257,7 +257,7 @@ def session():
 
 
 def room(folder: Path, needed: float, advice: str = "") -> None:
-    """Makes sure that `needed` bytes fit on the disk of `folder`."""
+    """Raises FetchError unless `needed` bytes fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         wanted = f"{needed / 1e6:.0f} MB wanted, {free / 1e6:.0f} MB free in {folder}"
@@ -265,7 +265,7 @@ def room(folder: Path, needed: float, advice: str = "") -> None:
 
 
 def short(error: Exception) -> str:
-    """The innermost reason, without the objects and addresses that these libraries print around it."""
+    """The innermost reason of an error, without the object names and addresses that HTTP libraries print around it."""
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception | str) else error
     text = " ".join(str(getattr(inner, "reason", None) or inner).split())
     return re.sub(r"<[^<>]*>(?:: )?|HTTPS?Connection(?:Pool)?\([^()]*\): ", "", text)[:160] or type(error).__name__

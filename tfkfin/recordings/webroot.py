@@ -1,8 +1,4 @@
-"""A root on `http(s)://`: found by its `index.txt` or by the server's own pages of links, fetched by `requests`.
-
-`requests` and not tensorflow-io's file system, which takes any server's answer to a range for that range: one that
-knows no ranges (Python's own, for one) would give a file of the right length and wrong bytes.
-"""
+"""A root on `http(s)://`: listed by its `index.txt` or the server's pages of links, downloaded by `transfer`."""
 
 import time
 from collections.abc import Iterator
@@ -13,15 +9,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tfkfin.base.bounded import body, within
-from tfkfin.base.console import InputError, log
-from tfkfin.recordings.transfer import (
-    HEADERS,
-    Part,
-    Transfer,
-    length_of,
-    session,
-    short,
-)
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
+from tfkfin.recordings.transfer import HEADERS, PartialFile, Transfer, length_of, session, short
 
 _DEEPEST = 4  # folders below the root
 _PAGES = 1000  # folders in all
@@ -55,10 +45,10 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
 
 
 def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
-    """Fetches names into files, one after another, and gives each name when its file is there."""
+    """Downloads files, one after another, and yields each name when its file is complete."""
     transfer = Transfer(_TIMEOUT_S, log.info, lambda part: None)
     for name, target in targets.items():
-        part = Part(_address(url, name), target)
+        part = PartialFile(_address(url, name), target)
         try:
             transfer.fetch(part)
             part.finish()
@@ -71,12 +61,12 @@ def stamp(address: str) -> tuple[int, str]:
     """Length of a file in bytes, and its ETag or date."""
     headers = _ask("HEAD", address).headers
     if (length := length_of(headers)) is None:
-        raise InputError(f"{address}: the server does not say how long it is")
+        raise InputError(f"{address}: the server does not tell its length")
     return length, headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
 def _linked(url: str) -> list[str]:
-    """Names of all files that pages of links lead to, staying below `url`."""
+    """Names of all files below `url` that its pages of links lead to."""
     root, names, pages = urlsplit(url + "/").path, [], [(url + "/", 0)]
     for i in range(_PAGES):
         if i >= len(pages):
@@ -93,7 +83,7 @@ def _linked(url: str) -> list[str]:
                 continue
             if not parts.path.endswith("/"):
                 names.append(unquote(parts.path[len(root):]))
-            elif depth < _DEEPEST and (folder := link.partition("#")[0]) not in (known for known, _ in pages):
+            elif depth < _DEEPEST and (folder := link.partition("#")[0]) not in (found for found, _ in pages):
                 pages.append((folder, depth + 1))
     return list(dict.fromkeys(names))
 
@@ -103,21 +93,21 @@ def _address(url: str, name: str) -> str:
 
 
 def _ask(method: str, address: str, missing: bool = False):
-    """The server's answer; with `missing`, None where there is no such file."""
+    """The server's answer; with `missing`, None if there is no such file."""
     import requests
     from urllib3.exceptions import HTTPError
 
-    def asked():
+    def request():
         with session() as own, own.request(method, address, timeout=_TIMEOUT_S, stream=True, allow_redirects=True,
                                            headers=HEADERS) as answer:
             answer._content = body(answer, _LONGEST, time.monotonic() + 2 * _TIMEOUT_S)
         return answer
 
     try:
-        answer = within(3 * _TIMEOUT_S, asked)
+        answer = within(3 * _TIMEOUT_S, request)
     except TimeoutError:
         raise InputError(f"{address} takes longer than {2 * _TIMEOUT_S} s to answer") from None
-    except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:  # odd heads, too long
+    except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:  # malformed headers, too long
         raise InputError(f"{address} cannot be reached: {short(error)}") from error
     if missing and answer.status_code in (403, 404):
         return None

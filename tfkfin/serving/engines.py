@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 ENGINES = ("native", "xla", "onnx", "litert", "savedmodel")
 AGREE = 1e-4  # engines whose probabilities differ by more do not compute the same model
@@ -50,7 +51,7 @@ class Exported(BaseDecoder):
             raise InputError(f"`engine` must be one of {('auto', *ENGINES)}. Received: engine={engine!r}")
         self.version = presets.find(model)
         card = decoder_card(self.version)
-        presets.verify(self.version)
+        folders.verify(self.version)
         super().__init__(card)
         self.milliseconds: dict[str, float] = {}
         if engine == "auto":
@@ -58,8 +59,8 @@ class Exported(BaseDecoder):
         else:
             self.engine, self._answer = engine, _LOADERS[engine](self.version, self.card)
         # The pieces of a long signal are answered one by one, and a filter would start anew in each.
-        one_graph = self.engine == "onnx" and (self.version / presets.ONNX_STREAM).is_file() and "filter" not in card
-        self._stream = _onnx_session(self.version / presets.ONNX_STREAM) if one_graph else None
+        one_graph = self.engine == "onnx" and (self.version / folders.ONNX_STREAM).is_file() and "filter" not in card
+        self._stream = _onnx_session(self.version / folders.ONNX_STREAM) if one_graph else None
 
     def session(self, stride: int = 0, smooth: bool = True):
         raise InputError("an exported graph cannot adapt online: tfkfin.Decoder.from_preset of its folder can")
@@ -106,7 +107,7 @@ def decoder_card(version: Path) -> dict:
     Raises:
         InputError: it holds something else.
     """
-    card = presets.card(version)
+    card = folders.card(version)
     if card.get("kind") != "decoder":
         raise InputError(f"{version} holds {card.get('kind', 'something else')}, no decoder: "
                          "export a run of the stage finetune")
@@ -138,11 +139,11 @@ def _savedmodel(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
 
 
 def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
-    return _onnx_session(_file(version, presets.ONNX, "both"))
+    return _onnx_session(_file(version, folders.ONNX, "both"))
 
 
 def _litert(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
-    path = _file(version, presets.LITERT, "litert")
+    path = _file(version, folders.LITERT, "litert")
     from tfkfin.serving import litert_file
 
     return litert_file.session(path)
@@ -213,8 +214,8 @@ def _arrays(tensors: dict) -> Answers:
 
 def _with_savedmodel(version: Path) -> Path:
     """The version folder, if it holds a SavedModel, and so the Keras model too."""
-    if not (version / presets.SAVED_MODEL).is_file():
-        held = "ONNX" if (version / presets.ONNX).is_file() else "LiteRT"
+    if not (version / folders.SAVED_MODEL).is_file():
+        held = "ONNX" if (version / folders.ONNX).is_file() else "LiteRT"
         raise InputError(f"{version} holds {held} alone: python -m tfkfin.export --format both adds the SavedModel")
     return version
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.base.console import InputError, quiet_start
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
 from tfkfin.nets.bilstm.layer import engine
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.nets.bilstm.layer import engine
 
 OPSET = 17

@@ -12,7 +12,7 @@ from tfkfin.nets import fins
 from tfkfin.serving import litert_file, onnx_file, signatures, warmup
 from tfkfin.serving.engines import noise
 from tfkfin.store import card as cards
-from tfkfin.store import layout, presets
+from tfkfin.store import folders, layout
 
 
 def write_decoder(folder: Path, decoder: BaseDecoder, about: dict, windows: np.ndarray | None = None) -> None:
@@ -32,15 +32,15 @@ def write_decoder(folder: Path, decoder: BaseDecoder, about: dict, windows: np.n
              ("serving_default", "features", "stream"))
     graph = signatures.Signatures(decoder, "keras") if format != "savedmodel" else None
     if format == "litert":
-        with working(f"writing {presets.LITERT} of {name}"):
-            litert_file.save(graph.answer, graph.window, folder / presets.LITERT)
+        with working(f"writing {folders.LITERT} of {name}"):
+            litert_file.save(graph.answer, graph.window, folder / folders.LITERT)
     elif graph:
-        with working(f"writing {presets.ONNX} of {name}"):
-            onnx_file.save(graph.answer, graph.window, folder / presets.ONNX)
+        with working(f"writing {folders.ONNX} of {name}"):
+            onnx_file.save(graph.answer, graph.window, folder / folders.ONNX)
             if precision == "float32":
-                onnx_file.save(graph.stream_at_once, graph.signal, folder / presets.ONNX_STREAM)
+                onnx_file.save(graph.stream_at_once, graph.signal, folder / folders.ONNX_STREAM)
             else:  # without a graph of its own, a signal is cut into windows
-                onnx_file.reduce_precision(folder / presets.ONNX, precision, windows)
+                onnx_file.reduce_precision(folder / folders.ONNX, precision, windows)
     cards.write(folder, about)
 
 
@@ -51,11 +51,11 @@ def write_fins(folder: Path, bank: keras.Model, about: dict) -> None:
         with working(f"writing the SavedModel of {about['name']}"):
             signatures.save_fins(bank, folder)
         emg = np.random.default_rng(0).standard_normal((1, length, 12))
-        _add(folder, bank, presets.FINS_FILE, about["name"], emg, ("serving_default", "features"))
+        _add(folder, bank, folders.FINS_FILE, about["name"], emg, ("serving_default", "features"))
     if about["format"] != "savedmodel":
         per_channel = [fins.PerChannel(model) for model in fins.fins_of(bank)]
         onnx_file.save(lambda emg: {"features": tf.concat([layer(emg, training=False) for layer in per_channel], -1)},
-                       tf.TensorSpec((None, length, None), tf.float32, name="emg"), folder / presets.ONNX)
+                       tf.TensorSpec((None, length, None), tf.float32, name="emg"), folder / folders.ONNX)
     cards.write(folder, about)
 
 

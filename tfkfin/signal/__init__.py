@@ -1,0 +1,1 @@
+"""Filters and resampling of signals, for recordings and for live signals."""

@@ -1,6 +1,6 @@
-"""Causal filters before the windows: offsets and hum go, and nothing that comes later is looked at.
+"""Causal filters that remove offsets and hum before windows are cut.
 
-The same second-order sections run over recordings and over live signals, where their state is carried along.
+The same second-order sections filter recordings and live signals, whose state is kept between blocks.
 Reference: SciPy's `butter`, `iirnotch` and `sosfilt`.
 """
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recipe import Filter
 
 _ROWS = 1 << 16  # samples filtered at a time: the float64 in between stays small
 
 
 def sections(options: Filter | Mapping[str, Any] | None, rate_hz: float) -> np.ndarray:
-    """Second-order sections (S, 6) float64 of `[filter]` at a rate; none, (0, 6), where nothing is filtered.
+    """Second-order sections (S, 6) float64 of `[filter]` at a rate; (0, 6) without a filter.
 
     Raises:
-        InputError: a frequency at or above half the rate, or a band that is none.
+        InputError: a frequency is at or above half the rate, or the band is empty.
     """
     options = options if isinstance(options, Filter) else Filter.model_validate(options or {})
     if not options.active:
@@ -42,17 +42,17 @@ def sections(options: Filter | Mapping[str, Any] | None, rate_hz: float) -> np.n
 
 
 class Causal:
-    """Sections over a signal that goes on; it begins as if its first sample had always been there."""
+    """Filters a signal block by block; the initial state is that of a constant at the first sample."""
 
     def __init__(self, sections: np.ndarray):
         self.sections, self._state = np.asarray(sections, np.float64).reshape(-1, 6), None
 
     def restart(self) -> None:
-        """Forgets the signal."""
+        """Resets the state: the next sample starts a new signal."""
         self._state = None
 
     def __call__(self, volts: np.ndarray) -> np.ndarray:
-        """Samples (n, C) that follow those before -> the same, filtered, float32."""
+        """The next samples (n, C) -> filtered, float32."""
         volts = np.asarray(volts, np.float32)
         if not len(self.sections) or not len(volts):
             return volts
@@ -65,7 +65,7 @@ class Causal:
 
 
 def filtered(emg: np.ndarray, sections: np.ndarray, cuts: Sequence[int] = ()) -> np.ndarray:
-    """A recording (T, C) filtered from its first sample on; at `cuts` the filter begins anew."""
+    """A signal (T, C), filtered; the filter restarts at `cuts`."""
     if not len(sections):
         return emg
     out = np.empty(emg.shape, np.float32)
@@ -79,14 +79,14 @@ def filtered(emg: np.ndarray, sections: np.ndarray, cuts: Sequence[int] = ()) ->
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Sections over blocks of n samples as products of matrices, for graphs that know no loop; float32.
+class BlockFilter:
+    """Sections as matrix products over blocks of n samples, for graphs without loops; float32.
 
-    With x the block, s (S,) the state that it begins with: y = within x + carried s, and s' = step s + fed x.
+    For a block x with initial state s (S,): y = within x + carried s, and the next state is step s + fed x.
 
     Attributes:
-        within (n, n), carried (n, S), fed (S, n).
-        steps: step, step², step⁴ … (S, S) each, as far as anything is left of a state.
+        within, carried, fed: (n, n), (n, S), (S, n).
+        steps: step, step², step⁴ … (S, S) each, until the powers vanish.
         gain: of a constant.
     """
 
@@ -97,8 +97,8 @@ class Blocks:
     gain: float
 
 
-def blocks(sections: np.ndarray, samples: int = 64) -> Blocks:
-    """What `Causal` computes, taken apart by what it answers to units."""
+def blocks(sections: np.ndarray, samples: int = 64) -> BlockFilter:
+    """The matrices of `BlockFilter`, from the responses of the sections to unit samples and unit states."""
     from scipy.signal import sosfilt
 
     states, zeros = 2 * len(sections), np.zeros(samples)
@@ -111,5 +111,5 @@ def blocks(sections: np.ndarray, samples: int = 64) -> Blocks:
     while np.abs(steps[-1]).max() > 1e-9 and len(steps) < 30:
         steps.append(steps[-1] @ steps[-1])
     gain = np.prod(sections[:, :3].sum(axis=1) / sections[:, 3:].sum(axis=1))
-    return Blocks(*(part.astype(np.float32) for part in (within, carried, fed)),
+    return BlockFilter(*(part.astype(np.float32) for part in (within, carried, fed)),
                   tuple(one.astype(np.float32) for one in steps), float(gain))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfkfin import __version__
 from tfkfin.base.files import write_json, write_text
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 LICENCE = "Apache-2.0"
 MADE_FOR, UNSEEN = "Made for", "Movements"  # begin the limits that each calibration says anew
@@ -160,8 +160,8 @@ def _decided(decision: dict) -> str:
 
 def write(version: Path, card: dict) -> None:
     """Writes model_card.json and README.md into a version folder whose other files are complete."""
-    write_text(version / presets.README, readme(card))
-    write_json(version / presets.CARD, presets.sealed(card | {"sha256": presets.checksums(version)}))
+    write_text(version / folders.README, readme(card))
+    write_json(version / folders.CARD, folders.sealed(card | {"sha256": folders.checksums(version)}))
 
 
 def readme(card: dict) -> str:
@@ -219,22 +219,22 @@ def _onnx(card: dict) -> list[str]:
     if card["format"] == "savedmodel":
         return []
     if card["format"] == "litert":
-        return [f"- `{presets.LITERT}` answers as `serving_default`, one window a call; it takes what it is given "
+        return [f"- `{folders.LITERT}` answers as `serving_default`, one window a call; it takes what it is given "
                 "unchecked"]
     if (precision := card.get("precision", "float32")) != "float32":
-        return [f"- `{presets.ONNX}`, in {precision}, answers nearly as `serving_default`; it takes what it is given "
+        return [f"- `{folders.ONNX}`, in {precision}, answers nearly as `serving_default`; it takes what it is given "
                 "unchecked and at once"]
-    return [f"- `{presets.ONNX}` answers as `serving_default`, `{presets.ONNX_STREAM}` as `stream`; both take what "
+    return [f"- `{folders.ONNX}` answers as `serving_default`, `{folders.ONNX_STREAM}` as `stream`; both take what "
             "they are given unchecked and at once"]
 
 
 def _usage(card: dict) -> list[str]:
     if card["format"] == "litert":
         return ["from ai_edge_litert.interpreter import Interpreter",
-                f'run = Interpreter(model_path="{presets.LITERT}").get_signature_runner("serving_default")',
+                f'run = Interpreter(model_path="{folders.LITERT}").get_signature_runner("serving_default")',
                 "answer = run(emg=emg[:1])"]
     if card["format"] == "onnx":
-        return ["import onnxruntime", f'session = onnxruntime.InferenceSession("{presets.ONNX}")',
+        return ["import onnxruntime", f'session = onnxruntime.InferenceSession("{folders.ONNX}")',
                 'answer = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"emg": emg})))']
     return ["import tensorflow as tf  # tfkfin is not needed",
             f'serve = tf.saved_model.load("{card["name"]}/{card["version"]}").signatures["serving_default"]',

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tfkfin.base.console import InputError
-from tfkfin.store import presets
+from tfkfin.base.errors import InputError
+from tfkfin.store import folders
 
 SCHEME = "hf://"
 GIT = ".gitattributes"  # the Hub's own file, no part of a model
@@ -41,11 +41,11 @@ def pull(name: str) -> Path:
     repo, revision = named(name)
     with _told(name) as hub:
         folder = Path(hub.snapshot_download(repo, revision=revision, endpoint=_endpoint(), ignore_patterns=[GIT]))
-    if presets.newest(folder) is None:
-        raise InputError(f"{name} is no model of tfkfin: it holds no {presets.SAVED_MODEL} and no {presets.ONNX}")
-    if not presets.card(folder).get("sha256"):
+    if folders.newest(folder) is None:
+        raise InputError(f"{name} is no model of tfkfin: it holds no {folders.SAVED_MODEL} and no {folders.ONNX}")
+    if not folders.card(folder).get("sha256"):
         raise InputError(f"{name} has a card without checksums: who exported it has to push it anew")
-    if altered := presets.changed(folder):
+    if altered := folders.changed(folder):
         raise InputError(f"{name} is not as it was exported: {', '.join(altered)}")
     return folder
 
@@ -59,12 +59,12 @@ def push(version: Path, name: str, private: bool = False) -> str:
     repo, revision = named(name)
     if revision:
         raise InputError(f"a push makes a new revision, so it names none. Received: {name!r}")
-    card = presets.card(version)
-    if altered := presets.changed(version):
+    card = folders.card(version)
+    if altered := folders.changed(version):
         raise InputError(f"{version} is not as it was exported: {', '.join(altered)}")
     files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
-    told: dict[str, Any] = {presets.README: (front_matter(card) + files[presets.README].read_text("utf-8")).encode(),
-                            presets.CARD: json.dumps(presets.sealed(without_paths(card)), indent=2).encode()}
+    told: dict[str, Any] = {folders.README: (front_matter(card) + files[folders.README].read_text("utf-8")).encode(),
+                            folders.CARD: json.dumps(folders.sealed(without_paths(card)), indent=2).encode()}
     with _told(name) as hub:
         api = hub.HfApi(endpoint=_endpoint())
         api.create_repo(repo, private=private, exist_ok=True)

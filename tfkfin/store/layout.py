@@ -9,9 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tfkfin.base.console import InputError, log, unfinished
+from tfkfin.base.console import log, unfinished
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import making, write_text
-from tfkfin.store import presets
+from tfkfin.store import folders
 
 PARTIAL = ".partial-"  # servers and `presets` look at folders named by a number only
 LAST = ".last_version"  # the highest number ever given, so that a deleted version's number is not given again
@@ -19,7 +20,7 @@ LAST = ".last_version"  # the highest number ever given, so that a deleted versi
 
 def next_version(model: Path) -> int:
     """A number above every version that is, is being written, or ever was under `model`."""
-    numbers = [int(v.name) for v in presets.versions(model)]
+    numbers = [int(v.name) for v in folders.versions(model)]
     numbers += [int(number) for p in model.glob(PARTIAL + "*") if (number := p.name.removeprefix(PARTIAL)).isdecimal()]
     if (model / LAST).is_file():
         last = (model / LAST).read_bytes()[:20].strip()
@@ -38,7 +39,7 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     Raises:
         InputError: `model` is a file, cannot be written, has no name that a model can have, or was removed meanwhile.
     """
-    presets.checked_name(model.absolute().name)
+    folders.checked_name(model.absolute().name)
     with ExitStack() as stack:
         try:
             stack.enter_context(making(model))
@@ -94,7 +95,7 @@ def add_to_config(model: Path) -> None:
 
     A server started with --model_config_file_poll_wait_seconds picks it up without a restart.
     """
-    presets.checked_name(model.name)
+    folders.checked_name(model.name)
     path = model.parent / "models.config"
     with FileLock(model.parent / ".models.config.lock"):
         _add_to_config(model, path)

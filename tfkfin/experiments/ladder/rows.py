@@ -6,7 +6,8 @@ from functools import cache, partial
 from typing import Any
 
 from tfkfin import recipe as recipes
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.experiments.ladder import baselines
 from tfkfin.experiments.ladder.baselines import Hierarchical, SessionLDA

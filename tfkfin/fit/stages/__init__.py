@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.fit import board
 from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run

@@ -19,7 +19,7 @@ from tfkfin.nets import saving
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.memory import Spool
 from tfkfin.pipeline.windows import evenly
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 
 def imitate(run: Run) -> dict:
@@ -93,9 +93,9 @@ def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
 def keep(run: Run, bank: keras.Model, stage: str, scores: dict) -> None:
     """Writes a stage's FINs, to start other trainings from and to export, with their card."""
     folder = run.stage_folder(stage)
-    with replacing(folder / presets.FINS_FILE.name) as path:
+    with replacing(folder / folders.FINS_FILE.name) as path:
         on_one_channel(run, bank).save(path)
-    write_json(folder / presets.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
+    write_json(folder / folders.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
                                                     "scores": {"fin": scores}})
 
 

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.early_stopping import EarlyStopping

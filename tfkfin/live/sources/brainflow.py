@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError, parse_numbers
+from tfkfin.base.console import parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.live.extras import required
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices
 from tfkfin.live.sources._gaps import number_gaps

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError, parse_numbers
+from tfkfin.base.console import parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.live.extras import required
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices, volts_per
 from tfkfin.live.sources._gaps import StampGaps

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tfkfin.base import files
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 
 SOURCE = Path(__file__).with_name("bilstm.c")
 FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden",

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.nets import descriptions
 from tfkfin.nets.network import Parts, joined_head, picked
 

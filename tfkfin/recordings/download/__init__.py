@@ -1,1 +1,1 @@
-"""Behind `python -m tfkfin.data download`: an order, transfers that resume, archives that are checked."""
+"""`python -m tfkfin.data download`: its options, the downloads of a database, and checks of its archives."""

@@ -1,4 +1,4 @@
-"""Takes recordings out of a Ninapro archive with distrust, and keeps the SHA-256 sums of what was fetched."""
+"""Unpacks recordings from untrusted Ninapro archives, and records SHA-256 sums of downloaded files."""
 
 import errno
 import hashlib
@@ -14,50 +14,50 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PureWindowsPath
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, sweep, write_text
 from tfkfin.recordings.transfer import FetchError, room
 
 _RECORDING = re.compile(r"S(\d+)_(?:E(\d)_A1|A1_E(\d))\.mat", re.IGNORECASE)  # not ._S1_E1_A1.mat
 _BLOCK = 1 << 20
-_LARGEST = 8 << 30  # bytes unpacked: the true archives have some 0.6 GB
-_RATIO = 100  # bytes out of one byte in. Recordings are compressed already, so theirs is about 1
+_LARGEST = 8 << 30  # bytes unpacked: Ninapro's archives have about 0.6 GB
+_RATIO = 100  # bytes unpacked per byte: about 1 for recordings, which are compressed already
 _SUM = re.compile(r"[0-9a-f]{64} [ *](.+)")
 _OWNER = "# Ninapro "
-# What zipfile lets escape on damaged bytes; an OSError, EINVAL, comes of a seek to before the start.
+# What zipfile raises on damaged bytes; OSError with EINVAL comes from a seek before the start.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, struct.error, IndexError, OSError)
 
 
 class Damaged(FetchError):
-    """The archive is not what its maker packed. Another fetch may help."""
+    """The archive is damaged; downloading it again may help."""
 
 
 def recordings(names: Iterable[str]) -> dict[tuple[int, int], list[str]]:
-    """(subject, exercise) -> those of `names` that are this recording; a good folder or archive has one of each."""
+    """(subject, exercise) -> those of `names` that are this recording; normally one."""
     found: dict[tuple[int, int], list[str]] = {}
     for name in names:
-        path = PureWindowsPath(name)  # knows / and \
+        path = PureWindowsPath(name)  # accepts / and \
         if (match := _RECORDING.fullmatch(path.name)) and "__MACOSX" not in path.parts:
             found.setdefault((int(match[1]), int(match[2] or match[3])), []).append(name)
     return found
 
 
-def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Callable[[], None]) -> dict[Path, str]:
-    """Checks the CRC of every member of `archive` and writes the recordings asked for.
+def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Callable[[], None]) -> dict[Path, str]:
+    """Checks the CRC of every member of `archive` and writes the wanted recordings.
 
-    Names in the archive decide nothing but which exercise a member is: files go where `targets` says, each in one
-    step, and none gets its name before the whole archive is checked.
+    Names in the archive only decide which exercise a member is. Files are written to `targets`, atomically, and only
+    after the whole archive has been checked.
 
     Args:
-        targets: exercise -> file to write, which must not be there.
-        go_on: called before each member; raises to stop.
+        targets: exercise -> file to write, which must not exist.
+        pause: called before each member; raises to stop.
 
     Returns:
         File written -> its SHA-256.
 
     Raises:
-        Damaged: cut short, a wrong CRC, or not a zip archive.
-        FetchError: unsafe, larger than the disk, or without one recording of each exercise of the subject.
+        Damaged: the archive is cut short, has a wrong CRC or is not a zip archive.
+        FetchError: the archive is unsafe, does not fit on the disk, or lacks a recording.
     """
     try:
         with zipfile.ZipFile(archive) as opened, ExitStack() as stack:
@@ -68,9 +68,9 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
                 sweep(path)
             partial = {name: stack.enter_context(replacing(path)) for name, path in chosen.items()}
             for info in opened.infolist():
-                go_on()
+                pause()
                 with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as file:
-                    shutil.copyfileobj(member, file, _BLOCK)  # to its end, where zipfile compares the CRC
+                    shutil.copyfileobj(member, file, _BLOCK)  # to its end, where zipfile checks the CRC
             sums = {path: sha256(partial[name]) for name, path in chosen.items()}
             if appeared := [path for path in sums if path.exists()]:
                 raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
@@ -82,7 +82,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], go_on: Call
 
 
 def _refuse(members: list[zipfile.ZipInfo], size: int) -> None:
-    sizes = [("it", size, sum(info.file_size for info in members))]  # members may share their bytes
+    sizes = [("it", size, sum(info.file_size for info in members))]  # together, as members may share bytes
     for info in members:
         what, path = f"its member {info.orig_filename!r}", PureWindowsPath(info.orig_filename)
         sizes.append((what, info.compress_size, info.file_size))
@@ -119,7 +119,7 @@ def sha256(path: Path) -> str:
 
 
 class Checksums:
-    """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Lines of others in it stay as they are."""
+    """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Other lines in it are kept."""
 
     def __init__(self, folder: Path, database: str):
         self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
@@ -133,14 +133,14 @@ class Checksums:
                              "choose another folder with --to")
         if owner is None:
             lines.insert(0, f"{_OWNER}{database}, fetched by python -m tfkfin.data download")
-        # A file's line has its name as key, another's its number.
+        # Keys: a file's name for its line, the line number for any other line.
         self._lines = {match[1] if (match := _SUM.fullmatch(line)) else i: line for i, line in enumerate(lines)}
 
     def get(self, path: Path) -> str | None:
         return self._lines.get(self._name(path), "")[:64] or None
 
     def record(self, sums: Mapping[Path, str | None]) -> None:
-        """Notes new sums; None takes one out."""
+        """Writes new sums; None removes one."""
         with self._lock:
             for path, digest in sums.items():
                 self._lines.pop(name := self._name(path), None)

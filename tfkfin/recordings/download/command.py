@@ -1,4 +1,4 @@
-"""`python -m tfkfin.data download`: progress while it runs, then a table, the citations and what to do next."""
+"""`python -m tfkfin.data download`: shows progress, then a table, the citations and the next command."""
 
 import os
 from argparse import BooleanOptionalAction
@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from tfkfin.base.answers import answer, margin, paper
-from tfkfin.base.console import InputError, format_numbers, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings.download.download import SITE, SOURCES, Download, Outcome
-from tfkfin.recordings.transfer import Part
+from tfkfin.recordings.transfer import PartialFile
 
 
 def add_options(parser) -> None:
-    """Adds what `action` needs to an argparse parser."""
+    """Adds the options of `action` to an argparse parser."""
     parser.add_argument("database", choices=sorted(SOURCES))
     parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/DB2, data/DB3, data/DB7")
     parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
@@ -20,8 +21,8 @@ def add_options(parser) -> None:
                         "(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=Download.connections, help="1 to 4 (default: %(default)s)")
     parser.add_argument("--keep-zips", action=BooleanOptionalAction, default=Download.keep_zips,
-                        help="archives hold the other exercises too; --no-keep-zips removes those fetched by this "
-                             "command once they are unpacked (default: keep)")
+                        help="archives also contain the other exercises; --no-keep-zips removes those that this "
+                             "command downloads, after unpacking (default: keep)")
     parser.add_argument("--stall", type=float, default=Download.stall_s, metavar="S", help="seconds without a byte "
                         "before the next try (default: %(default)s)")
     parser.add_argument("--url", default=os.environ.get("TFKFIN_NINAPRO_URL") or SITE, metavar="URL",
@@ -30,24 +31,17 @@ def add_options(parser) -> None:
 
 
 def action(options) -> None:
-    """Downloads what the options say, under progress bars, or with a line for each event where there is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    """Downloads with progress bars, or, without a terminal, with a line for each event."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console, tasks = margin(soft_wrap=True), {}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        def progress(part: Part) -> None:
-            if part not in tasks:  # one thread a part, so nothing comes in between
+        def progress(part: PartialFile) -> None:
+            if part not in tasks:  # one thread per file, so no lock is needed
                 tasks[part] = bars.add_task(part.target.name, total=None, completed=part.size)
-            # Bars of other files that are whole give way.
+            # Bars of complete files disappear.
             bars.update(tasks[part], completed=part.size, total=part.length, visible=part.size != part.length)
 
         download = Download(
@@ -80,6 +74,6 @@ def _report(download: Download, outcomes: list[Outcome]) -> None:
         console.print(line, markup=False, highlight=False)
     if failed:
         reasons = [f"subject {format_numbers(subjects)}: {reason}" for reason, subjects in failed.items()]
-        raise InputError(f"{sum(map(len, failed.values()))} of {len(outcomes)} subjects are not there: "
-                         f"{'; '.join(reasons[:4])}{' ...' if len(reasons) > 4 else ''}. The rest is, and the same "
-                         "command goes on from here")
+        raise InputError(f"{sum(map(len, failed.values()))} of {len(outcomes)} subjects are missing: "
+                         f"{'; '.join(reasons[:4])}{' ...' if len(reasons) > 4 else ''}. The others are complete; run "
+                         "the same command again to continue")

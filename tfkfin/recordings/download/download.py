@@ -1,7 +1,7 @@
-"""Fetches Ninapro DB2, DB3, DB7 from their site: one archive a subject, of which it unpacks the exercises asked for.
+"""Downloads Ninapro DB2, DB3, DB7 from their site: one archive per subject, of which it unpacks the wanted exercises.
 
-What is good is never fetched again, what is not ours is never touched, and the same call goes on wherever the last one
-ended. Data may be used, not passed on, and ask to be cited.
+Complete files are not downloaded again, files that it did not download are not changed, and the same call continues an
+interrupted one. The data may be used and must be cited, but not passed on.
 """
 
 import re
@@ -12,22 +12,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tfkfin.base.console import InputError, format_numbers
-from tfkfin.recordings.download.archive import (
-    Checksums,
-    Damaged,
-    recordings,
-    sha256,
-    unpack,
-)
-from tfkfin.recordings.transfer import (
-    STALL_S,
-    FetchError,
-    Part,
-    Stopped,
-    Transfer,
-    room,
-)
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
+from tfkfin.recordings.download.archive import Checksums, Damaged, recordings, sha256, unpack
+from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room
 
 SITE = "https://ninapro.hevs.ch/files"
 _ATZORI = ("M. Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
@@ -39,10 +27,10 @@ _KRASOULIS = ("A. Krasoulis et al., Improved prosthetic hand control with concur
 
 
 class Origin(NamedTuple):
-    """Where a database is on the site, what it asks of its users, and how to train on it."""
+    """A database on the site: its archives, papers to cite, and options to train on it."""
 
     archive: str
-    folder: str  # that its archives hold, and that we unpack to
+    folder: str  # in its archives, to which they are unpacked
     cite: tuple[str, ...]
     train: str
 
@@ -56,7 +44,7 @@ SOURCES = {
 
 
 class Outcome(NamedTuple):
-    """What became of one subject."""
+    """The result for one subject."""
 
     subject: int
     state: str  # fetched, unpacked, there already, failed, not tried
@@ -67,27 +55,25 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Download:
-    """What is wanted of a database, and where to; one field for each option of the command. `run` fetches it.
+    """The download of a database, with a field for each option of the command; `run` carries it out.
 
     Raises:
-        InputError: no such database, subject or exercise, or an option that is not possible.
+        InputError: there is no such database, subject or exercise, or an option is out of range.
     """
 
     database: str
     folder: Path
-    subjects: tuple[int, ...] = ()  # none: all
+    subjects: tuple[int, ...] = ()  # empty: all
     exercises: tuple[int, ...] = (1,)
     url: str = SITE
     connections: int = 2
     keep_zips: bool = True
     stall_s: float = STALL_S
-    tell: Callable[[str], object] = lambda line: None  # takes a line for the user
-    progress: Callable[[Part], object] = lambda part: None
+    tell: Callable[[str], object] = lambda line: None  # called with lines for the user
+    progress: Callable[[PartialFile], object] = lambda part: None
 
     def __post_init__(self):
-        from tfkfin.recordings.readers import (
-            ninapro,  # brings numpy, which `--help` does without
-        )
+        from tfkfin.recordings.readers import ninapro
 
         if self.database not in SOURCES:
             raise InputError(f"database '{self.database}' cannot be fetched: choose {', '.join(SOURCES)}")
@@ -108,16 +94,16 @@ class Download:
         self._transfer = Transfer(self.stall_s, self.tell, self.progress)
 
     def run(self) -> list[Outcome]:
-        """Fetches what is missing, and tells what became of each subject, in order.
+        """Downloads what is missing and returns the result for each subject, in order.
 
         Raises:
-            InputError: the disk is too small, or the folder holds a recording twice or cannot be used.
+            InputError: the disk is too small, or the folder contains a recording twice or is not writable.
         """
         import filelock
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".tfkfin-download.lock", timeout=0):  # gone with the process
+            with filelock.FileLock(self.folder / ".tfkfin-download.lock", timeout=0):  # released when the process ends
                 return self._run()
         except filelock.Timeout as error:
             raise InputError(f"another download is at work in {self.folder}: wait for it, or choose another") from error
@@ -133,13 +119,13 @@ class Download:
                 raise InputError(f"{path} and {twins[0]} are the same recording: keep one in the folder")
             self._there[key] = Path(path)
         if self._there:
-            self.tell(f"checking {len(self._there)} recordings that are there")
+            self.tell(f"checking {len(self._there)} recordings in the folder")
         self._check_room()
-        with ThreadPool(self.connections) as pool:  # of daemons: an interrupt waits for no server that says nothing
+        with ThreadPool(self.connections) as pool:  # of daemon threads: interrupts do not wait for silent servers
             work = pool.map_async(self._subject, self.subjects, chunksize=1)
             try:
                 while not work.ready():
-                    work.wait(0.1)  # not without end, which no interrupt ends on Windows
+                    work.wait(0.1)  # with a limit, as Windows cannot interrupt an unlimited wait
                 return work.get()
             finally:
                 self._transfer.stop.set()
@@ -152,7 +138,7 @@ class Download:
             state, fatal = self._obtain(subject, part), False
         except Stopped:
             state = failure = "not tried"
-        except (InputError, OSError) as error:  # OSError: a full disk, no right to write: the same for all
+        except (InputError, OSError) as error:  # OSError, such as a full disk: concerns all
             failure, fatal = str(error), getattr(error, "everyone", isinstance(error, OSError))
         finally:
             if fatal:
@@ -163,13 +149,13 @@ class Download:
                       f"{outcome.seconds:.0f} s")
         return outcome
 
-    def _part(self, subject: int) -> Part:
-        """Of the archive of a subject."""
+    def _part(self, subject: int) -> PartialFile:
+        """The download of a subject's archive."""
         path = self._source.archive.format(subject)
-        return Part(f"{self.url.rstrip('/')}/{path}", self.folder / Path(path).name)
+        return PartialFile(f"{self.url.rstrip('/')}/{path}", self.folder / Path(path).name)
 
-    def _obtain(self, subject: int, part: Part) -> str:
-        """Brings a subject's recordings into the folder, and says how."""
+    def _obtain(self, subject: int, part: PartialFile) -> str:
+        """Makes sure that a subject's recordings are in the folder; returns the state for its Outcome."""
         from tfkfin.recordings.readers import ninapro
 
         missing = {}
@@ -186,37 +172,38 @@ class Download:
             try:
                 ninapro.read(file)
             except InputError as error:
-                raise InputError(f"{error} (it is not ours: move it away, and it will be fetched)") from error
+                raise InputError(f"{error} (tfkfin did not download it: move it away, and it will be)") from error
             self._sums.record({file.path: sha256(file.path)})
         archive = part.target
-        if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # ours
+        if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # downloaded by us
             archive.unlink()
             self._sums.record({archive: None})
         return state
 
     def _is_here(self, path: Path) -> bool:
-        """Whether a file is there, as it was fetched or not ours. One that has changed gets another name."""
+        """Whether a file exists unchanged, or was not downloaded by us. A changed file is renamed."""
         if not path.exists():
             return False
         if (known := self._sums.get(path)) is None or known == sha256(path):
             return True
         other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
         path.rename(other)
-        self.tell(f"{path.name} is not as it was fetched: kept as {other.name}")
+        self.tell(f"{path.name} has changed since its download: kept as {other.name}")
         return False
 
-    def _extract(self, subject: int, part: Part, missing: dict[int, Path]) -> str:
-        """Unpacks the archive that is there, or fetches one, once more if it is damaged."""
+    def _extract(self, subject: int, part: PartialFile, missing: dict[int, Path]) -> str:
+        """Unpacks the archive in the folder, or downloads it, twice if it is damaged."""
         archive = part.target
         if self._is_here(archive):
             try:
                 self._sums.record(unpack(archive, subject, missing, self._transfer.pause))
             except Damaged as error:
-                raise InputError(f"{archive} is {error} and not ours: move it away, and it will be fetched") from error
+                raise InputError(f"{archive} is {error}, and not from tfkfin: move it away, and it will be "
+                                 "fetched") from error
             return "unpacked"
         for again in ("; fetching it once more", ""):
             self._transfer.fetch(part, starts=b"PK\x03\x04")
-            digest = sha256(part.path)  # now, so that next to nothing is between unpacking and the final name
+            digest = sha256(part.path)  # before unpacking, so that `finish` can follow it at once
             try:
                 self._sums.record(unpack(part.path, subject, missing, self._transfer.pause))
             except FetchError as error:
@@ -235,9 +222,9 @@ class Download:
         raise FetchError(f"it came {reason} twice from {part.url}")
 
     def _check_room(self) -> None:
-        """Compares the disk with the first missing archive's size times their number: a guess, but an early one.
+        """Raises FetchError early if the missing archives will not fit on the disk, by the size of the first one.
 
-        The true sizes are compared as each file begins.
+        The true size is checked again when each download begins.
         """
         from tfkfin.recordings.webroot import stamp
 
@@ -245,7 +232,7 @@ class Download:
                  and any((subject, exercise) not in self._there for exercise in self.exercises)]
         try:
             size = stamp(parts[0].url)[0] if parts else 0
-        except InputError:  # fetching will tell why
+        except InputError:  # the download will report why
             return
         kept = len(parts) if self.keep_zips else min(len(parts), self.connections)
         unpacked = len(parts) * len(self.exercises) / self._packed

@@ -1,25 +1,27 @@
-"""Kinds of files that hold columns: one module a kind, which registers itself as `FORMAT` by being here.
+"""File formats that hold columns: each module in this folder is one, and registers itself as `FORMAT`.
 
-What the columns mean a sheet says (`tfkfin.recordings.sheet`), or the file itself.
+What the columns mean is in `recordings.toml` (`tfkfin.recordings.sheet`) or in the file itself.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
-ROOM = "recordings/formats"
-VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # two letters mu are in use
+ROOM = "recordings/formats"  # where `registry` finds formats
+VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that was marked: seconds from the first sample, and what it is called."""
+class Annotation:
+    """A marked interval: seconds from the first sample, and its text."""
 
     start_s: float
     stop_s: float
@@ -28,30 +30,30 @@ class Event:
 
 @dataclass(frozen=True)
 class Table:
-    """What was read of a file.
+    """The content of a file.
 
     Attributes:
-        columns: name, or number from 1 -> values (T,), or (T, C) where one name holds several channels. Numbers, or
-            text where that is what is there.
-        rate_hz: of the columns, where the file says so.
-        units: of columns, where the file says so, as it writes them.
-        events: what the file marks in time.
+        columns: name, or number from 1 -> values (T,), or (T, C) where one name holds several channels; numbers or
+            text.
+        rate_hz: the columns' rate, if the file contains it.
+        units: the columns' units as the file spells them, if it contains them.
+        events: the file's annotations.
     """
 
     columns: Mapping[int | str, np.ndarray]
     rate_hz: float | None = None
     units: Mapping[int | str, str] = field(default_factory=dict)
-    events: Sequence[Event] = ()
+    events: Sequence[Annotation] = ()
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        suffixes: of its files' names, without the dot.
-        read: (path, the columns wanted; None: all that may be channels) -> what is there of these, in their order.
-        names: path -> the columns that there are, for drafts and for messages.
+        suffixes: of file names, without the dot.
+        read: (path, wanted columns; None: all that may be channels) -> those of them that the file has, in this order.
+        names: path -> the names of all columns, for drafts and messages.
     """
 
     suffixes: tuple[str, ...]
@@ -60,24 +62,23 @@ class Format:
 
 
 def suffixes() -> tuple[str, ...]:
-    """All that are known, sorted."""
-    return tuple(sorted(suffix for name in registry.names(ROOM) for suffix in _format(name).suffixes))
+    """The suffixes of all formats, sorted."""
+    return tuple(sorted(suffix for each in _formats() for suffix in each.suffixes))
 
 
 def of(path: Path) -> Format:
-    """The format of a file, by its name."""
+    """The format of a file, by its suffix."""
     suffix = path.suffix.lower().lstrip(".")
-    for name in registry.names(ROOM):
-        if suffix in _format(name).suffixes:
-            return _format(name)
-    raise InputError(f"{path} is of no known kind: known are {', '.join(suffixes())}")
+    if found := [each for each in _formats() if suffix in each.suffixes]:
+        return found[0]
+    raise InputError(f"{path} has no known suffix: known are {', '.join(suffixes())}")
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     """The wanted columns of a file; None: all that may be channels.
 
     Raises:
-        InputError: not a whole file of its kind, an extra that is not installed, or a column that is not there.
+        InputError: the file is damaged, a package that reads it is missing, or a wanted column is.
     """
     checks.openable(path)
     checks.fits(path, 2 * path.stat().st_size)
@@ -88,10 +89,17 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     return table
 
 
-def needing(extra: str, package: str, path: Path) -> InputError:
-    """What is said where the package that reads a file is not installed."""
-    return InputError(f'{path} needs {package}: pip install "tfkfin[{extra}]"')
+def package(name: str, path: Path) -> Any:
+    """A module of the extra `formats`.
+
+    Raises:
+        InputError: it is not installed, and `path` needs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f'{path} needs {name.partition(".")[0]}: pip install "tfkfin[formats]"') from None
 
 
-def _format(name: str) -> Format:
-    return registry.load(ROOM, name, "FORMAT")
+def _formats() -> list[Format]:
+    return [registry.load(ROOM, name, "FORMAT") for name in registry.names(ROOM)]

@@ -1,4 +1,4 @@
-"""NumPy: .npy, a table (T, columns), and .npz, where each name is a column or holds several channels (T, C)."""
+"""NumPy: .npy, a table (T, columns), and .npz, where each name is a column (T,) or several channels (T, C)."""
 
 import zipfile
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table
 
@@ -23,10 +23,10 @@ def _columns(path: Path) -> dict[int | str, np.ndarray]:
                 checks.fits(path, 2 * sum(member.file_size for member in archive.infolist()))
             with np.load(path, allow_pickle=False) as values:
                 return {key: values[key] for key in values.files}
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # whose size is compared with what its head says
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the file's size with its header
     except InputError:
         raise
-    except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy
+    except Exception as error:  # on damaged archives zipfile, zlib or numpy raise
         raise InputError(f"{path} is not a whole {path.suffix} of plain arrays: {error}") from error
     if values.ndim != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{path} is not a table of numbers (samples, columns)")

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkfin.base.console import InputError
-from tfkfin.recordings.formats import VOLTS, Event, Format, Table, needing
+from tfkfin.base.errors import InputError
+from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, package
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
-    """Signals by name, or by number from 1; without names all that are in volts and have the first's rate."""
+    """Signals by name, or by number from 1; without names all that are in volts."""
     file = _open(path)
     try:
         return _table(path, file, wanted)
     except InputError:
         raise
-    except Exception as error:  # a range of 0, notes that are no text, and what else a file may say
+    except Exception as error:  # such as a physical range of 0, or annotations that are not text
         raise InputError(f"{path} is damaged: {error}") from error
 
 
@@ -31,22 +31,19 @@ def _table(path: Path, file: Any, wanted: Sequence[int | str] | None) -> Table:
         raise InputError(f"{path} has signals at {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: choose "
                          "channels of one rate")
     if file.reserved[4:5] == "D" and not file.is_continuous:
-        raise InputError(f"{path} has gaps (it is discontinuous): cut it into files without")
-    events = [Event(note.onset, note.onset + (note.duration or 0), note.text.strip()) for note in file.annotations]
+        raise InputError(f"{path} has gaps (it is discontinuous): split it into files without gaps")
+    events = [Annotation(note.onset, note.onset + (note.duration or 0), note.text.strip()) for note in file.annotations]
     columns = {name: signals[name].data for name in chosen}
     units = {name: signals[name].physical_dimension for name in chosen}
     return Table(columns, rates.pop() if rates else None, units, events)
 
 
 def _open(path: Path):
-    try:
-        import edfio
-    except ImportError:
-        raise needing("formats", "edfio", path) from None
+    edfio = package("edfio", path)
     try:
         reader = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
         return reader(path, header_encoding="latin-1")
-    except Exception as error:  # a header that is none fails in many ways
+    except Exception as error:  # on damaged headers edfio raises many types
         raise InputError(f"{path} is not a whole {path.suffix[1:].upper()} file: {error}") from error
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfkfin.base.console import InputError
-from tfkfin.recordings.formats import Format, Table, needing
+from tfkfin.base.errors import InputError
+from tfkfin.recordings.formats import Format, Table, package
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
-    """Columns by name, or by number from 1; only those wanted are read."""
+    """Columns by name, or by number from 1; the others are not read."""
     file = _open(path)
     there = file.schema_arrow.names
     named = {i + 1: name for i, name in enumerate(there)} | {name: name for name in there}
@@ -16,7 +16,7 @@ def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     try:
         table = file.read(columns=[named[name] for name in chosen])
         return Table({name: table[named[name]].to_numpy() for name in chosen})
-    except Exception as error:  # damaged pages fail in Arrow's own ways
+    except Exception as error:  # Arrow's own exceptions
         raise InputError(f"{path} is damaged: {error}") from error
     finally:
         file.close()
@@ -28,10 +28,7 @@ def names(path: Path) -> list[str]:
 
 
 def _open(path: Path):
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise needing("formats", "pyarrow", path) from None
+    parquet = package("pyarrow.parquet", path)
     try:
         return parquet.ParquetFile(path)
     except Exception as error:  # ArrowInvalid, OSError

@@ -1,4 +1,4 @@
-"""Text: .csv, .tsv and .txt, parted by comma, semicolon, tab or blanks, with or without a heading."""
+"""Text: .csv, .tsv and .txt, separated by commas, semicolons, tabs or blanks, with or without a header line."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table
 
@@ -16,12 +16,12 @@ _LONGEST = 1 << 20  # characters of a line
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is written: the mark between columns (None: blanks), its heading, and its first row of values."""
+    """A file's delimiter (None: blanks), the names in its header line, if any, and its first row of values."""
 
-    mark: str | None
+    delimiter: str | None
     heading: tuple[str, ...]
     first: tuple[str, ...]
-    comma: bool  # decimal commas, which only go with semicolons and tabs
+    comma: bool  # decimal commas, which only occur with semicolons and tabs
 
     @property
     def names(self) -> list[int | str]:
@@ -29,20 +29,20 @@ class Layout:
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
-    """Columns by number from 1, and by name where there is a heading; the others may hold anything."""
+    """Columns by number from 1, or by name where there is a header line; the others may hold anything."""
     layout = _layout(path)
     places = {i + 1: i for i in range(len(layout.first))} | {name: i for i, name in enumerate(layout.heading)}
     chosen = [name for name in (layout.names if wanted is None else wanted) if name in places]
     columns = {}
-    for numbers in (True, False):  # numbers together, then text
+    for numbers in (True, False):  # all numbers at once, then all text
         names = [name for name in chosen if _is_number(layout.first[places[name]], layout.comma) is numbers]
         if not names:
             continue
         try:
-            checks.fits(path, 5 * path.stat().st_size)  # "1," takes eight bytes in memory
+            checks.fits(path, 5 * path.stat().st_size)  # two bytes such as "1," become eight in memory
             with open(path, encoding="utf-8-sig") as file:
                 lines = (line.replace(",", ".") for line in file) if layout.comma else file
-                values = np.loadtxt(lines, np.float64 if numbers else str, delimiter=layout.mark, comments=None,
+                values = np.loadtxt(lines, np.float64 if numbers else str, delimiter=layout.delimiter, comments=None,
                                     skiprows=int(bool(layout.heading)), usecols=[places[name] for name in names],
                                     ndmin=2, quotechar='"')
         except InputError:
@@ -59,14 +59,14 @@ def _layout(path: Path) -> Layout:
             lines = [file.readline(_LONGEST).strip("\r\n") for _ in range(2)]
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as text: {error}") from error
-    mark = next((mark for mark in ";\t" if mark in lines[0]), "," if "," in lines[0] else None)
-    comma = mark in (";", "\t") and "," in lines[1]
-    one, two = (tuple(cell.strip().strip('"') for cell in line.split(mark)) for line in lines)
+    delimiter = next((mark for mark in ";\t" if mark in lines[0]), "," if "," in lines[0] else None)
+    comma = delimiter in (";", "\t") and "," in lines[1]
+    one, two = (tuple(cell.strip().strip('"') for cell in line.split(delimiter)) for line in lines)
     heading = not all(_is_number(cell, comma) for cell in one)
     first = two if heading else one
     if len(first) != len(one):
         raise InputError(f"{path} has {len(one)} columns in its first line and {len(first)} in its second")
-    return Layout(mark, one if heading else (), first, comma)
+    return Layout(delimiter, one if heading else (), first, comma)
 
 
 def _is_number(cell: str, comma: bool) -> bool:

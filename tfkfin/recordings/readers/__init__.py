@@ -1,7 +1,6 @@
-"""Readers of recordings: one module a format, which registers itself as `READER` by being here.
+"""Readers of recordings: each module in this folder reads one layout of folders, and registers itself as `READER`.
 
-A folder is read by the one reader that knows it: `find` asks each in turn. What is found says who reads it, so that
-`header` and `read` need no second look.
+`find` asks each reader whether it knows the folder. Each RecordingFile names its reader for `header` and `read`.
 """
 
 import os
@@ -13,29 +12,30 @@ from typing import Any
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import InputError, format_numbers
+from tfkfin.base.console import format_numbers
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, formats, remote, sheet
-from tfkfin.recordings.recording import Header, Recording, RecordingFile
+from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A format.
+    """A layout of folders.
 
     Attributes:
-        knows: (folder, files at any depth below it) -> whether the folder is of this format.
-        find: the same two -> the recordings, by their names alone.
-        read: (file, its signal (T, C) where that has been read already or None) -> the recording.
-        header: file -> the recording without its signal, which takes less time.
-        needs: how the names of files end that have to be here before recordings can be found.
-        expected: how files are named, for whoever has none.
+        knows: (folder, files at any depth below it) -> whether the folder has this layout.
+        find: (folder, files at any depth below it) -> its recordings, by file names alone.
+        read: (file, its signal (T, C) if that has been read already, else None) -> the recording.
+        header: file -> the recording without its signal, where that takes less time than to read all of it.
+        needs: endings of the names of files that a remote folder has to send before recordings can be found.
+        expected: names of files, for the message about a folder without recordings.
     """
 
     knows: Callable[[Path, Sequence[Path]], bool]
     find: Callable[[Path, Sequence[Path]], list[RecordingFile]]
     read: Callable[[RecordingFile, np.ndarray | None], Recording]
-    header: Callable[[RecordingFile], Header]
-    expected: str
+    header: Callable[[RecordingFile], Header] | None = None
+    expected: str = ""
     needs: tuple[str, ...] = ()
 
 
@@ -45,62 +45,57 @@ def reader(name: str) -> Reader:
 
 def find(folder: str | Path, subjects: Iterable[int] | None = None,
          exercise: int | Sequence[int] = 1) -> list[RecordingFile]:
-    """Recordings of an exercise, or of several together, at any depth below `folder`, by their names alone.
-
-    They come in order of subject and session.
+    """Finds recordings at any depth below `folder`, by file names alone, in order of subject and session.
 
     Args:
-        folder: searched through, links included; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL,
-            `s3://`, `az://`, `http://`: the files wanted are then fetched into the cache of `tfkfin.recordings.remote`.
-        subjects: the subjects wanted; none given means all.
-        exercise: of formats that number them, as Ninapro does: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2,
-            DB3, DB7 and 2 in DB1, DB5. Of several, such as (1, 2, 3), movements are numbered through: DB2's 49.
+        folder: links are followed; `__MACOSX` and `._*` (left by macOS archives) are skipped. Or a URL, `s3://`,
+            `az://`, `http://`: the wanted files are fetched into the cache of `tfkfin.recordings.remote`.
+        subjects: the wanted subjects; default: all.
+        exercise: where formats number exercises, as Ninapro does: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2,
+            DB3, DB7 and 2 in DB1, DB5. Of several, such as (1, 2, 3), movements are numbered consecutively: 49 in DB2.
 
     Raises:
         InputError: no such folder or files, a wanted subject is missing, or two files are of one subject and session.
     """
     if url := remote.url_of(folder):
         tree = remote.Tree(url)
-        name = _knowing(tree.folder, tree.paths)
-        tree.fetch([path for path in tree.paths if path.name.endswith(reader(name).needs)])
-        files = _chosen(url, name, _found(url, name, tree.folder, tree.paths), subjects, exercise)
-        tree.fetch([path for file in files for path in file.paths])
-        return files
-    folder = Path(folder)
-    if not folder.is_dir():
-        expected = reader("ninapro").expected
-        raise InputError(f"{folder} is {'a file' if folder.exists() else 'not there'}: give the folder of {expected}")
-    paths = walk(folder)
-    name = _knowing(folder, paths)
-    return _chosen(folder, name, _found(folder, name, folder, paths), subjects, exercise)
+        where, paths, fetch = tree.folder, tree.paths, tree.fetch
+    else:
+        where = Path(folder)
+        if not where.is_dir():
+            raise InputError(f"{folder} is {'a file' if where.exists() else 'not there'}: give the folder of "
+                             f"{reader('ninapro').expected}")
+        paths, fetch = walk(where), lambda paths: None
+    name = _knowing(where, paths)
+    fetch([path for path in paths if path.name.endswith(reader(name).needs)])
+    files = _chosen(url or where, name, _found(url or where, name, where, paths), subjects, exercise)
+    fetch([path for file in files for path in file.paths])
+    return files
 
 
 def header(file: RecordingFile) -> Header:
-    """Labels and rate only: takes milliseconds, where the signal takes a second. Errors as of `read`.
+    """The recording without its signal, which takes milliseconds instead of a second.
 
-    NaN and Inf in the signal are not seen here.
+    Errors are those of `read`, except that NaN and Inf in the signal are not detected.
     """
-    return _named(reader(_openable(file).reader).header(file))
+    checks.openable(file.path)
+    own = reader(file.reader)
+    return _named(own.header(file) if own.header else header_of(file, own.read(file, None)))
 
 
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
-    """The signal and its labels, nothing else of the file.
+    """Reads the signal and its labels.
 
     Args:
-        file: as `find` gives it.
-        emg: the signal (T, C), where it has been read from this file already (see `tfkfin.recordings.hdf5`).
+        file: from `find`.
+        emg: the signal (T, C), if it has been read from this file already (see `tfkfin.recordings.hdf5`).
 
     Raises:
-        InputError: not a whole file of its format, a variable missing, of wrong shape or not numeric, NaN or Inf in
-            the signal, or no movement in the labels.
+        InputError: the file is damaged, a variable is missing, has a wrong shape or is not numeric, the signal has NaN
+            or Inf, or the labels have no movement.
     """
-    return _named(reader(_openable(file).reader).read(file, emg))
-
-
-
-def _openable(file: RecordingFile) -> RecordingFile:
     checks.openable(file.path)
-    return file
+    return _named(reader(file.reader).read(file, emg))
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:
@@ -112,13 +107,13 @@ def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile,
 
 
 def _named(recording: Any) -> Any:
-    """A recording or header, with movements' names from the sheet above its file where it has none of its own."""
+    """A recording or header; where it has no names of movements, those of the recordings.toml above its file."""
     folder = None if recording.names else sheet.above(Path(recording.file.path))
     return recording if folder is None else replace(recording, names=dict(sheet.of(folder).movements))
 
 
 def _knowing(folder: Path, paths: Sequence[Path]) -> str:
-    """The name of the reader that knows the folder; Ninapro's where no other does, since its names say it all."""
+    """The name of the reader that knows the folder; Ninapro's, which needs no special file, where no other does."""
     others = (name for name in registry.names("recordings/readers") if name != "ninapro")
     return next((name for name in others if reader(name).knows(folder, paths)), "ninapro")
 
@@ -136,10 +131,10 @@ def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) ->
 
 def _chosen(where: str | Path, name: str, found: list[RecordingFile], subjects: Iterable[int] | None,
             exercise: int | Sequence[int]) -> list[RecordingFile]:
-    """One file for each session and exercise of each wanted subject."""
-    wanted, said = {exercise} if isinstance(exercise, int) else set(exercise), exercise
+    """One file per session and exercise of each wanted subject."""
+    wanted, shown = {exercise} if isinstance(exercise, int) else set(exercise), exercise
     if len(wanted) > 1:
-        found, said = [replace(file, all_exercises=True) for file in found], format_numbers(wanted)
+        found, shown = [replace(file, all_exercises=True) for file in found], format_numbers(wanted)
     files: dict[tuple[int, int, int], RecordingFile] = {}
     for file in (file for file in found if file.exercise in wanted):
         twin = files.setdefault((file.subject, file.session, file.exercise), file)
@@ -149,22 +144,22 @@ def _chosen(where: str | Path, name: str, found: list[RecordingFile], subjects: 
                              "keep one in the folder")
     if not files:
         there = format_numbers({file.exercise for file in found})
-        raise InputError(f"{where} holds no recording of exercise {said}, only of {there}: choose one of these")
+        raise InputError(f"{where} holds no recording of exercise {shown}, only of {there}: choose one of these")
     whole = {s for s, *_ in files if wanted <= {e for of, _, e in files if of == s}}
     missing = sorted(set(subjects or {s for s, *_ in files}) - whole)
     if missing:
-        raise InputError(f"{where} has no subject {format_numbers(missing)} for exercise {said}: "
+        raise InputError(f"{where} has no subject {format_numbers(missing)} for exercise {shown}: "
                          f"it has {format_numbers(whole) or 'none'}")
     return [files[key] for key in sorted(files) if not subjects or key[0] in set(subjects)]
 
 
 def walk(folder: Path) -> list[Path]:
-    """Every file below a folder but those that macOS and tools hide."""
+    """Every file below a folder, without hidden ones and those of macOS."""
     names, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
         folders[:] = sorted(name for name in folders if name != "__MACOSX" and real not in seen)
-        if real not in seen:  # a link that leads back up would never end
+        if real not in seen:  # else a link to a folder above would be followed forever
             names += [Path(root, name) for name in sorted(files) if not name.startswith(".")]
         seen.add(real)
     return names

@@ -1,6 +1,6 @@
-"""Own recordings: files of any kind in `tfkfin.recordings.formats`, with a sheet that says what is in them.
+"""Reads own recordings, files of any format in `tfkfin.recordings.formats`, as a `recordings.toml` describes them.
 
-The sheet is `recordings.toml`: see `tfkfin.recordings.sheet`, and `python -m tfkfin.data sheet DIR`, which drafts one.
+See `tfkfin.recordings.sheet`, and `python -m tfkfin.data sheet DIR`, which drafts one.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base.console import InputError
+from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, events, formats
 from tfkfin.recordings import sheet as sheets
-from tfkfin.recordings.events import count_repetitions
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
+from tfkfin.recordings.recording import Recording, RecordingFile, joined
 from tfkfin.recordings.sheet import SHEET, Sheet
-
-__all__ = ["READER", "count_repetitions"]
 
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
-    """Every recording that the sheet's pattern names among the files below `folder`.
+    """The recordings below `folder` whose files match the sheet's pattern.
 
-    Files that differ in {label}, {repetition} or {run} alone are one recording.
+    Files that differ only in {label}, {repetition} or {run} form one recording.
     """
     sheet = sheets.of(folder)
     if not sheet.files:
@@ -32,16 +29,17 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     found = sheets.matched(sheet, sheet.files, folder, paths)
     if not found:
         raise InputError(f"{folder / SHEET} says files = \"{sheet.files}\", and {folder} has no such file")
-    if unknown := [path for path, said in found.items() if "label" in said and sheet.number(said["label"]) is None]:
+    if unknown := [path for path, fields in found.items()
+                   if "label" in fields and sheet.number(fields["label"]) is None]:
         raise InputError(f"{unknown[0]}: {found[unknown[0]]['label']!r} is no movement that {folder / SHEET} lists in "
                          "[movements]")
     labels = sheets.matched(sheet, sheet.labels, folder, paths) if sheet.labels else {}
     groups: dict[tuple, dict[tuple, Path]] = {}
-    for path, said in found.items():
-        own = groups.setdefault((said.get("subject", 1), said.get("session", 1)), {})
-        key = tuple(str(said.get(name, "")).lower() for name in ("label", "repetition", "run"))
+    for path, fields in found.items():
+        own = groups.setdefault((fields.get("subject", 1), fields.get("session", 1)), {})
+        key = tuple(str(fields.get(name, "")).lower() for name in ("label", "repetition", "run"))
         if key in own:
-            raise InputError(f"subject {said.get('subject', 1)}, session {said.get('session', 1)} has two files, "
+            raise InputError(f"subject {fields.get('subject', 1)}, session {fields.get('session', 1)} has two files, "
                              f"{own[key]} and {path}: keep one, or tell them apart by {{session}} or {{run}} in files")
         own[key] = path
     made = []
@@ -52,53 +50,38 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     return made
 
 
-def _labels_of(path: Path, said: dict, labels: dict[Path, dict]) -> Path:
-    """The file of labels that belongs to a file of signals."""
-    own = [other for other, its in labels.items() if all(said.get(name, value) == value for name, value in its.items())]
+def _labels_of(path: Path, fields: dict, labels: dict[Path, dict]) -> Path:
+    """The file of labels that belongs to a signal file."""
+    own = [other for other, its in labels.items()
+           if all(fields.get(name, value) == value for name, value in its.items())]
     if len(own) != 1:
         raise InputError(f"{path} has {len(own) or 'no'} files of labels that {SHEET} names: "
                          f"{', '.join(str(other) for other in own[:3]) or 'correct labels'}")
     return own[0]
 
 
-def header(file: RecordingFile) -> Header:
-    """The recording without its signal; these formats have to be read for it."""
-    return header_of(file, read(file))
-
-
 def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     """One recording, in volts; see `tfkfin.recordings.readers.read`.
 
     Raises:
-        InputError: no sheet above the file, an unknown key in it, a column that is not there, unfit values, or a unit
-            or rate that is not what the file says.
+        InputError: there is no sheet above the file, or it has an unknown key, a missing column, invalid values, or a
+            unit or rate that contradicts the file.
     """
     folder = sheets.above(Path(file.path))
     if folder is None:
-        raise InputError(f"{file.path} has no {SHEET} beside or above it: say there what its columns are, or let "
+        raise InputError(f"{file.path} has no {SHEET} beside or above it: describe its columns there, or let "
                          "python -m tfkfin.data sheet draft one")
     sheet, notes = sheets.of(folder), []
-    said = sheets.matched(sheet, sheet.files, folder, file.signals)
+    fields = sheets.matched(sheet, sheet.files, folder, file.signals)
     beside = file.beside or [None] * len(file.signals)
-    parts = [_part(Path(path), sheet, said[path], other, notes)
+    parts = [_part(Path(path), sheet, fields[path], other, notes)
              for path, other in zip(file.signals, beside, strict=True)]
-    rates, widths = {part.rate_hz for part in parts}, {part.num_channels for part in parts}
-    if len(rates | {0}) > 2 or len(widths) > 1:
-        raise InputError(f"{file}: files have {sorted(rates)} Hz and {sorted(widths)} channels, which must be the same")
-    seams = tuple(np.cumsum([len(part.labels) for part in parts])[:-1].tolist())
-    labels = np.concatenate([part.labels for part in parts])
-    repetitions = np.concatenate([part.repetitions for part in parts])
-    if sheet.repetition is None and "{repetition}" not in sheet.files:
-        repetitions = count_repetitions(labels, seams)
-        notes.append("no repetition column: the runs of each movement are counted")
-    checks.has_movement(file.path, labels, repetitions)
-    joined = parts[0].emg if len(parts) == 1 else np.concatenate([part.emg for part in parts])
-    return Recording(file, joined if emg is None else emg, labels, repetitions, rates.pop(),
-                     tuple(dict.fromkeys(notes)), seams=seams, names=dict(sheet.movements))
+    count = sheet.repetition is None and "{repetition}" not in sheet.files
+    return joined(file, parts, emg, notes, count, dict(sheet.movements))
 
 
-def _part(path: Path, sheet: Sheet, said: dict, beside: Path | None, notes: list[str]) -> Recording:
-    """What one file of signals, and the one of its labels, say; repetitions are 0 where nothing tells them."""
+def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: list[str]) -> Recording:
+    """The recording of one signal file and its file of labels; repetitions are 0 where they are unknown."""
     own = [] if sheet.labels else [name for name in (sheet.label, sheet.repetition) if name is not None]
     extra = [*own, *([] if sheet.time is None else [sheet.time])]
     table = formats.read(path, None if sheet.channels is None else [*sheet.channels, *extra])
@@ -112,15 +95,15 @@ def _part(path: Path, sheet: Sheet, said: dict, beside: Path | None, notes: list
     if len({len(column) for column in volts}) != 1:
         raise InputError(f"{path}: channels {', '.join(map(str, channels)) or '(none)'} are not equally long")
     emg = checks.signal(path, np.column_stack(volts))
-    labels, repetitions = _labels(path, sheet, said, table, beside, len(emg), rate, notes)
+    labels, repetitions = _labels(path, sheet, fields, table, beside, len(emg), rate, notes)
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
-    return Recording(RecordingFile(path, said.get("subject", 1)), emg, labels, repetitions, rate)
+    return Recording(RecordingFile(path, fields.get("subject", 1)), emg, labels, repetitions, rate)
 
 
 def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
-    """The rate, which sheet, file and a column of times agree on."""
+    """The rate, on which sheet, file and a column of times have to agree."""
     rate = sheet.rate_hz or table.rate_hz
     if rate is None:
         raise InputError(f"{path} does not say its rate: give rate_hz in {SHEET}")
@@ -139,26 +122,26 @@ def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
 
 def _volts(path: Path, sheet: Sheet, table: Table, name: int | str) -> np.ndarray:
     """A channel (T,), or several (T, C), in volts."""
-    told, values = table.units.get(name), table.columns[name]
-    unit = sheet.unit or told
-    if told is not None and (told not in VOLTS or VOLTS[told] != VOLTS.get(unit)):
-        raise InputError(f"{path}: {name} is in {told or 'no unit'}, and " + (
+    file_unit, values = table.units.get(name), table.columns[name]
+    unit = sheet.unit or file_unit
+    if file_unit is not None and (file_unit not in VOLTS or VOLTS[file_unit] != VOLTS.get(unit)):
+        raise InputError(f"{path}: {name} is in {file_unit or 'no unit'}, and " + (
             f"{SHEET} says unit = \"{unit}\": leave it out" if sheet.unit else "not in volts: choose other channels"))
     if unit is None:
         raise InputError(f"{path} does not say its unit: give unit = \"V\", \"mV\" or \"uV\" in {SHEET}")
-    with np.errstate(over="ignore"):  # what is no float32 is refused for that
+    with np.errstate(over="ignore"):  # Inf is refused later
         return np.asarray(checks.numbers(path, f"channel {name}", values) * VOLTS[unit], np.float32)
 
 
-def _labels(path: Path, sheet: Sheet, said: dict, table: Table, beside: Path | None, length: int, rate: float,
+def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path | None, length: int, rate: float,
             notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and repetitions (T,) of one file, from its name, its columns, the file beside it, or its annotations."""
-    repetition = np.full(length, said.get("repetition", 0), np.int16)
-    if "label" in said:
-        labels = np.full(length, sheet.number(said["label"]), np.int16)
+    """Labels and repetitions (T,) of one file, from its name, its columns, its file of labels, or its annotations."""
+    repetition = np.full(length, fields.get("repetition", 0), np.int16)
+    if "label" in fields:
+        labels = np.full(length, sheet.number(fields["label"]), np.int16)
     elif sheet.label is None:
         if not table.events:
-            raise InputError(f"{path} has no annotations, and {SHEET} says nothing of label: which column, or which "
+            raise InputError(f"{path} has no annotations, and {SHEET} has no label: which column, or which "
                              "part of the name, is the movement?")
         return _annotated(path, sheet, table, length, rate, repetition, notes)
     else:
@@ -172,15 +155,16 @@ def _labels(path: Path, sheet: Sheet, said: dict, table: Table, beside: Path | N
             start, stop = (None if name is None else checks.numbers(where, str(name), columns[name])
                            for name in (sheet.start, sheet.stop))
             stop = start + checks.numbers(where, "duration", columns[sheet.duration]) if stop is None else stop
-            of_each = repetition if sheet.repetition is not None else np.full(len(labels), said.get("repetition", 0))
-            return events.painted(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length, rate)
-    if sheet.repetition is not None and "label" in said:
+            of_each = repetition if sheet.repetition is not None else np.full(len(labels), fields.get("repetition", 0))
+            return events.to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length,
+                                     rate)
+    if sheet.repetition is not None and "label" in fields:
         repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
     return labels, repetition
 
 
 def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
-    """A column of movements (T,) int16, from numbers or names."""
+    """A column of movements' numbers or names as numbers (T,) int16."""
     if values.dtype.kind in "biuf":
         return checks.column(path, "label", values)
     words, where = np.unique(values.astype(str), return_inverse=True)
@@ -193,12 +177,13 @@ def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
 
 def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float, repetition: np.ndarray,
                notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """From annotations that are movements' names or numbers; others are noted."""
+    """Labels and repetitions from annotations that are names or numbers of movements; the others are noted."""
     known = [(event, sheet.number(event.text)) for event in table.events]
     if left := sorted({event.text for event, number in known if number is None}):
         notes.append(f"annotations that are no movement of {SHEET} are left out: {', '.join(left[:5])}")
-    held = [(event.start_s, event.stop_s, number, int(repetition[0])) for event, number in known if number is not None]
-    return events.painted(path, held, length, rate)
+    movements = [(event.start_s, event.stop_s, number, int(repetition[0])) for event, number in known
+                 if number is not None]
+    return events.to_samples(path, movements, length, rate)
 
 
-READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, header, f"as {SHEET} says", (SHEET,))
+READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, expected=f"as {SHEET} says", needs=(SHEET,))

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tfkfin.base.console import InputError
-from tfkfin.store import presets
+from tfkfin.base.errors import InputError
+from tfkfin.store import folders
 
 LEAST, RATIO = 16 << 20, 16  # an answer may have LEAST bytes, or RATIO bytes for each byte of the request
 _RANGES = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1 - 1e-9)}
@@ -71,7 +71,7 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
         raise InputError(f"give a version or a label, not both. Received: version={version}, label={label!r}")
     for name in (model, label):
         if name is not None:
-            presets.checked_name(name)
+            folders.checked_name(name)
     return Target(parts.scheme, parts.netloc + before, model, version, label)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfkfin.base.console import InputError, log
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Decision
 from tfkfin.serving.client.base import Client, ServingError
 from tfkfin.signal.filtering import filtered

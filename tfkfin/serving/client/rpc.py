@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base.console import InputError, quiet_start
+from tfkfin.base.console import quiet_start
+from tfkfin.base.errors import InputError
 from tfkfin.serving.client.base import LEAST, RATIO, Client, ServingError
 
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 256 << 20),

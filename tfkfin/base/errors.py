@@ -1,0 +1,5 @@
+"""Errors that are the user's to mend."""
+
+
+class InputError(ValueError):
+    """Something the user gave is unfit. The message is one line: what is wrong, where, and what to do."""

@@ -1,0 +1,132 @@
+"""Models in folders: their versions, what their cards hold, and whether they are as they were written.
+
+A model folder is laid out as TF Serving wants it: <name>/<version>/, versions counting up, each with a card that says
+what the model is and the checksum of every file. What ships lies in savedmodels/ beside or inside the package; exports
+go to ./savedmodels unless told otherwise.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfkfin.base.console import InputError
+from tfkfin.base.files import read_json
+
+if TYPE_CHECKING:
+    from tfkfin.recipe import Recipe
+
+SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
+LITERT = "model.tflite"
+_NAME = re.compile(r"\w[\w .+=@~-]{0,199}")
+DIGEST = "card_sha256"  # key of a card
+CARD, README = "model_card.json", "README.md"
+FINS_FILE = Path("assets.extra", "fins.keras")  # servers pass assets.extra by
+
+
+def versions(folder: Path) -> list[Path]:
+    """Version folders of a model, oldest first."""
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()] if folder.is_dir() else []
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest version of a model folder that holds a network in some format; a version folder is that itself."""
+    held = [v for v in (*versions(folder), folder) if any((v / f).is_file() for f in (SAVED_MODEL, ONNX, LITERT))]
+    return held[-1] if held else None
+
+
+def models(folder: Path) -> list[Path]:
+    """The model folders in a folder such as savedmodels/, by name."""
+    return sorted(path for path in folder.iterdir() if versions(path) and newest(path)) if folder.is_dir() else []
+
+
+def checked_name(name: str) -> str:
+    """A model's name as servers and their lists of models can hold it.
+
+    Raises:
+        InputError: it has what would mean something else there, such as quotes, slashes or new lines.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name[:80]!r} is no name of a model: take letters, digits, space and . _ + = @ ~ -, "
+                         "beginning with a letter or a digit")
+    return name
+
+
+def card(version: Path) -> dict:
+    """What is said of a model in its model_card.json.
+
+    Raises:
+        InputError: there is no card, so nothing tells which movement a label is.
+    """
+    found = read_json(version / CARD, "export the model anew")
+    if found is None:
+        raise InputError(f"{version} has no {CARD}: export it with python -m tfkfin.export")
+    return found
+
+
+def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
+    """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
+    return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
+            "features": list(recipe.features.names), "family": recipe.fin.family, "length": length,
+            "length_ms": recipe.window.length_ms, "rate_hz": rate_hz,
+            **({"filter": recipe.filter.model_dump(mode="json")} if recipe.filter.active else {})}
+
+
+def checksums(version: Path) -> dict[str, str]:
+    """SHA-256 of every file but the card, of a README without front matter: relative path -> hex digest."""
+    found = {}
+    for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(without_front_matter(file.read())) if path.name == README else \
+                hashlib.file_digest(file, "sha256")
+        found[path.relative_to(version).as_posix()] = digest.hexdigest()
+    return found
+
+
+def without_front_matter(readme: bytes) -> bytes:
+    """A README without what sites for sharing models put at its top."""
+    return re.sub(rb"\A---\n.*?\n---\n+", b"", readme, flags=re.DOTALL)
+
+
+def digest(card: dict) -> str:
+    """SHA-256 of all that a card says but this."""
+    said = json.dumps({key: value for key, value in card.items() if key != DIGEST}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def sealed(card: dict) -> dict:
+    """A card with its digest."""
+    card = json.loads(json.dumps(card))
+    return card | {DIGEST: digest(card)}
+
+
+def changed(version: Path) -> list[str]:
+    """Files that are missing, new or not as they were written.
+
+    An older tfkfin noted no digest of README and card themselves: these two are then taken as they are.
+    """
+    said = card(version)
+    was, now = said.get("sha256", {}), checksums(version)
+    if not isinstance(was, dict):
+        return [CARD]
+    if DIGEST not in said:
+        now.pop(README, None)
+    own = [CARD] if DIGEST in said and said[DIGEST] != digest(said) else []
+    return sorted([*own, *(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))])
+
+
+def verify(version: Path) -> None:
+    """Makes sure, before a version is loaded, that what is there of it is as it was written.
+
+    A file that is gone is missed by whoever needs it: ONNX alone, with its card, is enough for ONNX Runtime.
+    Against damage, not against its maker: whoever changes a model can change its digests too (see SECURITY.md).
+
+    Raises:
+        InputError: it is not.
+    """
+    said = card(version).get("sha256", ())
+    if altered := [name for name in changed(version) if name == CARD or name in said and (version / name).is_file()]:
+        raise InputError(f"{version} is not as it was exported: {', '.join(altered[:5])}: export it anew, or fetch it "
+                         "again")
