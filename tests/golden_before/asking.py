@@ -270,7 +270,8 @@ class Stranger:
         self.process = subprocess.Popen(
             [sys.executable, "-c", STRANGER, str(kept / "models"), str(asked), str(self.answers), str(self.ready),
              str(HERE.parent / "serving")], stdout=self.log, stderr=self.log, cwd=to, env={
-                 key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+                 key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+                     "TF_CPP_MIN_LOG_LEVEL": "3"})
 
     def has(self, file: Path) -> Path:
         end = time.monotonic() + 300
@@ -336,8 +337,8 @@ def fits(place: Place) -> dict:
     """The recipe `best` as it ships, with the FINs that ship, fitted to two days from Python."""
     decoder = tfkfin.Decoder.from_preset("best").fit([place.day(1), place.day(2)])
     emg = np.repeat(volts(place.day(4))[1], 2, axis=0)  # it decides at 2000 Hz
-    return under("stream", decoder.stream(emg[:4000], rate_hz=decoder.card["rate_hz"])) | {name: np.array(decoder.card[name])
-                                                          for name in ("mean_v", "sd_v", "movements")}
+    found = under("stream", decoder.stream(emg[:4000], rate_hz=decoder.card["rate_hz"]))
+    return found | {name: np.array(decoder.card[name]) for name in ("mean_v", "sd_v", "movements")}
 
 
 def starts_from(place: Place) -> dict:
@@ -400,7 +401,8 @@ def differences(then: Any, now: Any, where: str = "") -> list[str]:
         return gone + [one for key in then.keys() & now.keys() - OF_THE_DAY
                        for one in differences(then[key], now[key], f"{where}/{key}")]
     if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        return [one for i, (a, b) in enumerate(zip(then, now, strict=True)) for one in differences(a, b, f"{where}/{i}")]
+        return [one for i, (a, b) in enumerate(zip(then, now, strict=True))
+                for one in differences(a, b, f"{where}/{i}")]
     if isinstance(then, np.ndarray | float) and isinstance(now, np.ndarray | float | int):
         then, now = np.asarray(then), np.asarray(now)
         if (then.shape, then.dtype) != (now.shape, now.dtype):

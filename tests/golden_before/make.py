@@ -13,7 +13,7 @@
                      saved/carried         carried on from day 3, of which nothing was told
                      saved/linear          dense FINs of one trunk, a linear head, rest as a movement, a filter
                      saved/imitated        `best` with correlations that a FIN imitates
-                     models/demo, best     SavedModel and ONNX of the first decoders of trained/demo and trained/sessions
+                     models/demo, best     SavedModel and ONNX of the first decoders of trained/{demo,sessions}
                      models/linear         LiteRT of saved/linear
     answers.npz, answers.json    what it answered then, each answer under the name of what was asked (see `asking.py`)
 
@@ -25,7 +25,6 @@ knows files of the machine where it was made.
 import shutil
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,8 @@ def days() -> None:
                    "--repetitions", 12, "--channels", 2, "--rate", asking.RATE, "--hold", 0.8, "--rest", 0.4)
     whole = tfkfin.read(WORK / "whole")[0]
     change = np.diff(whole.labels, prepend=0)
-    begins, ends = np.flatnonzero((change != 0) & (whole.labels > 0)), np.flatnonzero((change != 0) & (whole.labels == 0))
+    begins = np.flatnonzero((change != 0) & (whole.labels > 0))
+    ends = np.flatnonzero((change != 0) & (whole.labels == 0))
     edges = [0, *((ends[:-1] + begins[1:]) // 2), len(whole.labels)]
     (WORK / "days").mkdir()
     for day, gains in enumerate(((1, 1), (0.8, 1.2), (1.1, 0.9), (0.7, 1.2)), 1):
