@@ -29,16 +29,21 @@ class LogCovariance(layers.Layer):
 
     def call(self, inputs):
         x = self._differences(ops.cast(inputs, "float64"))
-        return self._of_sums(ops.matmul(ops.transpose(x, (0, 2, 1)), x), ops.sum(x, axis=1), x.shape[1])
+        products = ops.matmul(ops.transpose(x, (0, 2, 1)), x)
+        return self._logarithm(_covariance(products, ops.sum(x, axis=1), x.shape[1]))
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
+        found = self._logarithm(self.covariances(x, length, stride, slide))
+        return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
+
+    def covariances(self, x, length: int, stride: int, slide=over_signal):
+        """Of the windows of signals: (B, T, C) -> (B W, C, C) float64."""
         x, given = ops.cast(x, "float64"), (length, stride, self.difference)
         products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)
         sums = slide(self._of_samples, x, *given)  # (B, W, C)
-        found = self._of_sums(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
-                              length - self.difference)
-        return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
+        return _covariance(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
+                           length - self.difference)
 
     def _of_samples(self, _, x):
         return self._differences(x)
@@ -48,17 +53,8 @@ class LogCovariance(layers.Layer):
             x = x[:, 1:] - x[:, :-1]
         return x
 
-    def _of_sums(self, products, sums, count: int):
-        """From sums of products (N, C, C) and of samples (N, C) over `count` samples."""
-        channels, mean = sums.shape[1], sums / count
-        matrices = products / count - mean[:, :, None] * mean[:, None, :]
-        power = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
-        matrices = matrices + (self.ridge * power + 1e-30)[:, None, None] * np.eye(channels)
-        values, vectors = (_jacobi if recurrent.forced_engine() == "keras" else ops.linalg.eigh)(matrices)
-        logs = ops.matmul(vectors * ops.log(ops.maximum(values, 1e-30))[:, None], ops.transpose(vectors, (0, 2, 1)))
-        rows, columns = np.triu_indices(channels)
-        upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
-        return ops.cast(upper * np.where(rows == columns, 1.0, np.sqrt(2.0)), self.compute_dtype)
+    def _logarithm(self, matrices):
+        return ops.cast(logarithm(matrices, self.ridge), self.compute_dtype)
 
     def log_amplitude(self, channels: int) -> np.ndarray:
         """Which outputs (S,) are logarithms of a channel's power: the diagonal, of the signal itself."""
@@ -75,6 +71,24 @@ class LogCovariance(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "difference": self.difference, "ridge": self.ridge}
+
+
+def logarithm(matrices, ridge: float = RIDGE):
+    """Of covariances (N, C, C) float64 the upper triangle of the logarithm (N, C (C + 1) / 2), as of `log_euclidean`."""
+    channels = matrices.shape[-1]
+    power = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
+    matrices = matrices + (ridge * power + 1e-30)[:, None, None] * np.eye(channels)
+    values, vectors = (_jacobi if recurrent.forced_engine() == "keras" else ops.linalg.eigh)(matrices)
+    logs = ops.matmul(vectors * ops.log(ops.maximum(values, 1e-30))[:, None], ops.transpose(vectors, (0, 2, 1)))
+    rows, columns = np.triu_indices(channels)
+    upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
+    return upper * np.where(rows == columns, 1.0, np.sqrt(2.0))
+
+
+def _covariance(products, sums, count: int):
+    """About the mean (N, C, C), from sums of products (N, C, C) and of samples (N, C) over `count` samples."""
+    mean = sums / count
+    return products / count - mean[:, :, None] * mean[:, None, :]
 
 
 def _jacobi(matrices):

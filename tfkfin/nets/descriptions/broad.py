@@ -23,7 +23,7 @@ from keras import layers, ops
 
 from tfkfin.nets.descriptions import side_by_side
 from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, samples_at, size, windows_in
-from tfkfin.nets.spatial import LogCovariance
+from tfkfin.nets.spatial import LogCovariance, logarithm
 
 LAGS, ORDER = 8, 4  # autocorrelations up to this lag, in samples, and the order of AR
 FLOOR, RELATIVE_FLOOR = 1e-12, 1e-10  # added to powers: of standardised samples, and as a share of the squared mean
@@ -53,10 +53,12 @@ class Broad(layers.Layer):
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S)."""
-        between = [part.stream(x, length, stride, compiled, slide) for part in self.between]
         sums = jitted(compiled, slide)(self._window_sums)(ops.cast(x, "float64"), length, stride, slide)
-        each = [ops.cast(part, self.compute_dtype) for part in self._of_sums(length, *sums)]
-        return ops.concatenate([*each, *between], axis=-1)
+        shape = (ops.shape(x)[0], windows_in(size(x, 1), length, stride), -1)
+        covariances = [part.covariances(x, length, stride, slide) for part in self.between]
+        logs = logarithm(ops.concatenate(covariances))  # of all at once: eigenvalues make most of an ONNX graph
+        between = [ops.reshape(part, shape) for part in ops.split(logs, len(covariances))]
+        return ops.cast(ops.concatenate([*self._of_sums(length, *sums), *between], axis=-1), self.compute_dtype)
 
     @staticmethod
     def _window_sums(x, length: int, stride: int, slide) -> tuple:
