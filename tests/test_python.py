@@ -326,6 +326,7 @@ def test_people_are_sessions_of_their_own(people):
     alone = tfkfin.Decoder.from_preset("best").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+    assert both.forward.trunk is alone.forward.trunk  # what was compiled for the one serves the other
     assert both.card["dataset"]["subjects"] == [1, 2] and "subjects 1, 2" in " ".join(both.card["limits"])
     moving = np.concatenate([one.emg[(one.labels > 0) & np.isin(one.repetitions, (1, 2))] for one in people])
     np.testing.assert_allclose(both.card["sd_v"], moving.std(axis=0), rtol=1e-5)

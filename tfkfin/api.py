@@ -344,7 +344,7 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
     if not np.isfinite(volts).all():
         raise InputError("`data` holds NaN or Inf, where volts are expected")
     if rate_hz > OWN_UNIT_HZ and (peak := np.abs(volts).max(initial=0)) > LARGEST_V:
-        raise InputError(f"`data` reaches {peak:.3g} V, and EMG of the skin stays below {LARGEST_V:g} V: give its unit, "
+        raise InputError(f"`data` reaches {peak:.3g} V, and surface EMG is below {LARGEST_V:g} V: give its unit, "
                          "as in unit=\"mV\" or unit=\"uV\"")
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
 

@@ -87,15 +87,21 @@ class _OfWindows(BaseEstimator):
         state = read_json(Path(folder, STATE))
         if state is None or state.get("class") != cls.__name__:
             raise InputError(f"{folder} holds no {cls.__name__} that `save` wrote")
-        parameters, values = ({name: tuple(value) if isinstance(value, list) else value for name, value in
-                               state[kind].items()} for kind in ("parameters", "values"))
+        parameters: dict[str, Any] = _with_tuples(state["parameters"])
         new = cls(**parameters)
-        vars(new).update(values | {name: np.array(value, dtype) for name, (dtype, value) in state["arrays"].items()})
+        arrays = {name: np.array(value, dtype) for name, (dtype, value) in state["arrays"].items()}
+        for name, value in (_with_tuples(state["values"]) | arrays).items():
+            setattr(new, name, value)
         if Path(folder, NETWORK).is_file():
             from tfkfin.nets import saving
 
-            vars(new)["model_"] = saving.load(Path(folder, NETWORK))
+            setattr(new, "model_", saving.load(Path(folder, NETWORK)))  # noqa: B010  not every class has one
         return new
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists alone, and these estimators tuples alone."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 class FINFeatures(TransformerMixin, _OfWindows):

@@ -17,7 +17,8 @@ from tfkfin.recipe import Recipe
 RECOMMENDED = "best"  # the row that we recommend
 # Windows that earlier sessions count as where a row is recentred on the way. benchmarks/recentring.py chooses them
 # from PRIORS on training sessions alone: each of them is decided by a row that is trained on the person's others, or on
-# other people where there is one session; the highest accuracy a window, mean over people, then over sets, is taken.
+# other people where there is one session; the highest accuracy a window, mean over people, then over sets, is taken
+# (BioPatRec, intensity10, wear30; up to 1.5 points above the other values).
 PRIORS = (20, 50, 100, 200, 500)
 PRIOR = {"tdar_lda_centred": 200, "tdar_cov_lda_centred": 200, "riemann_lda_centred": 200}
 
