@@ -28,9 +28,8 @@ class LogCovariance(layers.Layer):
         self.difference, self.ridge = difference, ridge
 
     def call(self, inputs):
-        x = self._differences(ops.cast(inputs, "float64"))
-        products = ops.matmul(ops.transpose(x, (0, 2, 1)), x)
-        return self._logarithm(_covariance(products, ops.sum(x, axis=1), x.shape[1]))
+        length = inputs.shape[1]
+        return self._logarithm(self.covariances(inputs, length, length))
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
@@ -40,10 +39,10 @@ class LogCovariance(layers.Layer):
     def covariances(self, x, length: int, stride: int, slide=over_signal):
         """Of the windows of signals: (B, T, C) -> (B W, C, C) float64."""
         x, given = ops.cast(x, "float64"), (length, stride, self.difference)
-        products = slide(self._of_samples, x, *given, products_of_channels)  # (B, W, C, C)
-        sums = slide(self._of_samples, x, *given)  # (B, W, C)
-        return _covariance(*(ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums)),
-                           length - self.difference)
+        products, sums = (slide(self._of_samples, x, *given, of) for of in (products_of_channels, None))
+        products, sums = (ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums))
+        count = length - self.difference
+        return products / count - sums[:, :, None] * sums[:, None, :] / count**2
 
     def _of_samples(self, _, x):
         return self._differences(x)
@@ -83,12 +82,6 @@ def logarithm(matrices, ridge: float = RIDGE):
     rows, columns = np.triu_indices(channels)
     upper = ops.take(ops.reshape(logs, (-1, channels * channels)), rows * channels + columns, axis=1)
     return upper * np.where(rows == columns, 1.0, np.sqrt(2.0))
-
-
-def _covariance(products, sums, count: int):
-    """About the mean (N, C, C), from sums of products (N, C, C) and of samples (N, C) over `count` samples."""
-    mean = sums / count
-    return products / count - mean[:, :, None] * mean[:, None, :]
 
 
 def _jacobi(matrices):
