@@ -43,14 +43,14 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def show_list(folders: list[Path]) -> None:
+def show_list(places: list[Path]) -> None:
     from rich.table import Column, Table
 
     table = Table("name", *(Column(head, overflow="fold") for head in ("what it is", "input", "score")),
                   Column("parameters", justify="right"), box=None)
     every = []
     found = {}  # newest version -> model; a model in two of the folders is shown once
-    for model in (model for folder in folders for model in folders.models(folder)):
+    for model in (model for place in places for model in folders.models(place)):
         found.setdefault(folders.newest(model).resolve(), model)
     for version, model in found.items():
         card = folders.card(version) if (version / folders.CARD).is_file() else {"summary": "no card"}
@@ -60,7 +60,7 @@ def show_list(folders: list[Path]) -> None:
         every.append({"name": model.name, "version": int(version.name), "folder": version} | {
             key: card.get(key) for key in ("kind", "summary", "input", "score", "parameters")})
     answer(every)
-    paper().print(table if table.row_count else f"no models in {', '.join(map(str, folders))}")
+    paper().print(table if table.row_count else f"no models in {', '.join(map(str, places))}")
 
 
 def show_card(name: str) -> None:
