@@ -20,7 +20,7 @@ def kept(tmp_path_factory):
     return asking.unpack(tmp_path_factory.mktemp("kept"))
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def stranger(kept, tmp_path_factory):
     """It takes seconds to start, and is asked last."""
     process = asking.Stranger(kept, tmp_path_factory.mktemp("stranger"))
@@ -28,10 +28,11 @@ def stranger(kept, tmp_path_factory):
     process.end()
 
 
-@pytest.mark.parametrize("question", asking.QUESTIONS)
+@pytest.mark.parametrize("question", [
+    pytest.param(question, marks=pytest.mark.slow if question in asking.SLOW else ()) for question in asking.QUESTIONS])
 def test_it_answers_as_before(question, kept, stranger, tmp_path):
-    answers = asking.QUESTIONS[question](asking.Place(kept, tmp_path, stranger))
-    assert asking.differences(asking.kept(question.partition("|")[0]), answers) == []
+    then = asking.kept(question.partition("|")[0])
+    assert asking.differences(then, asking.QUESTIONS[question](asking.Place(kept, tmp_path, stranger))) == []
 
 
 def test_a_decoder_with_fins_that_were_removed_says_what_to_do(kept):

@@ -1,4 +1,4 @@
-"""Makes what tests/test_before.py holds tfkfin to, with the tfkfin of commit ffafefd, before it is restructured:
+"""Makes what tests/test_before.py holds tfkfin to. It was run once, with the tfkfin of commit ffafefd:
 
     PYTHONPATH=tests python -m golden_before.make
 
@@ -13,13 +13,13 @@
                      saved/carried         carried on from day 3, of which nothing was told
                      saved/linear          dense FINs of one trunk, a linear head, rest as a movement, a filter
                      saved/imitated        `best` with correlations that a FIN imitates
-                     models/demo, best     SavedModel and ONNX of the first decoders of trained/{demo,sessions}
+                     models/demo, best     SavedModel and ONNX of trained/demo's and trained/sessions' first decoder
                      models/linear         LiteRT of saved/linear
     answers.npz, answers.json    what it answered then, each answer under the name of what was asked (see `asking.py`)
 
-Made anew, they say what tfkfin answers now and hold nothing to what it answered before: they are made once. Run folders
-are kept without TensorBoard's files, plots and locks, which are only ever written, and without recordings.json, which
-knows files of the machine where it was made.
+Made anew, they would say what tfkfin answers now, and hold nothing to what it answered before. Run folders are kept
+without TensorBoard's files, plots and locks, which are only ever written, and without recordings.json, which knows
+files of the machine where it was made.
 """
 
 import shutil
@@ -46,9 +46,8 @@ def days() -> None:
     asking.command("data", "synthesize", WORK / "whole", "--subjects", 3, "--seed", 8, "--movements", 3,
                    "--repetitions", 12, "--channels", 2, "--rate", asking.RATE, "--hold", 0.8, "--rest", 0.4)
     whole = tfkfin.read(WORK / "whole")[0]
-    change = np.diff(whole.labels, prepend=0)
-    begins = np.flatnonzero((change != 0) & (whole.labels > 0))
-    ends = np.flatnonzero((change != 0) & (whole.labels == 0))
+    changes = np.flatnonzero(np.diff(whole.labels, prepend=0))
+    begins, ends = (changes[(whole.labels[changes] > 0) == held] for held in (True, False))
     edges = [0, *((ends[:-1] + begins[1:]) // 2), len(whole.labels)]
     (WORK / "days").mkdir()
     for day, gains in enumerate(((1, 1), (0.8, 1.2), (1.1, 0.9), (0.7, 1.2)), 1):
@@ -95,13 +94,13 @@ def trained() -> dict:
     return asking.own(WORK / "own", WORK / "people", WORK)
 
 
-def fitted(data, *words, **options) -> tfkfin.Decoder:
+def fitted(data, **options) -> tfkfin.Decoder:
     """The recipe `best` with other settings, from Python."""
     from tfkfin import recipe  # of the tfkfin that makes these; users fit recipes as they ship
 
     decoder = tfkfin.Decoder.from_preset("best")
     decoder.recipe = recipe.load("best", asking.SMALL | {"fin.layers": 2, "classifier.lags": [1, 3]} | options)
-    return decoder.fit(data, *words)
+    return decoder.fit(data)
 
 
 def saved() -> None:

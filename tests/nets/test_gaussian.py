@@ -182,7 +182,8 @@ def test_virtual_forces_and_electrodes_go_into_files(tmp_path):
     for name, value in head.knowledge.state.items():
         np.testing.assert_array_equal(value, expected.state()[name], err_msg=name)
     assert any(not np.array_equal(value, expected.state()[name]) for name, value in without.state().items())
-    pooled = SessionPrior().fit(x[shown], labels[shown], np.zeros(180), 2 * groups[0][shown] + groups[1][shown], virtual,
+    executions = 2 * groups[0][shown] + groups[1][shown]
+    pooled = SessionPrior().fit(x[shown], labels[shown], np.zeros(180), executions, virtual,
                                 described.layout(2))  # before a session is known all are one
     np.testing.assert_allclose(head.probabilities(x), SessionPosterior(pooled).probabilities(x), atol=1e-4)
     again = reloaded(head, tmp_path)

@@ -73,7 +73,7 @@ class LogCovariance(layers.Layer):
 
 
 def logarithm(matrices, ridge: float = RIDGE):
-    """Of covariances (N, C, C) float64 the upper triangle of the logarithm (N, C (C + 1) / 2), as of `log_euclidean`."""
+    """The upper triangle (N, C (C + 1) / 2) of logarithms of covariances (N, C, C), float64, as of `log_euclidean`."""
     channels = matrices.shape[-1]
     power = ops.sum(matrices * np.eye(channels), axis=(1, 2)) / channels
     matrices = matrices + (ridge * power + 1e-30)[:, None, None] * np.eye(channels)

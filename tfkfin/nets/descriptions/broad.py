@@ -56,7 +56,8 @@ class Broad(layers.Layer):
         sums = jitted(compiled, slide)(self._window_sums)(ops.cast(x, "float64"), length, stride, slide)
         covariances = [part.covariances(x, length, stride, slide) for part in self.between]
         logs = logarithm(ops.concatenate(covariances))  # of all at once: eigenvalues make most of an ONNX graph
-        between = [ops.reshape(part, (ops.shape(x)[0], -1, logs.shape[1])) for part in ops.split(logs, len(covariances))]
+        between = [ops.reshape(part, (ops.shape(x)[0], -1, logs.shape[1]))
+                   for part in ops.split(logs, len(covariances))]
         return ops.cast(ops.concatenate([*self._of_sums(length, *sums), *between], axis=-1), self.compute_dtype)
 
     @staticmethod
