@@ -32,7 +32,7 @@ NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
 KINDS = [f"{family}-{head}" for family in registry.names("nets/fins") for head in registry.names("nets/heads")]
 BESIDE = sorted({*registry.names("nets/descriptions")} - {"correlations"})  # which heads have anyway
-LONG = {"log_covariance": pytest.mark.slow}  # logarithms of matrices by products alone
+LONG = dict.fromkeys(("log_covariance", "broad"), pytest.mark.slow)  # logarithms of matrices by products alone
 
 
 @pytest.fixture(scope="module", params=KINDS + [
@@ -78,7 +78,8 @@ def model(request, tiny_db2, tmp_path_factory):
 
 def without_litert(name: str) -> list[str]:
     """Why LiteRT cannot hold a model, if it cannot."""
-    return [why for part, why in (("bilstm", "without recurrence"), ("log_covariance", "cannot be converted to LiteRT"))
+    return [why for part, why in (("bilstm", "without recurrence"), ("log_covariance", "cannot be converted to LiteRT"),
+                              ("broad", "cannot be converted to LiteRT"))
             if part in name]
 
 

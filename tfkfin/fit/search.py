@@ -108,7 +108,7 @@ class Search:
                 ledger.put(f"{key}.failed", {"error": str(error)})
                 raise
             ledger.path(f"{key}.failed", ".json").unlink(missing_ok=True)
-        return trial.left(self.stage)["accuracy"]["mean"]
+        return trial.scores(self.stage)["accuracy"]["mean"]
 
     def rows(self, proposed: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Settings and scores of the proposed trials, each once: best first, failed ones last."""
