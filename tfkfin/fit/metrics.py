@@ -22,7 +22,7 @@ def paper_r2(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def paper_map(true: np.ndarray, predicted: np.ndarray) -> float:
-    """The authors' "MAP" in %: mean over elements of 100 max(0, 1 − |(ŷ − y)/y|), on z-scored values."""
+    """The authors' "MAP" in %: mean over elements of `100 max(0, 1 − abs((ŷ − y) / y))`, on z-scored values."""
     true, predicted = _z_scored(true, predicted)
     return 100 * _mean_above_zero(np.abs(predicted - true), np.abs(true))
 

@@ -1,8 +1,9 @@
 """Models by name: shipped ones, exported ones and those on the Hugging Face Hub, and the FINs inside them."""
 
 import functools
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
@@ -95,3 +96,11 @@ def _start_from(trained: "keras.Model | None", model: "keras.Model", source: str
                          "set fin.pretrained to \"\" or family, units, layers, readout to the pretrained model's")
     else:
         model.set_weights(trained.get_weights())
+
+
+def __getattr__(name: str) -> Any:
+    """Functions of model folders by their old place."""
+    if name not in ("card", "changed", "verify", "newest"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is tfkfin.store.folders.{name} now", DeprecationWarning, stacklevel=2)
+    return getattr(folders, name)

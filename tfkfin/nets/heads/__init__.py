@@ -28,7 +28,7 @@ class Head:
     (N, C, F) of a head that z-scores channels alike. All methods take them, as `inputs` makes them or as
     `tfkfin.nets.forward.Forward` gives them. Labels are class indices (N,).
 
-    A method that a kind of head lacks is None:
+    A method that a kind of head lacks is None::
 
         prepare(x)                              sets statistics before training by gradients
         solve(x, labels, groups)                sets all weights in closed form; without it the head is trained. A head
