@@ -126,6 +126,7 @@ def test_another_adapter_is_found_out(tiny_db2, tmp_path, monkeypatch):
 
 
 @pytest.mark.real
+@pytest.mark.slow  # minutes
 @pytest.mark.parametrize(("name", "settings"), [
     ("biopatrec10mov4ch", {"split.subjects": "1-2", "split.train_repetitions": "1,3", "split.test_repetitions": "2"}),
     ("wear30", {"split.subjects": "1", "split.repetitions_per_session": 4, "split.train_sessions": "1-5",
