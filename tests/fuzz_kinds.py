@@ -28,7 +28,6 @@ import numpy as np
 import tomli_w
 from pyarrow import parquet
 from scipy.io import savemat, whosmat
-from tfkfin.models.__main__ import show_card, show_list
 
 from tfkfin import recipe as recipes
 from tfkfin import train
@@ -40,6 +39,7 @@ from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.fit.search import Search, state_of
+from tfkfin.models import show_card, show_list
 from tfkfin.recordings import bids as bids_files
 from tfkfin.recordings import readers
 from tfkfin.recordings.download.archive import unpack
