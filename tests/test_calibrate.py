@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+import tfkfin
 from tfkfin import calibrate
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
@@ -151,3 +152,11 @@ def test_a_decoder_that_remembers_nothing_says_what_to_do(trained, tiny_db2, tmp
     decoder.card["head"] = "linear"
     with pytest.raises(InputError, match="classifier.kind=gaussian"):
         decoder.calibrated(inputs)
+
+
+def test_a_decoder_inside_a_run_folder_is_calibrated_from_python(trained, tiny_db2):
+    decoder = tfkfin.Decoder.from_preset(trained / "finetune" / "S1")
+    new = decoder.calibrate(tfkfin.read(tiny_db2)[1])
+    limits = new.card["limits"]
+    assert limits[0].startswith("Made for subject 2") and not any("subject 1" in line for line in limits)
+    assert any(line.startswith("Trained on synthetic recordings") for line in limits)

@@ -60,7 +60,8 @@ def of_calibrated(about: dict, said: dict) -> dict:
     after, whose = said["after"], f"subject {said['subject']}" + (f", session {said['session']}"
                                                                   if said["session"] else "")
     known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
-    limits = [line for line in about.get("limits", ()) if not line.startswith((MADE_FOR, UNSEEN))]
+    before = about.get("limits") or _decoder_limits(about, about)  # a decoder inside a run folder has none yet
+    limits = [line for line in before if not line.startswith((MADE_FOR, UNSEEN))]
     return {key: value for key, value in about.items() if key not in ("updated", "carried")} | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
         "calibration": said,
