@@ -127,6 +127,17 @@ def test_files_and_functions_stay_readable(path):
                 f"{path}: {node.name} has grown beyond {FUNCTION_LINES} lines")
 
 
+def test_sessions_are_numpy_and_scipy_alone():
+    for path in FILES:
+        if own_room(path) == "sessions":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [
+                    alias.name for alias in getattr(node, "names", ())] if isinstance(node, ast.Import) else []
+                for name in names:
+                    top = name.partition(".")[0]
+                    assert top in {"tfkfin", "numpy", "scipy", *sys.stdlib_module_names}, f"{path} imports {name}"
+
+
 def test_import_is_light():
     code = "import sys, tfkfin; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'numpy', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

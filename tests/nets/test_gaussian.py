@@ -9,7 +9,7 @@ from tfkfin.nets import heads, saving
 from tfkfin.nets.descriptions.broad import Broad
 from tfkfin.nets.heads import gaussian
 from tfkfin.nets.heads.gaussian import GaussianHead
-from tfkfin.sessions.lda import lda
+from tfkfin.nets.lda import lda
 from tfkfin.sessions.posterior import SessionPosterior
 from tfkfin.sessions.prior import SessionPrior
 

@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin import recipe
 from tfkfin.nets.heads.linear import LinearHead
-from tfkfin.sessions.lda import lda
+from tfkfin.nets.lda import lda
 
 rng = np.random.default_rng(11)
 NAMES = ("ENT", "RMS")

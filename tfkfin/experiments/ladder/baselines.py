@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from tfkfin.features import describe
-from tfkfin.sessions.lda import lda
+from tfkfin.nets.lda import lda
 from tfkfin.sessions.online import stream
 from tfkfin.sessions.posterior import SessionPosterior, softmax
 from tfkfin.sessions.prior import SessionPrior

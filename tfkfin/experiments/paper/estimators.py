@@ -31,8 +31,8 @@ from tfkfin.fit import baselines, training
 from tfkfin.fit.stages import imitate
 from tfkfin.fit.trainers import HeadTrainer, JointTrainer, new_decoder, new_head
 from tfkfin.nets import saving
+from tfkfin.nets.lda import lda
 from tfkfin.pipeline import batches
-from tfkfin.sessions.lda import lda
 from tfkfin.store import presets
 
 CLASSICAL = {"svm": (baselines.svm, ()), "lda": (lda, ()),  # model and features; (): the recipe's

@@ -10,7 +10,7 @@ from keras import layers
 
 from tfkfin.nets.heads import Groups, Head
 from tfkfin.nets.layers import LogScale, ZScore, found
-from tfkfin.sessions.lda import lda
+from tfkfin.nets.lda import lda
 
 NEVER = -30.0  # logit of a movement that the training windows do not have
 

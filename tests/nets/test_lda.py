@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 
-from tfkfin.sessions.lda import lda
+from tfkfin.nets.lda import lda
 
 
 def test_decisions_are_of_the_formula():
