@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from tfkfin.base.answers import answer, command_line, paper, parsed, told, track
+from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed, track
 from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
 from tfkfin.base.errors import InputError
 
@@ -162,7 +162,7 @@ def _plot(options) -> None:
 
     file = readers.find(options.folder, (options.subject,), parse_numbers(options.exercise))[0]
     picture.draw(readers.read(file), options.movement, options.to, options.length, options.stride)
-    told(options.to)
+    answer_path(options.to)
 
 
 def _add_sheet(commands) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfkfin.base.answers import command_line, parsed, told
+from tfkfin.base.answers import answer_path, command_line, parsed
 from tfkfin.base.console import log, quiet_start, run
 from tfkfin.base.errors import InputError
 from tfkfin.fit.run_folder import fine_tuned, finished, results
@@ -106,12 +106,12 @@ def _windows(run_folder: Path, subject: int) -> "np.ndarray":
 
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
-    finished(arguments.run, arguments.subject)  # whatever is unfit is said before TensorFlow loads
+    finished(arguments.run, arguments.subject)  # what is unfit is an error before TensorFlow loads
     with quiet_start():
         import tensorflow as tf
 
         tf.zeros(1)
-    told(export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
+    answer_path(export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tfkfin.base.answers import answer, command_line, paper, parsed, told
+from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed
 from tfkfin.base.console import run, shown
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
@@ -106,10 +106,10 @@ def main(argv: list[str]) -> None:
     if arguments.command == "push":
         from tfkfin.store import hub
 
-        told(hub.push(presets.find(arguments.name), arguments.to, arguments.private))
+        answer_path(hub.push(presets.find(arguments.name), arguments.to, arguments.private))
         return
     if arguments.command == "pull":
-        told(pull(arguments.name, arguments.to))
+        answer_path(pull(arguments.name, arguments.to))
         return
     for folder in arguments.folder:
         if not folder.is_dir():

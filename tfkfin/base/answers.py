@@ -98,8 +98,8 @@ def answer(result: Any) -> None:
     write_text(Path(output.json), text)
 
 
-def told(where: Any) -> None:
-    """The result that is a place: a line, or JSON."""
+def answer_path(where: Any) -> None:
+    """Prints a result that is a path, as a line or as JSON."""
     log.info("%s", where)
     answer({"made": where})
 

@@ -12,7 +12,7 @@ from tfkfin.base.files import write_json, write_text
 from tfkfin.store import folders
 
 LICENCE = "Apache-2.0"
-MADE_FOR, UNSEEN = "Made for", "Movements"  # begin the limits that each calibration says anew
+MADE_FOR, UNSEEN = "Made for", "Movements"  # first words of the limits that each calibration replaces
 
 
 def of_decoder(own: dict, results: dict) -> dict:
@@ -50,21 +50,21 @@ def of_fitted(own: dict, windows: int, subjects: int | Iterable[int], synthetic:
         "limits": _decoder_limits(about, own, f"subjects {', '.join(map(str, people))}" if len(people) > 1 else "")}
 
 
-def of_calibrated(about: dict, said: dict) -> dict:
-    """The card of a decoder that went on to another session.
+def of_calibrated(about: dict, report: dict) -> dict:
+    """The card of a decoder that was calibrated for another session.
 
     Args:
         about: the card of the decoder that it was, as of `of_decoder`.
-        said: what `tfkfin.calibrate` did: `subject`, `session`, `repetitions`, `labelled`, `unseen`, scores `after`.
+        report: of `tfkfin.fit.calibration`: `subject`, `session`, `repetitions`, `labelled`, `unseen`, scores `after`.
     """
-    after, whose = said["after"], f"subject {said['subject']}" + (f", session {said['session']}"
-                                                                  if said["session"] else "")
-    known = ", ".join(map(str, said["repetitions"])) + ("" if said["labelled"] else ", without labels")
+    after, whose = report["after"], f"subject {report['subject']}" + (f", session {report['session']}"
+                                                                  if report["session"] else "")
+    known = ", ".join(map(str, report["repetitions"])) + ("" if report["labelled"] else ", without labels")
     before = about.get("limits") or _decoder_limits(about, about)  # a decoder inside a run folder has none yet
     limits = [line for line in before if not line.startswith((MADE_FOR, UNSEEN))]
     return {key: value for key, value in about.items() if key not in ("updated", "carried")} | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
-        "calibration": said,
+        "calibration": report,
         "summary": f"decoder of {len(about['movements'])} movements, calibrated for {whose}",
         "input": f"(B, {about['length']}, {about['channels']}) volts at {about['rate_hz']:g} Hz",
         "score": "not scored: no other repetition was there" if after is None else
@@ -73,14 +73,14 @@ def of_calibrated(about: dict, said: dict) -> dict:
                                                              "repetitions of these recordings"},
         "limits": [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another session or "
                    "moved electrodes, calibrate anew.",
-                   *([f"{UNSEEN} {said['unseen']} were not in what it was calibrated on."] if said["unseen"] else []),
-                   *_omitted(said),
+                   *([f"{UNSEEN} {report['unseen']} were not calibrated on."] if report["unseen"] else []),
+                   *_omitted(report),
                    *limits]}
 
 
-def _omitted(said: dict) -> list[str]:
-    """What calibration did to movements that it was not shown, where recordings say so."""
-    before, after = ((said[when] or {}).get("recall_unseen") for when in ("before", "after"))
+def _omitted(report: dict) -> list[str]:
+    """The recall of movements that were not calibrated on, where recordings have them."""
+    before, after = ((report[when] or {}).get("recall_unseen") for when in ("before", "after"))
     if before is None or after is None:
         return []
     return [f"{UNSEEN} that it was not shown: {100 * before:.1f} % of their windows were decided right before it was "
@@ -140,12 +140,12 @@ def _decoder_limits(about: dict, own: dict, whose: str = "") -> list[str]:
 
 def _filter(own: dict) -> str:
     if "filter" not in own:
-        return "Nothing is filtered: signals have to be as those that it learnt from, offsets and hum too."
-    said, parts = own["filter"], []
+        return "Nothing is filtered: signals must be like the training signals, offsets and hum too."
+    options, parts = own["filter"], []
     for name, key in (("high-pass", "high_pass_hz"), ("low-pass", "low_pass_hz")):
-        parts += [f"{name} {said[key]:g} Hz (order {said['order']})"] if said[key] else []
-    tones = [f"{k * said['notch_hz']:g} Hz" for k in range(1, said["notches"] + 1)] if said["notch_hz"] else []
-    parts += [f"notches at {', '.join(tones)} (Q {said['notch_q']:g})"] if tones else []
+        parts += [f"{name} {options[key]:g} Hz (order {options['order']})"] if options[key] else []
+    tones = [f"{k * options['notch_hz']:g} Hz" for k in range(1, options["notches"] + 1)] if options["notch_hz"] else []
+    parts += [f"notches at {', '.join(tones)} (Q {options['notch_q']:g})"] if tones else []
     return (f"It expects signals through a causal filter: {', '.join(parts)}. `stream`, the client and tfkfin.live "
             "filter; windows for `serving_default` have to be cut from a signal that went through the sections that "
             "`about` tells.")

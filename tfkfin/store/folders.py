@@ -2,7 +2,7 @@
 
 A model folder is laid out as TF Serving wants it: <name>/<version>/, versions counting up, each with a card that says
 what the model is and the checksum of every file. What ships lies in savedmodels/ beside or inside the package; exports
-go to ./savedmodels unless told otherwise.
+go to ./savedmodels by default.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def checked_name(name: str) -> str:
 
 
 def card(version: Path) -> dict:
-    """What is said of a model in its model_card.json.
+    """The content of a model's model_card.json.
 
     Raises:
         InputError: there is no card, so nothing tells which movement a label is.
@@ -92,8 +92,8 @@ def without_front_matter(readme: bytes) -> bytes:
 
 def digest(card: dict) -> str:
     """SHA-256 of all that a card says but this."""
-    said = json.dumps({key: value for key, value in card.items() if key != DIGEST}, sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = json.dumps({key: value for key, value in card.items() if key != DIGEST}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sealed(card: dict) -> dict:
@@ -107,13 +107,13 @@ def changed(version: Path) -> list[str]:
 
     An older tfkfin noted no digest of README and card themselves: these two are then taken as they are.
     """
-    said = card(version)
-    was, now = said.get("sha256", {}), checksums(version)
+    about = card(version)
+    was, now = about.get("sha256", {}), checksums(version)
     if not isinstance(was, dict):
         return [CARD]
-    if DIGEST not in said:
+    if DIGEST not in about:
         now.pop(README, None)
-    own = [CARD] if DIGEST in said and said[DIGEST] != digest(said) else []
+    own = [CARD] if DIGEST in about and about[DIGEST] != digest(about) else []
     return sorted([*own, *(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))])
 
 
@@ -126,7 +126,7 @@ def verify(version: Path) -> None:
     Raises:
         InputError: it is not.
     """
-    said = card(version).get("sha256", ())
-    if altered := [name for name in changed(version) if name == CARD or name in said and (version / name).is_file()]:
+    known = card(version).get("sha256", ())
+    if altered := [name for name in changed(version) if name == CARD or name in known and (version / name).is_file()]:
         raise InputError(f"{version} is not as it was exported: {', '.join(altered[:5])}: export it anew, or fetch it "
                          "again")

@@ -63,17 +63,17 @@ def push(version: Path, name: str, private: bool = False) -> str:
     if altered := folders.changed(version):
         raise InputError(f"{version} is not as it was exported: {', '.join(altered)}")
     files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
-    told: dict[str, Any] = {folders.README: (front_matter(card) + files[folders.README].read_text("utf-8")).encode(),
+    texts: dict[str, Any] = {folders.README: (front_matter(card) + files[folders.README].read_text("utf-8")).encode(),
                             folders.CARD: json.dumps(folders.sealed(without_paths(card)), indent=2).encode()}
     with _told(name) as hub:
         api = hub.HfApi(endpoint=_endpoint())
         api.create_repo(repo, private=private, exist_ok=True)
         there = set(api.list_repo_files(repo)) - {GIT, *files}
         changes = [hub.CommitOperationDelete(path_in_repo=path) for path in sorted(there)]
-        changes += [hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=told.get(path, str(file)))
+        changes += [hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=texts.get(path, str(file)))
                     for path, file in files.items()]
-        said = f"{card['name']}, version {card['version']}"
-        return str(api.create_commit(repo, changes, commit_message=said).commit_url)
+        message = f"{card['name']}, version {card['version']}"
+        return str(api.create_commit(repo, changes, commit_message=message).commit_url)
 
 
 def without_paths(card: dict) -> dict:
@@ -96,7 +96,7 @@ def _endpoint() -> str | None:
 
 @contextmanager
 def _told(name: str) -> Iterator[Any]:
-    """Yields huggingface_hub; what it cannot do is said in a line."""
+    """Yields huggingface_hub; its errors become an InputError of one line."""
     try:
         import huggingface_hub
     except ImportError:

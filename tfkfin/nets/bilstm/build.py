@@ -89,18 +89,18 @@ def _secure(folder: Path) -> None:
         folder.chmod(folder.stat().st_mode & ~0o022)
     folder = folder.resolve()
     for each in (folder, *folder.parents):
-        told, own = each.stat(), (os.geteuid(),) if each == folder else (os.geteuid(), 0)
-        others = told.st_mode & 0o002 and not told.st_mode & stat.S_ISVTX
-        if told.st_uid not in own or others or each == folder and told.st_mode & 0o022:
+        status, own = each.stat(), (os.geteuid(),) if each == folder else (os.geteuid(), 0)
+        others = status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in own or others or each == folder and status.st_mode & 0o022:
             raise NativeUnavailable(f"{each} belongs to, or can be written by, other users: name a folder of your own "
                                     "with TFKFIN_CACHE")
 
 
 def _is_own(path: Path) -> bool:
     """Whether a file is a plain one of this user's that others cannot write."""
-    told = path.lstat()
-    return stat.S_ISREG(told.st_mode) and (not hasattr(os, "geteuid") or (
-        told.st_uid == os.geteuid() and not told.st_mode & 0o022))
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and (not hasattr(os, "geteuid") or (
+        status.st_uid == os.geteuid() and not status.st_mode & 0o022))
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess:
@@ -113,7 +113,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors="replace", **own) as process:
         try:
-            said, _ = process.communicate(timeout=LONGEST_S)
+            output, _ = process.communicate(timeout=LONGEST_S)
         except BaseException as error:
             if own:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -121,7 +121,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess:
             if isinstance(error, subprocess.TimeoutExpired):
                 raise NativeUnavailable(f"{command[0]} takes longer than {LONGEST_S:g} s") from None
             raise
-    return subprocess.CompletedProcess(command, process.returncode, said)
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 def _compile(to: Path) -> None:
@@ -137,11 +137,11 @@ def _compile(to: Path) -> None:
                     run = _run([sys.executable, "-m", TRIAL, str(to)])
                     if run.returncode == 0:
                         return
-                said = run.stdout.strip()[-500:] or f"exit code {run.returncode}"
+                output = run.stdout.strip()[-500:] or f"exit code {run.returncode}"
             except (OSError, NativeUnavailable) as error:
-                said = str(error)
-            failures[" ".join(command)] = said
-    raise NativeUnavailable("the C compiler failed: " + "; ".join(f"{c}: {said}" for c, said in failures.items()))
+                output = str(error)
+            failures[" ".join(command)] = output
+    raise NativeUnavailable("the C compiler failed: " + "; ".join(f"{c}: {output}" for c, output in failures.items()))
 
 
 def library() -> Path:

@@ -32,7 +32,7 @@ class Family:
     Attributes:
         body: (standardised windows (N, L, 1), Options) -> what the last, linear layer
             sees (N, D).
-        layers: how many it has unless told.
+        layers: how many it has by default.
         streams: its FINs are functions of a few neighbouring samples, their mean over the window, and what follows:
             `models.streaming` then computes each sample once, however many windows hold it.
     """
