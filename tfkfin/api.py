@@ -156,7 +156,8 @@ class Decoder(decoder.BaseDecoder):
                *, adapt: bool = False) -> Answers:
         """As `predict` of a signal (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
-        Window w covers the samples [w stride, w stride + L) at the decoder's rate.
+        Window w covers the samples [w stride, w stride + L) at the decoder's rate. Seams of a recording are not heeded:
+        windows lie across them, and resampling and filters go on.
 
         Args:
             stride: samples at the decoder's rate between decisions; 0: the decoder's own.

@@ -13,10 +13,7 @@ HOMES = {
     **{f"models.{name}": f"nets.{name}" for name in (
         "layers", "fins", "heads", "descriptions", "bilstm", "streaming", "saving")},
     "models.live": "nets.one_stride",
-    "models.over_recording": "nets.forward", "nets.over_recording": "nets.forward",
     **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder")},
-    "models.adapting": "decoder.session", "decoder.adapting": "decoder.session",
-    "models.hierarchical": "sessions.posterior",
     "models.presets": "store.presets", "models.hub": "store.hub",
     "serving.card": "store.card", "serving.layout": "store.layout",
 }
