@@ -3,8 +3,8 @@
     python benchmarks/ladder.py DIR --to runs/ladder [--sets biopatrec10mov4ch,wear30] [--rows best,tdar_lda]
     python benchmarks/ladder.py DIR --to runs/ladder --only-tables
 
-DIR has a folder for each set. Each set is a run of `python -m tfkfin.experiments ladder` in a folder of its own: killed
-and started again it resumes. The tables are Markdown, accuracy a window in %, mean over people; the last lines say which
+DIR has a folder for each set. Each set is a run of `python -m tfkfin.experiments ladder` in a folder of its own, which
+goes on when started again. The tables are Markdown, accuracy a window in %, mean over people; the last lines say which
 row the rule chooses, and why others are not admitted.
 """
 
