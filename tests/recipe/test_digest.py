@@ -10,8 +10,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.fit.run import open_run
 from tfkfin.recipe import Recipe, removed
-from tfkfin.recipe.bounds import Section
-from tfkfin.recipe.options import Fin
+from tfkfin.recipe.options import Fin, Section
 
 # The shipped recipes of version 0.1.0 and their digests by its code: its run folders are found by these.
 OLD = json.loads(Path(__file__).with_name("recipes_0_1_0.json").read_text("utf-8"))

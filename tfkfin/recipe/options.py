@@ -1,29 +1,69 @@
-"""Every option of a recipe: a frozen, validated field with its unit and default.
+"""Every option of a recipe: a frozen, validated field with its unit and default; and which of them decide its digest.
 
-`tfkfin.recipe` reads them from TOML and from the command line.
+`tfkfin.recipe` reads them from TOML and from the command line. Bounds refuse values that would ask for work that nobody
+wants.
+
+A run folder belongs to one digest. A new option at its default leaves the digest as it was before there was the option,
+so that runs of earlier versions go on. Options of the versions before that rule are part of every digest: they are
+listed in in_every_digest.toml, once and for all.
 """
 
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
 
-from tfkfin.recipe.bounds import (
-    Count,
-    Few,
-    Milliseconds,
-    Names,
-    Numbers,
-    Positive,
-    Rate,
-    Section,
-    Seed,
-    Width,
-    each_of,
-    kind_of,
-)
-from tfkfin.recipe.digest import digest
+from tfkfin.base import registry
+from tfkfin.base.console import parse_numbers
+from tfkfin.base.files import read_toml
 from tfkfin.recipe.removed import without_removed
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]  # units, filters
+Few = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(ge=0, le=1e6)]  # samples a second
+Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and Keras take
+
+
+def _numbers(text: Any) -> Any:
+    """Numbers from text or one number; what is neither is left to validation."""
+    if isinstance(text, str):
+        return parse_numbers(text) if text.strip() else ()
+    return (text,) if isinstance(text, int) else text
+
+
+def _split_commas(text: Any) -> Any:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+def kind_of(room: str) -> AfterValidator:
+    """Text that names a registered kind of a room, such as "nets/heads"."""
+    def known(name: str) -> str:
+        if name not in (there := registry.names(room)):
+            raise ValueError(f"there are {', '.join(there)}")
+        return name
+
+    return AfterValidator(known)
+
+
+def each_of(check: AfterValidator) -> AfterValidator:
+    return AfterValidator(lambda values: tuple(check.func(value) for value in values))
+
+
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+
+
+class Section(BaseModel):
+    """A frozen table of options; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Synthetic(Section):
@@ -280,8 +320,32 @@ class Recipe(Section):
     @property
     def digest(self) -> str:
         """Hex digest of all that decides the result; where the data lie and where fits run does not."""
-        unused = [("filter", not self.filter.active), ("pooled", self.pooled == Pooled())]
-        return digest(self, tuple(name for name, is_unused in unused if is_unused))
+        unused = {"filter": not self.filter.active, "pooled": self.pooled == Pooled()}
+        options = _deciding(self, self.model_dump(mode="json", exclude={name for name in unused if unused[name]}))
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+_NEVER = ("source.data", "source.note", "launch")  # places and notes decide nothing
+
+
+def _deciding(section: Section, dumped: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Of the values of a section those that decide the result."""
+    always, usual, found = _in_every_digest().get(prefix.rstrip("."), ()), type(section)(), {}
+    for name, value in dumped.items():
+        own = getattr(section, name)
+        if prefix + name in _NEVER:
+            continue
+        if isinstance(own, Section):
+            if part := _deciding(own, value, f"{prefix}{name}."):
+                found[name] = part
+        elif name in always or own != getattr(usual, name):
+            found[name] = value
+    return found
+
+
+@cache
+def _in_every_digest() -> dict[str, list[str]]:
+    return read_toml(Path(__file__).with_name("in_every_digest.toml"))
