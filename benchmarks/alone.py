@@ -67,7 +67,7 @@ def waiting(folder: str, family: str, batch: str, share: str, steps: str, epochs
     from tfkfin import recipe
     from tfkfin.fit import training
     from tfkfin.pipeline import batches
-    from tfkfin.pipeline.memory import Spool
+    from tfkfin.pipeline.batches import Spool
     from tfkfin.store import presets
 
     dataset, spool = opened(folder), Spool()

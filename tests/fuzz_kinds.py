@@ -35,9 +35,8 @@ from tfkfin.base.errors import InputError
 from tfkfin.client import connect, replay
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import run_folder
-from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
-from tfkfin.fit.run import Run
+from tfkfin.fit.run import Run, fingerprint
 from tfkfin.fit.search import Search, state_of
 from tfkfin.models import show_card, show_list
 from tfkfin.recordings import bids as bids_files

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfkfin import recipe as recipes
 from tfkfin.experiments.runner import Runner
 from tfkfin.fit.run import open_run
-from tfkfin.fit.stages import finetune, run_stage
+from tfkfin.fit.stages import run_stage
 from tfkfin.fit.trainers import JointTrainer
 from tfkfin.recordings import matfile
 
@@ -47,7 +47,7 @@ def trained(name: str, data: Path, folder: Path) -> tuple[list[np.ndarray], floa
     settings = TINY | ({"finetune.epochs": 1} if name != "best" else {"imitate.epochs": 2})
     run = open_run(recipes.load(name, settings | {"source.data": str(data)}), folder)
     results = run_stage(run, "finetune")
-    weights = [finetune.load(run, subject).model.get_weights() for subject in (1, 2)]
+    weights = [run.decoder(subject).model.get_weights() for subject in (1, 2)]
     best = tf.train.load_variable(str(folder / "imitate" / "checkpoints"), "best/.ATTRIBUTES/VARIABLE_VALUE")
     return [*weights[0], *weights[1], np.asarray(best)], results["accuracy"]["mean"]
 

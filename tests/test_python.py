@@ -20,8 +20,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset
-from tfkfin.pipeline.preprocessing import resampled
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import Subject, resampled
 from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported

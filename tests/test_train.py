@@ -77,11 +77,10 @@ def test_results_are_what_outsiders_rely_on(finished):
 def test_batch_norms_stay_as_the_classifier_left_them(finished):
     from tfkfin import recipe as recipes
     from tfkfin.fit.run import open_run
-    from tfkfin.fit.stages import finetune
     from tfkfin.fit.trainers import new_head
 
     run = open_run(recipes.load(finished / "recipe.toml"), finished)
-    head, tuned = new_head(run), finetune.load(run, 1).model.get_layer("head").get_layer("classifier")
+    head, tuned = new_head(run), run.decoder(1).model.get_layer("head").get_layer("classifier")
     head.load_weights(finished / "classify" / "S1.weights.h5")
     before = head.get_layer("classifier")
     for name, stays in (("norm_1", True), ("norm_3", True), ("conv_1", False)):

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         else:
             about = client.about()
             if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
-                from tfkfin.pipeline.preprocessing import resampled
+                from tfkfin.pipeline.subject import resampled
 
                 log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
                 recording = resampled(recording, float(about["rate_hz"]))

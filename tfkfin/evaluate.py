@@ -14,7 +14,6 @@ from tfkfin.base.console import (
 )
 from tfkfin.base.files import making, replacing
 from tfkfin.fit import run_folder
-from tfkfin.fit.score_table import show_scores
 from tfkfin.store import presets
 
 EXAMPLES = """examples:
@@ -72,17 +71,17 @@ def main(argv: list[str]) -> None:
         scores = offline.evaluate(str(folder), streams, arguments.stride_ms, arguments.decisions, arguments.adapt)
         answer(scores)
         return
-    from tfkfin.fit import evaluation
+    from tfkfin.fit import scoring
 
     if is_run:
-        cases = evaluation.run_cases(folder, arguments.data, subjects)
+        cases = scoring.run_cases(folder, arguments.data, subjects)
     else:
         from tfkfin.serving.engines import Exported
 
-        model = evaluation.Fins(folder) if arguments.fin else Exported(folder, "savedmodel")
-        cases = evaluation.model_cases(model, arguments.data, subjects, exercise, repetitions,
-                                       arguments.stride_ms or 50.0, arguments.windows)
-    scores, figures = evaluation.evaluate(str(folder), cases)
+        model = scoring.Fins(folder) if arguments.fin else Exported(folder, "savedmodel")
+        cases = scoring.model_cases(model, arguments.data, subjects, exercise, repetitions,
+                                    arguments.stride_ms or 50.0, arguments.windows)
+    scores, figures = scoring.evaluate(str(folder), cases)
     show(scores)
     answer(scores)
     to = Path(arguments.json) if arguments.json not in ("", "-") else None
@@ -115,7 +114,7 @@ def show(scores: dict) -> None:
     console, made = paper(), " (synthetic recordings)" if scores["synthetic"] else ""
     columns = [(f"accuracy % {what}", scores[key]) for key, what in (("accuracy", "a window"), (
         "execution", "an execution")) if key in scores]
-    show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")
+    run_folder.show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")
     if scores["synthetic"]:
         console.print("No person was recorded: these scores say nothing about people.")
     if scores["trained_on"]:

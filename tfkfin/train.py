@@ -10,9 +10,7 @@ from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import log, run
 from tfkfin.base.errors import InputError
-from tfkfin.fit import run_folder, strategy
-from tfkfin.fit.device import set_up_device
-from tfkfin.fit.score_table import show_scores
+from tfkfin.fit import device, run_folder
 from tfkfin.recipe import Recipe
 
 EXAMPLES = """examples:
@@ -40,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
                    "(default: everybody in one process; with --folds or --seeds local)")
     p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
     p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
-    p.add_argument("--strategy", type=strategy.named, choices=strategy.NAMES, default="default", help="share the stage "
-                   "imitate among the GPUs of this machine (mirrored)")
+    p.add_argument("--strategy", type=device.strategy_of, choices=device.STRATEGIES, default="default",
+                   help="share the stage imitate among the GPUs of this machine (mirrored)")
     p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
     p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
     return p
@@ -80,7 +78,7 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
                      about["train_repetitions"], about["test_repetitions"],
                      " (synthetic recordings: scores show that the software works, and say nothing about people)"
                      if about["synthetic"] else "")
-        set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
+        device.set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
         from tfkfin.fit.stages import run_stage
 
         results = run_stage(opened, _stage(arguments))
@@ -118,7 +116,8 @@ def show(results: dict, folder: Path) -> None:
         columns += [("FINs + classifier, raw", results["accuracy"]), ("the same, an execution", results["execution"])]
     about = results.get("dataset") or {}
     what = "synthetic recordings" if about.get("synthetic") else "every test window"
-    show_scores(results.get("fin"), "Imitation (test windows)", columns, f"Accuracy % ({what}, {results['protocol']})")
+    run_folder.show_scores(results.get("fin"), "Imitation (test windows)", columns,
+                           f"Accuracy % ({what}, {results['protocol']})")
     spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
     paper().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
 

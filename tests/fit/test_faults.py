@@ -14,8 +14,8 @@ from tfkfin.base import console
 from tfkfin.base.errors import InputError
 from tfkfin.fit import run as runs
 from tfkfin.fit import stages, training
-from tfkfin.fit.early_stopping import EarlyStopping
 from tfkfin.fit.run import Run
+from tfkfin.fit.training import EarlyStopping
 from tfkfin.pipeline import splits
 from tfkfin.pipeline.windows import Windows
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tfkfin.base.errors import InputError
-from tfkfin.fit.fingerprint import fingerprint
 from tfkfin.fit.ledger import Ledger
+from tfkfin.fit.run import fingerprint
 
 
 def test_an_entry_is_two_files_under_its_key(tmp_path):

@@ -9,9 +9,9 @@ from tfkfin.base.errors import InputError
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import pooled, run_stage
+from tfkfin.fit.stages.pooled import Episodes, augmented
 from tfkfin.nets import solving
 from tfkfin.pipeline import windows
-from tfkfin.pipeline.episodes import Episodes, augmented
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe.options import Augment, Fin, Pooled
 from tfkfin.recordings import matfile

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tfkfin.decoder.decision import Decision
-from tfkfin.fit.evaluation import trained_on
-from tfkfin.fit.scoring import decide, mean_and_sd, mean_imitation, score
+from tfkfin.fit.scoring import decide, mean_and_sd, mean_imitation, score, trained_on
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Segment, Windows, starts
 

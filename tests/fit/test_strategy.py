@@ -21,7 +21,7 @@ def test_replicas_in_one_process_end_with_the_weights_of_one():
 import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                            [tf.config.LogicalDeviceConfiguration()] * 3)
-from tfkfin.fit.strategy import Replicas
+from tfkfin.fit.device import Replicas
 rng = np.random.default_rng(0)
 x, y = (rng.normal(size=(31, n)).astype(np.float32) for n in (3, 1))
 data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)

@@ -10,10 +10,9 @@ import pytest
 import tensorflow as tf
 
 from tfkfin.fit import training
-from tfkfin.fit.fingerprint import fingerprint
+from tfkfin.fit.run import fingerprint
 from tfkfin.nets import fins
-from tfkfin.pipeline.preprocessing import resampled
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import Subject, resampled
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.signal import resampling

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfkfin
-from tfkfin.fit.virtual_forces import virtual_inputs
+from tfkfin.fit.trainers import virtual_inputs
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings.recording import Recording, RecordingFile

@@ -6,7 +6,7 @@ import scipy.io
 
 from tfkfin import recipe as recipes
 from tfkfin.pipeline import batches, dataset
-from tfkfin.pipeline.memory import Spool
+from tfkfin.pipeline.batches import Spool
 
 LENGTH, STRIDE = 200, 100  # 100 and 50 ms at 2 kHz
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfkfin.pipeline.memory import aligned, give_back
+from tfkfin.pipeline.subject import aligned, give_back
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5,), (7, 3), (1000, 12), (64, 12, 4)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfkfin.experiments.paper import horizon
-from tfkfin.pipeline import preprocessing, splits
+from tfkfin.pipeline import splits, subject
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Split, Window
 from tfkfin.recordings import readers
@@ -31,13 +31,13 @@ def test_segments_end_at_seams_and_rest_belongs_to_its_own_file():
 
 @pytest.mark.parametrize("rate", [500.0, 2000.0, 1300.0])
 def test_resampling_is_that_of_each_file_alone(rate):
-    whole = preprocessing.resampled(recording(), rate)
+    whole = subject.resampled(recording(), rate)
     assert whole.seams == tuple(-(-seam * int(rate) // 1000) for seam in SEAMS)
     edges, new = [0, *SEAMS, 400], [0, *whole.seams, len(whole.emg)]
     for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
         other = recording()
         other.emg[:a], other.emg[b:] = 1e3, -1e3  # what lies beyond has no say
-        again = preprocessing.resampled(other, rate)
+        again = subject.resampled(other, rate)
         np.testing.assert_array_equal(again.emg[new[i] : new[i + 1]], whole.emg[new[i] : new[i + 1]])
 
 

@@ -8,8 +8,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.pipeline import dataset, splits
 from tfkfin.pipeline import subject as subjects
 from tfkfin.pipeline.splits import Part
-from tfkfin.pipeline.standardisation import ChannelStatistics
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import ChannelStatistics, Subject
 from tfkfin.pipeline.windows import Segment
 from tfkfin.recipe import Split
 from tfkfin.recordings import matfile, readers

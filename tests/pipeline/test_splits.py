@@ -9,7 +9,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import format_numbers, parse_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.pipeline import dataset, splits
-from tfkfin.pipeline.standardisation import ChannelStatistics
+from tfkfin.pipeline.subject import ChannelStatistics
 from tfkfin.pipeline.windows import Segment, Windows, segments, starts
 from tfkfin.recordings import readers
 

@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 
 from tfkfin.base.errors import InputError
 from tfkfin.pipeline import windows
-from tfkfin.pipeline.standardisation import ChannelStatistics
+from tfkfin.pipeline.subject import ChannelStatistics
 from tfkfin.recordings import matfile, readers, synthetic
 from tfkfin.recordings.recording import flat_channels
 

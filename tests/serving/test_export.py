@@ -71,10 +71,9 @@ def onnx_answers(path: Path, emg: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_savedmodel_answers_as_the_run(run, exported):
-    from tfkfin.fit.stages import finetune
 
     raw, _ = volts(run)
-    model = finetune.load(run, 2).model
+    model = run.decoder(2).model
     wanted = {name: value.numpy() for name, value in model(raw, training=False).items()}
     serve = tf.saved_model.load(str(exported)).signatures
     assert set(serve) == {"serving_default", "features", "stream", "about"}

@@ -2,34 +2,45 @@
 
 import io
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.base.files import write_bytes
-from tfkfin.fit.run import option
 from tfkfin.recipe import Recipe, fields
 
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 
 class Summaries:
-    """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager."""
+    """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager.
+
+    Curves of loss, accuracy and the like by epoch have the same tags for every stage and subject, so that they overlay.
+    TensorBoard draws one run a side: `folder`/train; `folder`/validation, which early stopping goes by; and
+    `folder`/test for some test windows, which change nothing.
+    """
 
     def __init__(self, folder: str):
         import tensorflow as tf
 
-        self._tf, self.folder = tf, folder
-        self._writer = tf.summary.create_file_writer(folder)
+        self._tf, self.folder, self._writers = tf, folder, {}
 
     def __enter__(self) -> "Summaries":
         return self
 
     def __exit__(self, *_) -> None:
-        self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        with self._writer.as_default(step):
+    def _at(self, step: int, side: str = ""):
+        if side not in self._writers:
+            self._writers[side] = self._tf.summary.create_file_writer(f"{self.folder}/{side}".rstrip("/"))
+        return self._writers[side].as_default(step)
+
+    def scalars(self, values: Mapping[str, float], step: int, side: str = "") -> None:
+        """Values by tag; `side` "train", "validation" or "test" puts them into curves."""
+        with self._at(step, side):
             for tag, value in values.items():
                 self._tf.summary.scalar(tag, float(value))
 
@@ -39,7 +50,7 @@ class Summaries:
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         if png is not None:
             write_bytes(png, buffer.getvalue())
-        with self._writer.as_default(step):
+        with self._at(step):
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
     def hparams(self, recipe: Recipe, metrics: dict[str, float]) -> None:
@@ -50,37 +61,13 @@ class Summaries:
         """
         from tensorboard.plugins.hparams import api
 
-        with self._writer.as_default(0):
-            values = _flat(recipe)
-            default = _flat(Recipe())
-            changed = [key for key in values if values[key] != default[key]] or list(values)
+        values = {key: attrgetter(key)(recipe) for key in fields()}
+        changed = [key for key, default in fields().items() if values[key] != default] or list(values)
+        with self._at(0):
             api.hparams_config(hparams=[api.HParam(key) for key in changed], metrics=[api.Metric(m) for m in metrics])
-            api.hparams(values, trial_id=recipe.digest)
-            for tag, value in metrics.items():
-                self._tf.summary.scalar(tag, float(value))
-
-
-class Curves:
-    """Loss, accuracy and the like by epoch, under the same tags for every stage and subject, so that they overlay.
-
-    TensorBoard draws one run a side: `folder`/train; `folder`/validation, which early stopping goes by; and
-    `folder`/test for some test windows, which change nothing.
-    """
-
-    def __init__(self, folder: str):
-        self.folder, self._boards = folder, {}
-
-    def __enter__(self) -> "Curves":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for board in self._boards.values():
-            board.__exit__()
-
-    def add(self, side: str, values: dict[str, float], epoch: int) -> None:
-        if side not in self._boards:
-            self._boards[side] = Summaries(f"{self.folder}/{side}")
-        self._boards[side].scalars(values, epoch)
+            api.hparams({key: value if isinstance(value, bool | int | float | str) else str(value)
+                         for key, value in values.items()}, trial_id=recipe.digest)
+        self.scalars(metrics, 0)
 
 
 def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -88,11 +75,6 @@ def loss_and_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str
     own = np.take_along_axis(probabilities, labels[:, None].astype(int), axis=1)
     return {"loss": float(-np.mean(np.log(np.clip(own, 1e-7, 1)))),
             "accuracy": float(np.mean(probabilities.argmax(axis=1) == labels))}
-
-
-def _flat(recipe: Recipe) -> dict[str, bool | int | float | str]:
-    values = {key: option(recipe, key) for key in fields()}
-    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()}
 
 
 def confusion_figure(matrix: np.ndarray, labels: list[int], title: str, names: Mapping[int, str] | None = None):
@@ -127,9 +109,7 @@ def imitation_figure(true: np.ndarray, imitated: np.ndarray, names: tuple[str, .
 
 def _figure(height: float, width: float | None = None, columns: int = 1):
     """A figure without pyplot: nothing to close, no window, safe in threads."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width or height * 1.15, height))
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(1, columns)

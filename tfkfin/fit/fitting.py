@@ -18,8 +18,7 @@ import numpy as np
 from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import training
-from tfkfin.fit.trainers import HeadTrainer, JointTrainer
-from tfkfin.fit.virtual_forces import virtual_inputs
+from tfkfin.fit.trainers import HeadTrainer, JointTrainer, virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network

@@ -1,16 +1,20 @@
 """A run: one recipe on one data set, in a folder that holds what its stages have finished. Killed, it resumes there."""
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property, reduce
+from functools import cached_property
+from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -19,14 +23,16 @@ from tfkfin import recipe as recipes
 from tfkfin.base import files, machine
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
-from tfkfin.base.files import write_text
-from tfkfin.fit import schemas
-from tfkfin.fit.fingerprint import of_files
-from tfkfin.fit.ledger import Ledger
+from tfkfin.base.files import read_json, write_json, write_text
+from tfkfin.fit.ledger import Fingerprint, Ledger, Results, of_item
 from tfkfin.recipe import Recipe
 from tfkfin.store import folders
 
+if TYPE_CHECKING:
+    from tfkfin.decoder.decoder import BaseDecoder
+
 RECIPE = "recipe.toml"
+_OF_A_START = ("recordings.json", "fingerprint.json", "run.lock")  # a start may be killed before it writes recipe.toml
 
 
 @dataclass
@@ -37,8 +43,8 @@ class Run:
         folder: holds recipe.toml, results.json, tensorboard/ and one checkpoint folder a stage.
         recipe: resolved; `source.data` names the folder of recordings, if any.
         profile: whether the first epoch of each fine-tuning is profiled.
-        beside: another run's recordings.json, as of `fingerprint.fingerprint`.
-        strategy: how the stage imitate is shared among GPUs; see `tfkfin.fit.strategy`.
+        beside: another run's recordings.json, as of `fingerprint`.
+        strategy: how the stage imitate is shared among GPUs; see `tfkfin.fit.device`.
     """
 
     folder: Path
@@ -76,7 +82,10 @@ class Run:
     @cached_property
     def fingerprint(self) -> str:
         """Of the content of this run's recordings."""
-        return of_files(self.dataset.files, self.folder / "recordings.json", self.beside)
+        named = [(f"S{s} E{file.exercise}" + (f" session {file.session}" if file.session > 1 else "") +
+                  (f" file {i}" if i else ""), path)
+                 for s, own in self.dataset.files.items() for file in own for i, path in enumerate(file.paths)]
+        return fingerprint(named, self.folder / "recordings.json", self.beside)
 
     def note(self) -> None:
         """Writes which recordings, and then which recipe, the folder belongs to.
@@ -95,15 +104,16 @@ class Run:
         Raises:
             InputError: other recordings, or the same files with other content; a new folder is named.
         """
-        before = self.ledger.get("fingerprint", "give another folder with --run", schemas.Fingerprint)
-        if before is None and any(self.folder.glob("*/stage.json")):
-            raise InputError(f"{self.folder} does not say which recordings it belongs to: an older tfkfin made it, or "
-                             "it was removed while a run wrote there. Remove it, or give another folder with --run")
-        if before is not None and before["recordings"] != self.fingerprint:
+        before = self.ledger.get("fingerprint", "give another folder with --run", Fingerprint)
+        if before is None:
+            if any(self.folder.glob("*/stage.json")):
+                raise InputError(f"{self.folder} does not say which recordings it belongs to: an older tfkfin made it, "
+                                 "or it was removed while a run wrote there. Remove it, or give another folder with "
+                                 "--run")
+            self.ledger.put("fingerprint", {"recordings": self.fingerprint})
+        elif before["recordings"] != self.fingerprint:
             raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
                              f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
-        if before is None:
-            self.ledger.put("fingerprint", {"recordings": self.fingerprint})
 
     @cached_property
     def length(self) -> int:
@@ -134,28 +144,25 @@ class Run:
         except (OSError, NotImplementedError) as error:  # a disk without locks, or that cannot be written
             log.info("%s cannot be locked (%s): finished results can still be shown", self.folder, error)
         try:
-            if lock.is_locked:
-                for partial in self.folder.rglob(".[0-9]*.partial.*"):
-                    if files.is_dead(partial) or time.time() - partial.stat().st_mtime > 3600:
-                        partial.unlink(missing_ok=True)  # younger ones a task on another machine may write now
-            try:
-                yield
-            except Exception as error:
-                self._is_there(lock, error)
-                raise
+            for partial in self.folder.rglob(".[0-9]*.partial.*") if lock.is_locked else ():
+                if files.is_dead(partial) or time.time() - partial.stat().st_mtime > 3600:
+                    partial.unlink(missing_ok=True)  # younger ones a task on another machine may write now
+            yield
+        except Exception as error:
+            self._is_there(lock, error)
+            raise
+        else:
             self._is_there(lock)
         finally:
             lock.release()
 
     def _is_there(self, lock: FileLock, error: Exception | None = None) -> None:
         """Raises InputError if the folder was removed while its lock was held: later writes have made it anew."""
-        if lock.is_locked and not (os.path.exists(lock.lock_file) and self._is_noted()):
+        noted = (self.folder / RECIPE).is_file() and (
+            self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None)
+        if lock.is_locked and not (noted and os.path.exists(lock.lock_file)):
             raise InputError(f"{self.folder} was removed while this run wrote there, and is incomplete now: remove it, "
                              "and give the command again") from error
-
-    def _is_noted(self) -> bool:
-        claimed = self.recipe.source.kind != "recordings" or self.ledger.get("fingerprint") is not None
-        return claimed and (self.folder / RECIPE).is_file()
 
     def _synthesized(self) -> Path:
         from tfkfin.recordings import synthetic
@@ -171,7 +178,7 @@ class Run:
 
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """The scores of a stage, or of one of its subjects ("S1"); None while it is not finished."""
-        return self.ledger.get(f"{stage}/{item}", kind=schemas.of_item(item))
+        return self.ledger.get(f"{stage}/{item}", kind=of_item(item))
 
     def scores(self, stage: str, item: str = "stage") -> dict:
         """As `done`, of what was finished before.
@@ -179,14 +186,26 @@ class Run:
         Raises:
             FileNotFoundError: its file was removed since.
         """
-        return self.ledger.of(f"{stage}/{item}", schemas.of_item(item))
+        return self.ledger.of(f"{stage}/{item}", of_item(item))
 
     def finish(self, stage: str, scores: dict, item: str = "stage") -> dict:
         """Marks a stage, or one of its subjects, as finished."""
         return self.ledger.put(f"{stage}/{item}", scores)
 
+    def decoder(self, subject: int) -> "BaseDecoder":
+        """A subject's fine-tuned decoder.
+
+        Raises:
+            InputError: the run has not fine-tuned that subject, or an older tfkfin did.
+        """
+        from tfkfin.decoder.decoder import BaseDecoder
+
+        if self.done("finetune", f"S{subject}") is None:
+            raise InputError(f"{self.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
+        return BaseDecoder.load(self.folder / "finetune" / f"S{subject}")
+
     def results(self) -> dict:
-        return self.ledger.get("results", kind=schemas.Results) or {}
+        return self.ledger.get("results", kind=Results) or {}
 
     def publish(self, stage: str, scores: dict) -> dict:
         """Merges a stage's scores into results.json."""
@@ -214,10 +233,11 @@ def open_run(recipe: Recipe, folder: Path, profile: bool = False, beside: Path |
     if noted.is_file():
         old = recipes.load(noted)
         if old.digest != recipe.digest:
-            differing = _difference(old, recipe)
-            raise InputError(f"{folder} holds a run of another recipe (it differs in {differing}): "
+            differing = sorted(key for key in recipes.fields() if attrgetter(key)(old) != attrgetter(key)(recipe))
+            raise InputError(f"{folder} holds a run of another recipe (it differs in {', '.join(differing)}): "
                              "give another folder with --run")
-    elif folder.exists() and (not folder.is_dir() or not all(map(_of_a_start, folder.iterdir()))):
+    elif folder.exists() and (not folder.is_dir() or any(
+            path.name not in _OF_A_START and ".partial." not in path.name for path in folder.iterdir())):
         raise InputError(f"{folder} is there and is no run folder: give another one with --run")
     opened = Run(folder, recipe, profile, beside)
     if recipe.source.kind == "recordings":
@@ -248,11 +268,6 @@ def cleared(folder: Path) -> Iterator[None]:
         raise
 
 
-def _of_a_start(path: Path) -> bool:
-    """Whether a file may come from a start that was killed before it had written recipe.toml."""
-    return path.name in ("recordings.json", "fingerprint.json", "run.lock") or ".partial." in path.name
-
-
 def _afford(run: Run) -> None:
     """Makes sure that memory holds a batch of windows and the FINs' units for it, the least that training takes."""
     recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
@@ -271,23 +286,46 @@ def _afford(run: Run) -> None:
                        f"lower {name}, window.length_ms or fin.units")
 
 
-def _difference(one: Recipe, other: Recipe) -> str:
-    return ", ".join(sorted(key for key in recipes.fields() if option(one, key) != option(other, key)))
-
-
-def option(recipe: Recipe, key: str) -> Any:
-    """The value of a dotted key."""
-    return reduce(getattr, key.split("."), recipe)
-
-
 def environment() -> dict[str, Any]:
     """Versions and machine, for results.json."""
     return {"tfkfin": __version__, "python": platform.python_version(), "cpus": os.cpu_count(),
-            "machine": platform.machine(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **_packages()}
+            "machine": platform.machine(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **{name: version(name) for name in ("tensorflow", "keras", "numpy", "scipy", "tensorboard")}}
 
 
-@cache
-def _packages() -> dict[str, str]:
-    from importlib.metadata import version
+def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | None = None) -> str:
+    """12 hex digits of the content of (name, path) of recordings, in any order and wherever they lie.
 
-    return {name: version(name) for name in ("tensorflow", "keras", "numpy", "scipy", "tensorboard")}
+    A file is read once; later its digest is taken from `kept`, as long as size, times and inode are unchanged.
+
+    Args:
+        kept: a JSON file with digests of files that were read before, which is updated.
+        beside: another such file, of another run.
+    """
+    named = {str(path): name for name, path in files}
+    known = _known(kept)
+    trusted = (_known(beside) if beside else {}) | known
+
+    def entry(path: str) -> list:
+        stat = Path(path).stat()
+        now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        before = trusted.get(path)
+        if isinstance(before, list) and len(before) == 5 and before[:4] == now:
+            return before
+        with open(path, "rb") as file:
+            return [*now, hashlib.file_digest(file, "sha256").hexdigest()]
+
+    with ThreadPoolExecutor() as pool:  # hashing frees the GIL
+        entries = dict(zip(named, pool.map(entry, named), strict=True))
+    if entries != known:
+        with suppress(OSError):  # on a read-only disk they are read each time
+            write_json(kept, {"files": entries})
+    parts = sorted(f"{named[path]} {one[4]}" for path, one in entries.items())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _known(kept: Path) -> dict:
+    """Digests of files that were read before; none where the JSON file is damaged, for it can be made again."""
+    with suppress(ValueError, AttributeError, TypeError):
+        return dict((read_json(kept) or {}).get("files", {}))
+    return {}

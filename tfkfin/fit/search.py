@@ -12,9 +12,8 @@ from typing import Any
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
-from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
-from tfkfin.fit.ledger import Ledger
+from tfkfin.fit.ledger import FailedTrial, Ledger, SearchState
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.recipe import Recipe, removed
 
@@ -120,7 +119,7 @@ class Search:
             if (scores := trial.done(self.stage)) is not None:
                 row |= {"accuracy": scores["accuracy"], "seconds": sum(trial.ledger.of("results")["seconds"].values())}
             else:
-                row |= self.base.ledger.get(f"{key}.failed", kind=schemas.FailedTrial) or {"error": "not finished"}
+                row |= self.base.ledger.get(f"{key}.failed", kind=FailedTrial) or {"error": "not finished"}
         return sorted(rows.values(), key=lambda row: -row["accuracy"]["mean"] if "accuracy" in row else 1)
 
     def begin(self, options: dict[str, Any]) -> bool:
@@ -183,7 +182,7 @@ def _keep(folder: Path, text: str) -> str:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """The content of tuning.json, {} before there is one."""
-    return Ledger(folder).get("tuning", kind=schemas.SearchState) or {}
+    return Ledger(folder).get("tuning", kind=SearchState) or {}
 
 
 def described(settings: dict[str, Any]) -> str:

@@ -11,16 +11,19 @@ import tensorflow as tf
 
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
-from tfkfin.fit.virtual_forces import virtual_inputs
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
 from tfkfin.nets.layers import SignalAugment
 from tfkfin.nets.network import Parts, head_parts, network
 from tfkfin.pipeline import batches
 from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import evenly
+from tfkfin.sessions.prior import VIRTUAL_GAINS
 from tfkfin.store import presets
 
 FEW = 4  # windows: where there are fewer neighbours, signals save nothing
+CHUNK = 2048  # windows that are in memory at other forces at a time
+MAX_RESTS = 256  # windows of rest to draw from, where rest is a movement
 
 
 def new_head(run: Run, num_classes: int = 0) -> keras.Model:
@@ -105,6 +108,29 @@ class SolvedHead:
     def predict(self, features: np.ndarray, described: np.ndarray | None) -> np.ndarray:
         """Probabilities (N, G)."""
         return self.head.probabilities(np.asarray(self.head.inputs(features, described)))
+
+
+def virtual_inputs(part: Subject, length: int, inputs: Callable[[Subject], np.ndarray]) -> list[np.ndarray]:
+    """Head inputs (N, D) of a subject's windows of `length` samples as if made with other forces: `VIRTUAL_GAINS`.
+
+    `inputs` gives those of a subject's windows.
+
+    A window w becomes mean + gain (w - mean) + (rest - mean), where rest is a window of rest, drawn at random: what the
+    electrodes record at rest does not shrink with the force. Where no rest is recorded, nothing is added.
+    """
+    rng, rest, found = np.random.default_rng(0), part.rest, []
+    if rest is None:
+        rows = np.flatnonzero(part.windows.movements == 0)
+        rest = part.volts(length, rows[evenly(len(rows), MAX_RESTS)])
+    for gain in VIRTUAL_GAINS:
+        chunks = []
+        for first in range(0, len(part.windows), CHUNK):
+            volts = part.mean + gain * (part.volts(length, slice(first, first + CHUNK)) - part.mean)
+            if len(rest):
+                volts += rest[rng.integers(len(rest), size=len(volts))] - part.mean
+            chunks.append(inputs(part.of_windows(volts)))
+        found.append(np.concatenate(chunks))
+    return found
 
 
 def described(trunk: Trunk, part: Subject) -> np.ndarray | None:

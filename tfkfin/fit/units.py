@@ -20,9 +20,8 @@ from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
-from tfkfin.fit import schemas
 from tfkfin.fit.device import set_up_worker
-from tfkfin.fit.ledger import Ledger
+from tfkfin.fit.ledger import FitRow, Ledger
 from tfkfin.fit.run import Run, environment, open_run
 from tfkfin.fit.scoring import mean_and_sd, mean_imitation
 from tfkfin.recipe import Recipe
@@ -84,7 +83,7 @@ class FitPlan:
 
     def row(self, unit: Unit) -> dict[str, Any] | None:
         """A unit's scores; None while it is not finished."""
-        return self.ledger.get(self._row_key(unit), kind=schemas.FitRow)
+        return self.ledger.get(self._row_key(unit), kind=FitRow)
 
     def arguments(self, unit: Unit) -> dict[str, Any]:
         """Arguments of `work`, for any process that sees the folder."""

@@ -70,14 +70,13 @@ class Offline:
 
 def run_streams(folder: Path, data: str | None, subjects: tuple[int, ...] | None, adapt: bool) -> Iterator[tuple]:
     """The decoders of a run, each with its person and the person's recordings; only test repetitions have labels."""
-    from tfkfin.fit import evaluation
-    from tfkfin.fit.stages import finetune
+    from tfkfin.fit import scoring
 
-    opened, subjects = evaluation.opened_run(folder, data, subjects)
+    opened, subjects = scoring.opened_run(folder, data, subjects)
     dataset = opened.dataset
     for number in subjects:
-        yield finetune.load(opened, number), number, _recordings(dataset.files[number], dataset.split,
-                                                                 dataset.part("test"), adapt)
+        yield opened.decoder(number), number, _recordings(dataset.files[number], dataset.split, dataset.part("test"),
+                                                          adapt)
 
 
 def model_streams(model: Path, data: str, subjects: tuple[int, ...] | None, exercise: tuple[int, ...],

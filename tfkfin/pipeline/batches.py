@@ -6,7 +6,11 @@ window 29 kB); targets come from the streamed features of the recording. Everyth
 same epoch gives the same batches whether or not a run was killed before it.
 """
 
-from collections.abc import Sequence
+import tempfile
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +18,43 @@ import tensorflow as tf
 from tfkfin.features import catalogue as features
 from tfkfin.pipeline import signals
 from tfkfin.pipeline.dataset import Dataset
-from tfkfin.pipeline.memory import Spool, aligned, give_back
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import Subject, aligned, give_back
 from tfkfin.recordings import hdf5
+
+
+class Spool:
+    """Arrays in temporary files: made once, later mapped into memory.
+
+    The files vanish when the process ends. On a full disk arrays are made anew each time.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        """`folder`: for the files; by default the system's for temporary files."""
+        self._folder, self._files = folder, {}
+
+    def __call__(self, key: Hashable, make: Callable[[], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+        """What `make()` gave when it was called first for this `key`, read-only, aligned as by `aligned`."""
+        if key not in self._files:
+            arrays = make()
+            with suppress(OSError):
+                self._files[key] = self._written(arrays)
+            return arrays
+        file, parts = self._files[key]
+        return tuple(np.memmap(file, dtype, "r", offset, shape) for dtype, offset, shape in parts)
+
+    def _written(self, arrays: tuple[np.ndarray, ...]):
+        file, parts = tempfile.TemporaryFile(dir=self._folder), []
+        try:
+            for array in arrays:
+                file.seek(-file.tell() % 64, 1)
+                parts.append((array.dtype, file.tell(), array.shape))
+                file.write(np.ascontiguousarray(array))
+            file.flush()
+        except OSError:
+            file.close()
+            raise
+        weakref.finalize(self, file.close)
+        return file, parts
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,

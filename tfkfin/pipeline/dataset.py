@@ -4,6 +4,7 @@ Opening a dataset reads labels only, so that unfit recordings are refused before
 are read when they are needed, and only the segments of the wanted repetitions are kept.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,8 +15,7 @@ import numpy as np
 
 from tfkfin.base.errors import InputError
 from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.preprocessing import labels_at_rate
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import Subject, labels_at_rate
 from tfkfin.recipe import Filter, Recipe, Split, Window
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Header, RecordingFile
@@ -86,14 +86,14 @@ class Dataset:
 
     def subjects(self, wanted: Iterable[int] | None = None, context: int = 0) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
-        wanted = list(self.split.subjects if wanted is None else wanted)
         with ThreadPoolExecutor(1) as pool:
-            load = partial(self.load, context=context)
-            ahead = pool.submit(load, wanted[0]) if wanted else None
-            for i in range(len(wanted)):
-                subject = ahead.result()
-                ahead = pool.submit(load, wanted[i + 1]) if i + 1 < len(wanted) else None
-                yield subject
+            ahead = None
+            for number in self.split.subjects if wanted is None else wanted:
+                before, ahead = ahead, pool.submit(self.load, number, context=context)
+                if before:
+                    yield before.result()
+            if ahead:
+                yield ahead.result()
 
     def labels(self, subject: Subject) -> np.ndarray:
         """Class indices (N,) int64 of a subject's windows: 0 for the first of `movements`."""
@@ -146,16 +146,11 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
         if not len(splits.select(every[s], pretrain)):
             raise InputError(f"subject {s} has no window in the pretrain {pretrain}")
     movements = np.unique(np.concatenate([every[s].movements for s in split.subjects]))
-    counts = {s: _counts(w) for s, w in every.items()}
+    counts = {s: dict(Counter(zip(w.sessions.tolist(), w.repetitions.tolist(), strict=True))) for s, w in every.items()}
     synthetic = any(header.synthetic for header, _ in headers)
     sections(recipe.filter, rate)  # raises where the filter is unfit
     return Dataset(files, recipe.window, split, rate, channels, tuple(movements.tolist()), counts, synthetic,
                    _names(headers), recipe.filter, recorded_hz)
-
-
-def _counts(every: windows.Windows) -> dict[tuple[int, int], int]:
-    found, counts = np.unique(np.stack([every.sessions, every.repetitions]), axis=1, return_counts=True)
-    return {(int(session), int(repetition)): int(n) for (session, repetition), n in zip(found.T, counts, strict=True)}
 
 
 def _windows(file: RecordingFile, *arguments) -> windows.Windows:

@@ -30,10 +30,8 @@ def draw(recording: Recording, movement: int, to: Path, length_ms: float = 300, 
         there = format_numbers({segment.movement for segment in every})
         raise InputError(f"{recording.path} has no movement {movement}: it has {there}")
     from matplotlib import figure as figures  # without pyplot: no display is needed, nothing is left open
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = figures.Figure((2.2 + 2.6 * len(shown), 3.2 + 0.45 * recording.num_channels), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(shown), squeeze=False, sharey="row", sharex="col",
                            gridspec_kw={"height_ratios": [2 + recording.num_channels, 3]})
     height = 8 * np.median(recording.emg[:: max(1, len(recording.emg) // 10000)].std(axis=0)) or 1.0

@@ -102,7 +102,9 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
             tested has no training window.
     """
     train, test = (side if isinstance(side, Part) else Part(tuple(side)) for side in (train, test))
-    _disjoint(train, test)
+    apart = train.sessions and test.sessions and not set(train.sessions) & set(test.sessions)
+    if not apart and (both := sorted(set(train.repetitions or ()) & set(test.repetitions or ()))):
+        raise InputError(f"{format_numbers(both)} is both in train and in test: keep each in one of them")
     for subject, every in windows.items():
         there = format_numbers(repetitions_present(every)) or "none"
         training, tested = select(every, train), select(every, test)
@@ -112,8 +114,7 @@ def check(windows: Mapping[int, Windows], train: Part | Iterable[int], test: Par
         if gone := sorted(set(test.repetitions or ()) - set(np.unique(tested.repetitions).tolist())):
             log.warning("warning: subject %d has no window in test repetition %s: its score is of the others", subject,
                         format_numbers(gone))
-        missing = sorted(set(every.movements.tolist()) - set(training.movements.tolist()))
-        if missing:
+        if missing := sorted(set(every.movements.tolist()) - set(training.movements.tolist())):
             raise InputError(f"subject {subject} has no window of movement {format_numbers(missing)} in the train "
                              f"{train}: train on more of its repetitions {there}, or leave the subject out")
 
@@ -135,10 +136,3 @@ def cuts(segments: Sequence[Segment], split: Split | None, rest: bool) -> list[i
         return []
     test, chosen = part(split, "test"), [s for s in segments if s.movement or rest]
     return [(one.stop + other.start) // 2 for one, other in pairwise(chosen) if (one in test) != (other in test)]
-
-
-def _disjoint(train: Part, test: Part) -> None:
-    if train.sessions and test.sessions and not set(train.sessions) & set(test.sessions):
-        return
-    if both := sorted(set(train.repetitions or ()) & set(test.repetitions or ())):
-        raise InputError(f"{format_numbers(both)} is both in train and in test: keep each in one of them")

@@ -1,24 +1,94 @@
-"""One subject's recordings, ready to be decided or trained on: the segments that are wanted as one array of volts, the
-windows cut from them, and their standardisation.
+"""One subject's recordings, ready to be decided or trained on: resampled and filtered, the segments that are wanted as
+one array of volts, the windows cut from them, and their standardisation.
 """
 
+import ctypes
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Self, TypeVar
 
 import numpy as np
 
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue as features
 from tfkfin.pipeline import splits, windows
-from tfkfin.pipeline.memory import aligned, give_back
-from tfkfin.pipeline.preprocessing import preprocessed
 from tfkfin.pipeline.splits import Part
-from tfkfin.pipeline.standardisation import ChannelStatistics
+from tfkfin.pipeline.windows import Segment
 from tfkfin.recipe import Filter, Split, Window
-from tfkfin.recordings.recording import Recording
+from tfkfin.recordings.recording import Header, Recording, flat_channels
+from tfkfin.signal import resampling
+from tfkfin.signal.filtering import filtered, sections
 
 MOST_RESTS = 64  # windows of rest of a recording: enough for the amplitude of rest
 _ROWS = 1 << 16  # samples standardised at a time: the float64 in between stays small
+Labelled = TypeVar("Labelled", Header, Recording)
+
+
+def aligned(*shape: int) -> np.ndarray:
+    """Zeros, float32, at an address that TensorFlow can use without a copy.
+
+    Their memory returns to the system as soon as nothing refers to them.
+    """
+    return np.frombuffer(mmap.mmap(-1, max(1, 4 * prod(shape))), np.float32, prod(shape)).reshape(shape)
+
+
+def give_back() -> None:
+    """Returns freed memory to the system. glibc would keep it, so that use would grow with every recording."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Count n, mean m (C,) and sum of squares about it, S = Σ (x − m)² (C,), of samples; float64. They add up.
+
+    Reference of the sum: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance",
+    doi:10.1080/00031305.1983.10483115
+    """
+
+    count: int
+    mean: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def of(cls, emg: np.ndarray, segments: Sequence[Segment]) -> Self:
+        """Of the samples of `segments` in emg (T, C), volts.
+
+        Two passes in float64, since squares of 1e-6 V that are summed in float32 lose every digit.
+        """
+        nothing = np.zeros(emg.shape[1])
+        count = sum(segment.stop - segment.start for segment in segments)
+        if not count:
+            return cls(0, nothing, nothing)
+        mean = sum(emg[s.start : s.stop].sum(axis=0, dtype=np.float64) for s in segments) / count
+        return cls(count, mean, sum(((emg[s.start : s.stop] - mean) ** 2).sum(axis=0) for s in segments))
+
+    def __add__(self, other: Self) -> Self:
+        """Of the samples of both: n = n₁ + n₂, d = m₂ − m₁, m = m₁ + d n₂/n, S = S₁ + S₂ + d² n₁ n₂/n."""
+        count = self.count + other.count
+        if not self.count or not other.count:
+            return self if self.count else other
+        apart = other.mean - self.mean
+        return type(self)(count, self.mean + apart * (other.count / count),
+                          self.square + other.square + apart**2 * (self.count * other.count / count))
+
+    def mean_and_sd(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (C,) and standard deviation √(S/n) (C,). A flat channel gets sd 1, so that it standardises to 0.
+
+        Raises:
+            InputError: there is no sample.
+        """
+        if not self.count:
+            raise InputError("there is no training sample to take mean and deviation from: choose other repetitions")
+        sd = np.sqrt(self.square / self.count)
+        flat = sd <= 1e-7 * np.abs(self.mean)  # what rounding leaves of a constant
+        return self.mean, np.where(flat | (sd == 0), 1.0, sd)
 
 
 @dataclass(frozen=True)
@@ -170,7 +240,7 @@ class Subject:
         return features.extract(self.standardised(), self.windows.starts, length, names, rate_hz)
 
 
-def _joined(recording: Recording, chosen: list[windows.Segment], before: Sequence[int]):
+def _joined(recording: Recording, chosen: list[Segment], before: Sequence[int]):
     """The chosen segments alone, joined, each with `before` samples in front of it: the recording, far larger, can go.
 
     Returns:
@@ -189,9 +259,58 @@ def _joined(recording: Recording, chosen: list[windows.Segment], before: Sequenc
     return joined, moved, origins
 
 
-def _middles(emg: np.ndarray, rests: list[windows.Segment], length: int) -> np.ndarray:
+def _middles(emg: np.ndarray, rests: list[Segment], length: int) -> np.ndarray:
     """The middle of some segments of rest, evenly spaced: (R, length, C)."""
     long = [s for s in rests if s.stop - s.start >= length]
     begins = np.array([(long[i].start + long[i].stop - length) // 2 for i in windows.evenly(len(long), MOST_RESTS)],
                       np.int64)
     return np.asarray(emg[begins[:, None] + np.arange(length)], np.float32)
+
+
+def preprocessed(recording: Recording, window: Window, filter: Filter | Mapping | None,
+                 split: Split | None) -> tuple[Recording, list[Segment]]:
+    """A recording at the windows' rate, filtered, and its segments, those of rest too. Without a split all train.
+
+    Neither resampling nor filtering reaches from a tested segment into others, nor across seams.
+    """
+    found = splits.segments(recording, split, True)
+    if window.rate_hz and window.rate_hz != recording.rate_hz:
+        recording = resampled(recording, window.rate_hz, splits.cuts(found, split, window.rest))
+        found = splits.segments(recording, split, True)
+    for note in recording.notes:
+        _warn(recording.path, note)
+    if flat := flat_channels(recording):
+        _warn(recording.path, f"channel {', '.join(map(str, flat))} is flat")
+    edges = {*splits.cuts(found, split, window.rest), *recording.seams}
+    emg = filtered(recording.emg, sections(filter, recording.rate_hz), edges)
+    return replace(recording, emg=emg), found
+
+
+def resampled(recording: Recording, rate_hz: float, cuts: Sequence[int] = ()) -> Recording:
+    """The recording at `rate_hz` (0 keeps its own): polyphase with an anti-aliasing filter, labels by nearest sample.
+
+    The filter does not reach across seams, nor `cuts`, samples at which another side of the split begins.
+    """
+    if not rate_hz or recording.rate_hz == rate_hz:
+        return recording
+    emg = resampling.signal_at_rate(recording.emg, recording.rate_hz, rate_hz, {*cuts, *recording.seams})
+    made = labels_at_rate(recording, rate_hz)
+    length = min(len(emg), len(made.labels))
+    note = f"resampled from {recording.rate_hz:g} to {rate_hz:g} Hz"
+    return replace(made, emg=emg[:length], labels=made.labels[:length], repetitions=made.repetitions[:length],
+                   notes=(*recording.notes, note))
+
+
+def labels_at_rate(recording: Labelled, rate_hz: float) -> Labelled:
+    """The same with labels, repetitions and seams at another rate (0 keeps its own)."""
+    rate = recording.rate_hz
+    if not rate_hz or rate == rate_hz:
+        return recording
+    labels, repetitions = resampling.at_rate(rate, rate_hz, recording.labels, recording.repetitions)
+    return replace(recording, labels=labels, repetitions=repetitions, rate_hz=rate_hz,
+                   seams=resampling.seams_at_rate(rate, rate_hz, recording.seams))
+
+
+@cache  # every stage reads a recording: each warning is given once
+def _warn(path: Path, note: str) -> None:
+    log.warning("warning: %s: %s", path.name, note)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfkfin.pipeline import windows
-from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.subject import resampled
 from tfkfin.recipe import Filter, Window
 from tfkfin.recordings.recording import Recording, owners
 from tfkfin.signal.filtering import filtered, sections

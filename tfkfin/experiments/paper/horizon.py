@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfkfin.pipeline.dataset import Dataset
-from tfkfin.pipeline.preprocessing import labels_at_rate
-from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.subject import Subject, labels_at_rate
 from tfkfin.recordings import readers
 
 

@@ -6,8 +6,7 @@ import keras
 
 from tfkfin.fit import baselines, board
 from tfkfin.fit.run import Run
-from tfkfin.fit.stages import Stage
-from tfkfin.fit.subject_cache import SubjectCache
+from tfkfin.fit.stages import Stage, SubjectCache
 from tfkfin.fit.trainers import HeadTrainer, SolvedHead
 from tfkfin.nets import heads, saving
 from tfkfin.pipeline.windows import evenly
@@ -37,11 +36,11 @@ def _train(run: Run, trainer: HeadTrainer, subject: SubjectCache, train: tuple) 
     """Trains the head; its curves go to TensorBoard."""
     chosen = evenly(len(subject.labels("test")), board.WATCHED)
     features, labels = subject.features("test")[chosen], subject.labels("test")[chosen]
-    with board.Curves(run.board(f"classify/S{subject.number}")) as curves:
+    with board.Summaries(run.board(f"classify/S{subject.number}")) as shown:
 
         def after(epoch: int, logs: dict) -> None:
-            curves.add("train", {name: logs[name] for name in ("loss", "accuracy")}, epoch)
-            curves.add("test", board.loss_and_accuracy(trainer.predict(features, 4096), labels), epoch)
+            shown.scalars({name: logs[name] for name in ("loss", "accuracy")}, epoch, "train")
+            shown.scalars(board.loss_and_accuracy(trainer.predict(features, 4096), labels), epoch, "test")
 
         trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}",
                     callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after)])

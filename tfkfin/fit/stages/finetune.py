@@ -8,15 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
-from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder, about
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
-from tfkfin.fit.stages import Stage
-from tfkfin.fit.subject_cache import SubjectCache
-from tfkfin.fit.trainers import JointTrainer
-from tfkfin.fit.virtual_forces import virtual_inputs
+from tfkfin.fit.stages import Stage, SubjectCache
+from tfkfin.fit.trainers import JointTrainer, virtual_inputs
 from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -50,9 +47,9 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
         if trainer.head.rest_statistics and (rest := part.resting()):
             trainer.head.rest_statistics(inputs(rest))
 
-    with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown, board.Curves(shown.folder) as curves:
+    with board.Summaries(run.board(f"finetune/S{subject.number}")) as shown:
         profiler = [_first_fit_profiled(shown.folder)] if run.profile else []
-        after = _curves_after(trainer, curves, subject)
+        after = _curves_after(trainer, shown, subject)
         if trainer.head.solve:
             solve()
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
@@ -70,7 +67,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     return scores | {"fin_finetuned": fin}
 
 
-def _curves_after(trainer: JointTrainer, curves: board.Curves, subject: SubjectCache) -> Callable[[int, dict], None]:
+def _curves_after(trainer: JointTrainer, shown: board.Summaries, subject: SubjectCache) -> Callable[[int, dict], None]:
     """What goes to TensorBoard after each epoch: Keras's own values of training, and scores of some test windows."""
     count = trainer.run.recipe.finetune.windows_per_epoch or len(subject.labels("finetune"))
     most = board.WATCHED if trainer.forward.streams else min(48, -(-count // 8))  # Bi-LSTMs take their time
@@ -78,8 +75,8 @@ def _curves_after(trainer: JointTrainer, curves: board.Curves, subject: SubjectC
     windows, labels = subject.part("test").volts(trainer.run.length, chosen), subject.labels("test")[chosen]
 
     def after(epoch: int, values: dict) -> None:
-        curves.add("train", {name.removeprefix("probabilities_"): value for name, value in values.items()}, epoch)
-        curves.add("test", board.loss_and_accuracy(trainer.predict(windows)["probabilities"], labels), epoch)
+        shown.scalars({name.removeprefix("probabilities_"): value for name, value in values.items()}, epoch, "train")
+        shown.scalars(board.loss_and_accuracy(trainer.predict(windows)["probabilities"], labels), epoch, "test")
 
     return after
 
@@ -89,17 +86,6 @@ def _card(run: Run, subject: Subject) -> dict:
     return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd,
                  data.names, data.recorded_hz) | {
         "subject": subject.number, "synthetic": data.synthetic}
-
-
-def load(run: Run, subject: int) -> BaseDecoder:
-    """A subject's fine-tuned decoder.
-
-    Raises:
-        InputError: the run has not fine-tuned that subject, or an older tfkfin did.
-    """
-    if run.done("finetune", f"S{subject}") is None:
-        raise InputError(f"{run.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
-    return BaseDecoder.load(run.folder / "finetune" / f"S{subject}")
 
 
 def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:

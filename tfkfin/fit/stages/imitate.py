@@ -10,14 +10,13 @@ import tensorflow as tf
 
 from tfkfin.base.console import log
 from tfkfin.base.files import replacing, write_json
-from tfkfin.fit import board, metrics, training
-from tfkfin.fit import strategy as strategies
-from tfkfin.fit.early_stopping import EarlyStopping
+from tfkfin.fit import board, device, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage
+from tfkfin.fit.training import EarlyStopping
 from tfkfin.nets import saving
 from tfkfin.pipeline import batches
-from tfkfin.pipeline.memory import Spool
+from tfkfin.pipeline.batches import Spool
 from tfkfin.pipeline.windows import evenly
 from tfkfin.store import folders, presets
 
@@ -28,8 +27,7 @@ def imitate(run: Run) -> dict:
         return {"fin": {}}  # there are no FINs
     source = _Examples(run)
     with board.Summaries(run.board("imitate")) as shown:
-        with board.Curves(shown.folder) as curves:
-            bank, predict = _train(run, source, curves)
+        bank, predict = _train(run, source, shown)
         emg, true = sample(run, "test", run.recipe.imitate.test_windows)
         imitated = predict(emg)
         scores = metrics.imitation(true, imitated, names)
@@ -40,9 +38,9 @@ def imitate(run: Run) -> dict:
     return {"fin": scores}
 
 
-def _train(run: Run, source: "_Examples", curves: board.Curves) -> tuple[keras.Model, training.Predictor]:
+def _train(run: Run, source: "_Examples", shown: board.Summaries) -> tuple[keras.Model, training.Predictor]:
     """The bank with its best weights, and its outputs."""
-    options, shared = run.recipe.imitate, strategies.started(run.strategy)
+    options, shared = run.recipe.imitate, device.started(run.strategy)
     with shared.scope() if shared else nullcontext():
         bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
         if options.epochs or not run.recipe.fin.pretrained:
@@ -52,7 +50,7 @@ def _train(run: Run, source: "_Examples", curves: board.Curves) -> tuple[keras.M
         optimizer.build(bank.trainable_variables)
     loss, predict = training.imitation_loss(bank), training.Predictor(bank)
     if shared:
-        one_epoch = strategies.Replicas(shared, bank, optimizer, loss).epoch
+        one_epoch = device.Replicas(shared, bank, optimizer, loss).epoch
     else:
         bank.compile(optimizer, loss, jit_compile=False)
         one_epoch = partial(_one_epoch, bank)
@@ -80,7 +78,7 @@ def _train(run: Run, source: "_Examples", curves: board.Curves) -> tuple[keras.M
             losses = {"train": one_epoch(source.epoch(epoch), calls), "validation": validate()}
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, *losses.values())
             for side, value in losses.items():
-                curves.add(side, {"loss": value}, epoch)
+                shown.scalars({"loss": value}, epoch, side)
             stopping.save(epoch + 1)
     stopping.load_best()
     return bank, predict
