@@ -139,7 +139,7 @@ def first_step(began: str) -> dict:
     with tempfile.TemporaryDirectory() as made:
         from tfkfin.fit import training
 
-        training.TrainingProgress.on_train_batch_end = done
+        training.Progress.on_train_batch_end = done
         train.main(["--stage", "imitate", "--pipeline", "pipelines/demo.toml", "--run", made])
 
 

@@ -128,10 +128,10 @@ class Decoder(decoder.BaseDecoder):
         if self.recipe is None:
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "
                              "Decoder.from_preset(\"best\")")
-        from tfkfin.fit import fitting
+        from tfkfin.fit import trainers
 
         recordings = _recordings(data, labels, groups, rate_hz, unit)
-        decoder.BaseDecoder.__init__(self, *fitting.fit(self.recipe, recordings))
+        decoder.BaseDecoder.__init__(self, *trainers.fit(self.recipe, recordings))
         self.recipe = None
         return self
 

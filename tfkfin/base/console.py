@@ -231,7 +231,7 @@ def _told(error: BaseException) -> int:
         by = "terminated" if isinstance(error, Terminated) else "interrupted"
         sys.stderr.write(f"{by}: the same command resumes where it stopped\n")
         return 143 if isinstance(error, Terminated) else 130
-    known = str(error) if isinstance(error, InputError) else explained(error)
+    known, code = str(error) if isinstance(error, InputError) else explained(error), 2
     if known is None:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if Path(__file__).parents[1] in Path(f.filename).parents and f.filename != __file__]
@@ -239,8 +239,6 @@ def _told(error: BaseException) -> int:
         known = (f"unforeseen {type(error).__name__}: {str(error)[:300]} ({Path(ours[-1].filename).name}, line "
                  f"{ours[-1].lineno}; TFKFIN_TRACEBACK=1 shows all of it)")
         code = 1
-    else:
-        code = 2
     sys.stderr.write(f"error: {' '.join(shown(known).split())}\n")
     return code
 

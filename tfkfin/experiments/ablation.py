@@ -155,7 +155,7 @@ class Arm:
         data = self.batches(subject, neighbours)
         steps = int(data.cardinality())
         cosine = [training.Cosine(self.rates, steps)] if self.recipe.finetune.schedule == "cosine" else []
-        with training.progress(f"ablation seed {self.seed}", steps) as bar:
+        with training.Progress(f"ablation seed {self.seed}", steps) as bar:
             self.model.fit(data, verbose=0, shuffle=False, callbacks=[bar, *cosine])
 
 

@@ -43,7 +43,10 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
         InputError: this decoder has no session statistics, or the recordings do not fit it.
     """
     repetitions = tuple(repetitions) or tuple(np.unique(subject.windows.repetitions).tolist())
-    check(decoder.card, subject, repetitions, where)
+    scoring.check(decoder.card, subject, where, "decoder")
+    if not subject.windows.movements[np.isin(subject.windows.repetitions, repetitions)].any():
+        raise InputError(f"{where} has no movement in repetitions {format_numbers(repetitions)}: it has "
+                         f"{format_numbers(np.unique(subject.windows.repetitions).tolist()) or 'none'}")
     subject, segments, own = subject.with_context(decoder.decision.memory, decoder.stride)
     inputs, windows = decoder.inputs(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
@@ -77,25 +80,9 @@ def _calibrated(decoder: Kind, inputs: np.ndarray, labels: np.ndarray | None,
     if labels is None:
         raise InputError(f"a decoder with the head {decoder.card['head']} is trained by gradients, so it can be "
                          "calibrated with labels only")
-    from tfkfin.fit import fitting
+    from tfkfin.fit import trainers
 
-    return fitting.train_on(decoder, inputs, decoder._indices(labels))
-
-
-def check(card: dict, subject: Subject, repetitions: tuple[int, ...], where: str) -> None:
-    """Makes sure that a decoder can be calibrated on these repetitions of a person's recordings.
-
-    Raises:
-        InputError: other channels than the decoder's, none of these repetitions, or a movement that is none of its.
-    """
-    windows = subject.windows
-    if subject.emg.shape[1] != card["channels"]:
-        raise InputError(f"{where} has {subject.emg.shape[1]} channels, the decoder {card['channels']}")
-    if not windows.movements[np.isin(windows.repetitions, repetitions)].any():
-        raise InputError(f"{where} has no movement in repetitions {format_numbers(repetitions)}: it has "
-                         f"{format_numbers(np.unique(windows.repetitions).tolist()) or 'none'}")
-    if unknown := sorted(set(windows.movements.tolist()) - set(card["movements"])):
-        raise InputError(f"{where} has movements {unknown} that are not the decoder's: {card['movements']}")
+    return trainers.train_on(decoder, inputs, decoder._indices(labels))
 
 
 def _scores(decoder: BaseDecoder, windows, decided: np.ndarray, shown: np.ndarray) -> dict | None:

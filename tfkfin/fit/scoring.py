@@ -196,7 +196,7 @@ def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] 
             raise InputError(f"{files[0].path} has no window" + (
                 f" of repetitions {format_numbers(repetitions)}" if repetitions else ""))
         if isinstance(model, BaseDecoder):
-            _check(card, subject, files[0].path)
+            check(card, subject, str(files[0].path), "model")
             subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # for features
         elif windows:
             chosen = evenly(len(subject.windows), -(-windows // len(people)))
@@ -205,11 +205,16 @@ def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] 
         yield Case(model, subject, samples(stride_ms, card["rate_hz"]), synthetic)
 
 
-def _check(card: dict, subject: Subject, path: Path) -> None:
+def check(card: dict, subject: Subject, where: str, what: str) -> None:
+    """Makes sure that a decoder of this card (`what`, for messages) can decide a person's recordings (`where`).
+
+    Raises:
+        InputError: other channels than the decoder's, or a movement that is none of its.
+    """
     if subject.emg.shape[1] != card["channels"]:
-        raise InputError(f"{path} has {subject.emg.shape[1]} channels, the model {card['channels']}")
+        raise InputError(f"{where} has {subject.emg.shape[1]} channels, the {what} {card['channels']}")
     if unknown := sorted(set(subject.windows.movements.tolist()) - set(card["movements"])):
-        raise InputError(f"{path} has movements {unknown} that are not the model's: {card['movements']}")
+        raise InputError(f"{where} has movements {unknown} that are not the {what}'s: {card['movements']}")
 
 
 def judged(case: Case) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:

@@ -1,26 +1,38 @@
 """Trainers: a head, or a whole decoder, compiled once and trained on one set of windows after another.
 
-The stages and the experiments share them.
+The stages and the experiments share them. So do `tfkfin.Decoder.fit` and calibration of heads that are trained by
+gradients, from windows in memory, without a run folder: solved heads are solved, other heads are trained as the stages
+`classify` and `finetune` train them. The trainers are the stages' own, seeded alike, so that both come to the same
+network.
 """
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.base.errors import InputError
+from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
 from tfkfin.nets.layers import SignalAugment
 from tfkfin.nets.network import Parts, head_parts, network
-from tfkfin.pipeline import batches
+from tfkfin.pipeline import batches, windows
 from tfkfin.pipeline.subject import Subject
-from tfkfin.pipeline.windows import evenly
+from tfkfin.recipe import Recipe
+from tfkfin.recordings.recording import Recording
 from tfkfin.sessions.prior import VIRTUAL_GAINS
-from tfkfin.store import presets
+from tfkfin.store import card, presets
 
+Kind = TypeVar("Kind", bound=decoders.BaseDecoder)
 FEW = 4  # windows: where there are fewer neighbours, signals save nothing
 CHUNK = 2048  # windows that are in memory at other forces at a time
 MAX_RESTS = 256  # windows of rest to draw from, where rest is a movement
@@ -74,7 +86,7 @@ class HeadTrainer:
         steps = epochs * -(-len(labels) // options.batch_size)
         data = batches.of_features(features, labels, options.batch_size, seed)
         cosine = [training.Cosine([self.optimizer], steps)] if options.schedule == "cosine" else []
-        with training.progress(title, steps) as bar:
+        with training.Progress(title, steps) as bar:
             calls = [bar, *cosine, *callbacks]
             return self.model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=calls).history
 
@@ -90,11 +102,7 @@ class SolvedHead:
         self.run, self.network = run, new_head(run)
         describe, classifier = head_parts(self.network)
         self.head = heads.kind(run.recipe.classifier.kind)(classifier, describe, run.dataset.channels)
-        self._trunk = Trunk(run.length, run.dataset.channels, describe=describe)
-
-    def described(self, part: Subject) -> np.ndarray | None:
-        """(N, S) of a subject's windows."""
-        return described(self._trunk, part)
+        self.described = partial(described, Trunk(run.length, run.dataset.channels, describe=describe))
 
     def fit(self, part: Subject, features: np.ndarray, labels: np.ndarray, described: np.ndarray | None) -> None:
         """Solves for a subject's windows: features (N, C, F), class indices (N,) and descriptions (N, S)."""
@@ -121,7 +129,7 @@ def virtual_inputs(part: Subject, length: int, inputs: Callable[[Subject], np.nd
     rng, rest, found = np.random.default_rng(0), part.rest, []
     if rest is None:
         rows = np.flatnonzero(part.windows.movements == 0)
-        rest = part.volts(length, rows[evenly(len(rows), MAX_RESTS)])
+        rest = part.volts(length, rows[windows.evenly(len(rows), MAX_RESTS)])
     for gain in VIRTUAL_GAINS:
         chunks = []
         for first in range(0, len(part.windows), CHUNK):
@@ -184,7 +192,7 @@ class JointTrainer:
     """A whole decoder compiled once, trained on windows again and again, each time from the same start.
 
     Attributes: `network`, the decoder's; `forward`, which runs it; its parts `fins` and `head`; `model`, the same being
-    trained; `predict` and `restart` as of `HeadTrainer`.
+    trained; `predict` and `restart` as of `HeadTrainer`; `described` gives descriptions, which `answers` can use again.
     """
 
     def __init__(self, run: Run, num_classes: int = 0, frozen: bool = False, untrained: bool = False):
@@ -211,10 +219,7 @@ class JointTrainer:
                            loss_weights=weights)
         self.restart = training.Restart(self.model, *self.rates)
         self.predict = training.Predictor(self.model)
-
-    def described(self, part: Subject) -> np.ndarray | None:
-        """Descriptions (N, S) of a subject's windows, for `answers` to use again; None if the head takes none."""
-        return described(self.forward.trunk, part)
+        self.described = partial(described, self.forward.trunk)
 
     def answers(self, part: Subject, described: np.ndarray | None = None,
                 wanted: Sequence[str] = ("features", "probabilities")) -> dict[str, np.ndarray]:
@@ -249,7 +254,7 @@ class JointTrainer:
         count = count or min(there, options.windows_per_epoch or there)
         steps = options.epochs * -(-count // options.batch_size)
         cosine = [training.Cosine(self.rates, steps)] if options.schedule == "cosine" else []
-        with training.progress(f"finetune S{part.number}", steps) as bar:
+        with training.Progress(f"finetune S{part.number}", steps) as bar:
             for epoch in range(options.epochs):
                 rng = np.random.default_rng([seed, part.number, epoch])
                 order = np.concatenate([rng.permutation(there) for _ in range(-(-count // there))])[:count]
@@ -267,3 +272,145 @@ class JointTrainer:
             if there > FEW * len(pieces):
                 return training.neighbour_batches(*data, [pieces[i] for i in rng.permutation(len(pieces))])
         return batches.of_subject(*data, order, recipe.batches.prefetch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """In place of a `Run`, where trainers want to know no more: a recipe, and the shapes of windows and answers."""
+
+    recipe: Recipe
+    length: int
+    channels: int
+    movements: tuple[int, ...]
+
+    @property
+    def dataset(self) -> "Plan":
+        return self
+
+
+def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Model]:
+    """A decoder's card and network, fitted to all windows of recordings of one person or several.
+
+    Raises:
+        InputError: windows of fewer than two movements, or several rates that the recipe does not resample.
+    """
+    window, rates = recipe.window, sorted({recording.rate_hz for recording in recordings})
+    if len(rates) > 1 and not window.rate_hz:
+        raise InputError(f"recordings are at {', '.join(f'{rate:g}' for rate in rates)} Hz: set window.rate_hz to "
+                         "resample them")
+    solved = heads.kind(recipe.classifier.kind).solve is not None
+    people = _People(recipe, recordings, solved)
+    every = [(subject.windows.movements, subject.statistics) for subject in people]
+    movements = tuple(np.unique(np.concatenate([labels for labels, _ in every])).tolist())
+    if len(movements) < 2:
+        raise InputError(f"`data` must hold windows of two movements or more. Received: {list(movements)}")
+    mean, sd = sum((statistics for _, statistics in every[1:]), every[0][1]).mean_and_sd()
+    rate = window.rate_hz or rates[0]
+    length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+    plan = Plan(recipe, length, len(mean), movements)
+    model = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
+    names = {movement: name for one in recordings for movement, name in one.names.items()}
+    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates)
+    return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
+                          any(one.synthetic for one in recordings), model.count_params()), model
+
+
+class _People:
+    """Subjects, one after another: each is made when it is its turn, and again the next time, so that one at a time is
+    held. A single one is held.
+    """
+
+    def __init__(self, recipe: Recipe, recordings: Sequence[Recording], apart: bool):
+        """`apart`: a subject for each person; otherwise all recordings are of one."""
+        self.recipe, self._held = recipe, None
+        people = dict.fromkeys(recording.subject for recording in recordings) if apart else (None,)
+        self._recordings = [[one for one in recordings if who in (None, one.subject)] for who in people]
+
+    def __iter__(self) -> Iterator[Subject]:
+        for own in self._recordings:
+            subject = self._held or Subject.of(own, self.recipe.window, self.recipe.filter)
+            self._held = subject if len(self._recordings) == 1 else None
+            yield subject
+
+
+def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> keras.Model:
+    """The network with its head solved; each session of each person is a session of its own."""
+    recipe, names = plan.recipe, plan.recipe.features.names
+    with _seeded(recipe.seed):
+        model = network(presets.shared_bank(recipe.fin, names, plan.length, plan.channels), new_head(plan))
+    forward = Forward(model)
+    forward.parts.standardise.set(mean, sd)
+    head = heads.kind(recipe.classifier.kind).of(forward.parts)
+
+    def inputs(part: Subject) -> np.ndarray:
+        return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
+
+    x, rest, rows, virtual = [], [], [], []
+    for number, subject in enumerate(people):
+        x.append(inputs(subject))
+        rows.append(np.stack([subject.windows.movements, *subject.groups, np.full(len(x[-1]), number)]).astype(int))
+        if head.rest_statistics and (resting := subject.resting()):
+            rest.append(inputs(resting))
+        if recipe.classifier.forces:
+            virtual.append(virtual_inputs(subject, plan.length, inputs))
+    movements, sessions, repetitions, persons = np.concatenate(rows, axis=1)
+    if persons.any():
+        sessions = 1 + np.unique(np.stack([persons, sessions]), axis=1, return_inverse=True)[1].ravel()
+    more = [[np.concatenate(part) for part in zip(*virtual, strict=True)]] if virtual else []
+    head.solve(np.concatenate(x), np.searchsorted(plan.movements, movements), (sessions, repetitions), *more)
+    if rest:
+        head.rest_statistics(np.concatenate(rest))
+    return model
+
+
+def _trained(plan: Plan, subject: Subject) -> keras.Model:
+    """The network with its head, then head and FINs, trained by gradients."""
+    recipe, names = plan.recipe, plan.recipe.features.names
+    features = subject.features(names, plan.length, subject.rate_hz)
+    labels = np.searchsorted(plan.movements, subject.windows.movements)
+    with _seeded(recipe.seed):
+        head = HeadTrainer(plan)
+        keras.utils.set_random_seed(recipe.seed)  # as each stage begins
+        joint = JointTrainer(plan)
+        joint.fins.set_weights(presets.new_bank(recipe.fin, names, plan.length, plan.channels).get_weights())
+        if not recipe.fin.pretrained:
+            training.fit_scales(joint.fins, features)
+        head.fit(features, labels, recipe.seed, f"classify S{subject.number}")
+        joint.forward.parts.head.set_weights(head.network.get_weights())
+        joint.standardise(subject)
+        joint.fit(subject, features, labels, recipe.seed)
+    return joint.network
+
+
+def train_on(decoder: Kind, inputs: np.ndarray, labels: np.ndarray) -> tuple[Kind, dict]:
+    """A new decoder whose head is trained further on head inputs (N, ...) of a session; FINs stay as they are.
+
+    The head takes `classify.epochs` x ceil(N / `classify.batch_size`) updates at `classify.learning_rate`, from where
+    it stands. Its z-score is that of the session.
+
+    Args:
+        labels: class indices (N,).
+    """
+    known = {name: decoder.card["recipe"][name] for name in ("seed", "features", "classifier", "classify")}
+    plan = Plan(Recipe.model_validate(known), decoder.length, decoder.channels, tuple(decoder.movements.tolist()))
+    with _seeded(plan.recipe.seed):
+        trainer = HeadTrainer(plan)
+        trainer.model.set_weights(decoder.head.classifier.get_weights())
+        trainer.restart = training.Restart(trainer.model, trainer.optimizer)
+        trainer.fit(inputs, labels, plan.recipe.seed, "calibrate")
+    new = decoder.with_head(decoder.head.copy())
+    new.head.classifier.set_weights(trainer.model.get_weights())
+    return new, {"unseen": np.setdiff1d(decoder.movements, decoder.movements[labels]).tolist(),
+                 "updates": int(trainer.optimizer.iterations.numpy())}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Sets every seed; Python's and NumPy's random numbers go on afterwards as if nothing had been drawn meanwhile."""
+    kept, numpys = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept)
+        np.random.set_state(numpys)

@@ -4,7 +4,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -38,13 +37,20 @@ class Cosine(keras.callbacks.Callback):
         self.step += 1
 
 
-class TrainingProgress(keras.callbacks.Callback):
-    """A bar on a terminal; elsewhere a line every quarter of a minute."""
+class Progress(keras.callbacks.Callback):
+    """A bar on a terminal; elsewhere a line every quarter of a minute. A context manager."""
 
-    def __init__(self, title: str, total_steps: int | None = None):
+    def __init__(self, title: str, total_steps: int):
         super().__init__()
         self.title, self.total, self.step = title, total_steps, 0
         self.bar, self.logged = None, time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.stop()
 
     def on_train_begin(self, logs=None):
         import rich.progress as rich
@@ -52,37 +58,22 @@ class TrainingProgress(keras.callbacks.Callback):
         console = margin()
         if self.bar is None and console.is_terminal and not console.quiet:
             self.bar = rich.Progress(
-                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(),
-                rich.TextColumn("loss {task.fields[loss]:.3f}"), rich.TimeRemainingColumn(), console=console,
-                transient=True)
+                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn(), rich.TextColumn(
+                    "loss {task.fields[loss]:.3f}"), rich.TimeRemainingColumn(), console=console, transient=True)
             self.task = self.bar.add_task(self.title, total=self.total, loss=float("nan"))
             self.bar.start()
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        loss = float((logs or {}).get("loss", float("nan")))
-        if not math.isfinite(loss) and "loss" in (logs or {}):
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
             raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}: lower the learning rates, "
                              "and check the recordings with python -m tfkfin.data info DIR")
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, loss=loss)
         elif time.monotonic() - self.logged > 15:
             self.logged = time.monotonic()
-            log.info("%s: step %d%s, loss %.4f", self.title, self.step, f"/{self.total}" if self.total else "", loss)
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-
-
-@contextmanager
-def progress(title: str, total_steps: int | None = None):
-    shown = TrainingProgress(title, total_steps)
-    try:
-        yield shown
-    finally:
-        shown.close()
+            log.info("%s: step %d/%d, loss %.4f", self.title, self.step, self.total, loss)
 
 
 class Restart:
@@ -133,11 +124,9 @@ def neighbour_batches(part: Subject, targets: np.ndarray, labels: np.ndarray, le
             index = np.concatenate(chosen)
             yield (emg, wanted), {"probabilities": labels[index], "features": targets[index]}
 
-    def spec(shape, like):
-        return tf.TensorSpec(shape, like.dtype)
-
     signature = ((tf.TensorSpec((rows, samples, part.emg.shape[1]), tf.float32), tf.TensorSpec((rows, most), tf.bool)),
-                 {"probabilities": spec((None,), labels), "features": spec((None, *targets.shape[1:]), targets)})
+                 {"probabilities": tf.TensorSpec((None,), labels.dtype),
+                  "features": tf.TensorSpec((None, *targets.shape[1:]), targets.dtype)})
     data = tf.data.Dataset.from_generator(batch, output_signature=signature)
     return data.apply(tf.data.experimental.assert_cardinality(-(-len(groups) // rows))).prefetch(2)
 
@@ -150,16 +139,12 @@ class Predictor:
         self._call = tf.function(lambda x: model(x, training=False), input_signature=[signature])
 
     def __call__(self, data, batch_size: int = 64):
-        """Outputs for an array (N, ...), a list of them, or a dataset of (inputs, targets): arrays (N, ...)."""
-        if isinstance(data, np.ndarray | list):
-            count = len(data[0]) if isinstance(data, list) else len(data)
-            batches = (tf.nest.map_structure(lambda a: a[i : i + batch_size], data)
-                       for i in range(0, max(1, count), batch_size))
-        else:
-            batches, count = (batch[0] if isinstance(batch, tuple) else batch for batch in data), 0
-        tensors = (tf.nest.map_structure(tf.convert_to_tensor, batch) for batch in
-                   steps(batches, -(-count // batch_size) or None))
-        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(batch)) for batch in tensors]
+        """Outputs for an array (N, ...), or a dataset of (inputs, targets): arrays (N, ...)."""
+        batches, count = (inputs for inputs, _ in data), None
+        if isinstance(data, np.ndarray):
+            count = -(-len(data) // batch_size)
+            batches = (tf.convert_to_tensor(data[i * batch_size : (i + 1) * batch_size]) for i in range(max(1, count)))
+        parts = [tf.nest.map_structure(lambda t: t.numpy(), self._call(batch)) for batch in steps(batches, count)]
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
@@ -198,6 +183,8 @@ class EarlyStopping:
 
     Attributes:
         weights: the file of the weights with the lowest validation loss.
+        done: variable: epochs, or whatever is counted, that are finished.
+        stale: variable: how many times in succession the validation loss was not lower than the lowest.
     """
 
     def __init__(self, folder: Path, model: keras.Model, count: str, **more):
@@ -205,19 +192,9 @@ class EarlyStopping:
         these by name.
         """
         self.folder, self.model, self.weights = folder, model, folder / "fins.weights.h5"
-        self._done, self._best, self._stale = tf.Variable(0), tf.Variable(np.inf), tf.Variable(0)
-        tracked = tf.train.Checkpoint(model=model, best=self._best, stale=self._stale, **{count: self._done}, **more)
+        self.done, self.stale, self._best = tf.Variable(0), tf.Variable(0), tf.Variable(np.inf)
+        tracked = tf.train.Checkpoint(model=model, best=self._best, stale=self.stale, **{count: self.done}, **more)
         self._checkpoints = tf.train.CheckpointManager(tracked, str(folder / "checkpoints"), max_to_keep=1)
-
-    @property
-    def done(self) -> int:
-        """Epochs, or whatever is counted, that are finished."""
-        return int(self._done)
-
-    @property
-    def stale(self) -> int:
-        """How many times in succession the validation loss was not lower than the lowest."""
-        return int(self._stale)
 
     def restored(self) -> bool:
         """Whether there was a checkpoint to go on from.
@@ -239,12 +216,12 @@ class EarlyStopping:
         if better:
             saving.save_weights(self.model, self.weights)
             self._best.assign(loss)
-        self._stale.assign(0 if better else self._stale + 1)
+        self.stale.assign(0 if better else self.stale + 1)
         return better
 
     def save(self, done: int) -> None:
         """Writes a checkpoint."""
-        self._done.assign(done)
+        self.done.assign(done)
         self._checkpoints.save()
 
     def load_best(self) -> None:

@@ -110,7 +110,7 @@ def run_stage(run: Run, name: str) -> dict:
         if stage.each:
             _by_subject(run, together)
         else:
-            _seeded(run)
+            keras.utils.set_random_seed(run.recipe.seed)  # a stage gives the same results alone as after another
             began = time.monotonic()
             scores = stage.run(run)
             run.seconds[name] = time.monotonic() - began
@@ -121,15 +121,11 @@ def run_stage(run: Run, name: str) -> dict:
     return run.publish(name, run.scores(name))
 
 
-def _seeded(run: Run) -> None:
-    keras.utils.set_random_seed(run.recipe.seed)  # a stage gives the same results alone as after another
-
-
 def _by_subject(run: Run, stages: list[Stage]) -> None:
     """Does stages for one subject after another; subjects that a stage has finished before are left out."""
     doing, spent = {}, dict.fromkeys((stage.name for stage in stages), 0.0)
     for stage in stages:
-        _seeded(run)
+        keras.utils.set_random_seed(run.recipe.seed)
         began = time.monotonic()
         doing[stage.name] = stage.each(run)
         spent[stage.name] += time.monotonic() - began

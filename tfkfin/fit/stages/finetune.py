@@ -62,7 +62,10 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
     scores = subject.scores(outputs["probabilities"])
     known = {name: scores[name] for name in THREE_NUMBERS} | {"fin": fin}
-    card = _card(run, subject.subject) | {"parameters": trainer.network.count_params(), "scores": known}
+    data, own = run.dataset, subject.subject
+    card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
+                 data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic,
+                                      "parameters": trainer.network.count_params(), "scores": known}
     BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
 
@@ -79,13 +82,6 @@ def _curves_after(trainer: JointTrainer, shown: board.Summaries, subject: Subjec
         shown.scalars(board.loss_and_accuracy(trainer.predict(windows)["probabilities"], labels), epoch, "test")
 
     return after
-
-
-def _card(run: Run, subject: Subject) -> dict:
-    data = run.dataset
-    return about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, subject.mean, subject.sd,
-                 data.names, data.recorded_hz) | {
-        "subject": subject.number, "synthetic": data.synthetic}
 
 
 def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:

@@ -1,8 +1,8 @@
 """The stage `imitate`: FINs are trained to give closed-form features of raw windows; no labels, all channels pooled."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import keras
 import numpy as np
@@ -16,7 +16,6 @@ from tfkfin.fit.stages import Stage
 from tfkfin.fit.training import EarlyStopping
 from tfkfin.nets import saving
 from tfkfin.pipeline import batches
-from tfkfin.pipeline.batches import Spool
 from tfkfin.pipeline.windows import evenly
 from tfkfin.store import folders, presets
 
@@ -25,9 +24,8 @@ def imitate(run: Run) -> dict:
     names, epochs = run.recipe.features.names, run.recipe.imitate.epochs
     if not names:
         return {"fin": {}}  # there are no FINs
-    source = _Examples(run)
     with board.Summaries(run.board("imitate")) as shown:
-        bank, predict = _train(run, source, shown)
+        bank, predict = _train(run, shown)
         emg, true = sample(run, "test", run.recipe.imitate.test_windows)
         imitated = predict(emg)
         scores = metrics.imitation(true, imitated, names)
@@ -38,11 +36,12 @@ def imitate(run: Run) -> dict:
     return {"fin": scores}
 
 
-def _train(run: Run, source: "_Examples", shown: board.Summaries) -> tuple[keras.Model, training.Predictor]:
+def _train(run: Run, shown: board.Summaries) -> tuple[keras.Model, training.Predictor]:
     """The bank with its best weights, and its outputs."""
     options, shared = run.recipe.imitate, device.started(run.strategy)
     with shared.scope() if shared else nullcontext():
-        bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, source.channels)
+        channels = 1 if run.recipe.source.kind == "signals" else run.dataset.channels
+        bank = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length, channels)
         if options.epochs or not run.recipe.fin.pretrained:
             validation = sample(run, "validation", options.validation_windows)
             training.fit_scales(bank, validation[1])
@@ -53,7 +52,10 @@ def _train(run: Run, source: "_Examples", shown: board.Summaries) -> tuple[keras
         one_epoch = device.Replicas(shared, bank, optimizer, loss).epoch
     else:
         bank.compile(optimizer, loss, jit_compile=False)
-        one_epoch = partial(_one_epoch, bank)
+
+        def one_epoch(data: tf.data.Dataset, calls: list) -> float:
+            return bank.fit(data, verbose=0, shuffle=False, callbacks=calls).history["loss"][0]
+
     stopping = EarlyStopping(run.stage_folder("imitate"), bank, "epoch", optimizer=optimizer)
 
     def validate() -> float:
@@ -65,9 +67,9 @@ def _train(run: Run, source: "_Examples", shown: board.Summaries) -> tuple[keras
         saving.save_weights(bank, stopping.weights)
     elif not stopping.restored():
         validate()
-    steps = source.steps_per_epoch(options.batch_size)
-    with training.progress("imitate", options.epochs * steps) as bar:
-        for epoch in range(stopping.done, options.epochs):
+    steps, batches_of = _epochs(run)
+    with training.Progress("imitate", options.epochs * steps) as bar:
+        for epoch in range(int(stopping.done), options.epochs):
             if stopping.stale >= options.patience:
                 log.info("imitate: the validation loss was not lowered for %d epochs, stopped", options.patience)
                 break
@@ -75,17 +77,13 @@ def _train(run: Run, source: "_Examples", shown: board.Summaries) -> tuple[keras
             if options.schedule == "cosine":
                 optimizer.learning_rate.assign(options.learning_rate)
                 calls.append(training.Cosine([optimizer], options.epochs * steps, epoch * steps))
-            losses = {"train": one_epoch(source.epoch(epoch), calls), "validation": validate()}
+            losses = {"train": one_epoch(batches_of(epoch), calls), "validation": validate()}
             log.info("imitate epoch %d/%d: loss %.4f, validation %.4f", epoch + 1, options.epochs, *losses.values())
             for side, value in losses.items():
                 shown.scalars({"loss": value}, epoch, side)
             stopping.save(epoch + 1)
     stopping.load_best()
     return bank, predict
-
-
-def _one_epoch(bank: keras.Model, data: tf.data.Dataset, calls: list) -> float:
-    return bank.fit(data, verbose=0, shuffle=False, callbacks=calls).history["loss"][0]
 
 
 def keep(run: Run, bank: keras.Model, stage: str, scores: dict) -> None:
@@ -110,36 +108,23 @@ def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:
     return one
 
 
-class _Examples:
-    """Windows for training: of a dataset's pre-training repetitions, or synthetic signals of wide range.
+def _epochs(run: Run) -> tuple[int, Callable[[int], tf.data.Dataset]]:
+    """How many batches an epoch has; and what gives an epoch's, by its number.
 
-    Where there are several repetitions the last is for validation alone.
+    Windows are of a dataset's pre-training repetitions, or synthetic signals of wide range. Where there are several
+    repetitions the last is for validation alone.
     """
-
-    def __init__(self, run: Run):
-        self.run, self.recipe = run, run.recipe
-        self.dataset = None if run.recipe.source.kind == "signals" else run.dataset
-        self.channels = self.dataset.channels if self.dataset else 1
-        self._spool = Spool(run.stage_folder("imitate")) if self.recipe.imitate.epochs > 1 else None
-        if self.dataset:
-            *first, last = self.dataset.split.pretrain_repetitions
-            split = self.dataset.split.model_copy(update={"pretrain_repetitions": tuple(first) or (last,)})
-            self._training = replace(self.dataset, split=split)
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        count = self.recipe.imitate.windows_per_epoch
-        if self.dataset:
-            count = sum(batches.shares(self._training, count).values())
-        return max(1, -(-count // batch_size))
-
-    def epoch(self, epoch: int) -> tf.data.Dataset:
-        options, recipe = self.recipe.imitate, self.recipe
-        if self.dataset is None:
-            return batches.of_signals(recipe.features.names, self.run.length, recipe.window.rate_hz,
-                                      options.batch_size, recipe.seed, epoch, options.windows_per_epoch)
-        return batches.pooled(self._training, recipe.features.names, options.batch_size, recipe.seed, epoch,
-                              options.windows_per_epoch, recipe.batches.recordings_in_flight, recipe.batches.prefetch,
-                              self._spool)
+    recipe, options, names = run.recipe, run.recipe.imitate, run.recipe.features.names
+    size, count = options.batch_size, options.windows_per_epoch
+    if recipe.source.kind == "signals":
+        return max(1, -(-count // size)), lambda epoch: batches.of_signals(
+            names, run.length, recipe.window.rate_hz, size, recipe.seed, epoch, count)
+    *first, last = run.dataset.split.pretrain_repetitions
+    split = run.dataset.split.model_copy(update={"pretrain_repetitions": tuple(first) or (last,)})
+    data, spool = replace(run.dataset, split=split), batches.Spool(run.stage_folder("imitate"))
+    return max(1, -(-sum(batches.shares(data, count).values()) // size)), lambda epoch: batches.pooled(
+        data, names, size, recipe.seed, epoch, count, recipe.batches.recordings_in_flight, recipe.batches.prefetch,
+        spool if options.epochs > 1 else None)
 
 
 def sample(run: Run, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:

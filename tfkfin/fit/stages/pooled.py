@@ -84,10 +84,10 @@ def _train(run: Run, bank: keras.Model, shown: board.Summaries) -> dict:
         training.fit_scales(bank, learner.drawn(0, False)[1])
         learner.sharpen([learner.drawn(i, False)[0] for i in range(8)])
         validate(0)
-    with training.progress("pooled", options.episodes) as bar:
+    with training.Progress("pooled", options.episodes) as bar:
         bar.on_train_begin()
-        bar.step = stopping.done
-        for done in range(stopping.done + 1, options.episodes + 1):
+        bar.step = int(stopping.done)
+        for done in range(bar.step + 1, options.episodes + 1):
             values = learner.step(done)
             bar.on_train_batch_end(done, values)
             if done % options.look_every == 0 or done == options.episodes:
