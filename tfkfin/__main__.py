@@ -10,8 +10,7 @@ from tfkfin.base.console import run
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import PACKAGE
 
-COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "live",
-            "data")
+COMMANDS = ("train", "evaluate", "experiments", "tune", "calibrate", "export", "models", "client", "live", "data")
 
 
 def summary(command: str) -> str:

@@ -1,4 +1,18 @@
-"""`python -m tfkfin.train`: runs the stages of a recipe on recordings and prints the scores."""
+"""`python -m tfkfin.train`: runs the stages of a recipe on recordings and prints the scores.
+
+examples:
+  python -m tfkfin.train --stage finetune
+      the main job on an embedded synthetic DB2: FINs, classifier, both joined, a score table
+  python -m tfkfin.train --stage finetune --data DB2 --pipeline db2_within
+      the paper's within-subject experiment on Ninapro DB2
+  python -m tfkfin.train --stage finetune --data MINE --pipeline own --set split.train_repetitions=1,3 \\
+      --set split.test_repetitions=2
+      the paper's method on any folder of recordings
+  python -m tfkfin.train --stage finetune --data DB2 --pipeline best --folds 6 --seeds 3 --launcher slurm
+      every person, fold and seed a job of an array; the same command resumes, and writes fits.csv and results.json
+  tensorboard --logdir runs
+      watch it
+"""
 
 import argparse
 import sys
@@ -13,23 +27,9 @@ from tfkfin.base.errors import InputError
 from tfkfin.fit import device, run_folder
 from tfkfin.recipe import Recipe
 
-EXAMPLES = """examples:
-  python -m tfkfin.train --stage finetune
-      the main job on an embedded synthetic DB2: FINs, classifier, both joined, a score table
-  python -m tfkfin.train --stage finetune --data DB2 --pipeline db2_within
-      the paper's within-subject experiment on Ninapro DB2
-  python -m tfkfin.train --stage finetune --data MINE --pipeline own --set split.train_repetitions=1,3 \\
-      --set split.test_repetitions=2
-      the paper's method on any folder of recordings
-  python -m tfkfin.train --stage finetune --data DB2 --pipeline best --folds 6 --seeds 3 --launcher slurm
-      every person, fold and seed a job of an array; the same command resumes, and writes fits.csv and results.json
-  tensorboard --logdir runs
-      watch it
-"""
-
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("train", "--stage finetune --data DIR --pipeline best [options]", __doc__, EXAMPLES)
+    p = command_line("train", "--stage finetune --data DIR --pipeline best [options]", __doc__)
     p.add_argument("--stage", choices=(*registry.names("fit/stages"), "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
     run_folder.add_options(p)
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     recipe, folder = run_folder.resolve(arguments)
+    arguments.stage = "finetune" if arguments.stage == "all" else arguments.stage
     if arguments.strategy != "default" and (arguments.stage != "imitate" or arguments.launcher):
         raise InputError("--strategy shares the stage imitate: give --stage imitate; the others go person by person, "
                          "--launcher does them many at once")
@@ -81,7 +82,7 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
         device.set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
         from tfkfin.fit.stages import run_stage
 
-        results = run_stage(opened, _stage(arguments))
+        results = run_stage(opened, arguments.stage)
     show(results, folder)
 
 
@@ -92,7 +93,7 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     if arguments.profile:
         raise InputError("--profile looks at one run: leave --launcher, --folds and --seeds out")
     folds, seeds = (1 if count is None else count for count in (arguments.folds, arguments.seeds))
-    plan = units.open_plan(recipe, folder, _stage(arguments), folds, seeds)
+    plan = units.open_plan(recipe, folder, arguments.stage, folds, seeds)
     plan = replace(plan, device=arguments.device, mixed_precision=arguments.mixed_precision)
     with plan.base.alone():
         failed = plan.launch(arguments.launcher or "local")
@@ -101,10 +102,6 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     if failed:
         log.error("error: %d of %d fits failed; the same command tries them again", failed, len(plan.units()))
         sys.exit(1)
-
-
-def _stage(arguments: argparse.Namespace) -> str:
-    return "finetune" if arguments.stage == "all" else arguments.stage
 
 
 def show(results: dict, folder: Path) -> None:

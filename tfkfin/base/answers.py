@@ -41,8 +41,13 @@ output = Output()
 _STORE = re.compile(r"(s3[an]?|gs|gcs|az|abfss?|wasbs?|hdfs|https?):/", re.IGNORECASE)  # pathlib makes // one slash
 
 
-def command_line(name: str, use: str, text: str, examples: str) -> argparse.ArgumentParser:
-    """The parser of `python -m tfkfin.<name>`, whose help begins with its commonest `use`."""
+def command_line(name: str, use: str, text: str, examples: str = "") -> argparse.ArgumentParser:
+    """The parser of `python -m tfkfin.<name>`, whose help begins with its commonest `use`.
+
+    `text`: a command's docstring, which may end with the `examples`.
+    """
+    text, heading, own = text.partition("examples:\n")
+    examples = examples or heading + own
     return argparse.ArgumentParser(prog=f"python -m tfkfin.{name}", usage=f"%(prog)s {use}", description=text,
                                    epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -89,13 +94,11 @@ def margin(**options: Any) -> Any:
 
 def answer(result: Any) -> None:
     """Writes a command's result where --json says, if it says."""
-    if not output.json:
-        return
-    text = json.dumps(_plain(result), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(_plain(result), indent=2, allow_nan=False) + "\n" if output.json else ""
     if output.json == "-":
         sys.stdout.write(text)
-        return
-    write_text(Path(output.json), text)
+    elif output.json:
+        write_text(Path(output.json), text)
 
 
 def answer_path(where: Any) -> None:

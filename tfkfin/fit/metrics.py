@@ -42,11 +42,9 @@ def _mean_above_zero(error: np.ndarray, scale: np.ndarray) -> float:
 
 def imitation(true: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Scores by feature of (..., F) true and imitated features."""
-    return {
-        name: {"r2": r2(true[..., i], predicted[..., i]), "paper_r2": paper_r2(true[..., i], predicted[..., i]),
-               "paper_map": paper_map(true[..., i], predicted[..., i])}
-        for i, name in enumerate(names)
-    }
+    scores = {"r2": r2, "paper_r2": paper_r2, "paper_map": paper_map}
+    return {name: {key: score(true[..., i], predicted[..., i]) for key, score in scores.items()}
+            for i, name in enumerate(names)}
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.ndarray:

@@ -70,7 +70,18 @@ class Run:
     @property
     def data(self) -> str | Path:
         """The folder of the recordings; synthetic ones are made on first use and kept in the run folder."""
-        return self.recipe.source.data if self.recipe.source.kind == "recordings" else self._synthesized()
+        if self.recipe.source.kind == "recordings":
+            return self.recipe.source.data
+        from tfkfin.recordings import synthetic
+
+        options, folder = self.recipe.source.synthetic, self.folder / "data"
+        if not (folder / "complete").exists():
+            log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
+            for part in folder.rglob("*.mat"):  # of an earlier start of this run, which was killed
+                part.unlink()
+            synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
+            (folder / "complete").touch()
+        return folder
 
     @cached_property
     def dataset(self):
@@ -164,18 +175,6 @@ class Run:
             raise InputError(f"{self.folder} was removed while this run wrote there, and is incomplete now: remove it, "
                              "and give the command again") from error
 
-    def _synthesized(self) -> Path:
-        from tfkfin.recordings import synthetic
-
-        options, folder = self.recipe.source.synthetic, self.folder / "data"
-        if not (folder / "complete").exists():
-            log.info("Synthesising %d subjects in the layout of Ninapro DB2", options.subjects)
-            for part in folder.rglob("*.mat"):  # of an earlier start of this run, which was killed
-                part.unlink()
-            synthetic.synthesize(folder, range(1, options.subjects + 1), **options.model_dump(exclude={"subjects"}))
-            (folder / "complete").touch()
-        return folder
-
     def done(self, stage: str, item: str = "stage") -> dict | None:
         """The scores of a stage, or of one of its subjects ("S1"); None while it is not finished."""
         return self.ledger.get(f"{stage}/{item}", kind=of_item(item))
@@ -213,8 +212,7 @@ class Run:
         results = before | scores | {
             "stage": stage, "protocol": self.recipe.protocol, "recipe_digest": self.recipe.digest,
             "seconds": before.get("seconds", {}) | {name: round(s, 2) for name, s in self.seconds.items()},
-            "environment": environment(),
-        }
+            "environment": environment()}
         if self.recipe.source.kind != "signals":
             results["dataset"] = self.dataset.describe() | {"fingerprint": self.fingerprint}
         if before and {**before, "environment": 0} == json.loads(json.dumps({**results, "environment": 0})):

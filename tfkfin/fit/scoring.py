@@ -5,7 +5,7 @@ models are evaluated here too: a run's decoders, an exported decoder, or FINs al
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from tfkfin.base.answers import showing
 from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import REJECTED, Decision
-from tfkfin.decoder.decision import Answers as Outputs
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import board, metrics
 from tfkfin.fit.run import RECIPE, Run
@@ -62,8 +61,7 @@ def decide(probabilities: np.ndarray, segments: Iterable[np.ndarray], decision: 
     return decided
 
 
-def score(windows: Windows, decided: np.ndarray, labels: Sequence[int], stride_s: float,
-          reject: float = 0.0) -> dict:
+def score(windows: Windows, decided: np.ndarray, labels: Sequence[int], stride_s: float, reject: float = 0.0) -> dict:
     """Scores of the decisions (N,) on windows in order of time, `stride_s` apart; a rejected decision is wrong.
 
     Returns:
@@ -80,26 +78,6 @@ def score(windows: Windows, decided: np.ndarray, labels: Sequence[int], stride_s
         scores["rejection"] = {"threshold": reject, "decided": float(made.mean()),
                                "accuracy": float(right[made].mean()) if made.any() else None}
     return scores
-
-
-def score_decoder(decoder: BaseDecoder, subject: Subject, stride: int = 0,
-                  outputs: Callable[[Subject], Outputs] | None = None) -> tuple[dict, Outputs]:
-    """Scores a decoder on a subject's windows, which it decides in order of time.
-
-    Args:
-        stride: samples from window to window; 0: the decoder's own.
-        outputs: of the network for the windows of a subject; None: the decoder computes them.
-
-    Returns:
-        Scores as of `score`, and of the windows {"label": decided (N,), "probabilities" (N, G), "features" (N, C, F)}.
-    """
-    stride = stride or decoder.stride
-    every, segments, own = subject.with_context(decoder.decision.memory, stride)
-    found = outputs(every) if outputs else decoder.over(every.emg, every.windows.starts)
-    found = found | {"label": decide(found["probabilities"], segments, decoder.decision, decoder.movements)}
-    found = {name: values[own] for name, values in found.items()}
-    return score(subject.windows, found["label"], decoder.movements, stride / decoder.card["rate_hz"],
-                 decoder.decision.reject), found
 
 
 def mean_and_sd(values: dict) -> dict:
@@ -219,14 +197,17 @@ def check(card: dict, subject: Subject, where: str, what: str) -> None:
 
 def judged(case: Case) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
     """Scores of a case; true and imitated features (N C, F)."""
-    card, subject = case.model.card, case.subject
-    names, scores = tuple(card["features"]), {}
+    model, card, subject, scores = case.model, case.model.card, case.subject, {}
+    names = tuple(card["features"])
     true = subject.features(names, card["length"], card["rate_hz"]).reshape(-1, len(names))
-    if isinstance(case.model, Fins):
-        imitated = case.model.features(subject)
+    if isinstance(model, Fins):
+        imitated = model.features(subject)
     else:
-        scores, outputs = score_decoder(case.model, subject, case.stride)
-        imitated = outputs["features"]
+        every, segments, own = subject.with_context(model.decision.memory, case.stride)  # decided in order of time
+        outputs = model.over(every.emg, every.windows.starts)
+        decided = decide(outputs["probabilities"], segments, model.decision, model.movements)[own]
+        scores = score(subject.windows, decided, model.movements, case.stride / card["rate_hz"], model.decision.reject)
+        imitated = outputs["features"][own]
     imitated = imitated.reshape(true.shape)
     return scores | {"fin": metrics.imitation(true, imitated, names)}, (true, imitated)
 
@@ -252,9 +233,8 @@ def evaluate(name: str, cases: Iterable[Case]) -> tuple[dict, dict]:
                 {"imitation": board.imitation_figure(true, imitated, tuple(card["features"]), fin)})
     movements, called = list(card["movements"]), card.get("names", {})
     counts = np.sum([one["confusion"] for one in found.values()], axis=0)
-    summary |= three_numbers(found) | {
-        "fin": mean_imitation([one["fin"] for one in found.values()]),
-        "confusion": {"movements": movements, "counts": counts.tolist()}} | ({"names": called} if called else {})
+    summary |= three_numbers(found) | {"fin": mean_imitation([one["fin"] for one in found.values()]), "confusion": {
+        "movements": movements, "counts": counts.tolist()}} | ({"names": called} if called else {})
     figure = board.confusion_figure(counts, movements, name, {int(m): n for m, n in called.items()})
     return summary, {"confusion": figure}
 

@@ -9,7 +9,7 @@ same epoch gives the same batches whether or not a run was killed before it.
 import tempfile
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,23 +43,19 @@ class Spool:
         return tuple(np.memmap(file, dtype, "r", offset, shape) for dtype, offset, shape in parts)
 
     def _written(self, arrays: tuple[np.ndarray, ...]):
-        file, parts = tempfile.TemporaryFile(dir=self._folder), []
-        try:
+        with ExitStack() as closing:
+            file, parts = closing.enter_context(tempfile.TemporaryFile(dir=self._folder)), []
             for array in arrays:
                 file.seek(-file.tell() % 64, 1)
                 parts.append((array.dtype, file.tell(), array.shape))
                 file.write(np.ascontiguousarray(array))
             file.flush()
-        except OSError:
-            file.close()
-            raise
-        weakref.finalize(self, file.close)
+            weakref.finalize(self, closing.pop_all().close)
         return file, parts
 
 
-def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
-           max_windows: int = 0, in_flight: int = 2, prefetch: int = 2,
-           spool: Spool | None = None) -> tf.data.Dataset:
+def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0, max_windows: int = 0,
+           in_flight: int = 2, prefetch: int = 2, spool: Spool | None = None) -> tf.data.Dataset:
     """One epoch over the pre-training windows of all pre-training subjects.
 
     Args:
@@ -158,12 +154,10 @@ def of_subject(subject: Subject, targets: np.ndarray, labels: np.ndarray, length
         num_parallel_calls=tf.data.AUTOTUNE).prefetch(prefetch)
 
 
-def of_features(values: np.ndarray, labels: np.ndarray, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
-    """Batches (features (B, C, F), labels (B,)); with a seed, reshuffled every epoch."""
+def of_features(values: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Batches (features (B, C, F), labels (B,)), reshuffled every epoch."""
     values, labels = tf.constant(values), tf.constant(labels)
-    order = tf.data.Dataset.range(len(labels))
-    if seed is not None:
-        order = order.shuffle(len(labels), seed=seed)
+    order = tf.data.Dataset.range(len(labels)).shuffle(len(labels), seed=seed)
     return order.batch(batch_size).map(lambda rows: (tf.gather(values, rows), tf.gather(labels, rows))).prefetch(2)
 
 

@@ -84,11 +84,11 @@ class Dataset:
         recordings = (readers.read(file, emg) for file in self.files[subject])
         return Subject.of(recordings, self.window, self.filter, self.split, [wanted] if wanted else (), context)
 
-    def subjects(self, wanted: Iterable[int] | None = None, context: int = 0) -> Iterator[Subject]:
+    def subjects(self, wanted: Iterable[int], context: int = 0) -> Iterator[Subject]:
         """Loads subject after subject, always reading the next while the caller works on this one."""
         with ThreadPoolExecutor(1) as pool:
             ahead = None
-            for number in self.split.subjects if wanted is None else wanted:
+            for number in wanted:
                 before, ahead = ahead, pool.submit(self.load, number, context=context)
                 if before:
                     yield before.result()
@@ -114,8 +114,7 @@ class Dataset:
             "windows": sum(sum(self.windows[s].values()) for s in split.subjects),
             "pretrain_subjects": list(split.pretrain_subjects), "synthetic": self.synthetic,
             "files": {str(s): [part for f in files for path in f.paths for part in (path.name, path.stat().st_size)]
-                      for s, files in self.files.items()},
-        }
+                      for s, files in self.files.items()}}
 
 
 def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:

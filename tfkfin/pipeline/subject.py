@@ -156,8 +156,7 @@ class Subject:
         emg = pieces[0][0]
         if len(pieces) > 1:
             emg = np.concatenate([piece for piece, _, _ in pieces], out=aligned(position, emg.shape[1]))
-        cut = windows.starts(kept, length, [windows.samples(splits.stride_ms(split, window, s), rate)
-                                           for s in kept])
+        cut = windows.starts(kept, length, [windows.samples(splits.stride_ms(split, window, s), rate) for s in kept])
         whole = sum(statistics[1:], statistics[0])
         mean, sd = whole.mean_and_sd()
         return cls(person, emg, cut, mean, sd, np.array(origins, np.int64).reshape(-1, 3),
@@ -212,10 +211,9 @@ class Subject:
     def of_windows(self, volts: np.ndarray) -> Self:
         """The same with other windows (N, length, C) in place of its own, laid end to end."""
         count, length, channels = volts.shape
-        none = np.zeros(count, np.int16)
-        return replace(self, emg=volts.reshape(-1, channels).astype(np.float32, copy=False), rest=None,
-                       origins=np.zeros((1, 3), np.int64),
-                       windows=windows.Windows(np.arange(count) * length, none, none))
+        emg, none = volts.reshape(-1, channels).astype(np.float32, copy=False), np.zeros(count, np.int16)
+        cut = windows.Windows(np.arange(count) * length, none, none)
+        return replace(self, emg=emg, windows=cut, origins=np.zeros((1, 3), np.int64), rest=None)
 
     def resting(self) -> Self | None:
         """The same with its windows of rest in place of its own; None without any."""

@@ -42,8 +42,7 @@ def pooled(run: Run) -> dict:
         raise InputError("the stage pooled is trained on recordings: source.kind = 'signals' has none")
     data, names = run.dataset, run.recipe.features.names
     bank = presets.new_bank(run.recipe.fin, names, run.length, data.channels)
-    predict, (emg, true) = training.Predictor(bank), imitate.sample(
-        run, "test", run.recipe.imitate.test_windows)
+    predict, (emg, true) = training.Predictor(bank), imitate.sample(run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
     with board.Summaries(run.board("pooled")) as shown:
         held_out = _train(run, bank, shown)
@@ -189,14 +188,11 @@ def augmented(episode: Episode, options: Augment, rng: np.random.Generator) -> E
     """
     channels = episode.solved.shape[2]
     lost = rng.integers(channels) if rng.random() < options.dropout and channels > 1 else None
-    first, other = (_gain_and_shift(options, channels, rng) for _ in range(2))
+    first, other = ((np.exp(options.gain * rng.standard_normal(channels)), options.shift * rng.uniform(-1, 1))
+                    for _ in range(2))
     sides = [_changed(x, options, *place, lost, rng) for x, place in
              ((episode.solved, first), (episode.decided, first if episode.same else other))]
     return Episode(*sides, episode.same)
-
-
-def _gain_and_shift(options: Augment, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    return np.exp(options.gain * rng.standard_normal(channels)), options.shift * rng.uniform(-1, 1)
 
 
 def _changed(x: np.ndarray, options: Augment, gain: np.ndarray, shift: float, lost: int | None,
