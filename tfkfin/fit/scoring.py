@@ -102,17 +102,14 @@ class Fins:
     """FINs alone, with their card."""
 
     def __init__(self, name: str | Path):
-        self._trained, self.card = presets.load(name), folders.card(presets.find(name))
+        trained, self.card = presets.load(name), folders.card(presets.find(name))
+        self._trunk = functools.cache(lambda channels: Trunk.of(fins.bank(fins.fins_of(trained), channels)))
 
     def features(self, subject: Subject) -> np.ndarray:
         """Imitated features (N, C, F) of a subject's windows, of any number of channels."""
         emg, channels = subject.standardised(), subject.emg.shape[1]  # in float64, which the trunk does in float32
         nothing = np.zeros(channels)
         return self._trunk(channels).recording(emg, subject.windows.starts, nothing, nothing + 1)["features"]
-
-    @functools.cache  # noqa: B019  one object a process
-    def _trunk(self, channels: int) -> Trunk:
-        return Trunk.of(fins.bank(fins.fins_of(self._trained), channels))
 
 
 @dataclass(frozen=True)
