@@ -39,7 +39,7 @@ class Experiment:
 
     Attributes:
         fits: (evaluation) -> its fits; those that other experiments have finished are reused.
-        result: (evaluation, run folder) -> its Result, once they are finished; plots go below the folder.
+        result: (evaluation) -> its Result, once they are finished; plots go below the run folder.
         check: (recipe) raises InputError if the experiment cannot run it.
         work: (estimators, fit) -> scores and arrays of a fit; None: `Estimators.work`.
         pipeline: its default recipe; "": that of the paper's experiments, which "all" runs.
