@@ -192,9 +192,9 @@ class EndToEnd(Arm):
         self.networks.prepare(classifier, self.joint.answers(part, wanted=("features",))["features"])
 
     def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
-        return training.neighbour_batches(  # with room for as many windows always, so that one graph serves all
-            subject, self.networks.true(subject), self.networks.labels(subject), self.networks.run.length,
-            self.batch_size, neighbours, training.NEIGHBOURS)
+        room = training.NEIGHBOURS, self.networks.run.dataset.stride  # always, so that one graph serves all
+        return training.neighbour_batches(subject, self.networks.true(subject), self.networks.labels(subject),
+                                          self.networks.run.length, self.batch_size, neighbours, room)
 
     def answers(self, subject: Subject) -> np.ndarray:
         return self.joint.answers(subject)["probabilities"]

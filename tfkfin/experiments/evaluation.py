@@ -24,9 +24,8 @@ from matplotlib.figure import Figure
 from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
-from tfkfin.experiments import figures
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Plot, ReportTable, over_subjects, text
+from tfkfin.experiments.report import DPI, Plot, ReportTable, over_subjects, text
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.pipeline.dataset import Dataset
@@ -258,8 +257,11 @@ class Evaluation:
         return ReportTable(f"{about['title']} ({data})", columns, rows, about.get("note", ""), papers)
 
     def plot(self, figure: Figure, name: str) -> Plot:
-        """A figure saved below the run folder; its caption, of texts.toml, names the data."""
-        return figures.save(figure, self.run.folder, name, f"{text(f'captions.{name}')}. Data: {self.on}.")
+        """A figure saved as plots/<name>.png below the run folder; its caption, of texts.toml, names the data."""
+        path = self.run.folder / "plots" / f"{name}.png"
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=DPI, bbox_inches="tight")
+        return Plot(path, f"{text(f'captions.{name}')}. Data: {self.on}.")
 
     @property
     def steering(self) -> str:

@@ -13,8 +13,7 @@ from tfkfin.experiments.report import ReportTable, Result, least_p, p_value, tex
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 
-TITLES = {"fin": "FIN start, trained end to end", "random": "random start, trained end to end",
-          "frozen": "FIN start, FINs frozen", "true": "head on closed-form features"}
+TITLES = text("ablation.arms")
 
 
 def check(recipe: Recipe) -> None:

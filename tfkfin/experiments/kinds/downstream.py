@@ -7,9 +7,7 @@ from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import Result, percent, text
 
 TIME_DOMAIN = "MAV, WL, ZC, SSC, AR(4)"
-SVM, LDA = "SVM, Gaussian kernel", "shrinkage LDA"
-TITLES = {"cnn1": "CNN-I, subjects pooled", "cnn2": "CNN-II, one subject", "svm": SVM, "lda": LDA, "td_svm": SVM,
-          "td_lda": LDA}
+TITLES = text("downstream.models")
 
 
 def inputs(evaluation: Evaluation, model: str) -> str:

@@ -11,12 +11,7 @@ from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
 from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import ReportTable, Result, p_value, percent, text
 
-TITLES = {"scratch": "LSTM+CNN-II, nothing pre-trained", "random": "LSTM+CNN-II, random FINs", "fin": "LSTM-FIN+CNN-II",
-          "random_frozen": "LSTM+CNN-II, random FINs frozen", "fin_frozen": "LSTM-FIN+CNN-II, FINs frozen",
-          "cnn2": "CNN-II on true features", "td_lda": f"LDA on {TIME_DOMAIN}"}
-TRAINED = {"cnn1": "CNN-I on true features",
-           **{name: TITLES[name] for name in ("cnn2", "scratch", "random", "fin", "random_frozen", "fin_frozen")},
-           "imitate": "LSTM-FIN (imitation)"}
+TITLES, TRAINED = text("finetune.models", features=TIME_DOMAIN), text("finetune.trained")
 COMPARED = (("fin", "random"), ("fin", "scratch"), ("fin_frozen", "random_frozen"), ("fin", "fin_frozen"),
             ("fin", "cnn2"), ("fin", "td_lda"))
 

@@ -21,9 +21,7 @@ from tfkfin.recordings import readers
 
 SECONDS = {"baseline": 0.2, "decoder": 0.5, "adapts": 1.0}  # of one core, that a minute of signal takes to be decided
 UPDATE, FIT = 0.3, 3.0  # seconds of an update by gradients, and of making a decoder
-NUMBERS = {"window": "Accuracy a window, %", "execution": "Accuracy an execution, %",
-           "false_per_minute": "False activations a minute of rest"}
-WAYS = {"rungs": "each window decided by itself", "smoothed": "every row's decisions smoothed alike"}
+NUMBERS, WAYS = text("ladder.three"), text("ladder.ways")
 COLUMNS = ("true", "decided", "segment", "smoothed")  # of the decisions that are kept
 
 

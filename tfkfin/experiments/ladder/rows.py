@@ -6,7 +6,7 @@ A decoder decides the trials of a group by the public methods of `tfkfin.Decoder
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -174,14 +174,18 @@ def of_stream(trial: Trial, stream: WindowedSignal, probabilities: np.ndarray, m
                                            np.split(labels, edges), strict=True)]
 
 
+@lru_cache(1)
+def _decoders(preset: str, settings: str, person: int) -> dict[tuple[SessionPart, ...], Decoder]:
+    """Decoders of the last recipe and person, by what they are fitted to: rows share them."""
+    return {}
+
+
 class DecoderModel:
     """A row that is a `tfkfin.Decoder`.
 
     Each session is calibrated, if it is, from the decoder as the sessions before left it: without online adaptation
     that is the decoder as it was fitted.
     """
-
-    fitted: tuple[Any, dict[Any, Decoder]] = (None, {})  # of the last recipe and person, by parts: rows share them
 
     def __init__(self, row: DecoderRow, recipe: Recipe):
         self.row, self.settings = row, settings(row, recipe)
@@ -202,10 +206,7 @@ class DecoderModel:
                 decoder = session.carried()
 
     def _fitted(self, group: Group) -> Decoder:
-        key = self.row.preset, json.dumps(self.settings, sort_keys=True), group.person
-        if DecoderModel.fitted[0] != key:
-            DecoderModel.fitted = key, {}
-        known = DecoderModel.fitted[1]
+        known = _decoders(self.row.preset, json.dumps(self.settings, sort_keys=True), group.person)
         if group.parts not in known:  # parts are compared by identity
             known[group.parts] = Decoder.from_preset(self.row.preset, **self.settings).fit(
                 [recording for part in group.parts for recording in part.recordings])
