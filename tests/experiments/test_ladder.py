@@ -258,10 +258,10 @@ def test_holm_by_hand():
 def test_the_recommended_row_is_tested_against_the_others_over_people():
     better, worse = ({"window": {"per_subject": {str(s): value + s / 100 * steep for s in range(1, 8)}}}
                      for value, steep in ((0.5, 1), (0.4, 2)))
-    nobody = SimpleNamespace(on="nobody")
+    nobody = SimpleNamespace(on="nobody", subjects=range(7))
     nobody.table = partial(Evaluation.table, nobody)
-    made = ladder._tests(nobody, {
-        "session-0": {"best": better, "tdar_lda": worse, "cov_lda": better}}, "best")
+    tests = ladder.tested({"session-0": {"best": better, "tdar_lda": worse, "cov_lda": better}}, "best")
+    made = ladder.tests_table(nobody, "ladder", tests, {name: row.title for name, row in rows.ROWS.items()}, "best")
     (_, title, difference, people, p), (*_, same) = made.rows
     assert (title, difference, people, same) == ("TD+AR, LDA", "+6.0", "7 of 7", "1.000") and "2 tests" in made.note
     assert float(p) == pytest.approx(2 * 2 / 2**7, abs=1e-3)  # the least that seven pairs can give, for two tests

@@ -158,7 +158,7 @@ class Evaluation:
     def examples(self, fit: Fit, side: str, names: tuple[str, ...] = (), most: int = 0) -> Examples:
         """Windows that a fit is trained ("train", "finetune") or tested ("test") on, with the named features.
 
-        `most` caps the windows, evenly spread; 0: all. `horizon` leaves out some more. The paper's protocol
+        `most` caps the windows, evenly spread; 0: all. `usable` leaves out some more. The paper's protocol
         standardises test windows by their own statistics.
         """
         itself = side == "test" and self.optimistic

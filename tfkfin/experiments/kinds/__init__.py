@@ -35,7 +35,7 @@ def finetuned(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; see `evaluation`, `estimators`, `fits` and `report` for the objects that are passed.
+    """An experiment; see `evaluation`, `estimators` and `report` for the objects that are passed.
 
     Attributes:
         fits: (evaluation) -> its fits; those that other experiments have finished are reused.

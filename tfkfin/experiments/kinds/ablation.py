@@ -9,7 +9,7 @@ from tfkfin.experiments.evaluation import Evaluation, Fit
 from tfkfin.experiments.kinds import Experiment, ladder, papers_heads
 from tfkfin.experiments.ladder.rows import updates
 from tfkfin.experiments.ladder.rungs import LEAKS, RUNGS
-from tfkfin.experiments.report import ReportTable, Result, least_p, p_value, text
+from tfkfin.experiments.report import Result, p_value, text
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 
@@ -51,6 +51,8 @@ def work(estimators, fit: Fit) -> tuple[dict, dict]:
 
 
 def result(evaluation: Evaluation) -> Result:
+    from tfkfin.experiments.arms import AGAIN
+
     scores = {arm: {s: [evaluation.ledger.of(Fit(s, f"ablation-{arm}", seed=seed).key)["rungs"]
                         for seed in evaluation.seeds] for s in evaluation.subjects} for arm in TITLES}
     there = [rung for rung in RUNGS if any(rung in one[0] for one in scores["fin"].values())]
@@ -58,11 +60,15 @@ def result(evaluation: Evaluation) -> Result:
                     for arm, people in scores.items()} for rung in there}
     tests = ladder.tested(rungs, "fin")
     blocks = [*ladder.number_tables(evaluation, "ablation", rungs, TITLES, seeds=len(evaluation.seeds)),
-              _tests(evaluation, tests), ladder.people_table(evaluation, "ablation", rungs, TITLES),
+              ladder.tests_table(evaluation, "ablation", tests, TITLES, "fin"),
+              ladder.people_table(evaluation, "ablation", rungs, TITLES),
               ladder.plot(evaluation, "ablation", rungs, TITLES)]
+    options, count = evaluation.recipe.finetune, updates(evaluation.recipe)
+    trust = text("ablation.trust", count=count, batch=options.batch_size, fin_rate=options.fin_learning_rate,
+                 head_rate=options.head_learning_rate, schedule=options.schedule, more=max(1, count // AGAIN))
     data = {"rungs": rungs, "tests": {f"{rung}: fin - {arm}": test for rung, arm, test in tests}}
     return Result("ablation", "Ablation on the ladder: does a FIN start help where it should matter?",
-                  _findings(tests), blocks, _trust(evaluation), data, top={"rungs": rungs})
+                  _findings(tests), blocks, trust, data, top={"rungs": rungs})
 
 
 def _over(evaluation: Evaluation, people: dict[int, list[dict]], rung: str, number: str) -> dict:
@@ -75,27 +81,11 @@ def _over(evaluation: Evaluation, people: dict[int, list[dict]], rung: str, numb
                     if known else {}}
 
 
-def _tests(evaluation: Evaluation, tests: list[tuple[str, str, dict]]) -> ReportTable:
-    rows = [[ladder.titled(rung), TITLES[arm], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
-             p_value(test["p"]), p_value(test["holm"])] for rung, arm, test in tests]
-    count = len(evaluation.subjects)
-    return evaluation.table("ablation.tests", rows, papers=False, reference=TITLES["fin"], tests=len(rows),
-                            people=count, least_p=least_p(count))
-
-
 def _findings(tests: list[tuple[str, str, dict]]) -> list[str]:
     gains = [text("ablation.gain", rung=rung, mean=100 * test["mean"], wins=test["wins"], pairs=test["pairs"],
                   p=p_value(test["holm"]))
              for rung, arm, test in tests if arm == "random" and rung not in LEAKS]
     return [text("ablation.finding", gains="; ".join(gains))]
-
-
-def _trust(evaluation: Evaluation) -> list[str]:
-    from tfkfin.experiments.arms import AGAIN
-
-    options, count = evaluation.recipe.finetune, updates(evaluation.recipe)
-    return text("ablation.trust", count=count, batch=options.batch_size, fin_rate=options.fin_learning_rate,
-                 head_rate=options.head_learning_rate, schedule=options.schedule, more=max(1, count // AGAIN))
 
 
 EXPERIMENT = Experiment(fits, result, check, work, "ablation")

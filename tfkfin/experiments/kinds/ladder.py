@@ -14,7 +14,7 @@ from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.ladder import rows, rungs
 from tfkfin.experiments.ladder.rows import RECOMMENDED, ROWS, Answers, BaselineRow, DecoderRow
 from tfkfin.experiments.ladder.rungs import LEAKS, MIXED, RUNGS, Trial, content
-from tfkfin.experiments.report import Plot, ReportTable, Result, holm, p_value, paired, text
+from tfkfin.experiments.report import Plot, ReportTable, Result, holm, least_p, p_value, paired, text
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 from tfkfin.recordings import readers
@@ -149,7 +149,8 @@ def result(evaluation: Evaluation) -> Result:
         blocks += number_tables(evaluation, "ladder", found, titles, said)
         if way == "rungs":
             blocks += [people_table(evaluation, "ladder", found, titles) if len(evaluation.subjects) < 6 else
-                       _tests(evaluation, found, reference), plot(evaluation, "ladder", found, titles)]
+                       tests_table(evaluation, "ladder", tested(found, reference), titles, reference),
+                       plot(evaluation, "ladder", found, titles)]
     top = ways | {"recommended": RECOMMENDED, "rows": {name: about(name, recipe) for name in kept},
                   "note": recipe.source.note}
     return Result("ladder", "Ladder: what holds tomorrow, and on another person", _findings(ways["rungs"], reference),
@@ -210,10 +211,15 @@ def tested(rungs: dict, reference: str) -> list[tuple[str, str, dict]]:
     return [(rung, name, test | {"holm": p}) for (rung, name, test), p in zip(found, corrected, strict=True)]
 
 
-def _tests(evaluation: Evaluation, rungs: dict, reference: str) -> ReportTable:
-    rows = [[titled(rung), ROWS[name].title, f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
-             p_value(test["holm"])] for rung, name, test in tested(rungs, reference)]
-    return evaluation.table("ladder.tests", rows, papers=False, reference=ROWS[reference].title, tests=len(rows))
+def tests_table(evaluation: Evaluation, kind: str, tests: list[tuple[str, str, dict]], titles: Mapping[str, str],
+                reference: str) -> ReportTable:
+    """`tests` as of `tested`; the ablation shows p before the correction too."""
+    shown = ("p", "holm") if kind == "ablation" else ("holm",)
+    rows = [[titled(rung), titles[name], f"{100 * test['mean']:+.1f}", f"{test['wins']} of {test['pairs']}",
+             *(p_value(test[p]) for p in shown)] for rung, name, test in tests]
+    count = len(evaluation.subjects)
+    return evaluation.table(f"{kind}.tests", rows, papers=False, reference=titles[reference], tests=len(rows),
+                            people=count, least_p=least_p(count))
 
 
 def _findings(rungs: dict, reference: str) -> list[str]:

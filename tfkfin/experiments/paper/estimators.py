@@ -135,8 +135,7 @@ class Estimators:
             head = fit.of("cnn2")
             finish(evaluation.ledger, [head], self.classifier)
             saving.load_weights(trainer.fins, self._fin_weights(), _AGAIN)
-            saving.load_weights(trainer.head.classifier, evaluation.ledger.path(head.key, ".weights.h5"),
-                                _AGAIN)
+            saving.load_weights(trainer.head.classifier, evaluation.ledger.path(head.key, ".weights.h5"), _AGAIN)
         else:
             training.fit_scales(trainer.fins, train.features)
             self._prepare_head(trainer, fit)
