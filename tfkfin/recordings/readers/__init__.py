@@ -88,7 +88,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
 
     Args:
         file: from `find`.
-        emg: the signal (T, C), if it has been read from this file already (see `tfkfin.recordings.hdf5`).
+        emg: the signal (T, C), if it has been read from this file already (see `tfkfin.recordings.matfile.signals`).
 
     Raises:
         InputError: the file is damaged, a variable is missing, has a wrong shape or is not numeric, the signal has NaN
