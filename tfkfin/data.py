@@ -1,16 +1,6 @@
-"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings."""
+"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings.
 
-import os
-from argparse import BooleanOptionalAction
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
-
-from tfkfin.base.answers import answer, answer_path, command_line, margin, paper, parsed, track
-from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
-from tfkfin.base.errors import InputError
-
-_EXAMPLES = """examples:
+examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
   python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
   python -m tfkfin.data info data/DB2
@@ -22,13 +12,23 @@ _EXAMPLES = """examples:
 Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or form a BIDS dataset. A folder of own files (CSV,
 NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are never changed."""
 
+import os
+from argparse import BooleanOptionalAction
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from tfkfin.base.answers import answer, answer_path, command_line, margin, paper, parsed, track
+from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.errors import InputError
+
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["serve-input"]:
         raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
                          "must be left out")
-    text = "Makes, checks, describes, converts and shows recordings."
-    parser = command_line("data", "info DIR", text, _EXAMPLES)
+    text, examples = "Makes, checks, describes, converts and shows recordings.", __doc__.partition("\n\n")[2]
+    parser = command_line("data", "info DIR", text, examples)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
     _add_synthesize(commands)
     _add_download(commands)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
-from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 
 def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:

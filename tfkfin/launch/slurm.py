@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json
-from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 POLL_S = 1  # between looks for outcomes
 QUERY_S = 5  # between questions to Slurm

@@ -1,5 +1,7 @@
 """Checks that every reader makes of a recording's arrays before anything is computed from them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,17 @@ from tfkfin.base.errors import InputError
 
 SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # sampling rates at which EMG may have been recorded
 LARGEST = 1e10  # in any unit: sums of squares of larger values overflow float32
+
+
+@contextmanager
+def refused_as(what: str) -> Iterator[None]:
+    """Turns whatever a library raises on a damaged file into an InputError: `what`, and why."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def shape(path: Path, there: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """A recording on disk, its header, and in memory, which every reader returns; movements as times and as samples."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -249,8 +250,9 @@ def from_samples(labels: np.ndarray, repetitions: np.ndarray, seams: Sequence[in
 def count_repetitions(labels: np.ndarray, seams: Sequence[int] = ()) -> np.ndarray:
     """Repetitions (T,) int16: k during the k-th execution of a movement, 0 during rest. A seam ends an execution."""
     starts = np.unique([0, *(np.flatnonzero(np.diff(labels)) + 1), *seams])
-    counts, last = np.zeros(len(starts), np.int16), {}
+    counts, last = np.zeros(len(starts), np.int16), Counter[int]()
     for i, movement in enumerate(labels[starts].tolist()):
         if movement:
-            counts[i] = last[movement] = last.get(movement, 0) + 1
+            last[movement] += 1
+            counts[i] = last[movement]
     return np.repeat(counts, np.diff(np.append(starts, len(labels))))

@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin.base.errors import InputError
+from tfkfin.recordings import checks
 from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, package
 
 
 def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
     """Signals by name, or by number from 1; without names all that are in volts."""
     file = _open(path)
-    try:
+    with checks.refused_as(f"{path} is damaged"):  # such as a physical range of 0, or annotations that are not text
         return _table(path, file, wanted)
-    except InputError:
-        raise
-    except Exception as error:  # such as a physical range of 0, or annotations that are not text
-        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def _table(path: Path, file: Any, wanted: Sequence[int | str] | None) -> Table:
@@ -40,15 +37,9 @@ def _table(path: Path, file: Any, wanted: Sequence[int | str] | None) -> Table:
 
 def _open(path: Path):
     edfio = package("edfio", path)
-    try:
+    with checks.refused_as(f"{path} is not a whole {path.suffix[1:].upper()} file"):
         reader = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
         return reader(path, header_encoding="latin-1")
-    except Exception as error:  # on damaged headers edfio raises many types
-        raise InputError(f"{path} is not a whole {path.suffix[1:].upper()} file: {error}") from error
 
 
-def names(path: Path) -> list[str]:
-    return [signal.label for signal in _open(path).signals]
-
-
-FORMAT = Format(("edf", "bdf"), read, names)
+FORMAT = Format(("edf", "bdf"), read, lambda path: [signal.label for signal in _open(path).signals])

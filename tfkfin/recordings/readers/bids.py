@@ -11,6 +11,7 @@ Reference: https://bids-specification.readthedocs.io, "Electromyography"
 
 import csv
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,14 +32,7 @@ from tfkfin.recordings.recording import Recording, RecordingFile, from_samples, 
 ROOT = "dataset_description.json"
 _SIDECARS = ("_events.tsv", "_channels.tsv", "_emg.json", "_events.json", ROOT)
 _MISSING, _PADDING = ("", "n/a"), "BAD_ACQ_SKIP"  # MNE's annotation of padding samples
-VERSION, TASK = "1.11.1", "movements"
-_COLUMNS = {
-    "onset": {"Description": "Start of the movement", "Units": "s"},
-    "duration": {"Description": "Duration of the movement", "Units": "s"},
-    "trial_type": {"Description": "Name of the movement"},
-    "value": {"Description": "Number of the movement; 0 is rest"},
-    "repetition": {"Description": "Number of the movement's repetition"},
-}
+_TEXTS = Path(__file__).with_name("bids.json")  # what `write` says in every dataset
 
 
 def knows(folder: Path, paths: Sequence[Path]) -> bool:
@@ -141,12 +135,9 @@ def _table(path: Path, end: str) -> list[dict[str, str]]:
     files = _above(path, end)
     if not files:
         return []
-    try:
-        with open(files[-1], encoding="utf-8-sig", newline="") as file:
-            return [{key: (value or "").strip() for key, value in row.items() if key} for row in
-                    csv.DictReader(file, delimiter="\t")]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{files[-1]} cannot be read: {error}") from error
+    with checks.refused_as(f"{files[-1]} cannot be read"), open(files[-1], encoding="utf-8-sig", newline="") as file:
+        return [{key: (value or "").strip() for key, value in row.items() if key} for row in
+                csv.DictReader(file, delimiter="\t")]
 
 
 def _metadata(path: Path) -> dict:
@@ -248,7 +239,7 @@ def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already, and nothing in it is overwritten: choose another folder")
-    partial, written = partial_of(folder), []
+    partial = partial_of(folder)
     unfinished.add(partial)
     with making(folder.parent):
         bury(folder)
@@ -264,33 +255,27 @@ def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = 
 
 
 def _write_all(recordings: Iterable[Recording], folder: Path, name: str, kind: str) -> list[Path]:
-    runs, written, people, names = {}, [], {}, {}
+    runs, written, people, names, texts = Counter(), [], {}, {}, read_json(_TEXTS)
     for recording in recordings:
         people[f"sub-{recording.subject:02d}"] = None
         names |= recording.names
-        edges = [0, *recording.seams, len(recording.labels)]
-        for begin, end in pairwise(edges):
-            place = recording.subject, recording.file.session
-            runs[place] = runs.get(place, 0) + 1
-            written.append(_write_run(recording, slice(begin, end), runs[place], folder, kind))
-    _write_dataset(folder, name, people, names, written)
+        for begin, end in pairwise([0, *recording.seams, len(recording.labels)]):
+            runs[place := (recording.subject, recording.file.session)] += 1
+            written.append(_write_run(recording, slice(begin, end), runs[place], folder, kind, texts["emg"]))
+    if names:
+        texts["events"]["trial_type"]["Levels"] = {names[number]: f"movement {number}" for number in sorted(names)}
+    write_json(folder / f"task-{texts['emg']['TaskName']}_events.json", texts["events"])
+    write_text(folder / "participants.tsv", "\n".join(["participant_id", *people, ""]))
+    write_text(folder / "README.md", texts["readme"].format(name=name, people=len(people), files=len(written),
+                                                            version=__version__))
+    write_json(folder / "dataset_description.json", texts["dataset"] | {  # last: only with it is the folder a dataset
+        "Name": name, "GeneratedBy": [{"Name": "tfkfin", "Version": __version__}]})
     return written
 
 
-def _write_dataset(folder: Path, name: str, people: Sequence[str], names: dict[int, str], written: list[Path]) -> None:
-    levels = {"Levels": {named: f"movement {number}" for number, named in sorted(names.items())}} if names else {}
-    write_json(folder / f"task-{TASK}_events.json", _COLUMNS | {"trial_type": _COLUMNS["trial_type"] | levels})
-    write_text(folder / "participants.tsv", "participant_id\n" + "".join(f"{one}\n" for one in people))
-    write_text(folder / "README.md", f"# {name}\n\nSurface EMG of {len(people)} people, {len(written)} files, written "
-               f"by tfkfin {__version__}. Movements and repetitions are in the files `*_events.tsv`.\n")
-    write_json(folder / "dataset_description.json", {  # written last: only with it is the folder a dataset
-        "Name": name, "BIDSVersion": VERSION, "DatasetType": "raw",
-        "GeneratedBy": [{"Name": "tfkfin", "Version": __version__}]})
-
-
-def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: str) -> Path:
+def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: str, about: dict) -> Path:
     ids = [f"sub-{recording.subject:02d}", f"ses-{recording.file.session:02d}"]
-    stem = "_".join([*ids, f"task-{TASK}", f"run-{run:02d}"])
+    stem = "_".join([*ids, f"task-{about['TaskName']}", f"run-{run:02d}"])
     beside = folder.joinpath(*ids, "emg")
     beside.mkdir(parents=True, exist_ok=True)
     emg, rate = recording.emg[part], recording.rate_hz
@@ -304,13 +289,8 @@ def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: 
             f"\t{movement}\t{repetition or 'n/a'}\n" for start, stop, movement, repetition in
             from_samples(recording.labels[part], recording.repetitions[part]))
     write_text(beside / f"{stem}_events.tsv", "onset\tduration\ttrial_type\tvalue\trepetition\n" + "".join(rows))
-    write_json(beside / f"{stem}_emg.json", {
-        "TaskName": TASK, "TaskDescription": "Hand movements, held and repeated.", "SamplingFrequency": rate,
-        "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate, "RecordingType": "continuous",
-        "PowerLineFrequency": "n/a", "SoftwareFilters": "n/a", "HardwareFilters": "n/a", "EMGReference": "n/a",
-        "EMGGround": "n/a", "EMGPlacementScheme": "Other",
-        "EMGPlacementSchemeDescription": "not known from the source recordings"}
-        | ({"Synthetic": True} if recording.synthetic else {}))
+    known = {"SamplingFrequency": rate, "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate}
+    write_json(beside / f"{stem}_emg.json", about | known | ({"Synthetic": True} if recording.synthetic else {}))
     return path
 
 
