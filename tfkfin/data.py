@@ -14,7 +14,6 @@ NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.m
 
 import os
 from argparse import BooleanOptionalAction
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -201,7 +200,7 @@ def _info(options) -> None:
         names |= recording.names
         every[-1] |= {"files": file.signals, "movements": movements, "repetitions": repetitions,
                       "seconds": recording.seconds, "rate_hz": recording.rate_hz, "channels": recording.num_channels,
-                      "names": recording.names, "synthetic": recording.synthetic, "notes": remarks, **asdict(found)}
+                      "names": recording.names, "synthetic": recording.synthetic, "notes": remarks, **found._asdict()}
     answer(every)
     if names:
         notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))

@@ -11,11 +11,9 @@ import os
 import re
 import shutil
 import stat
-import struct
 import threading
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,8 +35,6 @@ _LARGEST = 8 << 30  # bytes unpacked: Ninapro's archives have about 0.6 GB
 _RATIO = 100  # bytes unpacked per byte: about 1 for recordings, which are compressed already
 _SUM = re.compile(r"[0-9a-f]{64} [ *](.+)")
 _OWNER = "# Ninapro "
-# What zipfile raises on damaged bytes; OSError with EINVAL comes from a seek before the start.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, struct.error, IndexError, OSError)
 
 
 class Outcome(NamedTuple):
@@ -133,11 +129,10 @@ class Download:
         finally:
             if fatal:
                 self._transfer.stop.set()
-        outcome = Outcome(subject, state, failure, part.fetched, time.monotonic() - began)
+        seconds = time.monotonic() - began
         if state in ("fetched", "unpacked", "failed"):
-            self.tell(f"subject {subject}: {failure or state}, {outcome.fetched / 1e6:.1f} MB in "
-                      f"{outcome.seconds:.0f} s")
-        return outcome
+            self.tell(f"subject {subject}: {failure or state}, {part.fetched / 1e6:.1f} MB in {seconds:.0f} s")
+        return Outcome(subject, state, failure, part.fetched, seconds)
 
     def _part(self, subject: int) -> PartialFile:
         """The download of a subject's archive."""
@@ -235,8 +230,7 @@ class Damaged(FetchError):
 def recordings(names: Iterable[str]) -> dict[tuple[int, int], list[str]]:
     """(subject, exercise) -> those of `names` that are this recording; normally one."""
     found: dict[tuple[int, int], list[str]] = {}
-    for name in names:
-        path = PureWindowsPath(name)  # accepts / and \
+    for name, path in ((name, PureWindowsPath(name)) for name in names):  # accepts / and \
         if (match := _RECORDING.fullmatch(path.name)) and "__MACOSX" not in path.parts:
             found.setdefault((int(match[1]), int(match[2] or match[3])), []).append(name)
     return found
@@ -275,8 +269,9 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Call
             if appeared := [path for path in sums if path.exists()]:
                 raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
         return sums
-    except _DAMAGE as error:
-        if isinstance(error, InputError) or isinstance(error, OSError) and error.errno != errno.EINVAL:
+    except Exception as error:  # on damaged bytes zipfile raises many; OSError with EINVAL: a seek before the start
+        of_system = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if of_system or isinstance(error, InputError | Stopped | MemoryError):
             raise
         raise Damaged(f"damaged ({error or type(error).__name__})") from error
 

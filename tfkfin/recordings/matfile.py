@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -74,7 +75,8 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
     _afford(path, {variable.name: _fits(path, variable.name, variable.size, variable.numeric)
                    for variable in _v5(path) if variable.name in names})
-    found = _guarded(path, lambda: loadmat(str(path), variable_names=list(names)))
+    with _guarded(path):
+        found = loadmat(str(path), variable_names=list(names))
     return {name: found[name] for name in names if name in found}
 
 
@@ -94,9 +96,10 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
 
 
 def _v5(path: Path) -> list[Variable]:
-    with open(path, "rb") as file:
-        order = _order(file.read(_HEADER))
-    found = _guarded(path, lambda: list(variables(path, order)))
+    with _guarded(path):
+        with open(path, "rb") as file:
+            order = _order(file.read(_HEADER))
+        found = list(variables(path, order))
     for name, count in Counter(variable.name for variable in found).most_common(1):
         if count > 1:  # scipy reads the first of them
             raise InputError(f"{path} is damaged ({name[:40]} is there twice): fetch it again")
@@ -124,9 +127,10 @@ def _afford(path: Path, sizes: dict[str, int]) -> None:
                    "close other programs, or read fewer recordings at once")
 
 
-def _guarded(path: Path, action):
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
     try:
-        return action()
+        yield
     except InputError:
         raise
     except MemoryError:
@@ -143,8 +147,7 @@ def is_v73(path: Path) -> bool:
         size = path.stat().st_size
         with open(path, "rb") as file:
             header = file.read(_HEADER)
-            hdf5 = header[:8] == b"\x89HDF\r\n\x1a\n" or (file.seek(_HDF5_BLOCK) and file.read(4) == b"\x89HDF")
-            if hdf5:
+            if header[:8] == b"\x89HDF\r\n\x1a\n" or (file.seek(_HDF5_BLOCK) and file.read(4) == b"\x89HDF"):
                 return True
             if len(header) < _HEADER or header[126:128] not in (b"IM", b"MI"):
                 what = "is empty (0 bytes)" if size == 0 else "is not a MATLAB file of version 5 or 7.3"
@@ -161,32 +164,19 @@ def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
     """Arrays `names`, or with None the shapes of all. MATLAB stores (rows, columns) as HDF5 (columns, rows)."""
     import h5py
 
-    def read():
-        with h5py.File(path, "r") as file:
-            # Soft and external links are not followed: they may lead to other files.
-            own = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
-            data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
-            if names is None:
-                return {key: item.shape[::-1] if _is_numeric(item) else () for key, item in data.items()}
-            wanted = {key: data[key] for key in names if key in data}
-            _afford(path, {key: _size(path, item) for key, item in wanted.items()})
-            return {key: item[()].T for key, item in wanted.items()}
-
-    return _guarded(path, read)
+    with _guarded(path), h5py.File(path, "r") as file:
+        # Soft and external links are not followed: they may lead to other files.
+        own = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
+        data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
+        if names is None:
+            return {key: item.shape[::-1] if _is_numeric(item) else () for key, item in data.items()}
+        wanted = {key: data[key] for key in names if key in data}
+        _afford(path, {key: _size(path, item) for key, item in wanted.items()})
+        return {key: item[()].T for key, item in wanted.items()}
 
 
 def _is_numeric(item) -> bool:
     return item.shape is not None and item.dtype.kind in "biuf"
-
-
-def checked(path: Path, item):
-    """An HDF5 dataset that can be read.
-
-    Raises:
-        InputError: its values lie in other files, or do not fit into its file or into memory.
-    """
-    _afford(path, {item.name.lstrip("/"): _size(path, item)})
-    return item
 
 
 def _size(path: Path, item) -> int:
@@ -318,7 +308,8 @@ def signals(paths: Sequence[Path], channels: int):
     types = set()
     for path in paths:
         with h5py.File(path, "r") as file:
-            emg = checked(path, file["emg"])
+            emg = file["emg"]
+            _afford(path, {"emg": _size(path, emg)})
             types.add(emg.dtype.name if emg.shape[0] == channels else "")
     return stream([str(path) for path in paths], channels, *types) if len(types) == 1 and "" not in types else None
 

@@ -68,27 +68,23 @@ class Tree:
         Raises:
             InputError: a file cannot be fetched or arrives incomplete, or the cache is too small or not writable.
         """
+        partial: dict[str, Path] = {}
         try:
-            self._fetch(paths)
+            missing = [path for path in paths if not self._is_here(path)]
+            size = sum(self._stamps[path][0] for path in missing)
+            _make_room(size, set(paths))
+            if not missing:
+                return
+            log.info("Fetching %d of %d files (%.1f MB) of %s into %s", len(missing), len(paths), size / 1e6, self.url,
+                     self.folder)
+            for path in missing:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial[path.relative_to(self.folder).as_posix()] = partial_of(path)
+            for name in (transfer.fetch if self.url.startswith("http") else fetch)(self.url, partial):
+                self._keep(partial[name], self.folder / name)
         except OSError as error:
             raise InputError(f"the cache {self.folder} cannot be written: {error.strerror or error}: choose another "
                              "with TFKFIN_CACHE") from error
-
-    def _fetch(self, paths: list[Path]) -> None:
-        missing = [path for path in paths if not self._is_here(path)]
-        size = sum(self._stamps[path][0] for path in missing)
-        _make_room(size, set(paths))
-        if missing:
-            log.info("Fetching %d of %d files (%.1f MB) of %s into %s", len(missing), len(paths), size / 1e6, self.url,
-                     self.folder)
-        partial = {}
-        for path in missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial[path.relative_to(self.folder).as_posix()] = partial_of(path)
-        try:
-            copying = transfer.fetch if self.url.startswith("http") else fetch
-            for name in copying(self.url, partial) if partial else ():
-                self._keep(partial[name], self.folder / name)
         finally:
             for part in partial.values():
                 part.unlink(missing_ok=True)

@@ -19,11 +19,12 @@ A folder of Ninapro or BIDS files may have a recordings.toml with [movements] al
 files and columns and from amplitudes; the user has to check it.
 """
 
+import json
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -51,6 +52,7 @@ _LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activi
 _REPETITION = r"(?i).*(rep|trial).*"
 _TIME = r"(?i)(t|time|timestamp|sec|seconds|time ?\[?\(?s.*)"
 _LABELS_OF = r"(?i)label|annot|event|marker|target"
+_toml = partial(json.dumps, ensure_ascii=False)  # numbers, text and lists are written alike in both
 MOST = 100  # different values that a column of labels may have
 
 
@@ -166,11 +168,11 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
     Raises:
         InputError: no file has a known format.
     """
-    kinds = Counter(path.suffix.lower() for path in paths if path.suffix.lower().lstrip(".") in formats.suffixes())
-    if not kinds:
+    known = [path for path in paths if path.suffix.lower().lstrip(".") in formats.suffixes()]
+    if not known:
         raise InputError(f"{folder} holds no files of a known kind: {', '.join(formats.suffixes())}")
-    labels = [path for path in paths if path.suffix.lower() in kinds and re.search(_LABELS_OF, path.stem)]
-    signals = [path for path in paths if path.suffix.lower() in kinds and path not in labels] or labels
+    labels = [path for path in known if re.search(_LABELS_OF, path.stem)]
+    signals = [path for path in known if path not in labels] or labels
     labels = [] if signals == labels else labels
     pattern, words, left = _pattern(folder, signals)
     lines = [f'files = "{pattern}"' + "   # {subject} {session} {run} {label} {repetition} stand for numbers, * for "
@@ -192,8 +194,7 @@ def _pattern(folder: Path, paths: Sequence[Path]) -> tuple[str, list[str], list[
     """The pattern that most file names follow, the words found in {label}, and remarks on the other files."""
     blank = "" if any("_" in path.stem for path in paths) else " "  # else blanks belong to the names of movements
     split = {path: re.split(rf"([_\-./{blank}])", path.relative_to(folder).as_posix()) for path in paths}
-    shapes = Counter(tuple(parts[1::2]) for parts in split.values())
-    shape = shapes.most_common(1)[0][0]
+    shape = Counter(tuple(parts[1::2]) for parts in split.values()).most_common(1)[0][0]
     rows = [parts[::2] for parts in split.values() if tuple(parts[1::2]) == shape]
     columns = [sorted({row[i] for row in rows}) for i in range(len(rows[0]))]
     places, words, taken = [], [], set()
@@ -302,9 +303,3 @@ def _unit(channels: list[np.ndarray]) -> list[str]:
     if unit is None:
         return [f'# unit = "V"   # amplitudes of {size:.3g} fit none of V, mV, uV: fill in']
     return [f'unit = "{unit}"   # a guess: amplitudes of {size:.3g} are most likely {unit}']
-
-
-def _toml(value: int | str | list) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return str(value) if isinstance(value, int) else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -12,6 +12,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,8 +78,7 @@ class Session:
         return 4 * self.movements * self.repetitions * (self.hold_s + self.rest_s) * self.rate_hz * self.channels
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(NamedTuple):
     """One repetition of one movement: seconds (start, stop) of the cue and of the muscles' response."""
 
     movement: int
@@ -118,31 +118,20 @@ def synthesize(folder: str | Path, subjects=(1, 2, 3), *, seed: int = 1, extras:
             raise InputError(f"seed is {seed}, but 0 to {2**32 - 1} are possible")
         machine.afford(2 * _WORK * task.size, "making two such recordings at once",
                        "make shorter ones, or fewer channels")
-        if len(paths) * task.size > shutil.disk_usage(_existing(folder)).free:
+        if len(paths) * task.size > shutil.disk_usage(folder).free:
             raise InputError(f"{len(paths) * task.size / 1e9:.3g} GB do not fit on the disk of {folder}: make fewer")
         write_json(note, settings)
 
-        def write(job: tuple[int, Path]) -> None:
-            subject, path = job
-            text = (f"MATLAB 5.0 MAT-file, SYNTHETIC surface EMG by tfkfin, seed {seed}, subject {subject}: "
-                    "nobody recorded")
-            matfile.save(path, variables(subject, task, seed, extras, body), text, v73)
+        def write(subject: int, path: Path) -> None:
+            if path not in there:
+                sweep(path)
+                matfile.save(path, variables(subject, task, seed, extras, body), "MATLAB 5.0 MAT-file, SYNTHETIC "
+                             f"surface EMG by tfkfin, seed {seed}, subject {subject}: nobody recorded", v73)
 
         with ThreadPoolExecutor(2) as pool:  # zlib, FFT and random numbers take most time and release the GIL
-            try:
-                left = [job for job in zip(subjects, paths, strict=True) if job[1] not in there]
-                for path in (path for _, path in left):
-                    sweep(path)
-                list(pool.map(write, left))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            list(pool.map(write, subjects, paths))
         note.unlink()
         return paths
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def variables(subject: int, task: Session, seed: int, extras: bool = False, body: Physiology = Physiology()) -> dict:
@@ -175,8 +164,7 @@ def _labels(task: Session, holds: list[Hold], count: int) -> dict[str, np.ndarra
 
     As in DB2, `rerepetition` continues into the rest that follows, so it does not mark movement.
     """
-    names = ("stimulus", "restimulus", "repetition", "rerepetition")
-    columns = {name: np.zeros((count, 1), np.uint8) for name in names}
+    columns = dict(zip(("stimulus", "restimulus", "repetition", "rerepetition"), np.zeros((4, count, 1), np.uint8)))
     for hold in holds:
         cue, active = (slice(*(int(round(s * task.rate_hz)) for s in span)) for span in (hold.cue, hold.active))
         columns["stimulus"][cue], columns["repetition"][cue] = hold.movement, hold.repetition

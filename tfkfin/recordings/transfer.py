@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from html.parser import HTMLParser
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -164,12 +165,12 @@ class Transfer:
         except requests.exceptions.SSLError as error:
             raise FetchError(f"no safe connection: {short(error)}", everyone=True) from error
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-            reason = f"{'cut off' if isinstance(error, HTTPError) else 'no connection'}: {short(error)}"
+            # A refused connection is a ConnectTimeoutError too.
+            everyone = isinstance(getattr(error.args[0], "reason", None), ConnectTimeoutError)
             if isinstance(error, requests.Timeout | ReadTimeoutError):
-                reason = f"no byte for {self._stall_s:g} s"
-            cause = getattr(error.args[0], "reason", None)  # a refused connection is a ConnectTimeoutError too
-            kind = Slow if reason.startswith("no byte") else FetchError
-            raise kind(reason, isinstance(cause, ConnectTimeoutError), again_s=0.0) from error
+                raise Slow(f"no byte for {self._stall_s:g} s", everyone, again_s=0.0) from error
+            what = "cut off" if isinstance(error, HTTPError) else "no connection"
+            raise FetchError(f"{what}: {short(error)}", everyone, again_s=0.0) from error
         except (requests.RequestException, ValueError, HTTPException) as error:  # addresses, redirects, headers
             if isinstance(error, FetchError):
                 raise
@@ -246,14 +247,10 @@ def session():
 
         def get_redirect_target(self, resp):
             target = super().get_redirect_target(resp)
-            if not target:
-                return target
-            kinds = ("https:",) if resp.url.startswith("https:") else ("https:", "http:")
-            try:
-                there = urljoin(resp.url, target)
-            except ValueError:
-                there = ""
-            if not there.startswith(kinds):
+            kinds, there = ("https:",) if resp.url.startswith("https:") else ("https:", "http:"), ""
+            with suppress(ValueError):
+                there = urljoin(resp.url, target or "")
+            if target and not there.startswith(kinds):
                 raise requests.exceptions.InvalidURL(f"{resp.url} leads to {target[:200]!r}, which is not safe: it "
                                                      f"is not {' or '.join(kinds)}//")
             return target
@@ -298,14 +295,14 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
     else:
         names = _linked(url)
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(names, pool.map(lambda name: stamp(_address(url, name)), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: stamp(f"{url}/{quote(name)}"), names), strict=True))
 
 
 def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
     """Downloads files, one after another, and yields each name when its file is complete."""
     transfer = Transfer(STALL_S, log.info, lambda part: None)
     for name, target in targets.items():
-        part = PartialFile(_address(url, name), target)
+        part = PartialFile(f"{url}/{quote(name)}", target)
         try:
             transfer.fetch(part)
             part.finish()
@@ -325,10 +322,7 @@ def stamp(address: str) -> tuple[int, str]:
 def _linked(url: str) -> list[str]:
     """Names of all files below `url` that its pages of links lead to."""
     root, names, pages = urlsplit(url + "/").path, [], [(url + "/", 0)]
-    for i in range(_PAGES):
-        if i >= len(pages):
-            break
-        address, depth = pages[i]
+    for address, depth in islice(pages, _PAGES):  # which grows
         page = _ask("GET", address)
         if "html" not in page.headers.get("Content-Type", ""):
             raise InputError(f"{address} shows no list of files: put an index.txt there, with one name a line")
@@ -343,10 +337,6 @@ def _linked(url: str) -> list[str]:
             elif depth < _DEEPEST and (folder := link.partition("#")[0]) not in (found for found, _ in pages):
                 pages.append((folder, depth + 1))
     return list(dict.fromkeys(names))
-
-
-def _address(url: str, name: str) -> str:
-    return f"{url}/{quote(name)}"
 
 
 def _ask(method: str, address: str, missing: bool = False):

@@ -12,7 +12,7 @@ from tfkfin.base.files import write_json, write_text
 from tfkfin.store import folders
 
 LICENCE = "Apache-2.0"
-MADE_FOR, UNSEEN = "Made for", "Movements"  # first words of the limits that each calibration replaces
+REPLACED = ("Made for", "Movements")  # first words of the limits that each calibration replaces
 
 
 def of_decoder(own: dict, results: dict) -> dict:
@@ -61,7 +61,8 @@ def of_calibrated(about: dict, report: dict) -> dict:
                                                                   if report["session"] else "")
     known = ", ".join(map(str, report["repetitions"])) + ("" if report["labelled"] else ", without labels")
     before = about.get("limits") or _decoder_limits(about, about)  # a decoder inside a run folder has none yet
-    limits = [line for line in before if not line.startswith((MADE_FOR, UNSEEN))]
+    recall = [(report[when] or {}).get("recall_unseen") for when in ("before", "after")]
+    own = _limits({"kind": "calibrated", "whose": whose, "unseen": report["unseen"], "recall": recall})
     return {key: value for key, value in about.items() if key not in ("updated", "carried")} | {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "tfkfin": __version__, "licence": LICENCE,
         "calibration": report,
@@ -71,20 +72,7 @@ def of_calibrated(about: dict, report: dict) -> dict:
                  f"{100 * after['accuracy']:.1f} % of windows, {100 * after['execution']:.1f} % of executions",
         "scores": {"fin": {}} | (after or {}) | {"protocol": f"calibrated on repetitions {known}; scored on the other "
                                                              "repetitions of these recordings"},
-        "limits": [f"{MADE_FOR} {whose} with the electrodes where they were: for another person, another session or "
-                   "moved electrodes, calibrate anew.",
-                   *([f"{UNSEEN} {report['unseen']} were not calibrated on."] if report["unseen"] else []),
-                   *_omitted(report),
-                   *limits]}
-
-
-def _omitted(report: dict) -> list[str]:
-    """The recall of movements that were not calibrated on, where recordings have them."""
-    before, after = ((report[when] or {}).get("recall_unseen") for when in ("before", "after"))
-    if before is None or after is None:
-        return []
-    return [f"{UNSEEN} that it was not shown: {100 * before:.1f} % of their windows were decided right before it was "
-            f"calibrated, {100 * after:.1f} % after."]
+        "limits": own + [line for line in before if not line.startswith(REPLACED)]}
 
 
 def of_fins(own: dict, results: dict) -> dict:

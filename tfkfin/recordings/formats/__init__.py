@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ ROOM = "recordings/formats"  # where `registry` finds formats
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """A marked interval: seconds from the first sample, and its text."""
 
     start_s: float
@@ -46,8 +45,7 @@ class Table:
     events: Sequence[Annotation] = ()
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A file format.
 
     Attributes:

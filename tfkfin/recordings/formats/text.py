@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from tfkfin.recordings.formats import Format, Table
 _LONGEST = 1 << 20  # characters of a line
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """A file's delimiter (None: blanks), the names in its header line, if any, and its first row of values."""
 
     delimiter: str | None

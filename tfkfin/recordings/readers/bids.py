@@ -13,9 +13,9 @@ import csv
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -86,8 +86,7 @@ def entities(path: Path) -> dict[str, str]:
     return dict(part.split("-", 1) for part in path.name.split("_")[:-1] if "-" in part)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of events.tsv: seconds, name and code (or ""), repetition (or 0)."""
 
     start_s: float
