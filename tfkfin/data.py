@@ -42,11 +42,13 @@ def _add_synthesize(commands) -> None:
     parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
     for name, kind, default, text in (
         ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
-        ("channels", int, 12, "electrodes"), ("rate", float, 2000.0, "samples a second"),
-        ("hold", float, 5.0, "seconds a movement is held"), ("rest", float, 3.0, "seconds of rest between"),
+        ("channels", int, 12, "electrodes"), ("rate_hz", float, 2000.0, "samples a second"),
+        ("hold_s", float, 5.0, "seconds a movement is held"), ("rest_s", float, 3.0, "seconds of rest between"),
         ("seed", numeric(int, 0, 2**32 - 1), 1, "equal seeds give equal files"),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: %(default)s)")
+        word = name.partition("_")[0]
+        parser.add_argument(f"--{word}", dest=name, metavar=word.upper(), type=kind, default=default,
+                            help=f"{text} (default: %(default)s)")
     parser.add_argument("--extras", action="store_true", help="also acc, glove and inclin, as in DB2")
     parser.add_argument("--v73", action="store_true", help="MATLAB 7.3 (HDF5) instead of v5")
     parser.set_defaults(action=_synthesize)
@@ -111,17 +113,17 @@ def _say(console, *lines: str) -> None:
 def _synthesize(options) -> None:
     from tfkfin.recordings import synthetic
 
-    paths = synthetic.synthesize(
-        options.folder, parse_numbers(options.subjects), seed=options.seed, extras=options.extras,
-        v73=options.v73, movements=options.movements, repetitions=options.repetitions, channels=options.channels,
-        rate_hz=options.rate, hold_s=options.hold, rest_s=options.rest)
+    own = ("seed", "extras", "v73", "movements", "repetitions", "channels", "rate_hz", "hold_s", "rest_s")
+    paths = synthetic.synthesize(options.folder, parse_numbers(options.subjects), **{k: vars(options)[k] for k in own})
     log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
     answer({"made": paths})
 
 
 def _download(options) -> None:
-    """Downloads with progress bars, or, without a terminal, with a line for each event."""
+    """Downloads with progress bars, or, without a terminal, with a line for each event; then tells how to cite."""
+    from rich.box import SIMPLE_HEAD
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Table
 
     from tfkfin.recordings.download import Download
 
@@ -140,14 +142,6 @@ def _download(options) -> None:
             parse_numbers(options.subjects) if options.subjects else (), parse_numbers(options.exercises),
             options.url, options.connections, options.keep_zips, options.stall, partial(_say, bars.console), progress)
         outcomes = download.run()
-    _report(download, outcomes)
-
-
-def _report(download, outcomes: list) -> None:
-    """A table, the citations and the next command."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     table, failed = Table(title=f"{download.database} in {download.folder}", box=SIMPLE_HEAD), {}
     for head in ("subject", "state", "MB", "s"):
         table.add_column(head, justify="left" if head == "state" else "right")
@@ -193,8 +187,7 @@ def _info(options) -> None:
                       missing, f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
                       health.volts(found.rms_v), format_numbers(found.flat), format_numbers(found.clipped),
                       *(f"{100 * share:.1f}" for share in found.mains))
-        doubt = health.doubt(found.rms_v)
-        remarks = [*([doubt] if doubt else []), *recording.notes]
+        remarks = [note for note in (health.doubt(found.rms_v), *recording.notes) if note]
         made = ["synthetic: nobody was recorded"] if recording.synthetic else []
         notes += [f"{file}: {note}" for note in made + remarks]
         names |= recording.names

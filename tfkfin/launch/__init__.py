@@ -3,6 +3,9 @@
 A task is a function, by name, and its arguments as JSON. It writes its result to a disk that all machines share, and
 called again it continues where it stopped. So a worker, its machine or the launching command may be killed at any time:
 the same command, started again, comes to the same result.
+
+A launcher is called with tasks and a LaunchContext. It yields a TaskEvent for every task that has ended or was lost,
+and None about once a second in between.
 """
 
 import importlib
@@ -104,10 +107,6 @@ class LaunchContext:
         if self.losses[task.key] > self.options.retries:
             return TaskEvent(task.key, "failed", f"{reason}, {self.losses[task.key]} times")
         return TaskEvent(task.key, "lost", reason)
-
-
-# A launcher yields an event for every task that has ended or was lost, and None about once a second in between.
-Launcher = Callable[[Sequence[Task], LaunchContext], Iterator[TaskEvent | None]]
 
 
 def names() -> tuple[str, ...]:

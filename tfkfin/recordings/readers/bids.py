@@ -42,8 +42,7 @@ def knows(folder: Path, paths: Sequence[Path]) -> bool:
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     """One recording per subject and session; tasks and runs are joined in order."""
     files = {path: entities(path) for path in paths if _is_emg(path) and "derivatives" not in path.parts}
-    subjects, sessions = ({label: i for label, i in _numbered({of.get(key, "1") for of in files.values()})}
-                          for key in ("sub", "ses"))
+    subjects, sessions = (_numbered({of.get(key, "1") for of in files.values()}) for key in ("sub", "ses"))
     groups: dict[tuple[int, int], dict[tuple, Path]] = {}
     for path, of in sorted(files.items()):
         own = groups.setdefault((subjects[of["sub"]], sessions[of.get("ses", "1")]), {})
@@ -100,12 +99,11 @@ def _is_emg(path: Path) -> bool:
     return path.suffix.lower() in (".edf", ".bdf") and path.stem.endswith("_emg") and path.name.startswith("sub-")
 
 
-def _numbered(labels: set[str]) -> list[tuple[str, int]]:
+def _numbered(labels: set[str]) -> dict[str, int]:
     """Labels with numbers: the labels themselves where all are different numbers, else by order."""
     own = {int(label) for label in labels if label.isdecimal()}
-    ordered = sorted(labels)
-    return [(label, int(label) if len(own) == len(labels) and min(own) > 0 else i + 1) for i, label in
-            enumerate(ordered)]
+    numeric = len(own) == len(labels) and min(own, default=0) > 0
+    return {label: int(label) if numeric else i + 1 for i, label in enumerate(sorted(labels))}
 
 
 def _label_notes(file: RecordingFile) -> list[str]:

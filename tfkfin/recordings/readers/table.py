@@ -156,8 +156,7 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
                            for name in (sheet.start, sheet.stop))
             stop = start + checks.numbers(where, "duration", columns[sheet.duration]) if stop is None else stop
             of_each = repetition if sheet.repetition is not None else np.full(len(labels), fields.get("repetition", 0))
-            return to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length,
-                                     rate)
+            return to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length, rate)
     if sheet.repetition is not None and "label" in fields:
         repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
     return labels, repetition
