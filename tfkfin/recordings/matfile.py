@@ -97,9 +97,7 @@ def save(path: Path, variables: Mapping[str, np.ndarray], text: str, v73: bool =
 
 def _v5(path: Path) -> list[Variable]:
     with _guarded(path):
-        with open(path, "rb") as file:
-            order = _order(file.read(_HEADER))
-        found = list(variables(path, order))
+        found = list(variables(path))
     for name, count in Counter(variable.name for variable in found).most_common(1):
         if count > 1:  # scipy reads the first of them
             raise InputError(f"{path} is damaged ({name[:40]} is there twice): fetch it again")
@@ -238,13 +236,14 @@ def elements(file, order: str) -> Iterator[tuple[int, int, int]]:
         position += 8 + count
 
 
-def variables(path: Path, order: str) -> Iterator[Variable]:
+def variables(path: Path) -> Iterator[Variable]:
     """The variables of a file whose elements are complete, without their values.
 
     Raises:
         Inconsistent, struct.error, zlib.error: the file is damaged.
     """
     with open(path, "rb") as file:
+        order = _order(file.read(_HEADER))
         for i, (position, kind, count) in enumerate(elements(file, order)):
             if i == _MOST_VARIABLES:
                 raise Inconsistent(f"more than {_MOST_VARIABLES} variables")

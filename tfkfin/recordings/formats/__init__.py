@@ -16,6 +16,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"  # where `registry` finds formats
+Wanted = Sequence[int | str] | None  # columns of a file, by name, or by number from 1; None: all that may be channels
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
@@ -55,7 +56,7 @@ class Format(NamedTuple):
     """
 
     suffixes: tuple[str, ...]
-    read: Callable[[Path, Sequence[int | str] | None], Table]
+    read: Callable[[Path, Wanted], Table]
     names: Callable[[Path], Sequence[int | str]]
 
 
@@ -72,7 +73,7 @@ def of(path: Path) -> Format:
     raise InputError(f"{path} has no known suffix: known are {', '.join(suffixes())}")
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     """The wanted columns of a file; None: all that may be channels.
 
     Raises:

@@ -1,17 +1,16 @@
 """NumPy: .npy, a table (T, columns), and .npz, where each name is a column (T,) or several channels (T, C)."""
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import Format, Table
+from tfkfin.recordings.formats import Format, Table, Wanted
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     columns = _columns(path)
     return Table({name: columns[name] for name in (columns if wanted is None else wanted) if name in columns})
 

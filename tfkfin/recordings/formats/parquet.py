@@ -1,13 +1,12 @@
 """Parquet: columns by name; needs pyarrow (the extra `formats`)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import Format, Table, package
+from tfkfin.recordings.formats import Format, Table, Wanted, package
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     """Columns by name, or by number from 1; the others are not read."""
     with _open(path) as file, checks.refused_as(f"{path} is damaged"):
         there = file.schema_arrow.names

@@ -1,7 +1,6 @@
 """Text: .csv, .tsv and .txt, separated by commas, semicolons, tabs or blanks, with or without a header line."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import Format, Table
+from tfkfin.recordings.formats import Format, Table, Wanted
 
 _LONGEST = 1 << 20  # characters of a line
 
@@ -27,7 +26,7 @@ class Layout(NamedTuple):
         return list(self.heading or range(1, len(self.first) + 1))
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     """Columns by number from 1, or by name where there is a header line; the others may hold anything."""
     layout = _layout(path)
     places = {i + 1: i for i in range(len(layout.first))} | {name: i for i, name in enumerate(layout.heading)}
