@@ -8,8 +8,8 @@ A launcher is called with tasks and a LaunchContext. It yields a TaskEvent for e
 and None about once a second in between.
 """
 
-import importlib
 import os
+import pkgutil
 import re
 import sys
 import time
@@ -226,8 +226,7 @@ def perform(task: Task, path: Path) -> str:
     """
     with logged(path):
         try:
-            module, _, function = task.work.partition(":")
-            getattr(importlib.import_module(module), function)(**task.arguments)
+            pkgutil.resolve_name(task.work)(**task.arguments)
         except InputError as error:
             reason = " ".join(str(error).split())
             log.error("error: %s", reason)

@@ -37,9 +37,8 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: emg is not numeric ({getattr(emg, 'dtype', type(emg).__name__)}), "
                          "but real numbers in volts are needed")
     shape(path, emg.shape)
-    with np.errstate(over="ignore"):
-        emg = emg.astype(np.float32, copy=False)
     with np.errstate(all="ignore"):
+        emg = emg.astype(np.float32, copy=False)
         largest = max(emg.max(), -emg.min())  # NaN where there is one
     bad = [(int(np.argmin(ok)), c + 1) for c in (range(emg.shape[1]) if not np.isfinite(largest) else ())
            if not (ok := np.isfinite(emg[:, c])).all()]
