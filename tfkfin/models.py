@@ -81,17 +81,17 @@ def pull(name: str, to: Path | None) -> Path:
     """The new version folder."""
     import shutil
 
-    from tfkfin.store import card, hub, layout
+    from tfkfin.store import card, hub
 
     source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
-    with layout.new_version(model) as (folder, number):
+    with folders.new_version(model) as (folder, number):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         if altered := folders.changed(folder):
             raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
         about = folders.card(folder) | {"name": model.name, "version": number, "pulled": name}
         card.write(folder, about)
     if about["format"] != "onnx":
-        layout.add_to_config(model)
+        folders.add_to_config(model)
     return model / str(number)
 
 

@@ -10,7 +10,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, write_text
 from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.scoring import UNKNOWN
-from tfkfin.recordings.events import count_repetitions
+from tfkfin.recordings.recording import count_repetitions
 from tfkfin.recordings.sheet import SHEET
 
 FILES = "subject{subject}_session{session}.npz"

@@ -12,7 +12,7 @@ from tfkfin.nets import fins
 from tfkfin.serving import litert_file, onnx_file, signatures, warmup
 from tfkfin.serving.engines import noise
 from tfkfin.store import card as cards
-from tfkfin.store import folders, layout
+from tfkfin.store import folders
 
 
 def write_decoder(folder: Path, decoder: BaseDecoder, about: dict, windows: np.ndarray | None = None) -> None:
@@ -75,12 +75,12 @@ def publish(card: dict, network: keras.Model, model: Path, format: str, windows:
         format, windows: as of `write_decoder`.
         config: whether models.config beside the model folder gets an entry for it, for servers.
     """
-    with layout.new_version(model) as (folder, number):
+    with folders.new_version(model) as (folder, number):
         about = card | {"name": model.name, "version": number, "format": format}
         if about["kind"] == "decoder":
             write_decoder(folder, BaseDecoder(about, network), about, windows)
         else:
             write_fins(folder, network, about)
     if config and format in ("savedmodel", "both"):
-        layout.add_to_config(model)
+        folders.add_to_config(model)
     return model / str(number)
