@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.table import Table
+import jinja2
+from rich.table import Column, Table
 
 from tfkfin.base import registry
 from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
+from tfkfin.base.files import PACKAGE
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import outputs
 from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues, movement_names
@@ -134,35 +136,19 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
 
 
 def print_summary(summary: dict) -> None:
-    """Prints the summary of a loop for people."""
-    console, timing, signal = paper(highlight=False), summary["timing"], summary["signal"]
-    table = Table("ms", title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
-    for name in ("p50", "p95", "p99", "most"):
-        table.add_column(name, justify="right")
+    """Prints the summary of a loop for people: a table of times, and the sentences of `summary.jinja`."""
+    console, timing, shares = paper(highlight=False), summary["timing"], ("p50", "p95", "p99", "most")
+    table = Table("ms", *(Column(name, justify="right") for name in shares),
+                  title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
     for part in ("acquisition", "wait", "preparation", "inference", "total"):
         named = f"{part} (sample received to decision sent)" if part == "total" else part
-        table.add_row(named, *(_number(timing[part][f"{name}_ms"], 2) for name in ("p50", "p95", "p99", "most")))
+        table.add_row(named, *(_number(timing[part][f"{name}_ms"], 2) for name in shares))
     console.print(table)
-    if summary["smallest_stride_ms"] is not None:
-        console.print(f"missed deadlines {timing['missed']}, dropped strides {timing['dropped']}, jitter "
-                      f"{_number(timing['jitter_ms'], 2, unit=' ms')}; smallest stride that this machine sustains: "
-                      f"{summary['smallest_stride_ms']:g} ms; priority: {summary['priority'] or 'the usual'}")
-    console.print(f"In addition, on any machine, the middle of the signal that a decision depends on is "
-                  f"{summary['delay']['middle_ms']:.0f} ms old, because of windows of "
-                  f"{summary['delay']['window_ms']:g} ms, the vote and resampling.")
-    if signal["lost"] or signal["filled"] or signal["stalls"]:
-        console.print(f"{signal['lost']} samples lost in {signal['gaps']} gaps, {signal['filled']} not finite, "
-                      f"{signal['stalls']} stalls")
-    if signal["rate_measured_hz"]:
-        console.print(f"measured rate: {signal['rate_measured_hz']:.2f} samples a second")
-    if scores := summary["scores"]:
-        transition = scores["transition"]
-        console.print(
-            f"accuracy {_number(scores['accuracy'], 1, 100, ' %')} of {scores['windows']} windows inside one label, "
-            f"{_number(scores['execution'], 1, 100, ' %')} of {scores['executions']} executions; "
-            f"{_number(scores['false_per_minute'], 1)} false activations a minute of rest; transitions followed "
-            f"{transition['followed']} of {transition['count']}, after {_number(transition['p50_ms'], 1, unit=' ms')} "
-            f"(p95 {_number(transition['p95_ms'], 1, unit=' ms')})", soft_wrap=True)
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = _number
+    template = environment.from_string((PACKAGE / "live" / "summary.jinja").read_text("utf-8"))
+    for line in template.render(summary).splitlines():
+        console.print(line, soft_wrap=line.startswith("accuracy"))
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0, unit: str = "") -> str:
