@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 
 SPAN_S = 30.0  # of samples that one estimate of the rate takes
 AGREE = 2e-4  # largest difference of two estimates in a row, as a share of the rate
@@ -52,6 +53,7 @@ class LiveSource:
         speed: seconds of signal that pass in one second; 0: the source waits until its samples are taken.
         drifts: whether the source samples by its own clock, which may differ from the clock of this machine.
         described: what the source is, for people.
+        table: of its options in tfkfin's own `options.toml`; "": none.
     """
 
     rate_hz: float
@@ -59,10 +61,13 @@ class LiveSource:
     speed: float = 1.0
     drifts: bool = False
     described: str = ""
+    table: str = ""
 
     @classmethod
     def options(cls, group: argparse._ArgumentGroup) -> None:
         """Adds the options of this kind of source to the command line."""
+        if cls.table:
+            add_options(group, cls.table)
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> Self:

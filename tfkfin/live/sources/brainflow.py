@@ -11,7 +11,6 @@ import numpy as np
 from tfkfin.base.console import parse_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
-from tfkfin.base.options import add_options
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices
 
 POLL_S = 0.002  # between questions to BrainFlow for new samples
@@ -32,7 +31,7 @@ class BrainFlowBoard(LiveSource):
         InputError: no brainflow, no such board or parameter, or a board that does not answer.
     """
 
-    drifts = True
+    drifts, table = True, "brainflow"
 
     def __init__(self, board: str, parameters: Mapping[str, str] | None = None, channels: tuple[int, ...] = ()):
         self._flow = required("brainflow.board_shim")
@@ -55,10 +54,6 @@ class BrainFlowBoard(LiveSource):
         self.channels, self._last = len(self._rows), None
         self._board = self._started()
         self.described = f"BrainFlow's board {board}, {self.channels} channels at {self.rate_hz:g} Hz"
-
-    @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        add_options(group, "brainflow")
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "BrainFlowBoard":

@@ -11,7 +11,6 @@ import numpy as np
 from tfkfin.base.console import parse_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
-from tfkfin.base.options import add_options
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices, volts_per
 
 WAIT_S = 0.1  # without a sample for this long, None is yielded
@@ -58,7 +57,7 @@ class Lsl(LiveSource):
         InputError: no pylsl, no such stream, a stream without a rate or of text, or an unknown unit.
     """
 
-    drifts = True
+    drifts, table = True, "lsl"
 
     def __init__(self, name: str = "", channels: tuple[int, ...] = (), unit: str = "", find_s: float = 10.0):
         self._pylsl, self._name, self._closed = required("pylsl"), name, False
@@ -71,10 +70,6 @@ class Lsl(LiveSource):
         self._scale, self.channels = np.float32(volts_per(unit, f"the {stream}")), len(self._indices)
         self._gaps = StampGaps(self.rate_hz)
         self.described = f"{stream} ({info.type()}), {self.channels} channels at {self.rate_hz:g} Hz"
-
-    @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        add_options(group, "lsl")
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "Lsl":

@@ -11,7 +11,6 @@ import numpy as np
 
 from tfkfin.base.console import format_numbers, parse_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.base.options import add_options
 from tfkfin.live.measures import UNKNOWN
 from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.pipeline.splits import Part, segments
@@ -30,15 +29,13 @@ class Replay(LiveSource):
         endless: starts over at the end.
     """
 
+    table = "replay"
+
     def __init__(self, recording: Recording, speed: float = 1.0, endless: bool = False):
         self.recording, self.speed, self.endless = recording, speed, endless
         self.rate_hz, self.channels = recording.rate_hz, recording.num_channels
         self._packet = max(1, round((PACKET_S if speed else WAITING_PACKET_S) * self.rate_hz))
         self.described = f"{recording.path.name}, {recording.seconds:.1f} s at {self.rate_hz:g} Hz"
-
-    @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        add_options(group, "replay")
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "Replay":
