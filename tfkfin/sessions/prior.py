@@ -125,6 +125,7 @@ class SessionPrior:
     """
 
     statistics: SessionStatistics | None
+    _whitening: tuple[np.ndarray, np.ndarray] | None = None  # Cholesky factor of W + T + B, and class means by it
 
     def fit(self, x: np.ndarray, labels: np.ndarray, sessions: np.ndarray, repetitions: np.ndarray,
             virtual: Sequence[np.ndarray] = (), layout: np.ndarray | None = None) -> Self:
@@ -191,8 +192,11 @@ class SessionPrior:
 
         About 0.6 on a new day; 0.8 and more at much lower forces than in training, or between unlike people.
         """
-        root = np.linalg.cholesky(self.within + self.repetition + self.between)
-        z, means = (scipy.linalg.solve_triangular(root, part.T, lower=True).T for part in (z, self.means + self.shift))
+        if self._whitening is None:
+            root = np.linalg.cholesky(self.within + self.repetition + self.between)
+            self._whitening = root, scipy.linalg.solve_triangular(root, (self.means + self.shift).T, lower=True).T
+        root, means = self._whitening
+        z = scipy.linalg.solve_triangular(root, z.T, lower=True).T
         squares = (z**2).sum(axis=1)[:, None] - 2 * z @ means.T + (means**2).sum(axis=1)
         return float(squares.min(axis=1).mean() / z.shape[1])
 
@@ -229,6 +233,7 @@ class SessionPrior:
         return bool(len(right) and right.mean() >= TRUST_SHARE)
 
     def _decompose(self) -> Self:
+        self._whitening = None
         noise = self.repetition + self.within_recorded / EFFECTIVE_WINDOWS
         self.basis = basis(self.between, noise)
         self.kernel = class_kernel(self.means @ self.basis.vectors / np.sqrt(self.basis.variances + 1))
