@@ -334,8 +334,8 @@ OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_leng
            ("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 100),
            ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 APIS = "tensorflow_serving.apis"
-MODULES = {"grpc": "grpc", "json": "google.protobuf.json_format", "types": "tensorflow.core.framework.types_pb2",
-           "apis": APIS, "metadata": f"{APIS}.get_model_metadata_pb2", "status": f"{APIS}.get_model_status_pb2",
+MODULES = {"grpc": "grpc", "json": "google.protobuf.json_format", "apis": APIS,
+           "metadata": f"{APIS}.get_model_metadata_pb2", "status": f"{APIS}.get_model_status_pb2",
            "models": f"{APIS}.model_service_pb2_grpc", "predict": f"{APIS}.predict_pb2",
            "prediction": f"{APIS}.prediction_service_pb2_grpc"}
 _loading = threading.Lock()  # `quiet_start` redirects the process's stderr, which one thread at a time may do
@@ -375,15 +375,12 @@ class GrpcClient(Client):
         self._channel.close()
 
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
-        request = self._address(self._api.predict.PredictRequest())
-        request.model_spec.signature_name = signature
-        tensor = request.inputs["emg"]
-        tensor.dtype, tensor.tensor_content = self._api.types.DT_FLOAT, emg.tobytes()
-        for size in emg.shape:
-            tensor.tensor_shape.dim.add(size=size)
-        answer = self._call(self._prediction.Predict, request, seconds)
         import tensorflow as tf  # the stubs have loaded it
 
+        request = self._address(self._api.predict.PredictRequest())
+        request.model_spec.signature_name = signature
+        request.inputs["emg"].CopyFrom(tf.make_tensor_proto(emg))
+        answer = self._call(self._prediction.Predict, request, seconds)
         most = LEAST + RATIO * emg.size
         for name, value in answer.outputs.items():  # a short message may stand for a huge array
             if not 0 <= prod(dim.size for dim in value.tensor_shape.dim) <= most:

@@ -86,7 +86,7 @@ class Exported(BaseDecoder):
             with suppress(InputError):
                 available[name] = _LOADERS[name](self.version, self.card)
         windows = noise(self, TRIALS)
-        available = _agreeing(available, windows[:1])
+        available = _agreeing(available, windows[:1]) if available else {}
         if not available:
             raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for ONNX")
         spent = {name: [] for name in available}
