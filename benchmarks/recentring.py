@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin import recipe as recipes
+from tfkfin.experiments.kinds.ladder import decisions
 from tfkfin.experiments.ladder import rungs
-from tfkfin.experiments.ladder.adapter import BaselineModel
-from tfkfin.experiments.ladder.rows import PRIOR, PRIORS, ROWS, BaselineRow
+from tfkfin.experiments.ladder.rows import PRIOR, PRIORS, ROWS, BaselineModel, BaselineRow
 from tfkfin.experiments.ladder.rungs import SessionPart, Trial
-from tfkfin.experiments.ladder.table import decisions
 from tfkfin.fit import metrics
 from tfkfin.recordings import readers
 

@@ -1,23 +1,6 @@
-"""`python -m tfkfin.evaluate`: scores a run, a SavedModel or FINs on recordings."""
+"""`python -m tfkfin.evaluate`: scores a run, a SavedModel or FINs on recordings.
 
-import argparse
-from pathlib import Path
-
-from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import (
-    InputError,
-    format_numbers,
-    numeric,
-    parse_numbers,
-    quiet_start,
-    run,
-)
-from tfkfin.base.files import making, replacing
-from tfkfin.fit import run_folder
-from tfkfin.fit.score_table import show_scores
-from tfkfin.store import presets
-
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.evaluate runs/demo-1a2b3c --json scores.json
       a finished run, on its own test repetitions
   python -m tfkfin.evaluate savedmodels/demo_s1 --data DB2 --subjects 1 --repetitions 2,5
@@ -28,9 +11,20 @@ EXAMPLES = """examples:
       whole recordings, decided from the first sample to the last as python -m tfkfin.live decides them
 """
 
+import argparse
+from pathlib import Path
+
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import InputError, format_numbers, numeric, parse_numbers, quiet_start, run
+from tfkfin.base.files import making, replacing
+from tfkfin.fit import run_folder
+from tfkfin.fit.score_table import show_scores
+from tfkfin.store import presets
+
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("evaluate", "MODEL --data DIR [options]", __doc__, EXAMPLES)
+    about, head, examples = __doc__.partition("examples:")
+    p = command_line("evaluate", "MODEL --data DIR [options]", about, head + examples)
     p.add_argument("model", nargs="?", help="a run folder, or a SavedModel (its version folder or the one above)")
     p.add_argument("--fin", metavar="NAME_OR_DIR", help="FINs to score instead: bilstm, conv or a model folder")
     p.add_argument("--data", metavar="DIR", help="folder of recordings (default: the run's own)")

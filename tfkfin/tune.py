@@ -2,6 +2,19 @@
 
 Trials are scored on one held-out training repetition. No trial uses the test repetitions, so that the winner's own run
 on them is an honest score.
+
+examples:
+  python -m tfkfin.tune --set 'tune.classify.learning_rate=[3e-3,1e-2]' --set 'tune.classifier.copies=[1,12]'
+      four trials on an embedded synthetic DB2
+  python -m tfkfin.tune --data MINE --pipeline tune_head --search random --max-trials 8 \\
+      --set split.train_repetitions=1,3,4 --set split.test_repetitions=2,5
+      a shipped [tune] table on your recordings; repetition 4 is held out, 2 and 5 are not used
+  tensorboard --logdir runs
+      the trials side by side, under HParams
+  python -m tfkfin.train --stage finetune --pipeline runs/tune-.../best.toml
+      the winner, trained on all its training repetitions and scored on the test repetitions
+  python -m tfkfin.tune --data MINE --pipeline tune_head --launcher local
+      trials many at once, by processes of this machine
 """
 
 import argparse
@@ -24,23 +37,10 @@ from tfkfin.fit.search import Search, check, combinations, described, open_searc
 
 OBJECTIVE = "held_out_accuracy"
 
-EXAMPLES = """examples:
-  python -m tfkfin.tune --set 'tune.classify.learning_rate=[3e-3,1e-2]' --set 'tune.classifier.copies=[1,12]'
-      four trials on an embedded synthetic DB2
-  python -m tfkfin.tune --data MINE --pipeline tune_head --search random --max-trials 8 \\
-      --set split.train_repetitions=1,3,4 --set split.test_repetitions=2,5
-      a shipped [tune] table on your recordings; repetition 4 is held out, 2 and 5 are not used
-  tensorboard --logdir runs
-      the trials side by side, under HParams
-  python -m tfkfin.train --stage finetune --pipeline runs/tune-.../best.toml
-      the winner, trained on all its training repetitions and scored on the test repetitions
-  python -m tfkfin.tune --data MINE --pipeline tune_head --launcher local
-      trials many at once, by processes of this machine
-"""
-
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("tune", "--data DIR --pipeline tune_head [options]", __doc__, EXAMPLES)
+    about, head, examples = __doc__.partition("examples:")
+    p = command_line("tune", "--data DIR --pipeline tune_head [options]", about, head + examples)
     run_folder.add_options(p, "tune-")
     p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
                    "subjects, is the objective; earlier stages run as needed (default: classify)")

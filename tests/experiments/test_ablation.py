@@ -9,7 +9,7 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
-from tfkfin.experiments.ablation import ARMS, Networks, arm
+from tfkfin.experiments.arms import Networks, arm
 from tfkfin.experiments.kinds import ablation, ladder
 from tfkfin.experiments.ladder.rungs import Group
 from tfkfin.experiments.runner import Runner
@@ -54,7 +54,7 @@ def test_figures_are_of_the_decisions_that_are_kept(run):
     assert set(rungs) == {"random", "repetition-1", "session-0", "session-0u", "session-1", "person-0", "person-0u",
                           "person-1"}
     for rung, arms in rungs.items():
-        assert set(arms) == set(ARMS) == set(ablation.TITLES)
+        assert set(arms) == set(ablation.TITLES)
         for name, numbers in arms.items():
             right = {}
             for person in (1, 2):
@@ -76,7 +76,7 @@ def test_all_arms_are_trained_on_the_same_windows(networks):
     """Windows inside of segments are those of the recording, in the order of their labels and features."""
     made, group = networks
     subject = made.subject(group.parts)
-    arms = {name: arm(made, name, 7) for name in ARMS}
+    arms = {name: arm(made, name, 7) for name in ablation.TITLES}
     pieces = arms["fin"]._drawn(subject, STEPS)
     assert len(pieces) == 4 * STEPS and len({piece[0] for piece in pieces}) == 4 * STEPS  # none comes twice
     assert all((subject.windows.movements[piece] > 0).all() for piece in pieces)
@@ -99,7 +99,7 @@ def test_all_arms_are_trained_on_the_same_windows(networks):
         np.testing.assert_allclose(batches["true"][step][0][..., names.index("RMS")], rms, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", ablation.TITLES)
 def test_arms_differ_in_their_start_alone(networks, name):
     made, group = networks
     one, starts = arm(made, name, 8), {}
@@ -134,7 +134,7 @@ def test_arms_differ_in_their_start_alone(networks, name):
         np.testing.assert_array_equal(mine, its)
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", ablation.TITLES)
 def test_labels_of_tested_windows_change_nothing(networks, name):
     made, group = networks
 
@@ -155,7 +155,7 @@ def test_labels_of_tested_windows_change_nothing(networks, name):
 def test_test_recordings_change_nothing(networks, noisy_tests, tmp_path):
     evaluation = Runner(opened(noisy_tests, tmp_path / "run"), 1, 0).evaluation
     others = Networks(evaluation.run, tuple(networks[0].classes.tolist())), between_sessions(evaluation)
-    for name in ARMS:
+    for name in ablation.TITLES:
         answers = []
         for made, group in (networks, others):
             one, subject = arm(made, name, 7), made.subject(group.parts)

@@ -18,10 +18,10 @@ import sklearn.svm
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.experiments import __main__ as command
-from tfkfin.experiments import kinds, report, statistics
-from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments import kinds, report
+from tfkfin.experiments.evaluation import Fit, Setting, targets, usable
 from tfkfin.experiments.kinds import imitation
-from tfkfin.experiments.paper import horizon, protocol, published
+from tfkfin.experiments.paper import estimators, published
 from tfkfin.experiments.runner import Runner
 from tfkfin.fit import baselines
 from tfkfin.fit.run import open_run
@@ -39,7 +39,7 @@ def tiny(folder: Path, **settings):
 @pytest.fixture(scope="module", autouse=True)
 def fewer():
     """Fewer fractions and horizons than the paper's, for time."""
-    assert published.FRACTIONS == (20, 40, 60, 80, 100) and published.HORIZONS_MS == (0, 50, 100, 150, 200, 250, 300)
+    assert published.FRACTIONS == [20, 40, 60, 80, 100] and published.HORIZONS_MS == [0, 50, 100, 150, 200, 250, 300]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(published, "FRACTIONS", (20, 100))
         patch.setattr(published, "HORIZONS_MS", (0, 300))
@@ -75,24 +75,24 @@ def test_papers_metrics_on_three_windows_by_hand():
 
 
 def test_papers_tables_are_its_own():
-    assert published.TABLE_1["SSI"] == {"r2": (0.96, 0.14), "map": (88.62, 14.43)}
+    assert published.TABLE_1["SSI"] == {"r2": [0.96, 0.14], "map": [88.62, 14.43]}
     assert published.accuracy("fin", "all") == "71.80 ± 9.89"
     assert published.accuracy("scratch", "cross") == "45.41 ± 6.33"
     assert published.accuracy("td_lda", "all") == "not in the paper"
-    assert published.TABLE_3["fin"] == (4, 58.0)
+    assert published.TABLE_3["fin"] == [4, 58.0]
 
 
 def test_paired_test_is_scipys():
     rng = np.random.default_rng(0)
     one = {(s, k): float(v) for (s, k), v in zip(np.ndindex(6, 2), rng.normal(0.1, 1, 12), strict=True)}
     other = {key: 0.0 for key in one} | {(99, 0): 1.0}
-    found, wanted = statistics.paired(one, other), scipy.stats.wilcoxon(list(one.values()))
+    found, wanted = report.paired(one, other), scipy.stats.wilcoxon(list(one.values()))
     assert (found["pairs"], found["p"], found["statistic"]) == (12, wanted.pvalue, wanted.statistic)
     assert found["wins"] == sum(v > 0 for v in one.values())
-    five = statistics.paired({i: i + 1.0 for i in range(5)}, dict.fromkeys(range(5), 0.0))
+    five = report.paired({i: i + 1.0 for i in range(5)}, dict.fromkeys(range(5), 0.0))
     assert five["p"] == five["least_p"] == 2 / 2**5
-    assert statistics.paired({1: 0.5, 2: 0.5}, {1: 0.5, 2: 0.5})["p"] == 1.0
-    spread = statistics.over_subjects({(1, 7): 0.0, (1, 8): 1.0, (2, 7): 1.0, (3, 7): float("nan")})
+    assert report.paired({1: 0.5, 2: 0.5}, {1: 0.5, 2: 0.5})["p"] == 1.0
+    spread = report.over_subjects({(1, 7): 0.0, (1, 8): 1.0, (2, 7): 1.0, (3, 7): float("nan")})
     assert spread == {"mean": 0.75, "std": 0.25, "per_subject": {"1": 0.5, "2": 1.0}}
 
 
@@ -164,8 +164,8 @@ def test_labels_ahead_by_brute_force(tiny_db2, rest):
     recipe = tiny(tiny_db2, **{"window.rest": rest})
     data = datasets.open_dataset(recipe, tiny_db2)
     subject = data.load(2)
-    ahead, owner = horizon.targets(data, subject, 150)
-    kept = horizon.usable(data.split, subject.windows.repetitions, owner)
+    ahead, owner = targets(data, subject, 150)
+    kept = usable(data.split, subject.windows.repetitions, owner)
     mat = scipy.io.loadmat(next(tiny_db2.rglob("S2_E1_A1.mat")))
     labels, reps = mat["restimulus"].ravel().astype(int), mat["rerepetition"].ravel().astype(int)
     wanted, seen, last = [], 0, 0
@@ -265,7 +265,7 @@ def test_the_best_epoch_on_test_is_kept_and_leaves_no_trace():
     model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Softmax()])
     x = np.random.default_rng(0).normal(3, 2, (7, 2)).astype(np.float32)
     labels = (x[:, 1] - x[:, 1].mean() > x[:, 0] - x[:, 0].mean()).astype(int)
-    watch = protocol.BestOnTest(lambda chosen: x[chosen], labels, 5, 0)
+    watch = estimators.BestOnTest(lambda chosen: x[chosen], labels, 5, 0)
     watch.set_model(model)
     before = [np.copy(w) for w in model.get_weights()]
     watch.on_epoch_end(0)
@@ -410,7 +410,7 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
     def work(estimators, fit):
         return {"double": 2 * fit.subject}, {"start": np.arange(3)}
 
-    def result(evaluation, folder):
+    def result(evaluation):
         doubled = evaluation.values("imitation", Setting(fraction=7), "double")[2, None]
         return report.Result("ladder", "6. Ladder", [], [], [], {"a": 1}, top={"rungs": {"random": {"it": doubled}}})
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +17,11 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.experiments import figures
 from tfkfin.experiments.__main__ import parser, rows_of
+from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import ladder
-from tfkfin.experiments.ladder import adapter, rows, table
+from tfkfin.experiments.ladder import rows
+from tfkfin.experiments.report import holm
 from tfkfin.experiments.runner import Runner
-from tfkfin.experiments.statistics import holm
 from tfkfin.fit.run import open_run
 
 TINY = {"source.kind": "recordings", "window.length_ms": 60, "window.stride_ms": 60, "features.names": "ENT,RMS",
@@ -108,7 +110,7 @@ def test_a_fresh_process_remakes_the_decisions_of_rows_that_are_trained(trained,
 
 def test_another_adapter_is_found_out(tiny_db2, tmp_path, monkeypatch):
     """One that calibrates on a repetition that is decided too."""
-    decide = adapter.DecoderModel.decide
+    decide = rows.DecoderModel.decide
 
     def swapped(model, group):
         other = {id(t): type(t)(t.rung, t.stream, t.tested, t.known and t.stream.select(t.stream.repetitions[:1]),
@@ -116,7 +118,7 @@ def test_another_adapter_is_found_out(tiny_db2, tmp_path, monkeypatch):
         for trial, answers in decide(model, type(group)(group.person, group.parts, tuple(other.values()))):
             yield trial, answers
 
-    monkeypatch.setattr(adapter.DecoderModel, "decide", swapped)
+    monkeypatch.setattr(rows.DecoderModel, "decide", swapped)
     settings = {"split.train_sessions": "1", "split.test_sessions": "2", "split.repetitions_per_session": 3}
     run(tiny_db2, tmp_path / "run", ("best", "best_adapt"), **settings)
     answer = remade(tmp_path / "run", tiny_db2, "--people", "1")
@@ -183,7 +185,7 @@ def test_what_is_tested_steers_nothing(name, tiny_db2, noisy_tests, tmp_path):
     for data in (tiny_db2, noisy_tests):
         people = ladder.People(Runner(opened(data, tmp_path / f"run-{data.name}"), 1, 0).evaluation)
         probe = people.sessions[1][0]
-        model, found = adapter.model(rows.ROWS[name], people.recipe), {}
+        model, found = rows.model(rows.ROWS[name], people.recipe), {}
         for group in people.groups(1):
             kind = group.trials[-1].rung
             if kind in ("session-0", "person-0"):
@@ -254,10 +256,12 @@ def test_holm_by_hand():
 
 
 def test_the_recommended_row_is_tested_against_the_others_over_people():
-    better = {s: {"session-0": {"window": 0.5 + s / 100}} for s in range(1, 8)}
-    worse = {s: {"session-0": {"window": 0.4 + s / 50}} for s in range(1, 8)}
-    made = table._tests(SimpleNamespace(on="nobody"), {"best": better, "tdar_lda": worse, "cov_lda": better},
-                        ["session-0"], "best")
+    better, worse = ({"window": {"per_subject": {str(s): value + s / 100 * steep for s in range(1, 8)}}}
+                     for value, steep in ((0.5, 1), (0.4, 2)))
+    nobody = SimpleNamespace(on="nobody", subjects=range(7))
+    nobody.table = partial(Evaluation.table, nobody)
+    tests = ladder.tested({"session-0": {"best": better, "tdar_lda": worse, "cov_lda": better}}, "best")
+    made = ladder.tests_table(nobody, "ladder", tests, {name: row.title for name, row in rows.ROWS.items()}, "best")
     (_, title, difference, people, p), (*_, same) = made.rows
     assert (title, difference, people, same) == ("TD+AR, LDA", "+6.0", "7 of 7", "1.000") and "2 tests" in made.note
     assert float(p) == pytest.approx(2 * 2 / 2**7, abs=1e-3)  # the least that seven pairs can give, for two tests

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfkfin.experiments.kinds.ladder import decisions
 from tfkfin.experiments.ladder import rungs
-from tfkfin.experiments.ladder.adapter import Answers
-from tfkfin.experiments.ladder.table import decisions
-from tfkfin.experiments.ladder.windows import MIXED, content, cut, places
+from tfkfin.experiments.ladder.rows import Answers
+from tfkfin.experiments.ladder.rungs import MIXED, content, cut, places
 from tfkfin.recipe import Filter, Split, Window
 from tfkfin.recordings.recording import Recording, RecordingFile, owners
 
@@ -126,11 +126,11 @@ def test_random_windows_are_trained_on_or_tested():
     inside = content(one, begins, ends)
     drawn = trial.drawn[0][:len(begins)]
     windows = one.emg[begins[:, None] + np.arange(10)]
-    np.testing.assert_array_equal(train.emg.reshape(-1, 10, 2), windows[drawn & (inside.labels != MIXED)])
+    np.testing.assert_array_equal(train.emg.reshape(-1, 10, 2), windows[drawn & (inside.movements != MIXED)])
     assert train.seams == tuple(range(10, len(train.emg), 10)) and 0.5 < drawn.mean() < 0.9
     answers = Answers(begins, ends, np.full((len(begins), 2), 0.5), np.array([1, 2]), np.arange(len(begins)))
     kept = decisions(trial, [answers], 0.0)
-    np.testing.assert_array_equal(kept[1], np.flatnonzero(~drawn & (inside.labels != MIXED)))
+    np.testing.assert_array_equal(kept[1], np.flatnonzero(~drawn & (inside.movements != MIXED)))
 
 
 def naive(one, begin, end):
@@ -148,8 +148,8 @@ def test_windows_are_known_by_all_of_their_samples():
         found = content(one, begins, ends)
         for i, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             wanted = naive(one, begin, end)
-            assert (None if found.labels[i] == MIXED else (found.labels[i], found.repetitions[i])) == wanted
-        assert len(np.unique(found.segments[found.labels > 0])) == 4  # two movements, twice
+            assert (None if found.movements[i] == MIXED else (found.movements[i], found.repetitions[i])) == wanted
+        assert len(np.unique(found.segments[found.movements > 0])) == 4  # two movements, twice
 
 
 def test_training_windows_are_those_of_the_definition():
@@ -159,5 +159,4 @@ def test_training_windows_are_those_of_the_definition():
     starts = [s for low, high in zip(edges, edges[1:]) for s in range(low, high - 9, 5)]
     np.testing.assert_array_equal(found.starts, [*starts, *(s + len(one.emg) for s in starts)])
     np.testing.assert_array_equal(found.volts([0, -1])[:, 0, 0], one.emg[[starts[0], starts[-1]], 0])
-    assert found.sizes == (len(starts), len(starts)) and (found.content.labels != MIXED).all()
-    assert found.content.segments.max() == 2 * len(edges) - 3
+    assert found.sizes == (len(starts), len(starts)) and (found.labels != MIXED).all()

@@ -5,31 +5,31 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tfkfin.experiments import evaluation
 from tfkfin.experiments.kinds import efficiency, forward
-from tfkfin.experiments.paper import horizon
 from tfkfin.signal import resampling
 
 
 def test_the_label_ahead_is_that_of_the_last_sample_plus_the_horizon():
     labels = np.array([0, 1, 1, 2, 2, 2, 0, 3])
     owner = np.array([0, 1, 1, 4, 4, 4, 4, 5])
-    ahead, whose = horizon.ahead(labels, owner, np.array([0, 1, 2, 4, 5, 6]), 1)
+    ahead, whose = evaluation.label_ahead(labels, owner, np.array([0, 1, 2, 4, 5, 6]), 1)
     assert ahead.tolist() == [1, 1, 2, 2, 0, 3] and whose.tolist() == [1, 1, 4, 4, 4, 5]
-    assert horizon.ahead(labels, owner, np.array([7]), 1)[1].tolist() == [0]  # beyond the recording
+    assert evaluation.label_ahead(labels, owner, np.array([7]), 1)[1].tolist() == [0]  # beyond the recording
 
 
 def test_rest_belongs_to_the_movement_before_and_what_has_no_repetition_to_none():
     labels, repetitions = np.array([0, 1, 1, 0, 2, 0, 1]), np.array([5, 1, 1, 3, 2, 0, 0])
-    assert horizon.owners(labels, repetitions).tolist() == [0, 1, 1, 1, 2, 2, 0]
+    assert evaluation.owners(labels, repetitions).tolist() == [0, 1, 1, 1, 2, 2, 0]
 
 
 def test_targets_begin_at_the_windows_own_last_sample(monkeypatch):
     labels = np.repeat([1, 0, 2], 10).astype(np.int16)
     header = SimpleNamespace(rate_hz=1000.0, labels=labels, repetitions=np.where(labels > 0, 1, 0), seams=())
-    monkeypatch.setattr(horizon.readers, "header", lambda file: header)
+    monkeypatch.setattr(evaluation.readers, "header", lambda file: header)
     data = SimpleNamespace(files={1: (None,)}, rate_hz=1000.0, length=4)
     subject = SimpleNamespace(number=1, places=np.array([0, 5, 6]), files=np.zeros(3, int))  # last samples 3, 8, 9
-    assert horizon.targets(data, subject, 1)[0].tolist() == [1, 1, 0]
+    assert evaluation.targets(data, subject, 1)[0].tolist() == [1, 1, 0]
 
 
 def test_persistence_is_what_the_model_of_now_said():

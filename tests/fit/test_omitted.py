@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin import recipe as recipes
 from tfkfin.experiments.ladder import baselines, rungs
-from tfkfin.experiments.ladder.windows import cut
+from tfkfin.experiments.ladder.rungs import cut
 from tfkfin.recordings import readers
 from tfkfin.sessions.posterior import MAX_MEAN_SHIFT, SessionPosterior
 from tfkfin.sessions.prior import SessionPrior
@@ -22,9 +22,9 @@ def test_one_movement_costs_recorded_people_little(real_sets):
     recipe, parts = recipes.load("ladder", {"window.rate_hz": 0}), {}
     for session in rungs.sessions(1, map(readers.read, readers.find(folder, (1,))), 4):
         windows = cut(session.recordings, recipe.window, recipe.filter, False)
-        moving, inside = windows.content.labels > 0, windows.content
+        moving = windows.labels > 0
         parts[session.session] = tuple(part[moving] for part in (
-            baselines.tdar_cov(windows.volts(), windows.rate_hz), inside.labels, inside.repetitions))
+            baselines.tdar_cov(windows.volts(), windows.rate_hz), windows.labels, windows.repetitions))
     x, y, r = (np.concatenate(part) for part in zip(*(parts[s] for s in LEARNT), strict=True))
     prior = SessionPrior().fit(x, y, np.repeat(LEARNT, [len(parts[s][0]) for s in LEARNT]), r)
     right = {"nothing": [], "plainly": [], "labelled": [], "unlabelled": []}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfkfin.experiments.paper import horizon
+from tfkfin.experiments import evaluation
 from tfkfin.pipeline import preprocessing, splits
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Split, Window
@@ -52,9 +52,9 @@ def test_windows_and_what_decisions_look_back_on_stay_in_their_file():
 
 def test_a_movement_ahead_is_looked_for_in_the_same_file():
     made = recording()
-    owner = horizon.owners(made.labels, made.repetitions)
+    owner = evaluation.owners(made.labels, made.repetitions)
     last = np.array([50, 95, 225, 265])
-    labels, there = horizon.ahead(made.labels, owner, last, 10, SEAMS)
+    labels, there = evaluation.label_ahead(made.labels, owner, last, 10, SEAMS)
     assert there.tolist() == [1, 0, 0, 2] and labels[[0, 3]].tolist() == [1, 2]
 
 

@@ -1,21 +1,6 @@
-"""`python -m tfkfin.experiments`: the paper's experiments and a ladder of protocols on your recordings."""
+"""`python -m tfkfin.experiments`: the paper's experiments and a ladder of protocols on your recordings.
 
-import argparse
-import sys
-from pathlib import Path
-
-from tfkfin import launch
-from tfkfin import recipe as recipes
-from tfkfin.base.answers import command_line, parsed
-from tfkfin.base.console import log, run
-from tfkfin.base.errors import InputError
-from tfkfin.experiments import kinds
-from tfkfin.fit import run_folder
-from tfkfin.recipe import Recipe
-
-QUICK = {"windows_per_epoch": 64, "test_windows": 96}
-
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.experiments all --pipeline pipelines/demo.toml
       everything on an embedded synthetic DB2, in minutes; shows that it runs, says nothing about people
   python -m tfkfin.experiments downstream --data MINE --set split.train_repetitions=1,3 \\
@@ -35,11 +20,26 @@ EXAMPLES = """examples:
       the authors' way of scoring, marked as optimistic wherever it is shown
 """
 
+import argparse
+import sys
+from pathlib import Path
+
+from tfkfin import launch
+from tfkfin import recipe as recipes
+from tfkfin.base.answers import command_line, parsed
+from tfkfin.base.console import log, run
+from tfkfin.base.errors import InputError
+from tfkfin.experiments import kinds
+from tfkfin.fit import run_folder
+from tfkfin.recipe import Recipe
+
+QUICK = {"windows_per_epoch": 64, "test_windows": 96}
+
 
 def parser() -> argparse.ArgumentParser:
-    there = kinds.summaries()
+    there, (about, head, examples) = kinds.summaries(), __doc__.partition("examples:")
     listed = "experiments:\n" + "".join(f"  {name:12} {summary}\n" for name, summary in there.items())
-    p = command_line("experiments", "all --data DIR [options]", __doc__, f"{listed}\n{EXAMPLES}")
+    p = command_line("experiments", "all --data DIR [options]", about, f"{listed}\n{head}{examples}")
     p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share fits")
     run_folder.add_options(p, "experiments-")
     p.add_argument("--protocol", choices=("honest", "paper"), help="paper: score as the authors' code does; optimistic "
@@ -120,9 +120,7 @@ def main(argv: list[str]) -> None:
 
         runner, names = Runner(opened, seeds, cap, rows), named(arguments.experiment)
         if arguments.launcher:
-            from tfkfin.experiments import launching
-
-            tasks, failed = launching.run(runner.evaluation, names, arguments.launcher, arguments.device)
+            tasks, failed = runner.run_by(names, arguments.launcher, arguments.device)
             if failed:
                 launch.report_failures(failed, tasks, folder)
                 log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))

@@ -1,31 +1,105 @@
-"""An evaluation: training and test windows of each fit, true features, scores of finished fits, titles for reports."""
+"""An evaluation: fits, the windows that each is trained and tested on, their scores, and titles for reports.
+
+A fit is one model on one subject with one seed under one setting; a finished fit is never run again. It names no
+experiment, so experiments that need the same one share it.
+
+Labels ahead of time are those of the movement `horizon` after a window's last sample, inside its own recording.
+The target of a window is the label of the sample at its last sample + horizon, in the same recording. Rest is a class:
+rest separates movements, so without it no label would ever change. Rest belongs to the repetition before it. A window
+is left out where that sample lies beyond the recording, before the first movement, or in a repetition of the other side
+of the split, so that training and test share neither windows nor the samples that they are scored by.
+"""
 
 import functools
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfkfin.base.console import format_numbers
+from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
-from tfkfin.experiments import figures
-from tfkfin.experiments.fits import Fit, Setting
-from tfkfin.experiments.paper import horizon, published
-from tfkfin.experiments.report import Plot, ReportTable
-from tfkfin.experiments.statistics import over_subjects
-from tfkfin.experiments.texts import text
+from tfkfin.experiments.paper import published
+from tfkfin.experiments.report import DPI, Plot, ReportTable, over_subjects, text
 from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
+from tfkfin.pipeline.dataset import Dataset
+from tfkfin.pipeline.preprocessing import labels_at_rate
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
+from tfkfin.recordings import readers
+
+WITHOUT_CHANCE = ("imitation", "svm", "lda", "td_svm", "td_lda")
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What an experiment varies. The defaults are the plain decoder of Table 2.
+
+    Attributes:
+        fraction: % of each held movement's windows in training, the first in time.
+        repetitions: how many repetitions are in training, at equal numbers of windows; 0: all, whole.
+        horizon_ms: how long after a window's last sample the movement to decide is.
+    """
+
+    fraction: int = 100
+    repetitions: int = 0
+    horizon_ms: int = 0
+
+    @property
+    def slug(self) -> str:
+        parts = [f"{name}-{value}" for name, value in asdict(self).items() if value != getattr(Setting, name)]
+        return "_".join(parts) or "plain"
+
 
 FULL = Setting()
-WITHOUT_CHANCE = ("imitation", "svm", "lda", "td_svm", "td_lda")
+
+
+@dataclass(frozen=True, order=True)
+class Fit:
+    """One model on one subject; `seed` is None for deterministic models."""
+
+    subject: int
+    model: str
+    setting: Setting = FULL
+    seed: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Its key in the ledger."""
+        return f"{self.model}/{self.setting.slug}/S{self.subject}" + ("" if self.seed is None else f"-seed{self.seed}")
+
+    def of(self, model: str) -> "Fit":
+        """The same with another model."""
+        return replace(self, model=model)
+
+
+def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict, dict]], title: str = "") -> None:
+    """Runs the fits that are not finished, subject by subject.
+
+    Args:
+        work: fit -> (scores, arrays).
+        title: of the progress lines in the log; "": none.
+    """
+    fits, began = list(fits), time.monotonic()
+    todo = sorted((fit for fit in fits if ledger.get(fit.key) is None), key=lambda fit: fit.subject)
+    if title:
+        log.info("%s: %d of %d fits to do", title, len(todo), len(fits))
+    for i, fit in enumerate(todo, 1):
+        if (scores := ledger.get(fit.key)) is None:  # another fit may have needed it
+            since = time.monotonic()
+            scores, arrays = work(fit)
+            scores |= {"seconds": time.monotonic() - since, "fit": asdict(fit)}
+            ledger.put(fit.key, scores, arrays)
+        if title:
+            score = f": accuracy {100 * scores['accuracy']:.1f} %" if "accuracy" in scores else ""
+            left = (time.monotonic() - began) / i * (len(todo) - i)
+            log.info("%s %d/%d: %s%s, about %.0f s left", title, i, len(todo), fit.key, score, left)
 
 
 @dataclass(frozen=True)
@@ -70,7 +144,8 @@ class Evaluation:
                              f"{before.get('max_test_windows')}): give another folder with --run")
         self.ledger.put("options", options)
         self._loaded = functools.lru_cache(2)(self.dataset.load)
-        self._itself = functools.lru_cache(2)(self._standardised_by_itself)
+        self._itself = functools.lru_cache(2)(lambda number: standardised_by_itself(
+            self._loaded(number), self.dataset.part("test"), self.dataset.length))
         self._ahead = functools.lru_cache(16)(self._targets)
 
     # === Training and test windows ===
@@ -83,7 +158,7 @@ class Evaluation:
     def examples(self, fit: Fit, side: str, names: tuple[str, ...] = (), most: int = 0) -> Examples:
         """Windows that a fit is trained ("train", "finetune") or tested ("test") on, with the named features.
 
-        `most` caps the windows, evenly spread; 0: all. `horizon` leaves out some more. The paper's protocol
+        `most` caps the windows, evenly spread; 0: all. `usable` leaves out some more. The paper's protocol
         standardises test windows by their own statistics.
         """
         itself = side == "test" and self.optimistic
@@ -94,7 +169,7 @@ class Evaluation:
         ahead, owner = self._ahead(fit.subject, fit.setting.horizon_ms)
         if fit.setting.horizon_ms:
             own = subject.windows.repetitions
-            chosen = chosen[horizon.usable(self.dataset.split, own[chosen], owner[chosen])]
+            chosen = chosen[usable(self.dataset.split, own[chosen], owner[chosen])]
         labels = np.searchsorted(self.classes(fit.setting), ahead[chosen]).astype(np.int64)
         features = self._features(subject, names or self.names, "-itself" if itself else "")
         part = replace(subject, windows=subject.windows[chosen])
@@ -108,16 +183,11 @@ class Evaluation:
                 np.save(partial, subject.features(names, self.dataset.length, self.dataset.rate_hz))
         return np.load(path)
 
-    def _standardised_by_itself(self, number: int) -> Subject:
-        from tfkfin.experiments.paper.protocol import standardised_by_itself
-
-        return standardised_by_itself(self._loaded(number), self.dataset.part("test"), self.dataset.length)
-
     def _targets(self, number: int, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
         windows = self._loaded(number).windows
         if not horizon_ms:
             return windows.movements, windows.repetitions
-        return horizon.targets(self.dataset, self._loaded(number), horizon_ms)
+        return targets(self.dataset, self._loaded(number), horizon_ms)
 
     def _chosen(self, windows: Windows, fit: Fit, side: str) -> np.ndarray:
         split, setting = self.dataset.split, fit.setting
@@ -173,13 +243,25 @@ class Evaluation:
         family = self.recipe.fin.family
         return title if family == "bilstm" else title.replace("LSTM", family)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> ReportTable:
-        """A table of the paper's figures beside ours; its title names the data of both."""
-        return ReportTable(f"{title} ({published.COLUMN}; ours: {self.on})", columns, rows, note)
+    def table(self, key: str, rows: Sequence[Sequence[str]], more: Iterable[str] = (), papers: bool = True,
+              **values: object) -> ReportTable:
+        """A table with the title, columns and note that texts.toml has for it; its title names the data.
 
-    def plot(self, figure: Figure, name: str, caption: str) -> Plot:
-        """A figure saved below the run folder; its caption names the data."""
-        return figures.save(figure, self.run.folder, name, f"{caption}. Data: {self.on}.")
+        Args:
+            more: columns after these.
+            papers: whether it has the paper's figures beside ours.
+            values: what texts.toml leaves open.
+        """
+        about, data = text(key, **values), f"{published.COLUMN}; ours: {self.on}" if papers else self.on
+        columns = [*about["columns"], *more]
+        return ReportTable(f"{about['title']} ({data})", columns, rows, about.get("note", ""), papers)
+
+    def plot(self, figure: Figure, name: str) -> Plot:
+        """A figure saved as plots/<name>.png below the run folder; its caption, of texts.toml, names the data."""
+        path = self.run.folder / "plots" / f"{name}.png"
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=DPI, bbox_inches="tight")
+        return Plot(path, f"{text(f'captions.{name}')}. Data: {self.on}.")
 
     @property
     def steering(self) -> str:
@@ -189,10 +271,10 @@ class Evaluation:
     def described(self) -> str:
         about, window = self.dataset.describe(), self.recipe.window
         trained = f" (training windows: every {window.train_stride_ms:g} ms)" if window.train_stride_ms else ""
-        train, test = (format_numbers(about[f"{side}_repetitions"]) for side in ("train", "test"))
-        return (f"{len(about['subjects'])} subjects, {about['channels']} channels, {about['rate_hz']:g} Hz, "
-                f"{len(about['movements'])} movements; trained on repetitions {train}, tested on {test}; windows of "
-                f"{window.length_ms:g} ms every {window.stride_ms:g} ms{trained}; features {', '.join(self.names)}")
+        return text("intro.described", subjects=len(about["subjects"]), channels=about["channels"], window=window,
+                    rate_hz=about["rate_hz"], movements=len(about["movements"]), trained=trained,
+                    features=", ".join(self.names), **{side: format_numbers(about[f"{side}_repetitions"])
+                                                       for side in ("train", "test")})
 
     @functools.cached_property
     def groups(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -218,3 +300,64 @@ def _first(windows: Windows, chosen: np.ndarray, share: float, stride: int) -> n
     breaks = (np.diff(columns) != 0).any(axis=0) | (np.diff(windows.starts[chosen]) != stride)
     runs = np.split(np.arange(len(chosen)), np.flatnonzero(breaks) + 1)
     return np.concatenate([run[: max(1, round(share * len(run)))] for run in runs])
+
+
+def standardised_by_itself(subject: Subject, repetitions: tuple[int, ...], length: int) -> Subject:
+    """The subject with volts such that the samples under the windows of these repetitions have mean 0 and sd 1
+    by channel once they are standardised.
+    """
+    starts = subject.select(repetitions).windows.starts
+    edges = np.zeros(len(subject.emg) + 1, np.int64)
+    np.add.at(edges, starts, 1)
+    np.add.at(edges, starts + length, -1)
+    covered = subject.emg[np.cumsum(edges)[:-1] > 0]
+    mean, sd = covered.mean(axis=0, dtype=np.float64), covered.std(axis=0, dtype=np.float64)
+    own = (subject.emg - mean) / np.where(sd > 0, sd, 1.0)
+    return replace(subject, emg=(own * subject.sd + subject.mean).astype(np.float32))
+
+
+def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Accuracy and macro-F1 (unweighted mean over the classes that are true or predicted) of labels (N,)."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {"accuracy": float(accuracy_score(true, predicted)), "windows": len(true),
+            "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0))}
+
+
+# === Labels ahead of time ===
+
+
+def owners(labels: np.ndarray, repetitions: np.ndarray) -> np.ndarray:
+    """The repetition each sample (T,) belongs to, rest to the one before; 0: to none."""
+    known = (labels > 0) & (repetitions > 0)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(labels)), -1))
+    owner = np.where(last >= 0, repetitions[last], 0)
+    return np.where((labels > 0) & (repetitions == 0), 0, owner)
+
+
+def label_ahead(labels: np.ndarray, owner: np.ndarray, last: np.ndarray, horizon: int,
+          seams: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Label and repetition (0: none, or beyond a seam, in another file) of the samples `last` (N,) + horizon."""
+    at = last + horizon
+    inside = (at < len(labels)) & (np.searchsorted(seams, last, "right") == np.searchsorted(seams, at, "right"))
+    at = np.minimum(at, len(labels) - 1)
+    return labels[at], np.where(inside, owner[at], 0)
+
+
+def targets(dataset: Dataset, subject: Subject, horizon_ms: float) -> tuple[np.ndarray, np.ndarray]:
+    """For every window of `dataset.load(subject.number)`: the movement ahead (N,) and the repetition it lies in."""
+    last, files = subject.places + dataset.length - 1, subject.files
+    found = np.zeros((2, len(last)), np.int64)
+    for number, file in enumerate(dataset.files[subject.number]):
+        header, here = readers.header(file), files == number
+        header = labels_at_rate(header, dataset.rate_hz)
+        found[:, here] = label_ahead(header.labels, owners(header.labels, header.repetitions), last[here],
+                               round(horizon_ms * dataset.rate_hz / 1000), header.seams)
+    return found[0], found[1]
+
+
+def usable(split, own: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Whether the target's repetition (N,) is on the same side of the split as the window's own (N,)."""
+    test = np.asarray(split.test_repetitions)
+    train = np.unique([*split.train_repetitions, *split.pretrain_repetitions, *split.finetune_repetitions])
+    return np.where(np.isin(own, test), np.isin(there, test), np.isin(there, train))

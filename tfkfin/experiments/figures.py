@@ -1,26 +1,16 @@
 """The plots, as matplotlib figures without global state. The paper's values are brown diamonds, ours are blue."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from tfkfin.base.files import replacing
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import DPI, Plot
 
 OURS, OTHER, PAPER, FAINT = "#1f5f99", "#7aa6c8", "#9a6a00", "0.6"
 APART = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito 2008
 MARKERS = "osD^vP*X<>ph"  # so that lines differ without colour too
-
-
-def save(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
-    """Writes plots/<name>.png below a run folder."""
-    with replacing(folder / "plots" / f"{name}.png") as partial:
-        figure.savefig(partial, dpi=DPI, bbox_inches="tight")
-    return Plot(folder / "plots" / f"{name}.png", caption)
 
 
 def new(width: float, height: float, rows: int = 1, columns: int = 1, **options):

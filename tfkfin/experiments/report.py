@@ -1,12 +1,17 @@
-"""A report: text, tables and plots of each experiment, written as Markdown and as one self-contained HTML file."""
+"""A report: text, tables, plots and tests of each experiment, as Markdown and as one self-contained HTML file."""
 
 import base64
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
+
+from tfkfin.base.files import read_toml
 
 DPI = 150  # of the plots
 
@@ -150,3 +155,77 @@ def plus_minus(mean: float, sd: float, digits: int) -> str:
 
 def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# === Sentences, from texts.toml ===
+
+@cache
+def _tables() -> dict[str, dict[str, Any]]:
+    return read_toml(Path(__file__).with_name("texts.toml"), "the sentences of reports")
+
+
+def text(key: str, /, **values: Any) -> Any:
+    """What texts.toml has as "table.name": a sentence, or a list or table of them, with their {names} filled in."""
+    found: Any = _tables()
+    for name in key.split("."):
+        found = found[name]
+    return _filled(found, values)
+
+
+def _filled(found: Any, values: dict[str, Any]) -> Any:
+    if isinstance(found, dict):
+        return {name: _filled(one, values) for name, one in found.items()}
+    if isinstance(found, list):
+        return [_filled(one, values) for one in found]
+    return found.replace("\n", " ").format(**values)
+
+
+# === Means over subjects, and tests between models ===
+
+def over_subjects(values: Mapping[tuple[int, int | None], float], subjects: Collection[int] = ()) -> dict:
+    """(subject, seed) -> value becomes {"mean", "std", "per_subject"}: seeds averaged first, sd (ddof 0) over subjects.
+
+    Values that are NaN (nothing to score) are left out; if all are, so are mean and std. `subjects`: only of these.
+    """
+    known = {key: v for key, v in values.items() if np.isfinite(v) and (not subjects or key[0] in subjects)}
+    per_subject = {s: float(np.mean([v for (one, _), v in known.items() if one == s])) for s, _ in known}
+    rows = list(per_subject.values()) or [float("nan")]
+    return {"mean": float(np.mean(rows)), "std": float(np.std(rows)),
+            "per_subject": {str(s): v for s, v in sorted(per_subject.items())}}
+
+
+def paired(first: Mapping, second: Mapping) -> dict[str, float]:
+    """Wilcoxon's signed-rank test, two-sided, of `first` against `second` over the keys they share.
+
+    Returns:
+        {"pairs", "mean", "median" of first - second, "wins", "ties", "statistic", "p", "least_p": the least p that so
+        many pairs can give}. Without any difference p is 1.
+    """
+    from scipy.stats import wilcoxon
+
+    keys = sorted(first.keys() & second.keys())
+    differences = np.array([first[key] - second[key] for key in keys])
+    statistic, p = 0.0, 1.0
+    if np.any(differences):
+        statistic, p = (float(value) for value in wilcoxon(differences))
+    return {"pairs": len(keys), "mean": float(np.mean(differences)), "median": float(np.median(differences)),
+            "wins": int(np.sum(differences > 0)), "ties": int(np.sum(differences == 0)), "statistic": statistic,
+            "p": p, "least_p": least_p(len(keys))}
+
+
+def holm(p: Collection[float]) -> list[float]:
+    """p-values with Holm's correction (1979), in the order given: max over j <= i of (n - j) p_j, sorted."""
+    order, corrected, least = np.argsort(list(p)), [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        least = corrected[i] = max(least, min(1.0, (len(p) - rank) * float(p[i])))
+    return corrected
+
+
+def by_subject(values: Mapping[tuple[int, int | None], float]) -> dict[int, float]:
+    """Seeds averaged, since seeds of one subject are not independent."""
+    return {int(s): v for s, v in over_subjects(values)["per_subject"].items()}
+
+
+def least_p(pairs: int) -> float:
+    """The least two-sided p that a signed-rank test of so many pairs can give: 2 / 2^pairs."""
+    return min(1.0, 2.0 ** (1 - pairs))

@@ -1,21 +1,29 @@
-"""Runs experiments in one run folder and publishes the finished ones."""
+"""Runs experiments in one run folder, here or by a launcher, and publishes the finished ones.
 
+A task of a launcher has all fits of one subject and seed.
+"""
+
+import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
+from tfkfin import launch
+from tfkfin import recipe as recipes
 from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import log
 from tfkfin.base.files import write_text
 from tfkfin.experiments import kinds
-from tfkfin.experiments.evaluation import Evaluation
-from tfkfin.experiments.fits import finish
+from tfkfin.experiments.evaluation import Evaluation, Fit, finish
 from tfkfin.experiments.paper.estimators import Estimators
 from tfkfin.experiments.paper.published import COLUMN, SOURCE
-from tfkfin.experiments.report import Report, ReportTable, Result
-from tfkfin.experiments.texts import text, texts
-from tfkfin.fit.run import Run, environment
+from tfkfin.experiments.report import Report, ReportTable, Result, text
+from tfkfin.fit.device import set_up_worker
+from tfkfin.fit.run import Run, environment, open_run
+
+WORK = "tfkfin.experiments.runner:work"
 
 
 class Runner:
@@ -28,13 +36,46 @@ class Runner:
     def run(self, names: Sequence[str]) -> None:
         """Finishes the fits of experiments, and publishes after each, so that a long run shows results early."""
         for name in names:
-            experiment, began = kinds.load(name), time.monotonic()
-            work = partial(experiment.work, self.estimators) if experiment.work else self.estimators.work
-            there = self._finished(experiment)
-            finish(self.evaluation.ledger, experiment.fits(self.evaluation), work, name)
+            began, there = time.monotonic(), self._finished(kinds.load(name))
+            self.finish(name)
             log.info("%s: %.0f s", name, time.monotonic() - began)
             if not there or name == names[-1]:
                 self.publish()
+
+    def finish(self, name: str, task: tuple[int, int] | None = None) -> None:
+        """Finishes the fits of an experiment, or those of a task by subject and seed."""
+        experiment = kinds.load(name)
+        work = partial(experiment.work, self.estimators) if experiment.work else self.estimators.work
+        fits = [fit for fit in experiment.fits(self.evaluation) if task in (None, self._task(fit))]
+        finish(self.evaluation.ledger, fits, work, name)
+
+    def _task(self, fit: Fit) -> tuple[int, int]:
+        """Subject and seed of a fit's task; deterministic fits go with the first seed."""
+        return fit.subject, self.evaluation.seeds[0] if fit.seed is None else fit.seed
+
+    def run_by(self, names: Sequence[str], launcher: str, device: str) -> tuple[list[launch.Task], dict]:
+        """Finishes the fits of experiments by a launcher; returns the tasks, and those that failed as `launch` does.
+
+        The first subject goes first: its tasks make what all fits share, FINs and pooled classifiers.
+        """
+        own: dict[tuple[int, int], list[Fit]] = {}
+        for fit in dict.fromkeys(fit for name in names for fit in kinds.load(name).fits(self.evaluation)):
+            own.setdefault(self._task(fit), []).append(fit)
+        evaluation, failed = self.evaluation, dict[str, str]()
+        common = {"folder": str(self.folder.absolute()), "data": str(evaluation.recipe.source.data),
+                  "names": list(names), "seeds": len(evaluation.seeds), "device": device,
+                  "max_test_windows": evaluation.max_test_windows, "rows": list(evaluation.rows)}
+        tasks = [launch.Task(f"S{subject}/seed{seed}", WORK, common | {"subject": subject, "seed": seed})
+                 for subject, seed in own]
+
+        def done(task: launch.Task) -> bool:
+            return all(evaluation.ledger.get(fit.key) for fit in own[task.arguments["subject"], task.arguments["seed"]])
+
+        first = [task for task in tasks if task.arguments["subject"] == tasks[0].arguments["subject"]]
+        for wave in (first, [task for task in tasks if task not in first]):
+            failed |= launch.launch(wave, done, launcher, evaluation.recipe.launch, self.folder.absolute(),
+                                    "fits") if wave else {}
+        return tasks, failed
 
     def _finished(self, experiment: kinds.Experiment) -> bool:
         return all(self.evaluation.ledger.get(fit.key) for fit in experiment.fits(self.evaluation))
@@ -42,7 +83,7 @@ class Runner:
     def results(self, names: Sequence[str] = ()) -> list[Result]:
         """Of the named experiments whose fits are all finished; by default of all experiments."""
         every = [kinds.load(name) for name in kinds.summaries() if not names or name in names]
-        return [one.result(self.evaluation, self.folder) for one in every if self._finished(one)]
+        return [one.result(self.evaluation) for one in every if self._finished(one)]
 
     def publish(self) -> dict:
         """Writes report.md, report.html, plots and results.json; returns the content of the last."""
@@ -58,14 +99,16 @@ class Runner:
             for rung, models in result.top.get("rungs", {}).items():
                 top["rungs"][rung] = top["rungs"].get(rung, {}) | models
             top |= {name: part for name, part in result.top.items() if name != "rungs"}
-        return evaluation.run.ledger.put("results", _without_nan(top | {
+        found = top | {
             "experiments": {result.name: result.data for result in made}, "data": evaluation.data_name,
             "synthetic": evaluation.dataset.synthetic, "protocol": evaluation.recipe.protocol,
             "optimistic": evaluation.optimistic, "seeds": list(evaluation.seeds),
             "max_test_windows": evaluation.max_test_windows, "recipe_digest": evaluation.recipe.digest,
             "groups": {name: list(subjects) for name, (_, subjects) in evaluation.groups.items()},
             "dataset": evaluation.dataset.describe(), "environment": environment(),
-        }))
+        }
+        without_nan = json.loads(json.dumps(found), parse_constant=lambda name: None)  # JSON has no NaN
+        return evaluation.run.ledger.put("results", without_nan)
 
     def show(self, names: Sequence[str]) -> None:
         """Prints the tables of the named experiments and where the report is."""
@@ -88,7 +131,7 @@ def _intro(evaluation: Evaluation, papers: bool) -> list[str]:
                    capped=text("intro.capped", cap=cap) if cap else "", family=fin.family,
                    started={"": "from random weights", "auto": f"from the shipped ones ({fin.family})"}.get(
                        fin.pretrained, f"from {fin.pretrained}"))
-    return [*texts("intro.papers" if papers else "intro.own", source=SOURCE, figures=figures),
+    return [*text("intro.papers" if papers else "intro.own", source=SOURCE, figures=figures),
             text("intro.made", digest=evaluation.recipe.digest, **environment())]
 
 
@@ -99,10 +142,16 @@ def _warnings(evaluation: Evaluation, papers: bool) -> list[str]:
     return [text(f"warnings.{name}", data=data) for name, show in shown.items() if show]
 
 
-def _without_nan(value):
-    """NaN as null, since JSON has no NaN."""
-    if isinstance(value, dict):
-        return {str(key): _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
+def work(folder: str, data: str, names: Sequence[str], seeds: int, max_test_windows: int, subject: int, seed: int,
+         device: str, rows: Sequence[str] = ()) -> None:
+    """Finishes one subject's fits of one seed. See `Runner.run_by`."""
+    for name in names:
+        _worker(folder, data, seeds, max_test_windows, device, tuple(rows)).finish(name, (subject, seed))
+
+
+@cache
+def _worker(folder: str, data: str, seeds: int, max_test_windows: int, device: str, rows: tuple[str, ...]) -> Runner:
+    """A worker keeps this, and its compiled models, from task to task."""
+    set_up_worker(device)
+    recipe = recipes.load(Path(folder, "recipe.toml"), {"source.data": data})
+    return Runner(open_run(recipe, Path(folder)), seeds, max_test_windows, rows)

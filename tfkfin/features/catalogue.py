@@ -8,21 +8,17 @@ Samples are float32. A window with a NaN or infinite sample gives NaN, in that c
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfkfin.base.errors import InputError
+from tfkfin.base.files import read_toml
 from tfkfin.features import formulas, sums
 
 RATE_HZ = 2000.0  # Ninapro DB2
 CHUNK = 1 << 19  # samples of windows that are formed at once: each float64 array has 4 MB
-
-HUDGINS = "Hudgins, Parker, Scott 1993"
-PHINYOMARK = "Phinyomark, Phukpattaranont, Limsakul 2012"
-HJORTH = "Hjorth 1970"
-FIN = "Wu, Atashzar, Ghassemi, Alhanai 2025 (arXiv 2405.19356)"
-SPECTRUM = "P: one-sided power per bin, mean removed, no taper"
 
 
 @dataclass(frozen=True)
@@ -52,74 +48,34 @@ class Feature:
         return direct(windows, (self.name,), rate_hz)[..., 0]
 
 
-def _amplitudes():
-    yield Feature("RMS", "root mean square", "sqrt(mean x^2)", "x", FIN, lambda w: np.sqrt(w.square), ("plain",),
-                  log=True)
-    yield Feature("VAR", "variance", "mean (x - mean x)^2, ddof 0; 0 for a flat window", "x^2", FIN, lambda w: w.var,
-                  ("plain",), log=True)
-    yield Feature("SSI", "simple square integral", "sum x^2", "x^2", FIN, lambda w: w.square * w.length, ("plain",),
-                  log=True)
-    yield Feature("MAV", "mean absolute value", "mean |x|", "x", HUDGINS, lambda w: w.absolute / w.length, ("abs",),
-                  log=True)
-    yield Feature("IAV", "integral of absolute value", "sum |x|", "x", PHINYOMARK, lambda w: w.absolute, ("abs",),
-                  log=True)
-    yield Feature("WL", "waveform length", "sum |x[i+1] - x[i]|", "x", HUDGINS, lambda w: w.path, ("path",), log=True)
-    yield Feature("LOG", "log detector", "exp(mean ln|x|) over the samples that are not 0; 0 if all are", "x",
-                  PHINYOMARK, formulas.log_detector, ("logs",), log=True)
-    yield Feature("LOGVAR", "log variance", "ln max(VAR, 1.2e-38)", "ln x^2", "Blankertz et al. 2008",
-                  lambda w: np.log(np.maximum(w.var, formulas.TINY)), ("plain",))
+COMPUTED = {  # how each is computed, and from which sums; what is said of it stands in catalogue.toml
+    "ENT": (formulas.entropy, "softmax"), "PERMENT": (formulas.permutation_entropy, "patterns"),
+    "SAMPEN": (formulas.sample_entropy,), "HISTENT": (formulas.histogram_entropy,),
+    "SPECENT": (formulas.spectral_entropy,),
+    "RMS": (lambda w: np.sqrt(w.square), "plain"), "VAR": (lambda w: w.var, "plain"),
+    "SSI": (lambda w: w.square * w.length, "plain"), "MAV": (lambda w: w.absolute / w.length, "abs"),
+    "IAV": (lambda w: w.absolute, "abs"), "WL": (lambda w: w.path, "path"), "LOG": (formulas.log_detector, "logs"),
+    "LOGVAR": (lambda w: np.log(np.maximum(w.var, formulas.TINY)), "plain"),
+    "ZC": (lambda w: w.crossings, "crossings"), "SSC": (lambda w: w.turns, "turns"),
+    "WAMP": (lambda w: w.jumps, "jumps"), "SKEW": (lambda w: w.moment_ratio(3), "high_moments"),
+    "KURT": (formulas.kurtosis, "high_moments"),
+    "MOB": (lambda w: formulas.mobility(w.var, w.step_var), "plain", "steps"),
+    "COM": (lambda w: formulas.complexity(w.var, w.step_var, w.bend_var), "plain", "steps", "bends"),
+    **{f"AR{i + 1}": (lambda w, i=i: w.ar[..., i],) for i in range(formulas.AR_ORDER)},
+    "MNF": (formulas.mean_frequency,), "MDF": (formulas.median_frequency,),
+    **{f"SM{k}": (lambda w, k=k: w.spectrum[1] @ w.spectrum[0] ** k,) for k in (1, 2, 3)},
+}
 
 
-def _counts():
-    yield Feature("ZC", "zero crossings", f"count of sign changes that step by more than {formulas.ZC_THRESHOLD:g}; "
-                  "0 is positive", "1", HUDGINS, lambda w: w.crossings, ("crossings",))
-    yield Feature("SSC", "slope sign changes", f"count of turns whose larger step exceeds {formulas.SSC_THRESHOLD:g}",
-                  "1", HUDGINS, lambda w: w.turns, ("turns",), shortest=2)
-    yield Feature("WAMP", "Willison amplitude", f"count of |x[i+1] - x[i]| > {formulas.WAMP_THRESHOLD:g}", "1",
-                  PHINYOMARK, lambda w: w.jumps, ("jumps",))
+def _features() -> dict[str, Feature]:
+    said, found = read_toml(Path(__file__).with_suffix(".toml"), "the catalogue of features"), {}
+    for name, (compute, *needs) in COMPUTED.items():
+        about = {key: one.format(**vars(formulas)) if isinstance(one, str) else one for key, one in said[name].items()}
+        found[name] = Feature(name, compute=compute, needs=tuple(needs), **about)
+    return found
 
 
-def _shapes():
-    yield Feature("SKEW", "skewness", "mean (x - mean x)^3 / sd^3, ddof 0; 0 for a flat window", "1", PHINYOMARK,
-                  lambda w: w.moment_ratio(3), ("high_moments",))
-    yield Feature("KURT", "excess kurtosis (Fisher)", "mean (x - mean x)^4 / sd^4 - 3, ddof 0; 0 for a flat window",
-                  "1", PHINYOMARK, formulas.kurtosis, ("high_moments",))
-    yield Feature("MOB", "Hjorth mobility", "sqrt(var dx / var x), a sample; 0 for a flat window", "1", HJORTH,
-                  lambda w: formulas.mobility(w.var, w.step_var), ("plain", "steps"), shortest=3)
-    yield Feature("COM", "Hjorth complexity", "mobility(dx) / mobility(x); 0 for a flat window or slope", "1", HJORTH,
-                  lambda w: formulas.complexity(w.var, w.step_var, w.bend_var), ("plain", "steps", "bends"),
-                  shortest=4)
-    for i in range(formulas.AR_ORDER):
-        yield Feature(f"AR{i + 1}", f"autoregressive coefficient {i + 1} of {formulas.AR_ORDER}",
-                      "a_k of x[t] = -sum a_k x[t-k] + e, Burg, mean kept", "1", "Burg 1975",
-                      lambda w, i=i: w.ar[..., i], shortest=formulas.AR_ORDER + 1)
-
-
-def _entropies():
-    yield Feature("ENT", "entropy of the softmax", "ln sum e^x - sum x e^x / sum e^x", "nats", FIN + ", its code",
-                  formulas.entropy, ("softmax",))
-    yield Feature("PERMENT", "permutation entropy", "-sum p log2 p over the orders of 3 neighbours; ties rise", "bits",
-                  "Bandt, Pompe 2002; Cao et al. 2004", formulas.permutation_entropy, ("patterns",), shortest=3)
-    yield Feature("SAMPEN", "sample entropy", "-ln(A/B), m = 2, r = 0.2 sd; none found: ln((L-2)(L-3)/2); flat: 0",
-                  "nats", "Richman, Moorman 2000", formulas.sample_entropy, shortest=4)
-    yield Feature("HISTENT", "histogram entropy", f"-sum p ln p over {formulas.HIST_BINS} bins of "
-                  f"-{formulas.HIST_RANGE:g}..{formulas.HIST_RANGE:g} x; the end bins take what lies beyond", "nats",
-                  "Shannon 1948", formulas.histogram_entropy)
-    yield Feature("SPECENT", "spectral entropy", f"-sum p log2 p, p = P / sum P ({SPECTRUM}); flat: 0", "bits",
-                  "Inouye et al. 1991", formulas.spectral_entropy)
-
-
-def _spectra():
-    yield Feature("MNF", "mean frequency", f"sum f P / sum P ({SPECTRUM}); flat: 0", "Hz", PHINYOMARK,
-                  formulas.mean_frequency)
-    yield Feature("MDF", "median frequency", f"the first f with half of P at or below ({SPECTRUM}); flat: 0", "Hz",
-                  PHINYOMARK, formulas.median_frequency)
-    for k in (1, 2, 3):
-        yield Feature(f"SM{k}", f"spectral moment {k}", f"sum f^{k} P ({SPECTRUM})", f"x^2 Hz^{k}", "Du, Vuskovic 2004",
-                      lambda w, k=k: w.spectrum[1] @ w.spectrum[0] ** k, log=True)
-
-
-FEATURES = {f.name: f for part in (_entropies, _amplitudes, _counts, _shapes, _spectra) for f in part()}
+FEATURES = _features()
 
 
 def names(selection: str | Iterable[str]) -> tuple[str, ...]:

@@ -104,20 +104,22 @@ def neighbours(starts: np.ndarray, windows: int = NEIGHBOURS) -> list[np.ndarray
 
 
 def neighbour_batches(part: Subject, targets: np.ndarray, labels: np.ndarray, length: int, batch_size: int,
-                      groups: list[np.ndarray]) -> tf.data.Dataset:
+                      groups: list[np.ndarray], room: tuple[int, int] | None = None) -> tf.data.Dataset:
     """Batches of about `batch_size` windows as short signals, each of which holds a group of neighbouring windows.
 
     Samples that windows share are then filtered once.
 
     Args:
         groups: as of `neighbours`.
+        room: how many windows every signal has room for, and their stride; None: as of the largest group.
 
     Yields:
         ((emg (B, T, C) volts, wanted (B, P): which of their P windows belong to the group), {"probabilities": labels
         (n,), "features": targets (n, C, F)}), of the n wanted windows.
     """
-    most, starts = max(map(len, groups)), part.windows.starts
-    rows, samples = max(1, batch_size // most), (most - 1) * runs_of(starts)[0] + length
+    largest, starts = max(map(len, groups)), part.windows.starts
+    most, stride = room or (largest, runs_of(starts)[0])
+    rows, samples = max(1, batch_size // largest), (most - 1) * stride + length
 
     def batch():
         for i in range(0, len(groups), rows):

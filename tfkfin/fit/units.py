@@ -12,6 +12,7 @@ Any process may do any unit. Rows are files, so that the number of processes and
 import csv
 import functools
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,15 @@ class FitPlan:
         recipe = self.base.recipe
         return self.stage == "finetune" and bool(recipe.imitate.epochs or not recipe.fin.pretrained)
 
-    def units(self) -> list[Unit]:
-        """In order of subject, fold and seed."""
-        return [Unit(subject, fold, len(self.folds), seed) for subject in self.base.dataset.split.subjects
+    def units(self, subjects: Sequence[int] | None = None) -> list[Unit]:
+        """In order of subject, fold and seed; `subjects`: None: all people."""
+        return [Unit(subject, fold, len(self.folds), seed)
+                for subject in (self.base.dataset.split.subjects if subjects is None else subjects)
                 for fold in range(1, len(self.folds) + 1) for seed in self.seeds]
 
     def before(self) -> list[Unit]:
         """Units that must be finished first."""
-        every = range(1, len(self.folds) + 1) if self.pretrains else ()
-        return [Unit(0, fold, len(self.folds), seed) for fold in every for seed in self.seeds]
+        return self.units([0]) if self.pretrains else []
 
     def row(self, unit: Unit) -> dict[str, Any] | None:
         """A unit's scores; None while it is not finished."""
@@ -129,11 +130,12 @@ class FitPlan:
         rows = {unit: row for unit in self.units() if (row := self.row(unit)) is not None}
         if not rows:
             raise InputError(f"no fit is finished: look at the logs in {self.base.folder / 'logs'}")
-        names = [name for name in NUMBERS if any(name in row for row in rows.values())]
-        write_text(self.base.folder / "fits.csv", _csv(rows, names))
-        by_subject: dict[int, list[dict]] = {}
-        for unit, row in rows.items():
-            by_subject.setdefault(unit.subject, []).append(row)
+        names, text = [name for name in NUMBERS if any(name in row for row in rows.values())], io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([["subject", "fold", "seed", *names], *(
+            [unit.subject, unit.fold, unit.seed, *map(rows[unit].get, names)] for unit in sorted(rows))])
+        write_text(self.base.folder / "fits.csv", text.getvalue())
+        by_subject = {subject: [row for unit, row in rows.items() if unit.subject == subject]
+                      for subject in dict.fromkeys(unit.subject for unit in rows)}
         recipe, fins = self.base.recipe, [row["fin"] for row in rows.values() if row["fin"]]
         return self.base.ledger.put("results", {
             "stage": self.stage, "protocol": recipe.protocol, "recipe_digest": recipe.digest,
@@ -150,13 +152,6 @@ class FitPlan:
 def _mean(rows: list[dict], name: str) -> float | None:
     known = [row[name] for row in rows if row.get(name) is not None]
     return sum(known) / len(known) if known else None
-
-
-def _csv(rows: dict[Unit, dict], names: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["subject", "fold", "seed", *names], *(
-        [unit.subject, unit.fold, unit.seed, *map(rows[unit].get, names)] for unit in sorted(rows))])
-    return text.getvalue()
 
 
 def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) -> FitPlan:
@@ -178,14 +173,11 @@ def open_plan(recipe: Recipe, folder: Path, stage: str, folds: int, seeds: int) 
     if any(folder.glob("*/stage.json")):
         raise InputError(f"{folder} holds a run in one piece: give another folder with --run")
     split = base.dataset.split
-    if folds == 1:
-        dealt: tuple[dict[str, Any], ...] = ({},)
-    else:
-        there = sorted({*split.train_repetitions, *split.test_repetitions})
-        if split.between_sessions or folds > len(there):
-            raise InputError(f"--folds {folds} deals repetitions, and there are {len(there)}" if folds > len(there) else
-                             "--folds deals repetitions, and this recipe parts sessions")
-        dealt = tuple(_fold(there, k, folds) for k in range(folds))
+    there = sorted({*split.train_repetitions, *split.test_repetitions})
+    if folds > 1 and (split.between_sessions or folds > len(there)):
+        raise InputError(f"--folds {folds} deals repetitions, and there are {len(there)}" if folds > len(there) else
+                         "--folds deals repetitions, and this recipe parts sessions")
+    dealt = tuple(_fold(there, k, folds) for k in range(folds)) if folds > 1 else ({},)
     return FitPlan(base, stage, dealt, tuple(recipe.seed + i for i in range(seeds)))
 
 

@@ -35,11 +35,11 @@ def finetuned(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; see `evaluation`, `estimators`, `fits` and `report` for the objects that are passed.
+    """An experiment; see `evaluation`, `estimators` and `report` for the objects that are passed.
 
     Attributes:
         fits: (evaluation) -> its fits; those that other experiments have finished are reused.
-        result: (evaluation, run folder) -> its Result, once they are finished; plots go below the folder.
+        result: (evaluation) -> its Result, once they are finished; plots go below the run folder.
         check: (recipe) raises InputError if the experiment cannot run it.
         work: (estimators, fit) -> scores and arrays of a fit; None: `Estimators.work`.
         pipeline: its default recipe; "": that of the paper's experiments, which "all" runs.

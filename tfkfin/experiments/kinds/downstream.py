@@ -4,31 +4,30 @@ from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment, papers_models
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Result, percent
-from tfkfin.experiments.texts import text, texts
+from tfkfin.experiments.report import Result, percent, text
 
 TIME_DOMAIN = "MAV, WL, ZC, SSC, AR(4)"
-SVM, LDA = "SVM, Gaussian kernel", "shrinkage LDA"
-TITLES = {"cnn1": "CNN-I, subjects pooled", "cnn2": "CNN-II, one subject", "svm": SVM, "lda": LDA, "td_svm": SVM,
-          "td_lda": LDA}
+TITLES = text("downstream.models")
 
 
 def inputs(evaluation: Evaluation, model: str) -> str:
     return TIME_DOMAIN if model.startswith("td_") else ", ".join(evaluation.names)
 
 
-def result(evaluation: Evaluation, folder) -> Result:
+def result(evaluation: Evaluation) -> Result:
     data = evaluation.by_group(TITLES)
     rows = [[title, inputs(evaluation, model), evaluation.groups[group][0], published.accuracy(model, group),
              percent(scores[model]["accuracy"]), percent(scores[model]["macro_f1"])]
             for group, scores in data.items() for model, title in TITLES.items()]
-    table = evaluation.table("Accuracy % on true features",
-                             ["model", "inputs", "subjects", "paper: accuracy %", "ours: accuracy %",
-                              "ours: macro-F1 %"], rows, text("downstream.note"))
+    table = evaluation.table("downstream.table", rows)
     titles = {model: f"{title}\n{inputs(evaluation, model)}" for model, title in TITLES.items()}
-    plot = evaluation.plot(figures.models(titles, data, evaluation, "True features"), "downstream", "Accuracy by model")
+    plot = evaluation.plot(figures.models(titles, data, evaluation, "True features"), "downstream")
+    trust = text("downstream.trust", pooled=len(evaluation.dataset.split.pretrain_subjects),
+                 epochs=evaluation.recipe.classify.epochs, seeds=len(evaluation.seeds),
+                 protocol=text("downstream.optimistic" if evaluation.optimistic else "downstream.honest"),
+                 others=", ".join(f"{name} {value:g}" for name, value in published.OTHERS.items()))
     return Result("downstream", "2. Classifiers on true features (paper's Table 2, upper rows)",
-                  [_finding(list(data.values())[-1])], [table, plot], _trust(evaluation), {"groups": data})
+                  [_finding(list(data.values())[-1])], [table, plot], trust, {"groups": data})
 
 
 def _finding(scores: dict) -> str:
@@ -37,13 +36,6 @@ def _finding(scores: dict) -> str:
     field = max(("td_svm", "td_lda"), key=mean.get)
     return text("downstream.finding", own=TITLES[own], best=mean[own], field=TITLES[field], features=TIME_DOMAIN,
                 usual=mean[field], difference=mean[field] - mean[own])
-
-
-def _trust(evaluation: Evaluation) -> list[str]:
-    return texts("downstream.trust", pooled=len(evaluation.dataset.split.pretrain_subjects),
-                 epochs=evaluation.recipe.classify.epochs, seeds=len(evaluation.seeds),
-                 protocol=text("downstream.optimistic" if evaluation.optimistic else "downstream.honest"),
-                 others=", ".join(f"{name} {value:g}" for name, value in published.OTHERS.items()))
 
 
 EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(TITLES), result, papers_models)

@@ -4,42 +4,33 @@ import itertools
 
 import numpy as np
 
-from tfkfin.experiments import figures, statistics
+from tfkfin.experiments import figures, report
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.kinds.downstream import TIME_DOMAIN
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Plot, ReportTable, Result, p_value, percent
-from tfkfin.experiments.texts import text, texts
+from tfkfin.experiments.report import ReportTable, Result, p_value, percent, text
 
-TITLES = {"scratch": "LSTM+CNN-II, nothing pre-trained", "random": "LSTM+CNN-II, random FINs", "fin": "LSTM-FIN+CNN-II",
-          "random_frozen": "LSTM+CNN-II, random FINs frozen", "fin_frozen": "LSTM-FIN+CNN-II, FINs frozen",
-          "cnn2": "CNN-II on true features", "td_lda": f"LDA on {TIME_DOMAIN}"}
-TRAINED = {"cnn1": "CNN-I on true features",
-           **{name: TITLES[name] for name in ("cnn2", "scratch", "random", "fin", "random_frozen", "fin_frozen")},
-           "imitate": "LSTM-FIN (imitation)"}
+TITLES, TRAINED = text("finetune.models", features=TIME_DOMAIN), text("finetune.trained")
 COMPARED = (("fin", "random"), ("fin", "scratch"), ("fin_frozen", "random_frozen"), ("fin", "fin_frozen"),
             ("fin", "cnn2"), ("fin", "td_lda"))
 
 
-def result(evaluation: Evaluation, folder) -> Result:
-    data = evaluation.by_group(TITLES)
-    rows = [[evaluation.called(TITLES[model]), evaluation.groups[group][0], published.accuracy(model, group),
+def result(evaluation: Evaluation) -> Result:
+    data, titles = evaluation.by_group(TITLES), {model: evaluation.called(title) for model, title in TITLES.items()}
+    rows = [[titles[model], evaluation.groups[group][0], published.accuracy(model, group),
              percent(scores["accuracy"]), percent(scores["macro_f1"])]
             for group, models in data.items() for model, scores in models.items()]
-    table = evaluation.table(
-        "Accuracy % of decoders of raw signals",
-        ["model", "subjects", "paper: accuracy %", "ours: accuracy %", "ours: macro-F1 %"], rows,
-        text("finetune.note"))
-    plots = _plots(evaluation, data)
+    points = figures.pairs(evaluation.values("fin"), evaluation.values("random"), (titles["fin"], titles["random"]))
+    plots = [evaluation.plot(figures.models(titles, data, evaluation, "Raw signals"), "finetune"),
+             evaluation.plot(points, "finetune_pairs")]
     for group, (_, subjects) in evaluation.groups.items():
         data[group]["tests"] = {f"{a} - {b}": _compared(evaluation, a, b, subjects) for a, b in COMPARED}
-    group, scores = list(data.items())[-1]
-    cost = _costs(evaluation)
+    (group, scores), cost = list(data.items())[-1], _costs(evaluation)
+    tables = [evaluation.table("finetune.table", rows), _tests(evaluation, data)]
     return Result("finetune", "3. Fine-tuning FINs (paper's Table 2, lower rows, and Table 3)",
                   _findings(evaluation, scores["tests"], group),
-                  [table, _tests(evaluation, data), *plots, _cost_table(evaluation, cost)], _trust(evaluation),
-                  {"groups": data, "cost": cost})
+                  [*tables, *plots, _cost_table(evaluation, cost)], _trust(evaluation), {"groups": data, "cost": cost})
 
 
 def _accuracies(evaluation: Evaluation, model: str, on: str, subjects) -> dict:
@@ -54,8 +45,8 @@ def _accuracies(evaluation: Evaluation, model: str, on: str, subjects) -> dict:
 
 def _compared(evaluation: Evaluation, first: str, second: str, subjects) -> dict:
     one, other = (_accuracies(evaluation, *pair, subjects) for pair in ((first, second), (second, first)))
-    return statistics.paired(one, other) | {"by_subject": statistics.paired(
-        statistics.by_subject(one), statistics.by_subject(other))}
+    by_subject = report.paired(report.by_subject(one), report.by_subject(other))
+    return report.paired(one, other) | {"by_subject": by_subject}
 
 
 def _tests(evaluation: Evaluation, data: dict) -> ReportTable:
@@ -69,18 +60,7 @@ def _tests(evaluation: Evaluation, data: dict) -> ReportTable:
                          f"{100 * test['mean']:+.1f}", f"{100 * test['median']:+.1f}",
                          f"{test['wins']} of {test['pairs']}", p_value(test["p"]), p_value(test["by_subject"]["p"])])
     count = len(evaluation.subjects)
-    return evaluation.table(
-        "Differences in accuracy, points of %",
-        ["pair", "subjects", "paper: mean", "ours: mean", "ours: median", "ours: first better",
-         "ours: p, subjects x seeds", "ours: p, subjects"], rows,
-        text("finetune.tests", count=count, least_p=statistics.least_p(count)))
-
-
-def _plots(evaluation: Evaluation, data: dict) -> list[Plot]:
-    titles = {model: evaluation.called(title) for model, title in TITLES.items()}
-    points = figures.pairs(evaluation.values("fin"), evaluation.values("random"), (titles["fin"], titles["random"]))
-    return [evaluation.plot(figures.models(titles, data, evaluation, "Raw signals"), "finetune", "Accuracy by model"),
-            evaluation.plot(points, "finetune_pairs", text("finetune.pairs"))]
+    return evaluation.table("finetune.tests", rows, count=count, least_p=report.least_p(count))
 
 
 def _costs(evaluation: Evaluation) -> dict:
@@ -108,11 +88,8 @@ def _cost_table(evaluation: Evaluation, cost: dict) -> ReportTable:
         seconds = f"{one['seconds_an_epoch']:.2f}" if one["epochs"] else "none: shipped FINs"
         rows.append([evaluation.called(TRAINED[model]), printed, f"{one['epochs']:.1f}".removesuffix(".0"), seconds])
     about = "the epoch of the best test accuracy" if evaluation.optimistic else "as many as the recipe has"
-    return evaluation.table(
-        "Cost of training",
-        ["model", "paper: epochs / seconds an epoch (GPU)", "ours: epochs", "ours: seconds an epoch"], rows,
-        text("finetune.cost", about=about, windows=evaluation.recipe.finetune.windows_per_epoch or "all",
-             fins=evaluation.called("LSTM-FIN")))
+    return evaluation.table("finetune.cost", rows, about=about, fins=evaluation.called("LSTM-FIN"),
+                            windows=evaluation.recipe.finetune.windows_per_epoch or "all")
 
 
 def _findings(evaluation: Evaluation, tests: dict, group: str) -> list[str]:
@@ -123,14 +100,14 @@ def _findings(evaluation: Evaluation, tests: dict, group: str) -> list[str]:
                     few=text("finetune.few", **own) if own["least_p"] > 0.05 else "",
                     verdict="not significant" if own["p"] >= 0.05 else "significant")
 
-    return texts("finetune.findings", data=evaluation.data_name, random=shown(tests["fin - random"]),
+    return text("finetune.findings", data=evaluation.data_name, random=shown(tests["fin - random"]),
                  scratch=shown(tests["fin - scratch"]), lda=shown(tests["fin - td_lda"]),
                  printed=published.TABLE_2["fin"][group][0] - published.TABLE_2["scratch"][group][0])
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
     cap, options = evaluation.max_test_windows, evaluation.recipe.finetune
-    return texts("finetune.trust", epochs=options.epochs, windows=options.windows_per_epoch or "all",
+    return text("finetune.trust", epochs=options.epochs, windows=options.windows_per_epoch or "all",
                  batch=options.batch_size, start=evaluation.recipe.fin.start,
                  counted=text("finetune.capped", cap=cap) if cap else "Every test window counts.",
                  steering=evaluation.steering if evaluation.optimistic else text("finetune.fixed"))

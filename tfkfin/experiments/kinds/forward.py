@@ -1,6 +1,6 @@
 """Experiment 5: deciding the movement 50 to 300 ms ahead.
 
-`tfkfin.experiments.paper.horizon` defines the labels.
+`tfkfin.experiments.evaluation` defines the labels.
 """
 
 from dataclasses import replace
@@ -8,13 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from tfkfin.experiments import figures
-from tfkfin.experiments.evaluation import FULL, Evaluation
-from tfkfin.experiments.fits import Fit, Setting
+from tfkfin.experiments.evaluation import FULL, Evaluation, Fit, Setting, scores
 from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import ReportTable, Result, percent
-from tfkfin.experiments.statistics import over_subjects, scores
-from tfkfin.experiments.texts import text, texts
+from tfkfin.experiments.report import ReportTable, Result, over_subjects, percent, text
 
 MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
 
@@ -43,7 +40,7 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def result(evaluation: Evaluation, folder) -> Result:
+def result(evaluation: Evaluation) -> Result:
     def scored(fit: Fit) -> dict[str, float]:
         return ahead(*(evaluation.ledger.arrays(one.key) for one in (replace(fit, setting=FULL), fit)))
 
@@ -55,10 +52,11 @@ def result(evaluation: Evaluation, folder) -> Result:
                 model: {key: over_subjects({of: one[key] for of, one in values.items()}, subjects)
                         for key in next(iter(values.values()))} for model, values in found.items()}
     last = list(data.values())[-1]
-    plot = evaluation.plot(figures.curves(_panels(evaluation, last)), "forward",
-                           "Accuracy by horizon, mean and ± sd over subjects")
+    plot = evaluation.plot(figures.curves(_panels(evaluation, last)), "forward")
+    trust = text("forward.trust", changing=changing(last), steering=evaluation.steering,
+                 windows=text("forward.rest" if evaluation.recipe.window.rest else "forward.movements"))
     return Result("forward", "5. Forward in time (paper's experiment 5)", [_finding(last)],
-                  [_table(evaluation, data), plot], _trust(evaluation, last), {"groups": data})
+                  [_table(evaluation, data), plot], trust, {"groups": data})
 
 
 def _panels(evaluation: Evaluation, scores: dict) -> list[tuple]:
@@ -84,12 +82,7 @@ def _table(evaluation: Evaluation, data: dict) -> ReportTable:
             rows.append([horizon, evaluation.groups[group][0], printed, percent(fin["accuracy"]),
                          percent(fin["macro_f1"]), f"{100 * fin['changing']['mean']:.1f}", percent(fin["changed"]),
                          percent(fin["persistence"]), percent(true["accuracy"]), percent(true["changed"])])
-    return evaluation.table(
-        "Accuracy % ahead of time",
-        ["ms ahead", "subjects", "paper: accuracy %", "ours: all windows", "ours: macro-F1 %",
-         "ours: % of windows that change", "ours: those that change", "ours: present decision as forecast",
-         "ours: CNN-II, all", "ours: CNN-II, changing"], rows,
-        text("forward.note", model=evaluation.called(MODELS["fin"])))
+    return evaluation.table("forward.table", rows, model=evaluation.called(MODELS["fin"]))
 
 
 def _finding(scores: dict) -> str:
@@ -106,11 +99,6 @@ def changing(scores: dict) -> str:
     furthest = str(published.HORIZONS_MS[-1])
     share, ignorant = (100 * scores[furthest]["fin"][key]["mean"] for key in ("changing", "persistence"))
     return text("forward.changing", share=share, furthest=furthest, ignorant=ignorant)
-
-
-def _trust(evaluation: Evaluation, scores: dict) -> list[str]:
-    return texts("forward.trust", changing=changing(scores), steering=evaluation.steering,
-                 windows=text("forward.rest" if evaluation.recipe.window.rest else "forward.movements"))
 
 
 EXPERIMENT = Experiment(lambda evaluation: evaluation.fits(reversed(MODELS), settings()), result)

@@ -3,13 +3,10 @@
 import numpy as np
 
 from tfkfin.experiments import figures
-from tfkfin.experiments.evaluation import Evaluation
-from tfkfin.experiments.fits import Fit
+from tfkfin.experiments.evaluation import Evaluation, Fit
 from tfkfin.experiments.kinds import Experiment, papers_models
 from tfkfin.experiments.paper import published
-from tfkfin.experiments.report import Plot, ReportTable, Result, plus_minus
-from tfkfin.experiments.statistics import over_subjects
-from tfkfin.experiments.texts import text, texts
+from tfkfin.experiments.report import Plot, ReportTable, Result, over_subjects, plus_minus, text
 from tfkfin.fit import metrics
 
 DIGITS = {"paper_r2": 3, "paper_map": 1, "r2": 4, "nrmse": 3, "spearman": 4}  # shown of each score
@@ -53,7 +50,7 @@ def relation(var: np.ndarray, ssi: np.ndarray, length: int) -> dict[str, float]:
             "correlation": float(np.corrcoef(var, ssi)[0, 1]), "r2_of_length_times_var": metrics.r2(ssi, length * var)}
 
 
-def result(evaluation: Evaluation, folder) -> Result:
+def result(evaluation: Evaluation) -> Result:
     names, length, fits = evaluation.names, evaluation.run.length, evaluation.fits(["imitation"])
     kept, arrays = ([get(fit.key) for fit in fits] for get in (evaluation.ledger.get, evaluation.ledger.arrays))
     pooled = {name: np.concatenate([one[name] for one in arrays]) for name in ("true", "imitated", "var", "ssi")}
@@ -62,17 +59,18 @@ def result(evaluation: Evaluation, folder) -> Result:
         "imitation", key=lambda fit: evaluation.ledger.of(fit.key)["features"][name][score])) for score in DIGITS}
         for name in names}
     tied = relation(pooled["var"], pooled["ssi"], length)
+    warning = text("imitation.related", **tied)
     if {"VAR", "SSI"} <= set(names):
         var, ssi = (pooled[k][..., names.index(n)] for k, n in (("imitated", "VAR"), ("true", "SSI")))
         tied["r2_of_length_times_imitated_var"] = metrics.r2(ssi, length * var)
+        warning += text("imitation.twice", own=every["SSI"]["r2"], **tied)
     channels = {name: np.array([one["channels"][name] for one in kept]) for name in names}  # (S, C)
     by_subject = {f"S{s}": [f"{one['features'][n]['r2']:.4f}" for n in names]
                   for s, one in zip(evaluation.subjects, kept, strict=True)}
     by_channel = {str(c + 1): [plus_minus(float(r2[:, c].mean()), float(r2[:, c].std()), 4)
                                for r2 in channels.values()] for c in range(evaluation.dataset.channels)}
     blocks = [_table_1(evaluation, spread, every), *_plots(evaluation, pooled, every, channels),
-              _by(evaluation, "subject", "True R² by subject, channels pooled", by_subject),
-              _by(evaluation, "channel", "True R² by channel, mean ± sd over subjects", by_channel)]
+              _by(evaluation, "subject", by_subject), _by(evaluation, "channel", by_channel)]
     windows, order = sum(one["windows"] for one in kept), sorted(names, key=lambda n: every[n]["r2"])
     best, worst = order[-1], order[0]
     return Result(
@@ -81,7 +79,7 @@ def result(evaluation: Evaluation, folder) -> Result:
               highest=every[best]["r2"], worst=worst, lowest=every[worst]["r2"])], blocks, _trust(evaluation),
         {"pooled": every, "subjects": spread, "ssi_and_var": tied, "windows": windows,
          "channels": {n: v.tolist() for n, v in channels.items()}},
-        [_warning(tied, every.get("SSI", {}).get("r2", float("nan")))])
+        [warning])
 
 
 def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> ReportTable:
@@ -92,16 +90,12 @@ def _table_1(evaluation: Evaluation, spread: dict, every: dict) -> ReportTable:
         ours = {key: plus_minus(own[key]["mean"], own[key]["std"], digits) for key, digits in DIGITS.items()}
         rows.append([name, r2, ours["paper_r2"], share, ours["paper_map"], ours["r2"], f"{every[name]['r2']:.4f}",
                      ours["nrmse"], ours["spearman"]])
-    return evaluation.table(
-        "Imitation on test repetitions",
-        ["feature", "paper: R²", "ours: paper_r2", "paper: MAP %", "ours: paper_map %", "ours: true R²",
-         "ours: true R², pooled", "ours: nRMSE", "ours: Spearman"], rows,
-        text("imitation.note"))
+    return evaluation.table("imitation.table", rows)
 
 
-def _by(evaluation: Evaluation, what: str, title: str, rows: dict[str, list[str]]) -> ReportTable:
-    return evaluation.table(title, [what, "paper", *(f"ours: {name}" for name in evaluation.names)],
-                            [[name, f"not by {what}", *row] for name, row in rows.items()])
+def _by(evaluation: Evaluation, what: str, rows: dict[str, list[str]]) -> ReportTable:
+    return evaluation.table(f"imitation.{what}", [[name, f"not by {what}", *row] for name, row in rows.items()],
+                            [f"ours: {name}" for name in evaluation.names])
 
 
 def _plots(evaluation: Evaluation, pooled: dict, every: dict, channels: dict) -> list[Plot]:
@@ -110,23 +104,16 @@ def _plots(evaluation: Evaluation, pooled: dict, every: dict, channels: dict) ->
     low, high = np.percentile(true, [2.5, 97.5], axis=0)
     log = [lo > 0 and hi / lo > LOG_RANGE for lo, hi in zip(low, high, strict=True)]
     titles = [f"{name}   R² {every[name]['r2']:.4f}" for name in names]
-    return [evaluation.plot(figures.imitation(true, imitated, names, titles, log), "imitation_features", "Imitated "
-                            "against true features, and residuals, of test windows (a point a window and channel)"),
-            evaluation.plot(figures.channels(channels, evaluation.subjects), "imitation_channels",
-                            "True R² by subject and channel"),
+    return [evaluation.plot(figures.imitation(true, imitated, names, titles, log), "imitation_features"),
+            evaluation.plot(figures.channels(channels, evaluation.subjects), "imitation_channels"),
             evaluation.plot(figures.related(pooled["var"].ravel(), pooled["ssi"].ravel(), evaluation.run.length),
-                            "imitation_ssi_var", "SSI and VAR of the same windows")]
-
-
-def _warning(tied: dict, own: float) -> str:
-    imitated = "r2_of_length_times_imitated_var" in tied
-    return text("imitation.related", **tied) + (text("imitation.twice", own=own, **tied) if imitated else "")
+                            "imitation_ssi_var")]
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
     fin, epochs, cap = evaluation.recipe.fin, evaluation.recipe.imitate.epochs, evaluation.max_test_windows
     start = f"the pretrained ones ({fin.pretrained})" if fin.pretrained else "random weights"
-    return texts("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", start=start,
+    return text("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", start=start,
                                              epochs=epochs),
                  count=f"at most {cap} test windows a subject, evenly spread" if cap else "every test window")
 

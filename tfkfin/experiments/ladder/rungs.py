@@ -19,16 +19,109 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.experiments.ladder.windows import MIXED, content, places
-from tfkfin.pipeline import splits
-from tfkfin.recipe import Split, Window
-from tfkfin.recordings.recording import Recording
+from tfkfin.pipeline import splits, windows
+from tfkfin.pipeline.preprocessing import resampled
+from tfkfin.pipeline.windows import Windows
+from tfkfin.recipe import Filter, Split, Window
+from tfkfin.recordings.recording import Recording, owners
+from tfkfin.signal.filtering import filtered, sections
 
 RUNGS = ("random", "repetition-1", "repetition-2", "repetition-4", "session-0", "session-0u", "session-1", "person-0",
          "person-0u", "person-1")
 LEAKS = ("random",)
 FEW = 5
 DRAWN = 0.7  # share of windows that the rung `random` trains on
+MIXED = -1  # the label of a window that lies across a change of movement or repetition, or across a seam
+
+# === Windows of recordings: those that models are trained on, and those of a stream ===
+
+
+def content(recording: Recording, begins: np.ndarray, ends: np.ndarray) -> Windows:
+    """What the samples [begin, end) of a recording, (N,) each, lie in.
+
+    Returns:
+        Windows whose movements are MIXED where they lie in more than one, whose repetitions for rest are as
+        `tfkfin.recordings.recording.owners` says, and whose segments number the movement, held once, or the rest.
+    """
+    labels, owner = recording.labels.astype(np.int64), owners(recording).astype(np.int64)
+    change = np.zeros(len(labels), bool)
+    change[1:] = (np.diff(labels) != 0) | (np.diff(owner) != 0)
+    change[list(recording.seams)] = True
+    run = np.cumsum(change)
+    pure = run[begins] == run[ends - 1]
+    return Windows(begins, np.where(pure, labels[begins], MIXED), owner[begins], segments=run[begins])
+
+
+def places(samples: int, rate_hz: float, length: float, stride: float,
+           decoder_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """First sample, and the one after the last, (N,) each, of a stream's windows in a recording at another rate.
+
+    Args:
+        samples, rate_hz: of the recording.
+        length, stride: of the windows, in samples at `decoder_hz`, the decoder's rate.
+    """
+    each = rate_hz / decoder_hz
+    starts = np.arange(int(samples / each / stride) + 1) * stride
+    begins, ends = np.floor(starts * each + 1e-6).astype(int), np.ceil((starts + length) * each - 1e-6).astype(int)
+    there = ends <= samples
+    return begins[there], ends[there]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowedSignal:
+    """A signal (T, C), where its windows begin (N,), in order of time, and the movement and repetition of each.
+
+    Attributes:
+        sizes: how many of the windows lie in each of the recordings that the signal is joined from.
+    """
+
+    emg: np.ndarray
+    starts: np.ndarray
+    labels: np.ndarray
+    repetitions: np.ndarray
+    length: int
+    stride: int
+    rate_hz: float
+    sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def volts(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The chosen windows (n, length, C)."""
+        return self.emg[self.starts[chosen][:, None] + np.arange(self.length)]
+
+
+def cut(recordings: Sequence[Recording], window: Window, filter: Filter, stream: bool) -> WindowedSignal:
+    """The windows of a session's recordings.
+
+    Args:
+        stream: every stride from the first sample of each recording on, whatever the windows lie in. Otherwise those
+            inside one movement or rest, the first at its beginning, as `tfkfin.Decoder.fit` takes them.
+    """
+    signals, found, samples = [], [], 0
+    for recording in (resampled(one, window.rate_hz) for one in recordings):
+        rate = recording.rate_hz
+        length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
+        begins = places(len(recording.emg), rate, length, stride, rate)[0] if stream else \
+            _inside(recording, length, stride)
+        own = content(recording, begins, begins + length)
+        found.append((begins + samples, own.movements, own.repetitions))
+        signals.append(filtered(recording.emg, sections(filter, rate), recording.seams))
+        samples += len(recording.emg)
+    columns = (np.concatenate(part) for part in zip(*found, strict=True))
+    return WindowedSignal(np.concatenate(signals), *columns, length, stride, rate, tuple(len(one[0]) for one in found))
+
+
+def _inside(recording: Recording, length: int, stride: int) -> np.ndarray:
+    """First samples (N,) of the windows that lie in one movement or rest, the first of each at its beginning."""
+    owner = owners(recording).astype(np.int64)
+    segments = windows.segments(recording.labels, owner, True, recording.seams)
+    long = [segment for segment in segments if segment.repetition and segment.stop - segment.start >= length]
+    return windows.starts(long, length, stride).starts
+
+
+# === Sessions, trials and groups ===
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +270,10 @@ def _random(session: SessionPart, window: Window, seed: int) -> Group:
 def _alone(recording: Recording, begins: np.ndarray, ends: np.ndarray) -> Recording:
     """A recording of these windows alone, end to end with a seam between, of those that lie in one movement or rest."""
     found = content(recording, begins, ends)
-    kept = (found.labels != MIXED) & (found.repetitions > 0)
+    kept = (found.movements != MIXED) & (found.repetitions > 0)
     size = int((ends - begins).max(initial=1))
     at = np.minimum(begins[kept], len(recording.emg) - size)[:, None] + np.arange(size)
     return replace(recording, emg=recording.emg[at.ravel()],
-                   labels=np.repeat(found.labels[kept], size).astype(np.int16),
+                   labels=np.repeat(found.movements[kept], size).astype(np.int16),
                    repetitions=np.repeat(found.repetitions[kept], size).astype(np.int16),
                    seams=tuple(range(size, size * len(at), size)))

@@ -18,9 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.decoder.decision import Decision
-from tfkfin.experiments.ladder.adapter import Answers, of_stream
-from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
-from tfkfin.experiments.ladder.windows import cut
+from tfkfin.experiments.ladder.rows import Answers, of_stream, updates
+from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial, cut
 from tfkfin.fit import training
 from tfkfin.fit.run import Run
 from tfkfin.fit.trainers import JointTrainer, new_decoder, new_head
@@ -28,18 +27,10 @@ from tfkfin.nets import heads
 from tfkfin.nets.network import Parts, head_parts
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import Windows
-from tfkfin.recipe import Recipe
 from tfkfin.store import presets
 
-ARMS = ("fin", "random", "frozen", "true")
 AGAIN = 4  # calibration by a labelled repetition has 1/4 of the updates
 PREPARED = 8  # batches that set the scale of the head's inputs
-
-
-def updates(recipe: Recipe) -> int:
-    """Gradient steps of every arm."""
-    options = recipe.finetune
-    return options.epochs * -(-options.windows_per_epoch // options.batch_size)
 
 
 class Networks:
@@ -173,8 +164,9 @@ class OnFeatures(Arm):
     def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
         features, labels, rows = self._of(subject), self.networks.labels(subject), self._rows(neighbours)
         chosen = [np.concatenate(neighbours[i : i + rows]) for i in range(0, len(neighbours), rows)]
-        return _dataset(lambda: ((features[i], labels[i]) for i in chosen), len(chosen), (
+        data = tf.data.Dataset.from_generator(lambda: ((features[i], labels[i]) for i in chosen), output_signature=(
             tf.TensorSpec((None, *features.shape[1:]), features.dtype), tf.TensorSpec((None,), labels.dtype)))
+        return data.apply(tf.data.experimental.assert_cardinality(len(chosen))).prefetch(2)
 
     def answers(self, subject: Subject) -> np.ndarray:
         return self.networks.predict(self._of(subject), 4096)
@@ -200,34 +192,12 @@ class EndToEnd(Arm):
         self.networks.prepare(classifier, self.joint.answers(part, wanted=("features",))["features"])
 
     def batches(self, subject: Subject, neighbours: list[np.ndarray]) -> tf.data.Dataset:
-        data, starts, rows = self.networks.run.dataset, subject.windows.starts, self._rows(neighbours)
-        features, labels = self.networks.true(subject), self.networks.labels(subject)
-        samples = (training.NEIGHBOURS - 1) * data.stride + data.length  # always, so that one graph serves all
-
-        def batch() -> Iterator[tuple]:
-            for i in range(0, len(neighbours), rows):
-                chosen = neighbours[i : i + rows]
-                emg = np.zeros((len(chosen), samples, data.channels), np.float32)
-                wanted = np.zeros((len(chosen), training.NEIGHBOURS), bool)
-                for row, windows in enumerate(chosen):
-                    segment = subject.emg[starts[windows[0]] : starts[windows[0]] + samples]
-                    emg[row, : len(segment)], wanted[row, : len(windows)] = segment, True
-                index = np.concatenate(chosen)
-                yield (emg, wanted), {"probabilities": labels[index], "features": features[index]}
-
-        return _dataset(batch, -(-len(neighbours) // rows), (
-            (tf.TensorSpec((None, samples, data.channels), tf.float32),
-             tf.TensorSpec((None, training.NEIGHBOURS), tf.bool)),
-            {"probabilities": tf.TensorSpec((None,), labels.dtype),
-             "features": tf.TensorSpec((None, *features.shape[1:]), features.dtype)}))
+        room = training.NEIGHBOURS, self.networks.run.dataset.stride  # always, so that one graph serves all
+        return training.neighbour_batches(subject, self.networks.true(subject), self.networks.labels(subject),
+                                          self.networks.run.length, self.batch_size, neighbours, room)
 
     def answers(self, subject: Subject) -> np.ndarray:
         return self.joint.answers(subject)["probabilities"]
-
-
-def _dataset(batch: Callable[[], Iterator], steps: int, signature: tuple) -> tf.data.Dataset:
-    data = tf.data.Dataset.from_generator(batch, output_signature=signature)
-    return data.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 def arm(networks: Networks, name: str, seed: int) -> Arm:
