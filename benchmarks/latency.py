@@ -27,11 +27,8 @@ from tfkfin.decoder.decoder import BaseDecoder  # noqa: E402
 from tfkfin.fit.run import Run  # noqa: E402
 from tfkfin.fit.trainers import new_decoder  # noqa: E402
 from tfkfin.nets.bilstm import layer as recurrent  # noqa: E402
-from tfkfin.serving import (
-    engines,
-    onnx_file,
-    signatures,  # noqa: E402
-)
+from tfkfin.serving import engines, signatures  # noqa: E402
+from tfkfin.serving.version import save_onnx  # noqa: E402
 from tfkfin.store import folders  # noqa: E402
 
 CHANNELS, LENGTH, MOVEMENTS, STRIDE = 12, 600, tuple(range(1, 18)), 20
@@ -55,7 +52,7 @@ def exported(family: str, folder: Path) -> tuple[keras.Model, Path]:
         "mean_v": MEAN.tolist(), "sd_v": SD.tolist()}, model)
     version, made = folder / "1", signatures.Signatures(decoder, "keras")
     signatures.save_decoder(signatures.Signatures(decoder), version)
-    onnx_file.save(made.answer, made.window, version / folders.ONNX)
+    save_onnx(made.answer, made.window, version / folders.ONNX)
     decoder.save(version)
     return model, version
 

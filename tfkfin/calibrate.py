@@ -1,24 +1,6 @@
-"""`python -m tfkfin.calibrate`: adapts a decoder to a new session or person, from one repetition, as a new version."""
+"""`python -m tfkfin.calibrate`: adapts a decoder to a new session or person, from one repetition, as a new version.
 
-import argparse
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-from tfkfin import launch
-from tfkfin import recipe as recipes
-from tfkfin.base.answers import answer, command_line, output, parsed
-from tfkfin.base.console import (
-    InputError,
-    format_numbers,
-    log,
-    parse_numbers,
-    quiet_start,
-    run,
-)
-from tfkfin.fit import run_folder
-
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1
       savedmodels/mine_s1 gets a new version, calibrated on repetition 1 of the recordings in TODAY
   python -m tfkfin.calibrate savedmodels/mine_s1 --data TODAY --repetitions 1 --unlabelled
@@ -35,37 +17,30 @@ The decoder must hold session statistics: train it with --pipeline best, or --se
 on the other repetitions of the recordings, before and after calibration; they change nothing in it.
 """
 
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tfkfin import launch
+from tfkfin import recipe as recipes
+from tfkfin.base.answers import answer, command_line, output, parsed
+from tfkfin.base.console import InputError, format_numbers, log, parse_numbers, run
+from tfkfin.base.extras import load_tensorflow
+from tfkfin.base.options import add_options
+from tfkfin.fit import run_folder
+
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("calibrate", "MODEL --data DIR --repetitions 1 [options]", __doc__, EXAMPLES)
-    p.add_argument("model", metavar="MODEL", type=Path, help="model folder, version folder, or run folder")
-    p.add_argument("--data", metavar="DIR", required=True, help="folder of recordings of one person")
-    p.add_argument("--repetitions", metavar="LIST", default="1", help="to calibrate on, as in 1 or 1,2 (default: 1)")
-    p.add_argument("--movements", metavar="LIST", help="to calibrate on, of these repetitions (default: all)")
-    p.add_argument("--subject", type=int, metavar="N", help="whose recordings (default: the only subject's, or the "
-                   "decoder's own)")
-    p.add_argument("--subjects", metavar="1-25", help="several people, each from the run's decoder of their own if it "
-                   "has one; DIR of --to gets a model folder s<N> and a file s<N>.json for each")
-    p.add_argument("--launcher", choices=launch.names(), default="local", help="what calibrates several people: "
-                   "processes here, a Ray cluster or Slurm jobs (default: local)")
-    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                   help="an option of the launcher, such as launch.workers=8; repeatable")
-    p.add_argument("--from-subject", type=int, metavar="N", help="whose decoder of a run (default: its first one's)")
-    p.add_argument("--session", type=int, metavar="N", help="of the recordings (default: all that there are)")
-    p.add_argument("--unlabelled", action="store_true", help="use where movements are, not which they are")
-    p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: MODEL's "
-                   "own, or savedmodels/<run>_s<N>)")
-    p.add_argument("--format", choices=("savedmodel", "onnx", "both"), help="default: as MODEL's, or savedmodel")
+    p = command_line("calibrate", "MODEL --data DIR --repetitions 1 [options]", *str(__doc__).split("\n\n", 1))
+    add_options(p, "calibrate", launcher=launch.names())
     return p
 
 
 def one(arguments: argparse.Namespace) -> None:
     """Calibrates one person's decoder."""
     source, card, folder = run_folder.find_decoder(arguments.model, arguments.from_subject)
-    with quiet_start():
-        import tensorflow as tf
-
-        tf.zeros(1)
+    load_tensorflow()
     from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.fit import calibration, scoring
     from tfkfin.recordings import readers
@@ -80,8 +55,7 @@ def one(arguments: argparse.Namespace) -> None:
     new, report = calibration.calibrate(decoder, subject, parse_numbers(arguments.repetitions), movements=movements,
                                         labelled=not arguments.unlabelled, session=arguments.session,
                                         where=str(files[0].path))
-    made = version.publish(new.card, new.model, arguments.to or folder,
-                           arguments.format or card.get("format", "savedmodel"))
+    made = version.publish(new.card, new.model, arguments.to or folder, arguments.format)
     show(report)
     log.info("%s", made)
     answer(report | {"model": made})
@@ -94,10 +68,8 @@ def several(arguments: argparse.Namespace) -> None:
     from tfkfin.recordings.remote import url_of
 
     where, model = arguments.to.absolute(), arguments.model
-    options = {name: getattr(arguments, name) for name in ("repetitions", "movements", "session", "unlabelled",
-                                                           "format", "from_subject")}
-    options |= {"model": str(model.absolute() if model.exists() else model),
-                "data": url_of(arguments.data) or str(Path(arguments.data).absolute())}
+    options = vars(arguments) | {"model": str(model.absolute() if model.exists() else model),
+                                 "data": url_of(arguments.data) or str(Path(arguments.data).absolute())}
     tasks = []
     for person in parse_numbers(arguments.subjects):
         own = {"subject": person, "to": str(where / f"s{person}"), "json": str(where / f"s{person}.json")}

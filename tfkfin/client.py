@@ -1,22 +1,6 @@
-"""`python -m tfkfin.client`: replays a recording to a TF Serving server and prints decisions, accuracy and latency."""
+"""`python -m tfkfin.client`: replays a recording to a TF Serving server and prints decisions, accuracy and latency.
 
-import argparse
-from dataclasses import asdict
-from pathlib import Path
-
-import numpy as np
-
-from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import log, numeric, parse_numbers, run
-from tfkfin.base.errors import InputError
-from tfkfin.recordings.recording import Recording
-from tfkfin.serving.client import connect
-from tfkfin.serving.client.base import Client, ServingError
-from tfkfin.serving.client.replay import replay, scored
-
-__all__ = ["Client", "ServingError", "connect", "replay"]  # the documented place of these names
-
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.client --url http://localhost:8501 --model demo_s1 --data DB2/S1_E1_A1.mat
       over REST, without TensorFlow; --repetitions 2,5 scores only repetitions that the model was not trained on
   python -m tfkfin.client --url grpc://localhost:8500 --model demo_s1 --label canary --data DB2/S1_E1_A1.mat --realtime
@@ -25,24 +9,121 @@ EXAMPLES = """examples:
       without a recording: the model's versions on the server, and its signatures
 """
 
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfkfin.base.answers import answer, command_line, paper, parsed
+from tfkfin.base.console import log, parse_numbers, run
+from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
+from tfkfin.decoder.decision import Decision
+from tfkfin.recordings import readers
+from tfkfin.recordings.recording import Recording, RecordingFile
+from tfkfin.serving.client import Client, ServingError, connect
+from tfkfin.signal.filtering import filtered
+
+__all__ = ["Client", "ServingError", "connect", "replay"]  # the documented place of these names
+
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("client", "--url http://HOST:8501 --model NAME --data FILE [options]", __doc__, EXAMPLES)
-    option = p.add_argument
-    option("--url", required=True, help="http://host:8501 (REST) or grpc://host:8500")
-    option("--model", metavar="NAME", help="name of the model on the server, if the URL does not contain it")
-    option("--version", type=numeric(int, 0, 2**63 - 1), metavar="N", help="default: the newest version")
-    option("--label", metavar="NAME", help="label of the version that answers, such as canary")
-    option("--data", type=Path, metavar="FILE", help="a recording to replay, such as S1_E1_A1.mat")
-    option("--stride-ms", type=numeric(float, 0.01, 1e5), default=100.0, help="between decisions (default: 100)")
-    option("--seconds", type=numeric(float, 0, 1e7), metavar="S", help="replay only the first S seconds")
-    option("--realtime", action="store_true", help="at the speed of the recording (default: as fast as possible)")
-    option("--repetitions", metavar="2,5", help="score only these (default: all, also those of the training)")
-    option("--rest", action="store_true", help="also score windows of rest (label 0)")
-    option("--resample", action="store_true", help="resample the recording to the rate that the model expects")
-    option("--timeout", type=numeric(float, 0.001, 1e5), default=10.0, metavar="S",
-           help="time limit of a request in seconds (default: 10)")
+    use = "--url http://HOST:8501 --model NAME --data FILE [options]"
+    p = command_line("client", use, *str(__doc__).split("\n\n", 1))
+    add_options(p, "client")
     return p
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The decision for one window.
+
+    Attributes:
+        time_s: end of the window in the recording.
+        label: -1 where the decision was rejected.
+        true: label of all samples of the window; None where they differ or are not to be scored.
+        latency_s: from request to answer.
+        name: what the model calls the movement, "" where it has no name.
+    """
+
+    time_s: float
+    label: int
+    probability: float
+    true: int | None
+    latency_s: float
+    name: str = ""
+
+
+def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, stride_ms: float = 100.0,
+           realtime: bool = False) -> Iterator[Answered]:
+    """Sends a recording window by window, one request each, and yields decisions with the model's vote and rejection.
+
+    Args:
+        emg: (T, C) volts.
+        labels: (T,) movements; 0 is rest, windows with a label below 0 are not scored.
+        realtime: waits until a window would have been recorded.
+
+    Raises:
+        InputError: the model expects another rate, or the recording is shorter than a window.
+    """
+    about = client.about() or {}
+    decide, emg = _decision(client, rate_hz), filtered(emg, np.asarray(about.get("filter", np.empty((0, 6)))))
+    length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
+    if len(emg) < length:
+        raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
+    words = [word.decode() if isinstance(word, bytes) else str(word) for word in np.ravel(about.get("names", ()))]
+    names = dict(zip(about["movements"].tolist(), words, strict=True)) if words else {}
+    start = time.monotonic()
+    for first in range(0, len(emg) - length + 1, stride):
+        if realtime:
+            time.sleep(max(0.0, start + (first + length) / rate_hz - time.monotonic()))
+        inside = labels[first : first + length]
+        sent = time.perf_counter()
+        answer = client.predict(emg[None, first : first + length])
+        latency = time.perf_counter() - sent
+        if not {"label", "probabilities"} <= answer.keys():
+            raise InputError(f"{client.target.described} answers {', '.join(answer)}: it is no decoder")
+        true = int(inside[0]) if inside[0] >= 0 and (inside == inside[0]).all() else None
+        label, probability = decide(answer)
+        yield Answered((first + length) / rate_hz, label, probability, true, latency, names.get(label, ""))
+
+
+def _decision(client: Client, rate_hz: float) -> Callable[[dict], tuple[int, float]]:
+    """A function from the answer for a window to its label and probability, with the model's vote and rejection."""
+    about = client.about()
+    if about is None:
+        log.warning("warning: %s does not report its rate, vote and rejection: an older tfkfin exported it",
+                    client.target.described)
+        return lambda answer: (int(answer["label"][0]), float(answer["probabilities"][0].max()))
+    if not math.isclose(float(about["rate_hz"]), rate_hz, rel_tol=1e-6):
+        raise InputError(f"{client.target.described} expects {float(about['rate_hz']):g} Hz, the recording has "
+                         f"{rate_hz:g} Hz: resample it first (--resample)")
+    decided = Decision(int(about["vote"]), float(about["reject"])).start(about["movements"])
+
+    def decide(answer: dict) -> tuple[int, float]:
+        if answer["probabilities"].shape[-1] != len(about["movements"]):
+            raise ServingError("INTERNAL", f"{client.target.described}: {answer['probabilities'].shape[-1]} "
+                                           f"probabilities for {len(about['movements'])} movements")
+        labels, voted = decided(answer["probabilities"])
+        return int(labels[0]), float(voted[0].max())
+
+    return decide
+
+
+def scored(decisions: Sequence[Answered], rest: bool) -> dict:
+    """`accuracy` of the `windows` inside one label (None if there are none) and percentiles of `latency_ms`.
+
+    Args:
+        rest: whether windows of rest are scored too.
+    """
+    known = [d for d in decisions if d.true is not None and (d.true or rest)]
+    latency = {f"p{q}": float(1000 * np.percentile([d.latency_s for d in decisions], q)) for q in (50, 95, 99)}
+    return {"decisions": len(decisions), "windows": len(known), "latency_ms": latency,
+            "accuracy": float(np.mean([d.label == d.true for d in known])) if known else None}
 
 
 def main(argv: list[str]) -> None:
@@ -51,20 +132,18 @@ def main(argv: list[str]) -> None:
     with connect(arguments.url, arguments.model, arguments.version, arguments.label, arguments.timeout) as client:
         if recording is None:
             _show_model(client)
-        else:
-            about = client.about()
-            if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
-                from tfkfin.pipeline.subject import resampled
+            return
+        about = client.about()
+        if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
+            from tfkfin.pipeline.subject import resampled
 
-                log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
-                recording = resampled(recording, float(about["rate_hz"]))
-            _replay(client, recording, arguments)
+            log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
+            recording = resampled(recording, float(about["rate_hz"]))
+        _replay(client, recording, arguments)
 
 
 def _read(path: Path) -> Recording:
     from tfkfin.live.sources.replay import find_recording
-    from tfkfin.recordings import readers
-    from tfkfin.recordings.recording import RecordingFile
 
     if not path.is_file():
         raise InputError(f"{path} is not there")

@@ -1,22 +1,6 @@
-"""`python -m tfkfin.export`: a finished run becomes a SavedModel for any TF Serving, an ONNX or a LiteRT file."""
+"""`python -m tfkfin.export`: a finished run becomes a SavedModel for any TF Serving, an ONNX or a LiteRT file.
 
-import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tfkfin.base.answers import answer_path, command_line, parsed
-from tfkfin.base.console import log, quiet_start, run
-from tfkfin.base.errors import InputError
-from tfkfin.fit.run_folder import fine_tuned, finished, results
-from tfkfin.store import folders
-
-if TYPE_CHECKING:
-    import numpy as np
-
-PRECISIONS = ("float32", "float16", "int8")
-ALONE = {"onnx": "ONNX", "litert": "LiteRT"}  # formats that no server loads
-FORMATS = ("savedmodel", "onnx", "both", "litert")
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.export runs/demo-1a2b3c
       the first subject's decoder, to savedmodels/demo-1a2b3c_s1/1
   python -m tfkfin.export runs/demo-1a2b3c --subject 2 --to savedmodels/demo_s2 --format both
@@ -29,17 +13,26 @@ EXAMPLES = """examples:
       a run of the stage imitate or pooled alone: its FINs
 """
 
+import argparse
+from pathlib import Path
+
+from tfkfin import recipe as recipes
+from tfkfin.base.answers import answer_path, command_line, parsed
+from tfkfin.base.console import log, run
+from tfkfin.base.errors import InputError
+from tfkfin.base.extras import load_tensorflow
+from tfkfin.base.options import add_options
+from tfkfin.fit.run_folder import fine_tuned, finished, results
+from tfkfin.store import card, folders
+
+PRECISIONS = ("float32", "float16", "int8")
+ALONE = {"onnx": "ONNX", "litert": "LiteRT"}  # formats that no server loads
+FORMATS = ("savedmodel", "onnx", "both", "litert")
+
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("export", "RUN [options]", __doc__, EXAMPLES)
-    p.add_argument("run", metavar="RUN", type=Path, help="run folder, as tfkfin.train printed it")
-    p.add_argument("--subject", type=int, metavar="N", help="whose fine-tuned model (default: the run's first subject)")
-    p.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version "
-                   "(default: savedmodels/<run>_s<N>)")
-    p.add_argument("--format", choices=FORMATS, default="savedmodel", help="default: savedmodel")
-    p.add_argument("--precision", choices=PRECISIONS, default="float32",
-                   help="of an ONNX file alone: float16 halves its weights, int8 also computes the head in int8, which "
-                   "not every processor does faster (default: float32)")
+    p = command_line("export", "RUN [options]", *str(__doc__).split("\n\n", 1))
+    add_options(p, "export", format=FORMATS, precision=PRECISIONS)
     return p
 
 
@@ -83,34 +76,25 @@ def export(run_folder: str | Path, subject: int | None = None, to: str | Path | 
     from tfkfin.decoder.decoder import BaseDecoder
     from tfkfin.nets import saving
     from tfkfin.serving import version
-    from tfkfin.store import card
 
     about = {"run": name} | (card.of_decoder if is_decoder else card.of_fins)(own, results(run_folder))
     if not is_decoder:
         return version.publish(about, saving.load(source / folders.FINS_FILE.name), model, format)
-    windows = _windows(run_folder, own["subject"]) if precision == "int8" else None
+    windows = None
+    if precision == "int8":
+        from tfkfin.fit.run import Run
+        from tfkfin.pipeline.windows import evenly
+
+        dataset = Run(run_folder, recipes.load(run_folder / "recipe.toml", {})).dataset
+        part = dataset.load(own["subject"], dataset.part("train"))
+        windows = part.volts(dataset.length, evenly(len(part.windows), version.CALIBRATION))
     return version.publish(about | {"precision": precision}, BaseDecoder.load(source).model, model, format, windows)
-
-
-def _windows(run_folder: Path, subject: int) -> "np.ndarray":
-    """Some of a subject's training windows (N, L, C) volts, evenly spread."""
-    from tfkfin import recipe
-    from tfkfin.fit.run import Run
-    from tfkfin.pipeline.windows import evenly
-    from tfkfin.serving.onnx_file import CALIBRATION
-
-    dataset = Run(run_folder, recipe.load(run_folder / "recipe.toml", {})).dataset
-    part = dataset.load(subject, dataset.part("train"))
-    return part.volts(dataset.length, evenly(len(part.windows), CALIBRATION))
 
 
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     finished(arguments.run, arguments.subject)  # what is unfit is an error before TensorFlow loads
-    with quiet_start():
-        import tensorflow as tf
-
-        tf.zeros(1)
+    load_tensorflow()
     answer_path(export(arguments.run, arguments.subject, arguments.to, arguments.format, arguments.precision))
 
 

@@ -1,17 +1,6 @@
-"""`python -m tfkfin.models`: lists models, shows their cards, and shares them on the Hugging Face Hub."""
+"""`python -m tfkfin.models`: lists models, shows their cards, and shares them on the Hugging Face Hub.
 
-import argparse
-from pathlib import Path
-
-from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed
-from tfkfin.base.console import run, shown
-from tfkfin.base.errors import InputError
-from tfkfin.base.files import shipped
-from tfkfin.store import folders, presets
-
-__path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
-
-EXAMPLES = """examples:
+examples:
   python -m tfkfin.models list
       the shipped models and those exported below ./savedmodels
   python -m tfkfin.models show fin_bilstm
@@ -23,23 +12,26 @@ EXAMPLES = """examples:
       a new version below ./savedmodels; wherever a model is named, hf://me/my-decoder is one too
 """
 
+import argparse
+import shutil
+from pathlib import Path
+
+from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed
+from tfkfin.base.console import run, shown
+from tfkfin.base.errors import InputError
+from tfkfin.base.files import shipped
+from tfkfin.base.options import add_options
+from tfkfin.store import card, folders, hub, presets
+
+__path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
+
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("models", "list", __doc__, EXAMPLES)
+    p = command_line("models", "list", *str(__doc__).split("\n\n", 1))
     commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|push|pull", dest="command")
-    one = commands.add_parser("list", help="one line a model")
-    one.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="folders of models (default: the shipped "
-                     "ones and ./savedmodels)")
-    two = commands.add_parser("show", help="a model's card")
-    two.add_argument("name", metavar="NAME", help="a shipped model, one of ./savedmodels, a model or a version folder")
-    four = commands.add_parser("push", help="a model to the Hugging Face Hub")
-    four.add_argument("name", metavar="NAME", help="as of show")
-    four.add_argument("to", metavar="hf://USER/NAME", help="made if it is not there; else it gets a new revision")
-    four.add_argument("--private", action="store_true", help="if it is made")
-    five = commands.add_parser("pull", help="a model from the Hugging Face Hub")
-    five.add_argument("name", metavar="hf://USER/NAME[@REVISION]", help="checked against its card's SHA-256")
-    five.add_argument("--to", type=Path, metavar="DIR", help="model folder, which gets a new version (default: "
-                      "savedmodels/NAME)")
+    for name, what in (("list", "one line a model"), ("show", "a model's card"),
+                       ("push", "a model to the Hugging Face Hub"), ("pull", "a model from the Hugging Face Hub")):
+        add_options(commands.add_parser(name, help=what), f"models-{name}")
     return p
 
 
@@ -53,12 +45,12 @@ def show_list(places: list[Path]) -> None:
     for model in (model for place in places for model in folders.models(place)):
         found.setdefault(folders.newest(model).resolve(), model)
     for version, model in found.items():
-        card = folders.card(version) if (version / folders.CARD).is_file() else {"summary": "no card"}
+        about = folders.card(version) if (version / folders.CARD).is_file() else {"summary": "no card"}
         table.add_row(f"{model.name}\nversion {version.name}",
-                      *(str(card.get(key, ""))[:200] for key in ("summary", "input", "score")),
-                      f"{card['parameters']:,}" if isinstance(card.get("parameters"), int) else "")
+                      *(str(about.get(key, ""))[:200] for key in ("summary", "input", "score")),
+                      f"{about['parameters']:,}" if isinstance(about.get("parameters"), int) else "")
         every.append({"name": model.name, "version": int(version.name), "folder": version} | {
-            key: card.get(key) for key in ("kind", "summary", "input", "score", "parameters")})
+            key: about.get(key) for key in ("kind", "summary", "input", "score", "parameters")})
     answer(every)
     paper().print(table if table.row_count else f"no models in {', '.join(map(str, places))}")
 
@@ -79,10 +71,6 @@ def show_card(name: str) -> None:
 
 def pull(name: str, to: Path | None) -> Path:
     """The new version folder."""
-    import shutil
-
-    from tfkfin.store import card, hub
-
     source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
     with folders.new_version(model) as (folder, number):
         shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -102,19 +90,14 @@ def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     if arguments.command == "show":
         show_card(arguments.name)
-        return
-    if arguments.command == "push":
-        from tfkfin.store import hub
-
+    elif arguments.command == "push":
         answer_path(hub.push(presets.find(arguments.name), arguments.to, arguments.private))
-        return
-    if arguments.command == "pull":
+    elif arguments.command == "pull":
         answer_path(pull(arguments.name, arguments.to))
-        return
-    for folder in arguments.folder:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is no folder")
-    show_list(arguments.folder or [shipped("savedmodels"), Path("savedmodels")])
+    elif unfit := [folder for folder in arguments.folder if not folder.is_dir()]:
+        raise InputError(f"{unfit[0]} is no folder")
+    else:
+        show_list(arguments.folder or [shipped("savedmodels"), Path("savedmodels")])
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from tfkfin.decoder import session as sessions
 from tfkfin.decoder.decision import Smoothed
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import __main__ as live
-from tfkfin.live import scoring
-from tfkfin.live.offline import Offline
+from tfkfin.live.offline import Offline, of_sessions
 from tfkfin.live.stream import Stream
 from tfkfin.nets.heads import gaussian
 from tfkfin.pipeline.splits import Part
@@ -129,7 +128,7 @@ def test_sessions_are_carried_from_recording_to_recording(streaming, recording, 
 def test_a_recording_of_several_sessions_is_parted(recording):
     """Repetitions 1 to 6 of each movement, two a session: three sessions, whole; or those that are scored."""
     split = recipes.Split(repetitions_per_session=2)
-    pieces = list(scoring.of_sessions(recording, split))
+    pieces = list(of_sessions(recording, split))
     assert [piece.file.session for piece in pieces] == [1, 2, 3]
     assert sum(len(piece.labels) for piece in pieces) == len(recording.labels)
     for piece in pieces:
@@ -140,8 +139,8 @@ def test_a_recording_of_several_sessions_is_parted(recording):
         jumps = np.flatnonzero(np.diff(np.flatnonzero(own)) > 1)  # of movements, of which a session has each
         assert len(piece.seams) == len(np.unique(piece.labels[moving])) - 1 and len(jumps)
     part = Part(sessions=(2, 3))
-    assert [piece.file.session for piece in scoring.of_sessions(recording, split, part)] == [2, 3]
-    (whole,) = scoring.of_sessions(recording, recipes.Split())
+    assert [piece.file.session for piece in of_sessions(recording, split, part)] == [2, 3]
+    (whole,) = of_sessions(recording, recipes.Split())
     assert whole.seams == recording.seams and np.array_equal(whole.emg, recording.emg)
 
 

@@ -12,8 +12,7 @@ from live_cases import Kept, outlet
 from tfkfin import read
 from tfkfin.base.errors import InputError
 from tfkfin.live import __main__ as live
-from tfkfin.live import recorder
-from tfkfin.live.calibration import Calibration, Cued, cues
+from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues
 from tfkfin.live.loop import Loop
 from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.live.sources.replay import Replay
@@ -109,8 +108,8 @@ def test_a_device_is_calibrated_from_the_command_line(device, exported, recordin
     card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
     assert card["calibration"]["windows"] == said["windows"] > 50
     with pytest.raises(InputError, match="is of other recordings"):
-        recorder.check_folder(tmp_path / "sessions", 1000.0, {})
-    recorder.check_folder(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
+        check_folder(tmp_path / "sessions", 1000.0, {})
+    check_folder(tmp_path / "sessions", rate_hz, {})  # of the same kind: the next day's session goes there too
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -131,7 +130,7 @@ def test_who_ends_a_session_before_there_is_a_new_decoder_gets_the_signals_code(
 
 
 def test_a_recording_button_keeps_what_came(recording, tmp_path):
-    kept = recorder.Recorder(tmp_path / "kept", 3, 2000.0, {1: "fist"})
+    kept = Recorder(tmp_path / "kept", 3, 2000.0, {1: "fist"})
     kept.samples(recording.emg[:100], recording.labels[:100])  # before it was pressed
     kept.switch(True)
     kept.samples(recording.emg[100:6000], recording.labels[100:6000])
@@ -143,10 +142,10 @@ def test_a_recording_button_keeps_what_came(recording, tmp_path):
     assert there.names == {1: "fist"} and there.subject == 3
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
-    refused = recorder.Recorder(tmp_path / "other", 3, 2000.0, {})
+    refused = Recorder(tmp_path / "other", 3, 2000.0, {})
     refused.switch(True)
     refused.samples(recording.emg[:100], recording.labels[:100])
     refused.close()
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
     with pytest.raises(InputError, match="holds something else"):
-        recorder.check_folder(tmp_path / "other", 2000.0, {})
+        check_folder(tmp_path / "other", 2000.0, {})

@@ -10,9 +10,8 @@ from tfkfin.base.errors import InputError
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import LslMarkers
 from tfkfin.live.sources import channel_indices, volts_per
-from tfkfin.live.sources._gaps import StampGaps, number_gaps
-from tfkfin.live.sources.brainflow import BrainFlowBoard
-from tfkfin.live.sources.lsl import Lsl
+from tfkfin.live.sources.brainflow import BrainFlowBoard, number_gaps
+from tfkfin.live.sources.lsl import Lsl, StampGaps
 from tfkfin.live.stream import Stream
 
 

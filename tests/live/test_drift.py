@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from live_cases import Kept
 
-from tfkfin.live.drift import Drift
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, LiveSource
+from tfkfin.live.sources import Chunk, Drift, LiveSource
 from tfkfin.live.stream import Stream
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from tfkfin.fit import metrics
-from tfkfin.live.proportional import Proportional
-from tfkfin.live.scoring import UNKNOWN, Recent, Scores
-from tfkfin.live.timing import Distribution, Times, Timing
+from tfkfin.live.measures import UNKNOWN, Distribution, Proportional, Recent, Scores, Times, Timing
 
 rng = np.random.default_rng(8)
 

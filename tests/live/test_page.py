@@ -18,10 +18,9 @@ from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue
 from tfkfin.live import calibration, session
 from tfkfin.live.calibration import Cue
-from tfkfin.live.feed import Feed
 from tfkfin.live.loop import Loop
-from tfkfin.live.page.state import State, posture
-from tfkfin.live.page.view import View
+from tfkfin.live.outputs import Feed
+from tfkfin.live.page import State, View, posture
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
 from tfkfin.signal.filtering import filtered as through

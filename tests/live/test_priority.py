@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 from live_cases import Kept, Slow
 
-from tfkfin.live.loop import Loop
-from tfkfin.live.priority import Priority
+from tfkfin.live.loop import Loop, Priority
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
 

@@ -105,7 +105,7 @@ def test_windows_of_eight_samples_are_refused():
 
 def test_in_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    from tfkfin.serving import onnx_file
+    from tfkfin.serving.version import save_onnx
 
     inputs = keras.Input((100, 4), name="emg")
     model, x = keras.Model(inputs, Broad()(inputs)), signals(4)[:, :100]
@@ -114,6 +114,6 @@ def test_in_onnx(tmp_path):
         with engine("keras"):
             return {"y": model(emg)}
 
-    onnx_file.save(answer, tf.TensorSpec((None, 100, 4), tf.float32, name="emg"), tmp_path / "model.onnx")
+    save_onnx(answer, tf.TensorSpec((None, 100, 4), tf.float32, name="emg"), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     np.testing.assert_allclose(session.run(None, {"emg": x})[0], broad(x), rtol=2e-5, atol=2e-5)

@@ -39,7 +39,7 @@ def test_rounds_have_every_pair_once(size):
 
 def test_saved_and_in_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    from tfkfin.serving import onnx_file
+    from tfkfin.serving.version import save_onnx
 
     x = windows(4)
     inputs = keras.Input((60, 4), name="emg")
@@ -47,7 +47,7 @@ def test_saved_and_in_onnx(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(x), model(x))
-    onnx_file.save(lambda emg: {"y": model(emg)}, tf.TensorSpec((None, 60, 4), tf.float32, name="emg"),
-                   tmp_path / "model.onnx")
+    save_onnx(lambda emg: {"y": model(emg)}, tf.TensorSpec((None, 60, 4), tf.float32, name="emg"),
+              tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     np.testing.assert_allclose(session.run(None, {"emg": x})[0], model(x), atol=2e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ import requests
 from serving_cases import LIMIT, TOLERANCE, answers
 
 from tfkfin.client import connect
-from tfkfin.serving.client.rpc import stubs
+from tfkfin.serving.client import stubs
 
 
 def rest_bodies(emg: np.ndarray) -> dict[str, tuple[str, object]]:

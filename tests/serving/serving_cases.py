@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.client import connect
-from tfkfin.serving.client.base import ServingError
-from tfkfin.serving.client.rpc import stubs
+from tfkfin.serving.client import ServingError, stubs
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"

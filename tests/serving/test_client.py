@@ -29,9 +29,9 @@ from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.nets import fins, heads
 from tfkfin.nets.network import network
 from tfkfin.recipe import Classifier
+from tfkfin.serving import client as clients
 from tfkfin.serving import signatures
-from tfkfin.serving.client import rpc
-from tfkfin.serving.client.base import ServingError, parse_url
+from tfkfin.serving.client import ServingError, parse_url
 from tfkfin.store import folders
 
 REAL = os.environ.get("TFKFIN_SERVING_URL")
@@ -169,7 +169,7 @@ def test_no_server(scheme):
 def test_grpc_names_the_extra_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.raises(InputError, match=r"tfkfin\[serve\]"):
-        rpc._stubs.__wrapped__()
+        clients._stubs.__wrapped__()
 
 
 @pytest.mark.parametrize(("url", "options", "message"), [

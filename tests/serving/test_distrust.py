@@ -16,7 +16,7 @@ import pytest
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.client import connect, replay
-from tfkfin.serving.client.base import ServingError, parse_url
+from tfkfin.serving.client import ServingError, parse_url
 from tfkfin.store import folders, presets
 
 WINDOWS = np.zeros((1, 8, 2), np.float32)
@@ -205,7 +205,7 @@ def test_recordings_go_to_the_host_named_and_to_no_other(status):
 def grpc_server(outputs, signatures=None):
     from google.protobuf import json_format
 
-    from tfkfin.serving.client.rpc import stubs
+    from tfkfin.serving.client import stubs
 
     api = stubs()
 
@@ -239,7 +239,7 @@ def servicers():
     """The official servicer classes, beside the stubs that the client has."""
     from tensorflow_serving.apis import prediction_service_pb2_grpc as made
 
-    from tfkfin.serving.client.rpc import stubs
+    from tfkfin.serving.client import stubs
 
     stubs().prediction_base = made.PredictionServiceServicer
     stubs().adder = made.add_PredictionServiceServicer_to_server

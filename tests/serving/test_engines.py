@@ -23,7 +23,7 @@ from tfkfin.nets.forward import Forward
 from tfkfin.nets.network import network as join
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
-from tfkfin.serving import litert_file, signatures, version
+from tfkfin.serving import signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
 from tfkfin.store import card, folders, presets
 
@@ -72,7 +72,7 @@ def model(request, tiny_db2, tmp_path_factory):
         version.write_decoder(partial, BaseDecoder(about, network), about)
         made = signatures.Signatures(BaseDecoder(about, network), "keras")
         with pytest.raises(InputError, match=lacks[0]) if (lacks := without_litert(request.param)) else nullcontext():
-            litert_file.save(made.answer, made.window, partial / folders.LITERT)
+            version.save_litert(made.answer, made.window, partial / folders.LITERT)
     return folder / "1"
 
 

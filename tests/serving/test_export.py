@@ -22,7 +22,7 @@ from tfkfin.base.files import shipped
 from tfkfin.export import PRECISIONS, export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
-from tfkfin.serving import warmup
+from tfkfin.serving import version
 from tfkfin.serving.engines import Exported
 from tfkfin.store import card as cards
 from tfkfin.store import folders, presets
@@ -176,7 +176,7 @@ def test_card_and_readme_tell_what_it_is(run, exported, fins):
 def test_warmup_requests_are_official_messages(exported):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    records = list(tf.data.TFRecordDataset(str(exported / warmup.FILE)).as_numpy_iterator())
+    records = list(tf.data.TFRecordDataset(str(exported / version.WARMUP)).as_numpy_iterator())
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
     requests = [log.predict_log.request for log in logs]
     assert [r.model_spec.signature_name for r in requests] == ["serving_default", "features", "stream"]
@@ -427,11 +427,11 @@ def test_onnx_names_the_extra_that_is_missing(run, tmp_path, monkeypatch):
 
 
 def test_what_onnx_lacks_is_refused(tmp_path):
-    from tfkfin.serving import onnx_file
+    from tfkfin.serving.version import save_onnx
 
     with pytest.raises(InputError, match="cannot be converted to ONNX.*Igamma"):
-        onnx_file.save(lambda x: {"y": tf.math.igamma(x, x)}, tf.TensorSpec((None,), tf.float32, name="x"),
-                       tmp_path / "model.onnx")
+        save_onnx(lambda x: {"y": tf.math.igamma(x, x)}, tf.TensorSpec((None,), tf.float32, name="x"),
+                  tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 

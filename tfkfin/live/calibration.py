@@ -1,6 +1,7 @@
-"""Calibration during a session: cues, a recording in the project's own format, and a new decoder in place of the old.
+"""Recording and calibration during a session: cues, new sessions of a person, a new decoder in place of the old.
 
-The old decoder goes on deciding while a thread of its own solves and compiles the new one.
+Recordings are in the project's own format: `recordings.toml` and one .npz file a session. The old decoder goes on
+deciding while a thread of its own solves and compiles the new one.
 """
 
 import threading
@@ -9,17 +10,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tomli_w
 
+from tfkfin.base.console import log
+from tfkfin.base.errors import InputError
+from tfkfin.base.files import replacing, write_text
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.fit.calibration import calibrate
-from tfkfin.live import recorder
 from tfkfin.live.loop import Loop
+from tfkfin.live.measures import UNKNOWN
+from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.recordings import readers
+from tfkfin.recordings.recording import count_repetitions
+from tfkfin.recordings.sheet import SHEET
+
+FILES = "subject{subject}_session{session}.npz"
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,6 @@ class Cued(LiveSource):
         self.source, self._cues, self._count = source, list(cues), 0
         self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
         self.described, self.drifts, self.labelled = source.described, source.drifts, False
-        self._wanted = {(cue.movement, cue.repetition) for cue in cues if cue.movement}
         self._lock = threading.Lock()
         self.begin()
         self.asking = begins
@@ -71,7 +79,7 @@ class Cued(LiveSource):
         with self._lock:
             now = self._count / self.rate_hz
             self.cues = [replace(c, start_s=now + c.start_s, stop_s=now + c.stop_s) for c in self._cues]
-            self._parts, self._executions, self._last = [], Counter(), 0
+            self._parts, self._ended, self._last = [], Counter(), 0  # executions that have ended; the last label
             self.asking, self.done = True, False
 
     def stop(self) -> None:
@@ -99,37 +107,26 @@ class Cued(LiveSource):
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The recording: (T, C) volts, labels (T,) and repetitions (T,)."""
-        return tuple(np.concatenate(part) for part in zip(*self._parts, strict=True))
+        emg, labels, repetitions = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return emg, labels, count_repetitions(labels) if self.labelled else repetitions
 
     def _record(self, chunk: Chunk, first: int) -> Chunk:
         """`first`: the number of the chunk's first sample."""
         if chunk.labels is not None:
             self.labelled, labels = True, np.maximum(chunk.labels, 0)
-            repetitions = self._repetitions(labels)
+            repetitions, known = labels, np.concatenate([[self._last], labels])
+            self._ended.update(known[:-1][np.diff(known) != 0].tolist())
+            self._last = known[-1]
+            self.done = all(self._ended[cue.movement] >= cue.repetition for cue in self._cues if cue.movement)
         else:
             times = (first + np.arange(len(chunk.samples))) / self.rate_hz
             which = np.searchsorted([c.stop_s for c in self.cues], times, "right")
             table = np.array([(c.movement, c.repetition) for c in self.cues] + [(0, self.cues[-1].repetition)])
             labels, repetitions = table[which].T
-        self._parts.append((np.array(chunk.samples, np.float32), labels, repetitions))
-        if self.labelled:  # an execution is complete when its movement has ended
-            self.done = self._wanted <= {(m, r) for m, n in self._executions.items()
-                                         for r in range(1, n + 1 - (m == self._last))}
-        else:
             self.done = self._count / self.rate_hz >= self.cues[-1].stop_s
+        self._parts.append((np.array(chunk.samples, np.float32), labels, repetitions))
         self.asking = not self.done
-        return replace(chunk, labels=np.asarray(labels))
-
-    def _repetitions(self, labels: np.ndarray) -> np.ndarray:
-        """The repetition of each sample: the executions of its movement are counted."""
-        found = np.zeros(len(labels), np.int64)
-        edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
-        for start, stop in zip(edges, edges[1:], strict=False):
-            movement = int(labels[start]) if stop > start else self._last
-            if movement and movement != self._last:
-                self._executions[movement] += 1
-            found[start:stop], self._last = self._executions[movement], movement
-        return found
+        return replace(chunk, labels=labels)
 
 
 class Calibration:
@@ -202,20 +199,93 @@ class Calibration:
                        f"new decoder decides {self.report['ready_s']:.1f} s after the last cue")
 
     def _solve(self) -> None:
+        card, cued = self.decoder.card, self.loop.source
         try:
-            self._ready = self._solved()
+            path, session = save(self.folder, self.subject, cued.rate_hz, movement_names(card), *cued.recorded())
+            files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
+            subject = scoring.windows_of(card, map(readers.read, files))
+            made, report = calibrate(self.decoder, subject, session=session, where=str(path))
+            self._ready = made, self.loop.stream.prepared(made), report | {"recording": str(path)}
         except Exception as error:  # the thread of the session reports it and goes on
             self._ready = error
-
-    def _solved(self) -> tuple[BaseDecoder, Any, dict]:
-        card, cued = self.decoder.card, self.loop.source
-        path, session = recorder.save(self.folder, self.subject, cued.rate_hz, movement_names(card), *cued.recorded())
-        files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
-        subject = scoring.windows_of(card, map(readers.read, files))
-        made, report = calibrate(self.decoder, subject, session=session, where=str(path))
-        return made, self.loop.stream.prepared(made), report | {"recording": str(path)}
 
 
 def movement_names(card: dict) -> dict[int, str]:
     """Names of movements in a decoder's card, as far as they are known."""
     return {int(m): name for m, name in (card.get("names") or {}).items() if int(m)}
+
+
+def check_folder(folder: Path, rate_hz: float, names: dict[int, str]) -> str:
+    """Checks that sessions at this rate can be added to a folder; returns the text of its recordings.toml.
+
+    Raises:
+        InputError: it holds other recordings, or something else.
+    """
+    sheet = {"rate_hz": float(rate_hz), "unit": "V", "files": FILES, "channels": ["emg"], "label": "label",
+             "repetition": "repetition"} | ({"movements": {str(m): name for m, name in names.items()}} if names else {})
+    text, path = tomli_w.dumps(sheet), folder / SHEET
+    if path.is_file():
+        if path.read_text("utf-8") != text:
+            raise InputError(f"{path} is of other recordings: give another folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds something else: give another folder")
+    return text
+
+
+def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg: np.ndarray, labels: np.ndarray,
+         repetitions: np.ndarray) -> tuple[Path, int]:
+    """Writes a new session of a person, beside the earlier ones; returns its file and its number.
+
+    Args:
+        names: of movements.
+        emg: (T, C) volts; samples that are not finite are left out.
+        labels, repetitions: (T,), 0 at rest.
+
+    Raises:
+        InputError: the folder holds other recordings, or something else.
+    """
+    text = check_folder(folder, rate_hz, names)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SHEET).is_file():
+        write_text(folder / SHEET, text)
+    earlier = [int(path.stem.rpartition("session")[2]) for path in folder.glob(f"subject{subject}_session*.npz")]
+    session = max(earlier, default=0) + 1
+    path, finite = folder / FILES.format(subject=subject, session=session), np.isfinite(emg).all(axis=1)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, emg=emg[finite].astype(np.float32), label=labels[finite].astype(np.int16),
+                 repetition=repetitions[finite].astype(np.int16))
+    return path, session
+
+
+class Recorder(LiveOutput):
+    """Records samples, with their true labels where these are known, while it is switched on."""
+
+    def __init__(self, folder: Path, subject: int, rate_hz: float, names: dict[int, str]):
+        self._to = folder, subject, rate_hz, names
+        self._parts: list | None = None
+
+    @property
+    def on(self) -> bool:
+        return self._parts is not None
+
+    def switch(self, on: bool) -> str:
+        """Starts a recording, or ends it and writes it; returns a note for people."""
+        if on:
+            try:
+                check_folder(self._to[0], *self._to[2:])
+            except InputError as error:
+                return f"not recorded: {error}"
+        parts, self._parts = self._parts, [] if on else None
+        if on or not parts:
+            return ""
+        emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+        labels = np.where(labels == UNKNOWN, 0, labels)
+        return f"recorded: {save(*self._to, emg, labels, count_repetitions(labels.astype(np.int16)))[0]}"
+
+    def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
+        if self._parts is not None:
+            self._parts.append((np.array(volts, np.float32), np.array(labels)))
+
+    def close(self) -> None:
+        if note := self.switch(False):
+            log.info("%s", note)

@@ -1,60 +1,51 @@
 """The loop of a session: takes samples from a source as they come and sends a decision once a stride.
 
 A source in real time is read in a thread of its own, so that its samples get their time stamps when they arrive. Where
-decisions take longer than the stride, whole strides are dropped and the newest window is decided.
+decisions take longer than the stride, whole strides are dropped and the newest window is decided. Decisions in real
+time come before everything else on a busy machine: the threads that make them get a higher priority. On Linux every
+thread has its own. What such a thread starts (a page, a calibration) has the usual one again, because of
+SCHED_RESET_ON_FORK.
 """
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
-from tfkfin.live.drift import Drift
+from tfkfin.live.measures import UNKNOWN, Proportional, Recent, Scores, Times, Timing
 from tfkfin.live.outputs import LiveDecision, LiveOutput
-from tfkfin.live.priority import Priority
-from tfkfin.live.proportional import Proportional
-from tfkfin.live.scoring import UNKNOWN, Recent, Scores
-from tfkfin.live.sources import Chunk, LiveSource
+from tfkfin.live.sources import Chunk, Drift, LiveSource
 from tfkfin.live.stream import Decisions, Stream
-from tfkfin.live.timing import Times, Timing
 
 STALL_S = 0.5  # without a sample for this long, the signal has stalled
 OVERLOAD = 0.5  # share of the stride that a decision takes: if strides are dropped then, no priority helps
 CATCH_UP_S = 0.1  # waiting windows are all decided if that takes no longer; otherwise whole strides are dropped
 
 
-@dataclass
 class SignalCounts:
     """Samples `received`, `lost` on the way, and `filled` (not finite); `gaps` and `stalls` of the signal; notes."""
 
-    received: int = 0
-    lost: int = 0
-    filled: int = 0
-    gaps: int = 0
-    stalls: int = 0
-    start: float | None = None
-    end: float = 0.0
-    after_start: int = 0  # samples after the first chunk, lost ones included
-    notes: list[str] = field(default_factory=list)
+    def __init__(self):
+        self.received = self.lost = self.filled = self.gaps = self.stalls = 0
+        self.notes: list[str] = []
+        self._first, self._end = None, 0.0  # samples of the first chunk, lost ones included, and when it came
 
     def summary(self, measured: bool) -> dict:
         """`measured`: whether the rate at which samples came means anything."""
-        rate = None
-        if measured and self.start is not None and self.end > self.start + 1:
-            rate = self.after_start / (self.end - self.start)
+        rate, (count, start) = None, self._first or (0, np.inf)
+        if measured and self._end > start + 1:
+            rate = (self.received + self.lost - count) / (self._end - start)
         return {"received": self.received, "lost": self.lost, "filled": self.filled, "gaps": self.gaps,
                 "stalls": self.stalls, "rate_measured_hz": rate, "notes": self.notes}
 
     def add(self, chunk: Chunk) -> None:
-        if self.start is None:
-            self.start = chunk.received
-        else:
-            self.after_start += len(chunk.samples) + chunk.lost
-        self.end = chunk.received
-        self.received, self.lost = self.received + len(chunk.samples), self.lost + chunk.lost
+        self._end, self.received, self.lost = chunk.received, self.received + len(chunk.samples), self.lost + chunk.lost
+        self._first = self._first or (self.received + self.lost, chunk.received)
 
 
 class Loop:
@@ -84,7 +75,7 @@ class Loop:
         self._recent = Recent(reach)  # (n, 2): true label, and whether the sample was replaced
         self._count, self._label = 0, UNKNOWN  # samples so far, lost ones included; the last known label
         self._drift = Drift(source.rate_hz) if source.drifts else None
-        self.labelled, self.paused, self._ended = False, False, threading.Event()
+        self.paused, self._ended = False, threading.Event()
         self._first, self._priority, self.priority = first and bool(source.speed), Priority(), None
 
     def run(self, seconds: float = 0.0) -> None:
@@ -130,7 +121,7 @@ class Loop:
                 "delay": {"window_ms": period_ms * self.stream.length, "middle_ms": 1e3 * self.stream.delay_s},
                 "smallest_stride_ms": timing.sustained_ms(period_ms) if timing.decided else None,
                 "timing": timing.summary(), "signal": self.signal.summary(bool(self.source.speed)),
-                "priority": self.priority, "scores": self.scores.summary() if self.labelled else None}
+                "priority": self.priority, "scores": self.scores.summary() if self._label != UNKNOWN else None}
 
     def _available(self) -> Iterator[list[Chunk | None]]:
         """All chunks that are there, as soon as there are some."""
@@ -150,15 +141,12 @@ class Loop:
         threading.Thread(target=read, daemon=True, name="source").start()
         last, stalled = time.perf_counter(), False
         while not self._ended.is_set():
-            chunks, error = [], None
-            try:
+            chunks = []
+            with suppress(queue.Empty):
                 chunks.append(waiting.get(timeout=STALL_S / 2))
                 while True:
                     chunks.append(waiting.get_nowait())
-            except queue.Empty:
-                pass
-            if chunks and isinstance(chunks[-1], Exception):
-                error = chunks.pop()
+            error = chunks.pop() if chunks and isinstance(chunks[-1], Exception) else None
             now = time.perf_counter()
             if any(chunk is not None and len(chunk.samples) for chunk in chunks):
                 if stalled:
@@ -182,10 +170,8 @@ class Loop:
 
     def _overloaded(self, samples: int) -> bool:
         """Whether so many samples wait that strides have to be dropped."""
-        stride_s = self.timing.stride_s
-        if not stride_s:
-            return False
-        strides, cost = samples * self._period / stride_s, self.timing.cost_s(50)
+        stride_s, cost = self.timing.stride_s, self.timing.cost_s(50)
+        strides = samples * self._period / stride_s
         if not (strides > 1 and strides * cost > (1 - cost / stride_s) * CATCH_UP_S):
             return False
         if not self.timing.dropped:
@@ -203,7 +189,7 @@ class Loop:
         if chunk.begins:
             self.stream.restart(self._count)
         if self._drift:
-            self._follow(self._drift, chunk)
+            self._follow(chunk)
         if not len(chunk.samples):
             return
         bad = ~np.isfinite(chunk.samples).all(axis=1)
@@ -224,11 +210,11 @@ class Loop:
         self.timing.dropped += self.stream.following - before - (len(decisions) if decisions else 0)
         return decisions
 
-    def _follow(self, drift: Drift, chunk: Chunk) -> None:
+    def _follow(self, chunk: Chunk) -> None:
         """Resamples from the true rate of a device, once that is known to differ from the nominal one."""
         if chunk.lost or chunk.begins:
-            drift.restart()
-        elif rate_hz := drift(len(chunk.samples), chunk.received):
+            self._drift.restart()
+        elif rate_hz := self._drift(len(chunk.samples), chunk.received):
             self.note(f"the device gives {rate_hz:.2f} samples a second, not {self.source.rate_hz:g}: from now on they "
                       "are resampled from that rate, and windows begin anew")
             self.stream.set_source_rate(rate_hz, self._count)
@@ -248,13 +234,9 @@ class Loop:
     def _remember(self, labels: np.ndarray, replaced: np.ndarray) -> None:
         self._recent.add(np.column_stack([labels, replaced]))
         known = np.flatnonzero(labels != UNKNOWN)
-        if not len(known):
-            return
-        self.labelled = True
-        before = np.concatenate([[self._label], labels[known[:-1]]])
-        for place in known[labels[known] != before]:
-            self.scores.changed(self._count + int(place), int(labels[place]))
-        self._label = int(labels[known[-1]])
+        for place in known[np.diff(labels[known], prepend=self._label) != 0]:
+            self._label = int(labels[place])
+            self.scores.changed(self._count + int(place), self._label)
 
     def _send(self, decisions: Decisions, chunk: Chunk, start: float) -> None:
         share = 1 / len(decisions)
@@ -276,3 +258,68 @@ class Loop:
             self.scores.add(decision.label, true, last)
             for output in self.outputs:
                 output.timed(decision, times)
+
+
+_TASKS = Path("/proc/self/task")
+
+
+WAYS = ("real-time", "nice -20")  # the lowest real-time priority: below what the system itself needs
+
+
+class Priority:
+    """The priority of a session's threads.
+
+    Attributes:
+        how: "real-time", or "nice -20" where only that is permitted; None: the usual priority.
+    """
+
+    def __init__(self):
+        self.how, self._usual = None, {}
+
+    def take(self) -> None:
+        """Raises the priority of all threads of this process.
+
+        Nothing changes where the system does not permit it, or in a process that was started with `nice`.
+        """
+        possible = hasattr(os, "SCHED_RESET_ON_FORK") and _TASKS.is_dir()
+        if not possible or os.getpriority(os.PRIO_PROCESS, 0) > 0:
+            return
+        self._usual = {}
+        for task in _TASKS.iterdir():
+            with suppress(ProcessLookupError):  # the thread has ended meanwhile
+                self._usual[int(task.name)] = os.getpriority(os.PRIO_PROCESS, int(task.name))
+        for self.how in WAYS:
+            try:
+                self._for_each(self._raise)
+                return
+            except OSError:  # not permitted, or not known to the system
+                self.give_back()
+
+    def join(self) -> None:
+        """Raises the priority of the calling thread, if the others have it raised."""
+        if self.how:
+            thread = threading.get_native_id()
+            self._usual[thread] = os.getpriority(os.PRIO_PROCESS, thread)
+            self._raise(thread)
+
+    def give_back(self) -> None:
+        """Gives all threads the priority that they had before."""
+        self._for_each(self._restore)
+        self.how = None
+
+    def _raise(self, thread: int) -> None:
+        if self.how == "nice -20":
+            os.setpriority(os.PRIO_PROCESS, thread, -20)
+        policy, level = (os.SCHED_RR, 1) if self.how == "real-time" else (os.SCHED_OTHER, 0)
+        os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(level))
+
+    def _restore(self, thread: int) -> None:
+        if os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK != os.SCHED_OTHER:
+            os.sched_setscheduler(thread, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        if os.getpriority(os.PRIO_PROCESS, thread) != self._usual[thread]:
+            os.setpriority(os.PRIO_PROCESS, thread, self._usual[thread])
+
+    def _for_each(self, change: Callable[[int], None]) -> None:
+        for thread in list(self._usual):
+            with suppress(ProcessLookupError):  # the thread has ended meanwhile
+                change(thread)

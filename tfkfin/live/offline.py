@@ -3,7 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from tfkfin.base.answers import paper
 from tfkfin.base.console import log
@@ -11,11 +15,11 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.scoring import mean_and_sd, three_numbers
 from tfkfin.live.loop import Loop
+from tfkfin.live.measures import Scores
 from tfkfin.live.outputs import LiveDecision, LiveOutput
-from tfkfin.live.scoring import Scores, masked, of_sessions
-from tfkfin.live.sources.replay import Replay
-from tfkfin.live.stream import Stream, load, with_network
-from tfkfin.pipeline.splits import Part
+from tfkfin.live.sources.replay import Replay, masked
+from tfkfin.live.stream import Stream, load
+from tfkfin.pipeline.splits import Part, segments
 from tfkfin.pipeline.windows import samples
 from tfkfin.recipe import Split
 from tfkfin.recordings import readers
@@ -47,25 +51,21 @@ class Offline:
         """`Scores.summary` of a person's recordings, whose labels are UNKNOWN where they are not to be scored."""
         scores: Scores | None = None
         for recording in recordings:
-            stream = self._stream(recording.rate_hz, recording.file.session)
-            outputs = [_Lines(recording, self._take)] if self._take else []
+            rate_hz, session = recording.rate_hz, recording.file.session
+            if rate_hz not in self._streams:
+                self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz, adapt=self._adapt)
+            elif session != self._session:
+                self._streams[rate_hz].next_session()
+            stream, self._session = self._streams[rate_hz], session
+            stream.restart(0, 0)
             if recording.num_channels != stream.channels:
                 raise InputError(f"{recording.path} has {recording.num_channels} channels, the model {stream.channels}")
-            loop = Loop(stream, Replay(recording, 0), outputs, scores)
+            loop = Loop(stream, Replay(recording, 0), [_Lines(recording, self._take)] if self._take else [], scores)
             loop.run()
             scores = loop.scores
         if scores is None:
             raise InputError("there is no recording to decide")
         return scores.summary()
-
-    def _stream(self, rate_hz: float, session: int) -> Stream:
-        if rate_hz not in self._streams:
-            self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz, adapt=self._adapt)
-        elif session != self._session:
-            self._streams[rate_hz].next_session()
-        self._session = session
-        self._streams[rate_hz].restart(0, 0)
-        return self._streams[rate_hz]
 
 
 def run_streams(folder: Path, data: str | None, subjects: tuple[int, ...] | None, adapt: bool) -> Iterator[tuple]:
@@ -85,9 +85,7 @@ def model_streams(model: Path, data: str, subjects: tuple[int, ...] | None, exer
 
     `engine`: as of `tfkfin.live.stream.load`.
     """
-    decoder, engine = load(model, engine)
-    if adapt and decoder.model is None:
-        decoder, engine = with_network(decoder, model), "keras"
+    decoder, engine = load(model, engine, adapt)
     log.info("engine %s", engine)
     people = readers.by_subject(readers.find(data, subjects, exercise))
     for number in subjects or people:
@@ -99,6 +97,25 @@ def _recordings(files: Iterable[RecordingFile], split: Split, part: Part | None,
     for recording in map(readers.read, files):
         for one in of_sessions(recording, split, part) if adapt else [recording]:
             yield masked(one, split, part) if part else one
+
+
+def of_sessions(recording: Recording, split: Split, part: Part | None = None) -> Iterator[Recording]:
+    """The recording session by session, where its repetition numbers go on through several sessions.
+
+    Each sample belongs to the session of the last segment that has begun. `part` selects sessions.
+    """
+    found = segments(recording, split, rest=True)
+    edges = [0, *(s.start for before, s in pairwise(found) if s.session != before.session), len(recording.labels)]
+    sessions = [next((s.session for s in found if start <= s.start < stop), recording.file.session)
+                for start, stop in pairwise(edges)]
+    for session in sorted(set(sessions)):
+        if part is None or part.sessions is None or session in part.sessions:
+            spans = [span for number, span in zip(sessions, pairwise(edges), strict=True) if number == session]
+            seams = [[start, *(seam for seam in recording.seams if start < seam < stop)] for start, stop in spans]
+            at = np.concatenate([np.arange(*span) for span in spans])
+            yield replace(recording, emg=recording.emg[at], labels=recording.labels[at],
+                          repetitions=recording.repetitions[at], file=replace(recording.file, session=session),
+                          seams=tuple(np.searchsorted(at, np.concatenate(seams)).tolist()[1:]))
 
 
 def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decisions: Path | None,

@@ -1,9 +1,16 @@
-"""Where decisions go: the terminal, a file of JSON lines, UDP datagrams, LSL streams."""
+"""Where decisions go: the terminal, a file of JSON lines, UDP datagrams, LSL streams, the page.
+
+The page is a process of its own, which gets datagrams on this machine; they are dropped if it is too slow.
+"""
 
 import json
+import os
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,8 +19,11 @@ import numpy as np
 
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
-from tfkfin.live.extras import required
-from tfkfin.live.timing import Times
+from tfkfin.base.extras import required
+from tfkfin.live.measures import Times
+
+FRAME_S = 1 / 30  # between datagrams to the page
+LARGEST = 60_000  # bytes of a datagram
 
 
 @dataclass(frozen=True)
@@ -131,33 +141,30 @@ class Udp(LiveOutput):
 
     Args:
         address: HOST:PORT.
+
+    Raises:
+        InputError: it is none, or there is no such host.
     """
 
     def __init__(self, address: str, as_json: bool = False):
-        self._to, self._json = socket_address(address), as_json
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise InputError(f"an address is HOST:PORT, such as 127.0.0.1:12346. Received: {address!r}")
+        try:  # the name of a host is resolved once
+            self._to = socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_DGRAM)[0][4][:2]
+        except OSError:
+            raise InputError(f"there is no host {host!r}") from None
+        self._json = as_json
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
     def __call__(self, decision: LiveDecision) -> None:
         text = json.dumps(decision.line()) if self._json else f"{decision.label} {decision.speed:.4f}"
-        try:
+        with suppress(OSError):  # the receiver is not there or too slow: the next decision replaces this one
             self._socket.sendto(text.encode(), self._to)
-        except OSError:  # the receiver is not there or too slow: the next decision replaces this one
-            pass
 
     def close(self) -> None:
         self._socket.close()
-
-
-def socket_address(address: str) -> tuple[str, int]:
-    """HOST:PORT as sockets take it. The name of a host is resolved once."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"an address is HOST:PORT, such as 127.0.0.1:12346. Received: {address!r}")
-    try:
-        return socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_DGRAM)[0][4][:2]
-    except OSError:
-        raise InputError(f"there is no host {host!r}") from None
 
 
 class LslMarkers(LiveOutput):
@@ -179,3 +186,88 @@ class LslMarkers(LiveOutput):
     def __call__(self, decision: LiveDecision) -> None:
         self._marks.push_sample([str(decision.label)])
         self._numbers.push_sample([float(decision.label), decision.speed, *map(float, decision.probabilities)])
+
+
+class Feed(LiveOutput):
+    """Sends samples, the newest decision and its times thirty times a second; receives the commands of the buttons.
+
+    Args:
+        about: what the page needs to know in advance, as JSON.
+        port: of the page; 0: any that is free.
+
+    Attributes:
+        session: the state of the session, which the buttons show: `paused`, `recording`, `calibration`.
+
+    Raises:
+        InputError: the page does not start.
+    """
+
+    def __init__(self, about: dict, port: int = 0):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tfkfin.live.page"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self._process.stdin.write(json.dumps(about | {"feed": self._socket.getsockname()[1], "port": port}) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline() or "{}")
+        if not answer:
+            self.close()
+            raise InputError(f"the page did not start{f': is port {port} free?' if port else ''}")
+        self.url, self.pid = answer["url"], self._process.pid
+        self.prepare(("127.0.0.1", answer["feed"]))
+
+    def prepare(self, to: tuple[str, int]) -> None:
+        """Nothing has been sent to the address `to` yet."""
+        self._to, self._samples, self._times, self._notes = to, [], [], []
+        self._decision, self._cue, self._due, self.session = None, None, 0.0, {}
+
+    def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
+        self._samples.append(volts)
+        if self.session.get("paused") and self._decision is not None:  # no decision will come
+            self._send_if_due()
+
+    def timed(self, decision: LiveDecision, times: Times) -> None:
+        self._decision = decision
+        self._times.append(1e3 * times.total if np.isfinite(times.total) else 1e3 * times.inference)
+        self._send_if_due()
+
+    def cue(self, cue) -> None:
+        self._cue = None if cue is None else vars(cue)
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def commands(self) -> list[str]:
+        """The buttons that were pressed since the last call."""
+        found = []
+        with suppress(OSError):
+            while True:
+                found.append(self._socket.recv(100).decode())
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.stdin.close()  # at which the page's process ends
+        self._process.stdout.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _send_if_due(self) -> None:
+        if (now := time.perf_counter()) >= self._due:
+            self._due = max(self._due + FRAME_S, now)  # decisions come in steps: this keeps the rate on average
+            self._send()
+
+    def _send(self) -> None:
+        volts = np.concatenate(self._samples or [np.empty((0, 1), np.float32)]).astype(np.float32)
+        volts = volts[-(LARGEST // (4 * volts.shape[1])) :]
+        head = self._decision.line() | {
+            "force": round(self._decision.force, 4), "features": np.round(self._decision.features, 5).tolist(),
+            "cue": self._cue, "notes": self._notes, "ms": np.round(self._times, 3).tolist(), "shape": volts.shape,
+            "session": self.session}
+        self._samples, self._times, self._notes = [], [], []
+        with suppress(OSError):  # the page is too slow or has gone: decisions go on
+            self._socket.sendto(json.dumps(head).encode() + b"\n" + volts.tobytes(), self._to)

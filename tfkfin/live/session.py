@@ -1,32 +1,97 @@
-"""What a live session consists of besides its loop: outputs, the page with its buttons, versions, the summary."""
+"""A session from the command line: decoder, source, outputs, the page with its buttons, new versions, the summary."""
 
 import argparse
+import gc
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tfkfin.base.answers import paper
+import jinja2
+from rich.table import Column, Table
+
+from tfkfin.base import registry
+from tfkfin.base.answers import answer, paper
 from tfkfin.base.console import log
-
-if TYPE_CHECKING:
-    from tfkfin.decoder.decoder import BaseDecoder
-    from tfkfin.live.calibration import Calibration
-    from tfkfin.live.loop import Loop
-    from tfkfin.live.outputs import LiveOutput
+from tfkfin.base.errors import InputError
+from tfkfin.base.extras import required
+from tfkfin.base.files import PACKAGE
+from tfkfin.decoder.decoder import BaseDecoder
+from tfkfin.live import outputs
+from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues, movement_names
+from tfkfin.live.loop import Loop
+from tfkfin.live.outputs import LiveOutput
+from tfkfin.live.stream import Stream, load, with_network
+from tfkfin.pipeline.windows import samples
+from tfkfin.serving import version
+from tfkfin.store import presets
 
 SHOWN = ("rate_hz", "length", "channels", "features", "movements", "mean_v", "sd_v")  # of a card, on the page
 
 
-def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> "list[LiveOutput]":
+def run(arguments: argparse.Namespace) -> None:
+    """Decides a live signal until it or the user ends it, as the command line asks, and writes what was learnt."""
+    decoder, engine = load(arguments.model, arguments.engine, arguments.adapt)
+    if arguments.adapt and arguments.to and "input" not in decoder.card:
+        raise InputError(f"{arguments.model} is part of a run: export it, and --adapt --to can make a version of that")
+    source, card = registry.load("live/sources", arguments.source, "SOURCE").open(arguments, decoder.card), decoder.card
+    if source.channels != decoder.channels:
+        raise InputError(f"{source.described} has {source.channels} channels, the model {decoder.channels}")
+    stride = samples(arguments.stride_ms, card["rate_hz"]) if arguments.stride_ms else decoder.stride
+    stream = Stream(decoder, stride, source.rate_hz, adapt=arguments.adapt)
+    log.info("%s", source.described)
+    log.info("engine %s, a decision every %g ms%s", engine, 1e3 * stride / stream.rate_hz,
+             "" if stream.source_hz == stream.rate_hz else f", resampled to {stream.rate_hz:g} Hz")
+    if arguments.calibrate:
+        check_folder(arguments.calibrate, source.rate_hz, movement_names(card))
+        asked = cues(card["movements"], arguments.cued, arguments.hold_s, arguments.rest_s)
+        source = Cued(source, asked, arguments.page is None)
+    made = open_outputs(arguments, card, stream.rate_hz / stride)
+    loop, subject = Loop(stream, source, made, first=not arguments.usual_priority), arguments.subject or 1
+    calibrating, between = None, []
+    if arguments.calibrate:
+        calibrating = Calibration(loop, with_network(decoder, arguments.model), arguments.calibrate, subject)
+        between.append(calibrating.between)
+    if arguments.page is not None:
+        between.append(open_page(loop, arguments.page, arguments.record, subject, calibrating))
+    loop.between = lambda: [call() for call in between]
+    signals: list[int] = []  # that asked for the end
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: (signals.append(number), loop.stop()))
+    gc.collect()
+    gc.freeze()  # the collector need not look through these objects between decisions
+    loop.run(arguments.seconds)
+    summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
+    print_summary(summary)
+    if calibrating and calibrating.wanted:
+        if calibrating.made is None and not calibrating.failed and signals:
+            log.warning("no new decoder was made: the session was ended before")
+            sys.exit(128 + signals[0])
+        if calibrating.made is None:
+            raise InputError(f"no new decoder was made: {calibrating.failed or 'the session ended before'}")
+        to = arguments.to or presets.find(arguments.model).parent
+        summary["calibration"] = calibrating.report | publish(calibrating.made, to)
+    elif arguments.adapt:
+        adapted = stream.network.session
+        summary["adapted"] = {"moved": adapted.moved} | (
+            publish(adapted.carried(), arguments.to) if arguments.to else {})
+    answer(summary)
+
+
+def publish(decoder: BaseDecoder, model: Path) -> dict:
+    """Writes a decoder as a new version of a model folder; returns {"model": its folder}."""
+    written = version.publish(decoder.card, decoder.model, model)
+    log.info("%s", written)
+    return {"model": str(written)}
+
+
+def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> list[LiveOutput]:
     """The outputs that the command line asks for.
 
     Args:
         card: of the decoder.
         rate_hz: decisions a second.
     """
-    from tfkfin.live import outputs
-    from tfkfin.live.calibration import movement_names
-
     quiet = arguments.quiet or arguments.json == "-"
     made: list[LiveOutput] = [] if quiet else [outputs.Terminal(movement_names(card))]
     if arguments.udp:
@@ -38,24 +103,19 @@ def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> "
     return made
 
 
-def open_page(loop: "Loop", port: int, folder: Path, subject: int,
-              calibration: "Calibration | None" = None) -> Callable[[], None]:
+def open_page(loop: Loop, port: int, folder: Path, subject: int,
+              calibration: Calibration | None = None) -> Callable[[], None]:
     """Opens the page of a session; returns a function that obeys its buttons, to be called between decisions.
 
     Args:
         port: of the page; 0: any that is free.
         folder: of recordings, which the page's button adds sessions of `subject` to.
     """
-    from tfkfin.live.calibration import movement_names
-    from tfkfin.live.extras import required
-    from tfkfin.live.feed import Feed
-    from tfkfin.live.recorder import Recorder
-
     required("bokeh")
     card, rate_hz = loop.stream.decoder.card, loop.source.rate_hz
     names = {0: "rest"} | movement_names(card)
     recorder = Recorder(folder, subject, rate_hz, movement_names(card))
-    feed = Feed({name: card[name] for name in SHOWN} | {
+    feed = outputs.Feed({name: card[name] for name in SHOWN} | {
         "source_hz": rate_hz, "filter": card.get("filter"),
         "names": {str(m): names.get(m, str(m)) for m in card["movements"]}}, port)
     loop.outputs += [recorder, feed]
@@ -75,47 +135,20 @@ def open_page(loop: "Loop", port: int, folder: Path, subject: int,
     return obey
 
 
-def publish(decoder: "BaseDecoder", model: Path) -> dict:
-    """Writes a decoder as a new version of a model folder; returns {"model": its folder}."""
-    from tfkfin.serving import version
-
-    written = version.publish(decoder.card, decoder.model, model, decoder.card.get("format", "savedmodel"))
-    log.info("%s", written)
-    return {"model": str(written)}
-
-
 def print_summary(summary: dict) -> None:
-    """Prints the summary of a loop for people."""
-    from rich.table import Table
-
-    console, timing, signal = paper(highlight=False), summary["timing"], summary["signal"]
-    table = Table("ms", title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
-    for name in ("p50", "p95", "p99", "most"):
-        table.add_column(name, justify="right")
+    """Prints the summary of a loop for people: a table of times, and the sentences of `summary.jinja`."""
+    console, timing, shares = paper(highlight=False), summary["timing"], ("p50", "p95", "p99", "most")
+    table = Table("ms", *(Column(name, justify="right") for name in shares),
+                  title=f"{timing['decisions']} decisions, one every {summary['stride_ms']:g} ms")
     for part in ("acquisition", "wait", "preparation", "inference", "total"):
         named = f"{part} (sample received to decision sent)" if part == "total" else part
-        table.add_row(named, *(_number(timing[part][f"{name}_ms"], 2) for name in ("p50", "p95", "p99", "most")))
+        table.add_row(named, *(_number(timing[part][f"{name}_ms"], 2) for name in shares))
     console.print(table)
-    if summary["smallest_stride_ms"] is not None:
-        console.print(f"missed deadlines {timing['missed']}, dropped strides {timing['dropped']}, jitter "
-                      f"{_number(timing['jitter_ms'], 2, unit=' ms')}; smallest stride that this machine sustains: "
-                      f"{summary['smallest_stride_ms']:g} ms; priority: {summary['priority'] or 'the usual'}")
-    console.print(f"In addition, on any machine, the middle of the signal that a decision depends on is "
-                  f"{summary['delay']['middle_ms']:.0f} ms old, because of windows of "
-                  f"{summary['delay']['window_ms']:g} ms, the vote and resampling.")
-    if signal["lost"] or signal["filled"] or signal["stalls"]:
-        console.print(f"{signal['lost']} samples lost in {signal['gaps']} gaps, {signal['filled']} not finite, "
-                      f"{signal['stalls']} stalls")
-    if signal["rate_measured_hz"]:
-        console.print(f"measured rate: {signal['rate_measured_hz']:.2f} samples a second")
-    if scores := summary["scores"]:
-        transition = scores["transition"]
-        console.print(
-            f"accuracy {_number(scores['accuracy'], 1, 100, ' %')} of {scores['windows']} windows inside one label, "
-            f"{_number(scores['execution'], 1, 100, ' %')} of {scores['executions']} executions; "
-            f"{_number(scores['false_per_minute'], 1)} false activations a minute of rest; transitions followed "
-            f"{transition['followed']} of {transition['count']}, after {_number(transition['p50_ms'], 1, unit=' ms')} "
-            f"(p95 {_number(transition['p95_ms'], 1, unit=' ms')})", soft_wrap=True)
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["number"] = _number
+    template = environment.from_string((PACKAGE / "live" / "summary.jinja").read_text("utf-8"))
+    for line in template.render(summary).splitlines():
+        console.print(line, soft_wrap=line.startswith("accuracy"))
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0, unit: str = "") -> str:

@@ -81,6 +81,9 @@ class Stream:
 
     Raises:
         InputError: a rate that cannot be resampled, a stride longer than a window, or a decoder that cannot adapt.
+
+    Attributes:
+        following: number of the next window.
     """
 
     def __init__(self, decoder: BaseDecoder, stride: int = 0, rate_hz: float = 0.0, adapt: bool = False):
@@ -91,7 +94,7 @@ class Stream:
         self.source_hz = float(rate_hz) or self.rate_hz
         self._resample = None if self.source_hz == self.rate_hz else Resampler(self.source_hz, self.rate_hz)
         self._filter = Causal(sections(decoder.card.get("filter"), self.rate_hz))
-        self._next, self._adapt = 0, adapt
+        self.following, self._adapt = 0, adapt
         self.use(decoder, self.prepared(decoder))
         self.restart()
 
@@ -122,11 +125,6 @@ class Stream:
         self._decide = decoder.decision.start(decoder.movements)
 
     @property
-    def following(self) -> int:
-        """The number of the next window."""
-        return self._next
-
-    @property
     def delay_s(self) -> float:
         """How old the middle of the signal is that a decision depends on: half of window and vote, and resampling."""
         covered = self.length + (self.decoder.decision.vote - 1) * self.stride
@@ -139,12 +137,12 @@ class Stream:
             at: number of the next sample in the source.
             number: of the next window; None: windows go on counting.
         """
-        self._next = self._next if number is None else number
+        self.following = self.following if number is None else number
         for part in (self.network, self._filter, self._resample):
             if part:
                 part.restart()
         self._decide = self.decoder.decision.start(self.movements)
-        self._at, self._known, self._first, self._last = at, 0, self._next, np.zeros(self.channels, np.float32)
+        self._at, self._known, self._first, self._last = at, 0, self.following, np.zeros(self.channels, np.float32)
         self._past = np.empty((0, self.channels), np.float32)  # samples from the start of the next window on
 
     def next_session(self) -> None:
@@ -176,16 +174,16 @@ class Stream:
         volts = self._repaired(volts)
         volts = self._filter(self._resample(volts) if self._resample else volts)
         self._known += len(volts)
-        self._next = self._first + max(0, (self._known - self.length) // self.stride + 1)
-        ahead = (self._next - self._first) * self.stride - self._known
+        self.following = self._first + max(0, (self._known - self.length) // self.stride + 1)
+        ahead = (self.following - self._first) * self.stride - self._known
         self._past = np.concatenate([self._past, volts])[ahead:] if ahead < 0 else self._past[:0]
         prepared = time.perf_counter()
         answers = self.network(volts, newest)
         if answers is None:
             return None
         labels, probabilities = self._decide(answers["probabilities"])
-        return Decisions(np.arange(self._next - len(labels), self._next), labels, probabilities, answers["features"],
-                         prepared - start, time.perf_counter() - prepared)
+        numbers, spent = np.arange(self.following - len(labels), self.following), time.perf_counter() - prepared
+        return Decisions(numbers, labels, probabilities, answers["features"], prepared - start, spent)
 
     def _repaired(self, volts: np.ndarray) -> np.ndarray:
         volts = np.asarray(volts, np.float32)
@@ -205,12 +203,13 @@ class Stream:
         return np.tile(self._last, (count, 1))
 
 
-def load(model: str | Path, engine: str = "auto") -> tuple[BaseDecoder, str]:
+def load(model: str | Path, engine: str = "auto", adapt: bool = False) -> tuple[BaseDecoder, str]:
     """A decoder on the engine that is the fastest for single windows, and the name of that engine.
 
     Args:
         model: the name of a model in ./savedmodels, a model or version folder, or one that `BaseDecoder.save` wrote.
         engine: "auto"; "live", for FINs that stream; or one of `tfkfin.serving.engines.ENGINES`.
+        adapt: takes the network itself where the engine cannot adapt.
 
     Raises:
         InputError: no such decoder, or an engine that it does not have.
@@ -229,7 +228,7 @@ def load(model: str | Path, engine: str = "auto") -> tuple[BaseDecoder, str]:
     if saved or streams and engine in ("auto", STREAMED):
         return BaseDecoder.load(version), STREAMED if streams else "keras"
     exported = Exported(version, engine)
-    return exported, exported.engine
+    return (with_network(exported, model), "keras") if adapt else (exported, exported.engine)
 
 
 def with_network(decoder: BaseDecoder, model: str | Path) -> BaseDecoder:

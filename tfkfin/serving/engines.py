@@ -16,12 +16,14 @@ measures it.
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
+from tfkfin.base.extras import required
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
 from tfkfin.store import folders, presets
@@ -81,12 +83,10 @@ class Exported(BaseDecoder):
     def _fastest(self) -> tuple[str, Callable[[np.ndarray], Answers]]:
         available = {}
         for name in ENGINES:
-            try:
+            with suppress(InputError):
                 available[name] = _LOADERS[name](self.version, self.card)
-            except InputError as error:
-                log.debug("%s: %s", name, error)
         windows = noise(self, TRIALS)
-        available = _agreeing(available, windows[:1])
+        available = _agreeing(available, windows[:1]) if available else {}
         if not available:
             raise InputError(f"{self.version} has no engine here: install tensorflow, or onnxruntime for ONNX")
         spent = {name: [] for name in available}
@@ -97,7 +97,6 @@ class Exported(BaseDecoder):
                 spent[name].append(1e3 * (time.perf_counter() - start))
         self.milliseconds = {name: statistics.median(times) for name, times in spent.items()}
         best = min(available, key=self.milliseconds.get)
-        log.debug("engine %s: %s", best, ", ".join(f"{n} {ms:.2f} ms" for n, ms in self.milliseconds.items()))
         return best, available[best]
 
 
@@ -144,9 +143,14 @@ def _onnx(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
 
 def _litert(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     path = _file(version, folders.LITERT, "litert")
-    from tfkfin.serving import litert_file
+    interpreter = required("ai_edge_litert.interpreter", "edge", "the engine litert needs ai-edge-litert")
+    run = interpreter.Interpreter(model_path=str(path)).get_signature_runner("serving_default")
 
-    return litert_file.session(path)
+    def answer(emg: np.ndarray) -> Answers:
+        each = [{name: value.copy() for name, value in run(emg=window[None]).items()} for window in emg]
+        return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+
+    return answer
 
 
 def _file(version: Path, name: str, format: str) -> Path:
@@ -156,10 +160,7 @@ def _file(version: Path, name: str, format: str) -> Path:
 
 
 def _onnx_session(path: Path) -> Callable[[np.ndarray], Answers]:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError("the engine onnx needs onnxruntime: pip install 'tfkfin[edge]'") from None
+    onnxruntime = required("onnxruntime", "edge", "the engine onnx needs onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda emg: dict(zip(names, session.run(None, {"emg": emg}), strict=True))

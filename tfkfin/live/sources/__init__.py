@@ -11,9 +11,12 @@ from typing import Self
 
 import numpy as np
 
-from tfkfin.base import registry
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 
+SPAN_S = 30.0  # of samples that one estimate of the rate takes
+AGREE = 2e-4  # largest difference of two estimates in a row, as a share of the rate
+LEAST, MOST = 5e-4, 1e-2  # shares of the rate that are corrected; no clock is off by more
 VOLTS = {**dict.fromkeys(("v", "volt", "volts"), 1.0), **dict.fromkeys(("mv", "millivolt", "millivolts"), 1e-3),
          **dict.fromkeys(("uv", "\u00b5v", "\u03bcv", "microvolt", "microvolts"), 1e-6)}  # units as devices write them
 
@@ -50,6 +53,7 @@ class LiveSource:
         speed: seconds of signal that pass in one second; 0: the source waits until its samples are taken.
         drifts: whether the source samples by its own clock, which may differ from the clock of this machine.
         described: what the source is, for people.
+        table: of its options in tfkfin's own `options.toml`; "": none.
     """
 
     rate_hz: float
@@ -57,10 +61,13 @@ class LiveSource:
     speed: float = 1.0
     drifts: bool = False
     described: str = ""
+    table: str = ""
 
     @classmethod
     def options(cls, group: argparse._ArgumentGroup) -> None:
         """Adds the options of this kind of source to the command line."""
+        if cls.table:
+            add_options(group, cls.table)
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> Self:
@@ -95,10 +102,6 @@ class LiveSource:
             note, begins = "", False
 
 
-def source_class(name: str) -> type[LiveSource]:
-    return registry.load("live/sources", name, "SOURCE")
-
-
 def channel_indices(channels: tuple[int, ...], count: int, where: str) -> list[int]:
     """Indices, from 0, of channels that are numbered from 1; () means all.
 
@@ -119,3 +122,46 @@ def volts_per(unit: str, where: str) -> float:
     if unit.strip().lower() not in VOLTS:
         raise InputError(f"the unit of {where} is unknown (it reports {unit!r}): give --unit")
     return VOLTS[unit.strip().lower()]
+
+
+class Drift:
+    """Arrival times of samples -> their true rate, once it is known and differs from the rate in use.
+
+    The clocks of a device and of this machine differ, by up to half a percent.
+
+    The rate is the slope of a line that is fitted to (time, samples so far), span by span:
+    slope = (m sum(t n) - sum(t) sum(n)) / (m sum(t^2) - sum(t)^2). Two spans have to agree, because samples that arrive
+    late at the end of a span, on a busy machine, change its slope.
+
+    Args:
+        rate_hz: nominal rate of the device.
+    """
+
+    def __init__(self, rate_hz: float):
+        self.rate_hz, self._nominal = rate_hz, rate_hz
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts over, after samples were lost or the device paused."""
+        self._start, self._sums, self._last = None, np.zeros(5), None
+
+    def __call__(self, count: int, received: float) -> float | None:
+        """`count` more samples, received at a time in seconds -> the rate if it is new, or None."""
+        if self._start is None:
+            self._start, self._count = received, 0
+        else:
+            self._count += count
+        t, n = received - self._start, self._count - self._nominal * (received - self._start)
+        self._sums += 1, t, n, t * t, t * n
+        if t < SPAN_S:
+            return None
+        m, of_t, of_n, square, product = self._sums
+        found = self._nominal + (m * product - of_t * of_n) / (m * square - of_t**2)
+        before, self._last, self._start, self._sums = self._last, found, None, np.zeros(5)
+        if before is None or abs(found - before) > AGREE * self._nominal:
+            return None
+        rate = 0.5 * (found + before)
+        if abs(rate / self._nominal - 1) > MOST or abs(rate / self.rate_hz - 1) < LEAST:
+            return None
+        self.rate_hz = rate
+        return rate

@@ -10,9 +10,8 @@ import numpy as np
 
 from tfkfin.base.console import parse_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.live.extras import required
+from tfkfin.base.extras import required
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices
-from tfkfin.live.sources._gaps import number_gaps
 
 POLL_S = 0.002  # between questions to BrainFlow for new samples
 SILENT_S = 3.0  # without samples for this long, the board is restarted
@@ -32,7 +31,7 @@ class BrainFlowBoard(LiveSource):
         InputError: no brainflow, no such board or parameter, or a board that does not answer.
     """
 
-    drifts = True
+    drifts, table = True, "brainflow"
 
     def __init__(self, board: str, parameters: Mapping[str, str] | None = None, channels: tuple[int, ...] = ()):
         self._flow = required("brainflow.board_shim")
@@ -57,12 +56,6 @@ class BrainFlowBoard(LiveSource):
         self.described = f"BrainFlow's board {board}, {self.channels} channels at {self.rate_hz:g} Hz"
 
     @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        group.add_argument("--board", metavar="NAME", help="brainflow: name or number of the board")
-        group.add_argument("--board-param", metavar="NAME=VALUE", action="append", help="brainflow: a parameter, such "
-                           "as serial_port=/dev/ttyUSB0; may be repeated")
-
-    @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "BrainFlowBoard":
         pairs = [text.partition("=") for text in arguments.board_param or ()]
         if unfit := [name for name, equals, _ in pairs if not equals]:
@@ -76,10 +69,9 @@ class BrainFlowBoard(LiveSource):
         last, note = time.perf_counter(), ""
         self._board.get_board_data()  # samples from before the session
         while not self._closed:
-            try:
-                data = self._board.get_board_data() if self._board else np.empty((0, 0))
-            except self._error:
-                data = np.empty((0, 0))
+            data = np.empty((0, 0))
+            with suppress(self._error):
+                data = self._board.get_board_data() if self._board else data
             now = time.perf_counter()
             if data.shape[1]:
                 lost = number_gaps(data[self._count], self._last)
@@ -90,10 +82,8 @@ class BrainFlowBoard(LiveSource):
             elif now - last > SILENT_S:
                 last, note, self._last = now, "the board was silent, and is restarted", None
                 self._release()
-                try:
+                with suppress(InputError):
                     self._board = self._started()
-                except InputError:
-                    yield None
             else:
                 yield None
                 time.sleep(POLL_S)
@@ -130,6 +120,12 @@ class BrainFlowBoard(LiveSource):
         if board is not None:
             with suppress(self._error):  # it may have gone
                 board.release_session()
+
+
+def number_gaps(numbers: np.ndarray, last: int | None, modulus: int = 256) -> np.ndarray:
+    """How many packages are missing before each of `numbers` (n,), which count up modulo `modulus` from `last`."""
+    before = int(numbers[0] if last is None else last)
+    return np.maximum(np.diff(numbers.astype(np.int64), prepend=before) % modulus - 1, 0)
 
 
 SOURCE = BrainFlowBoard

@@ -2,19 +2,46 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from tfkfin.base.console import parse_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.live.extras import required
+from tfkfin.base.extras import required
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices, volts_per
-from tfkfin.live.sources._gaps import StampGaps
 
 WAIT_S = 0.1  # without a sample for this long, None is yielded
 TYPES = ("EMG", "ExG", "EEG")
+STEADY_S = 1.0  # a single missing sample counts only after even time stamps for this long
+HURRY_S = 0.5  # a sender that stamps samples when it sends them may pause for this long without having lost one
+
+
+class StampGaps:
+    """Finds missing samples by time stamps.
+
+    A device that stamps its samples itself has even steps between stamps, and every lost sample shows. Stamps that a
+    sender gives when it sends are uneven; there only a long step counts as a gap.
+    """
+
+    def __init__(self, rate_hz: float):
+        self._period, self._last, self._even = 1 / rate_hz, None, 0
+
+    def __call__(self, stamps: Sequence[float]) -> np.ndarray:
+        """Stamps (n,) of the next samples, in seconds -> how many samples are missing before each (n,)."""
+        stamps = np.asarray(stamps, np.float64)
+        last = stamps[0] - self._period if self._last is None else self._last
+        lost = np.zeros(len(stamps), np.int64)
+        for i, beyond in enumerate((np.diff(stamps, prepend=last) - self._period).tolist()):
+            steady = self._even * self._period > STEADY_S
+            if beyond > (0.75 * self._period if steady else HURRY_S):
+                lost[i] = round(beyond / self._period)
+            else:
+                self._even = self._even + 1 if abs(beyond) < 0.25 * self._period else 0
+        self._last = stamps[-1]
+        return lost
 
 
 class Lsl(LiveSource):
@@ -30,7 +57,7 @@ class Lsl(LiveSource):
         InputError: no pylsl, no such stream, a stream without a rate or of text, or an unknown unit.
     """
 
-    drifts = True
+    drifts, table = True, "lsl"
 
     def __init__(self, name: str = "", channels: tuple[int, ...] = (), unit: str = "", find_s: float = 10.0):
         self._pylsl, self._name, self._closed = required("pylsl"), name, False
@@ -45,13 +72,6 @@ class Lsl(LiveSource):
         self.described = f"{stream} ({info.type()}), {self.channels} channels at {self.rate_hz:g} Hz"
 
     @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        group.add_argument("--stream", metavar="NAME", default="", help="lsl: name or type of the stream (default: the "
-                           "first of the types EMG, ExG, EEG)")
-        group.add_argument("--unit", choices=("V", "mV", "uV"), default="", help="lsl: unit of the samples (default: "
-                           "the one in the stream's description)")
-
-    @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "Lsl":
         return cls(arguments.stream, parse_numbers(arguments.channels) if arguments.channels else (), arguments.unit)
 
@@ -62,13 +82,9 @@ class Lsl(LiveSource):
             try:
                 rows, stamps = self._received()
             except self._pylsl.util.LostError:
-                yield None
-                try:
-                    self._inlet, _ = self._find(0.5)
-                    note = "the stream was lost, and is found again"
-                except InputError:
-                    pass
-                continue
+                stamps = []
+                with suppress(InputError):
+                    self._inlet, note = self._find(0.5)[0], "the stream was lost, and is found again"
             if not stamps:
                 yield None
                 continue
@@ -96,12 +112,10 @@ class Lsl(LiveSource):
             names = [self._name] if self._name else TYPES
             for info in (info for name in names for info in streams if name in (info.name(), info.type())):
                 inlet = lsl.StreamInlet(info, max_buflen=10, recover=False)
-                try:
+                with suppress(lsl.util.LostError, lsl.util.TimeoutError):  # of a stream that has ended and is listed
                     inlet.open_stream(timeout=5.0)
                     inlet.time_correction(timeout=5.0)
                     return inlet, inlet.info(timeout=5.0)
-                except (lsl.util.LostError, lsl.util.TimeoutError):  # a stream that has just ended may still be listed
-                    continue
             if time.monotonic() >= end:
                 listed = ", ".join(f"{info.name()} ({info.type()})" for info in streams) or "none"
                 wanted = self._name or f"of the types {', '.join(TYPES)}"

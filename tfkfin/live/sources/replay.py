@@ -3,15 +3,19 @@
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from tfkfin.base.console import format_numbers, parse_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.live.scoring import masked
+from tfkfin.live.measures import UNKNOWN
 from tfkfin.live.sources import Chunk, LiveSource
-from tfkfin.pipeline.splits import Part
+from tfkfin.pipeline.splits import Part, segments
 from tfkfin.recipe import Split
+from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
 
 PACKET_S, WAITING_PACKET_S = 0.005, 0.1  # seconds of signal in a chunk: at a speed, and where the source waits
@@ -25,20 +29,13 @@ class Replay(LiveSource):
         endless: starts over at the end.
     """
 
+    table = "replay"
+
     def __init__(self, recording: Recording, speed: float = 1.0, endless: bool = False):
         self.recording, self.speed, self.endless = recording, speed, endless
         self.rate_hz, self.channels = recording.rate_hz, recording.num_channels
         self._packet = max(1, round((PACKET_S if speed else WAITING_PACKET_S) * self.rate_hz))
         self.described = f"{recording.path.name}, {recording.seconds:.1f} s at {self.rate_hz:g} Hz"
-
-    @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        group.add_argument("--data", metavar="DIR", help="replay: a folder of recordings, or one recording")
-        group.add_argument("--session", type=int, metavar="N", help="replay: which session of the person")
-        group.add_argument("--repetitions", metavar="2,5", help="replay: score only these repetitions (default: all, "
-                           "those included that the model was trained on)")
-        group.add_argument("--exercise", metavar="K", default="1", help="replay: the k of S{n}_E{k}_A1.mat, or several "
-                           "(default: 1)")
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "Replay":
@@ -67,6 +64,15 @@ class Replay(LiveSource):
                 return
 
 
+def masked(recording: Recording, split: Split, part: Part) -> Recording:
+    """The recording with UNKNOWN labels outside a part of a split; rest belongs to a repetition too."""
+    labels = np.full(len(recording.labels), UNKNOWN, np.int16)
+    for s in segments(recording, split, rest=True):
+        if part.holds(s.repetition, s.session):
+            labels[s.start : s.stop] = s.movement
+    return replace(recording, labels=labels)
+
+
 def find_recording(path: str | Path, subject: int | None = None, session: int | None = None,
                    exercise: int | Sequence[int] = 1) -> Recording:
     """The one recording in a folder, or of a file, that the arguments select.
@@ -74,8 +80,6 @@ def find_recording(path: str | Path, subject: int | None = None, session: int | 
     Raises:
         InputError: there is none, or there are several.
     """
-    from tfkfin.recordings import readers
-
     file = Path(path) if Path(path).is_file() else None
     files = [one for one in readers.find(file.parent if file else path, exercise=exercise)
              if file is None or one.path.samefile(file)]

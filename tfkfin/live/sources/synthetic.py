@@ -22,9 +22,7 @@ def person(subject: int, movements: int, channels: int, rate_hz: float, seed: in
 class SyntheticPerson(Replay):
     """A synthetic person, endless where the speed or the duration is limited."""
 
-    @classmethod
-    def options(cls, group: argparse._ArgumentGroup) -> None:
-        """None but those of the command."""
+    table = ""
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "SyntheticPerson":

@@ -1,7 +1,18 @@
-"""The document that a browser shows: plots of a `State`, which are updated up to thirty times a second."""
+"""The page of a live session: Bokeh's server, in a process of its own, so that it cannot slow decisions.
 
+Bokeh's server sends only new data to plots that stay in the browser, so that this needs no JavaScript of its own.
+`tfkfin.live` starts `python -m tfkfin.live.page` and sends its data to it.
+"""
+
+import json
 import math
+import os
+import socket
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -10,14 +21,100 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, ColumnDataSource, Div, Range1d
 from bokeh.palettes import Category10, Category20
 from bokeh.plotting import figure
+from bokeh.server.server import Server
 
-from tfkfin.live.page.state import BINS, COLUMNS, FINGERS, SECONDS, State, posture
+from tfkfin.features import catalogue
+from tfkfin.recordings.health import MAINS_HZ, is_clipped, mains_share
+from tfkfin.signal.filtering import Causal, sections
+from tfkfin.signal.resampling import Resampler
 
+LARGEST = 65536  # bytes of a datagram
+SECONDS = 3.0  # of signal that is shown
+COLUMNS = 100  # pairs of minimum and maximum a second
+HUM = 0.2  # share of an electrode's power within 1 Hz of the mains frequency, above which it has hum
+BINS = np.arange(0, 20.5, 0.5)  # ms
 SLOW = 30  # frames between updates of the electrodes' quality and of notes
 COURSE = 300  # decisions that are shown
 RAMP = (0.3, 1.0)  # force at the beginning and at the end of a movement, within the person's own range
 _FINGERS = ((-1.15, 0.3, 0.7, 2.4), (-0.6, 1.0, 1.0, 1.7), (-0.2, 1.05, 1.15, 1.57), (0.2, 1.0, 1.05, 1.45),
             (0.6, 0.85, 0.8, 1.3))  # x, y, length and direction of each finger
+_CURLED = {"rest": (0.3,) * 5, "open": (0,) * 5, "close": (1,) * 5, "fist": (1,) * 5, "grip": (1,) * 5,
+           "point": (1, 0, 1, 1, 1), "pinch": (0.6, 0.6, 0, 0, 0), "fine": (0.6, 0.6, 0, 0, 0),
+           "thumb": (0, 1, 1, 1, 1), "agree": (0, 1, 1, 1, 1), "tripod": (0.6, 0.6, 0.6, 1, 1)}
+
+
+class State:
+    """The state of a session, from the datagrams of `tfkfin.live.outputs`; every browser's view reads it.
+
+    Args:
+        about: `rate_hz` of the decoder and `source_hz` of the signal, `length`, `channels`, `features`, `movements`,
+            `names`, `mean_v`, `sd_v`, and optionally `filter`.
+    """
+
+    def __init__(self, about: dict):
+        self.about = about
+        self._block = max(1, round(about["source_hz"] / COLUMNS))
+        channels = about["channels"]
+        self.raw = np.zeros((round(SECONDS * about["source_hz"]), channels), np.float32)
+        self.extremes: deque = deque(maxlen=int(2 * SECONDS * COLUMNS))  # (seconds, (C,) volts)
+        self._waiting, self._count = np.empty((0, channels), np.float32), 0
+        same = about["source_hz"] == about["rate_hz"]
+        self._resample = None if same else Resampler(about["source_hz"], about["rate_hz"])
+        self._filter = Causal(sections(about.get("filter"), about["rate_hz"]))
+        self._window = np.zeros((about["length"], channels), np.float32)
+        self.last: dict | None = None
+        self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, true or asked-for label, force)
+        self.counts, self.notes = np.zeros(len(BINS), np.int64), deque(maxlen=5)
+
+    def take(self, datagram: bytes) -> None:
+        """Takes one datagram."""
+        head, _, rest = datagram.partition(b"\n")
+        decision = json.loads(head)
+        volts = np.frombuffer(rest, np.float32).reshape(decision["shape"])
+        if len(volts):
+            self._add(volts)
+        cued = decision["cue"]["movement"] if decision["cue"] else None
+        if self.last is None or decision["window"] != self.last["window"]:
+            self.decisions.append((decision["time_s"], decision["label"], decision["true"] if cued is None else cued,
+                                   decision["force"]))
+        self.last = decision
+        np.add.at(self.counts, np.clip(np.searchsorted(BINS, decision["ms"]) - 1, 0, len(BINS) - 1), 1)
+        self.notes.extend(decision["notes"])
+
+    def _add(self, volts: np.ndarray) -> None:
+        self.raw = np.concatenate([self.raw, volts])[-len(self.raw) :]
+        known, size = np.concatenate([self._waiting, volts]), self._block
+        for start in range(0, len(known) - size + 1, size):
+            block, now = known[start : start + size], (self._count + start) / self.about["source_hz"]
+            self.extremes += [(now, block.min(axis=0)), (now + 0.5 * size / self.about["source_hz"], block.max(axis=0))]
+        self._count += len(known) // size * size
+        self._waiting = known[len(known) // size * size :]
+        volts = self._filter(self._resample(volts) if self._resample else volts)
+        self._window = np.concatenate([self._window, volts])[-len(self._window) :]
+
+    def true_features(self) -> np.ndarray:
+        """Features (C, F) of the newest window in closed form, which the FINs imitate."""
+        x = (self._window - self.about["mean_v"]) / self.about["sd_v"]
+        return catalogue.direct(x[None].astype(np.float32), tuple(self.about["features"]), self.about["rate_hz"])[0]
+
+    def quality(self) -> list[str]:
+        """The quality of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
+        rate, found = self.about["source_hz"], []
+        span = int(2 * rate)  # samples that hum is measured in
+        for one in self.raw[-min(self._count or 1, len(self.raw)) :].T:
+            shares = mains_share(one[-span:, None], rate) if len(one) >= span else (0.0, 0.0)
+            hum = [f"hum {hertz:g} Hz" for hertz, share in zip(MAINS_HZ, shares, strict=True) if share > HUM]
+            found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (hum or ["good"])[0])
+        return found
+
+
+def posture(label: int, name: str, speed: float) -> tuple[float, ...]:
+    """How far each finger is curled, 0 to 1: by words in the movement's name, or else by its number in binary."""
+    if label <= 0:
+        return _CURLED["rest"]
+    known = next((curls for word, curls in _CURLED.items() if word in name.lower()), None)
+    full = known or tuple(float(label >> i & 1) for i in range(5))
+    return tuple(0.3 + (curl - 0.3) * (0.4 + 0.6 * speed) for curl in full)
 
 
 class View:
@@ -232,9 +329,42 @@ class CuePanel:
 
 def drawn(curled: tuple[float, ...]) -> dict:
     """Lines for the fingers: the more a finger is curled, from 0 to 1, the shorter its line."""
-    xs, ys = [], []
-    for curl, (x, y, length, angle) in zip(curled, _FINGERS, strict=True):
-        visible = length * (1 - 0.75 * curl)
-        xs.append([x, x + visible * np.cos(angle)])
-        ys.append([y, y + visible * np.sin(angle)])
-    return {"x": xs, "y": ys, "name": list(FINGERS)}
+    x, y, length, angle = np.transpose(_FINGERS)
+    visible = length * (1 - 0.75 * np.array(curled))
+    ends = {"x": [x, x + visible * np.cos(angle)], "y": [y, y + visible * np.sin(angle)]}
+    return {name: np.transpose(values).tolist() for name, values in ends.items()}
+
+
+def main() -> None:
+    about = json.loads(sys.stdin.readline())
+    state, views, feed = State(about), [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    feed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    feed.bind(("127.0.0.1", 0))
+    feed.setblocking(False)
+
+    def receive(*_) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                state.take(feed.recv(LARGEST))
+        for view in views:
+            view.wake()
+
+    def open_view(document) -> None:
+        views.append(view := View(document, state, send))
+        document.on_session_destroyed(lambda _: views.remove(view))
+
+    def send(command: str) -> None:
+        feed.sendto(command.encode(), ("127.0.0.1", about["feed"]))
+
+    # The page has no password, so that it is open to this machine alone.
+    server = Server({"/": open_view}, port=about["port"], address="127.0.0.1", num_procs=1)
+    server.start()
+    server.io_loop.add_handler(feed.fileno(), receive, server.io_loop.READ)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with the session
+    sys.stdout.write(json.dumps({"url": f"http://localhost:{server.port}/", "feed": feed.getsockname()[1]}) + "\n")
+    sys.stdout.flush()
+    server.io_loop.start()
+
+
+if __name__ == "__main__":
+    main()
