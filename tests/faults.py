@@ -43,7 +43,7 @@ MOUNTED = ("disk", "readonly")
 FAULTS = (*SIGNALS, "full", "size", "files", "vanish", "clock", "twice", *MOUNTED)
 CODES = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
 LIGHT = ("scipy.io", "scipy.signal", "h5py", "matplotlib.pyplot", "rich.markdown", "requests", "edfio", "filelock",
-         "huggingface_hub", "tfkfin.data", "tfkfin.recordings.download.command")
+         "huggingface_hub", "tfkfin.data", "tfkfin.recordings.download")
 HEAVY = ("tensorflow", "keras", "sklearn.svm", "keras_tuner", "onnx", "tfkfin.fit.stages", "tfkfin.experiments.runner",
          "tfkfin.live.loop", *LIGHT)
 

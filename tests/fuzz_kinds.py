@@ -40,9 +40,9 @@ from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run
 from tfkfin.fit.search import Search, state_of
 from tfkfin.models import show_card, show_list
-from tfkfin.recordings import bids as bids_files
 from tfkfin.recordings import readers
-from tfkfin.recordings.download.archive import unpack
+from tfkfin.recordings.download import unpack
+from tfkfin.recordings.readers import bids as bids_files
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.recordings.transfer import PartialFile
 from tfkfin.store import folders

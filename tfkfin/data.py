@@ -1,13 +1,6 @@
-"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings."""
+"""`python -m tfkfin.data`: makes, fetches, checks, describes, converts and shows recordings.
 
-from dataclasses import asdict
-from pathlib import Path
-
-from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed, track
-from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
-from tfkfin.base.errors import InputError
-
-_EXAMPLES = """examples:
+examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
   python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
   python -m tfkfin.data info data/DB2
@@ -19,16 +12,26 @@ _EXAMPLES = """examples:
 Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or form a BIDS dataset. A folder of own files (CSV,
 NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are never changed."""
 
+import os
+from argparse import BooleanOptionalAction
+from functools import partial
+from pathlib import Path
+
+from tfkfin.base.answers import answer, answer_path, command_line, margin, paper, parsed, track
+from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.errors import InputError
+
 
 def main(argv: list[str]) -> None:
     if argv[:1] == ["serve-input"]:
         raise InputError("data serve-input was removed: each training makes its own batches, and launch.input_service "
                          "must be left out")
-    text = "Makes, checks, describes, converts and shows recordings."
-    parser = command_line("data", "info DIR", text, _EXAMPLES)
+    text, examples = "Makes, checks, describes, converts and shows recordings.", __doc__.partition("\n\n")[2]
+    parser = command_line("data", "info DIR", text, examples)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="command")
-    for add in COMMANDS:
-        add(commands)
+    _add_synthesize(commands)
+    _add_download(commands)
+    _add_reading(commands)
     options = parsed(parser, argv)
     options.action(options)
 
@@ -39,49 +42,126 @@ def _add_synthesize(commands) -> None:
     parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
     for name, kind, default, text in (
         ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
-        ("channels", int, 12, "electrodes"), ("rate", float, 2000.0, "samples a second"),
-        ("hold", float, 5.0, "seconds a movement is held"), ("rest", float, 3.0, "seconds of rest between"),
+        ("channels", int, 12, "electrodes"), ("rate_hz", float, 2000.0, "samples a second"),
+        ("hold_s", float, 5.0, "seconds a movement is held"), ("rest_s", float, 3.0, "seconds of rest between"),
         ("seed", numeric(int, 0, 2**32 - 1), 1, "equal seeds give equal files"),
     ):
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default: %(default)s)")
+        word = name.partition("_")[0]
+        parser.add_argument(f"--{word}", dest=name, metavar=word.upper(), type=kind, default=default,
+                            help=f"{text} (default: %(default)s)")
     parser.add_argument("--extras", action="store_true", help="also acc, glove and inclin, as in DB2")
     parser.add_argument("--v73", action="store_true", help="MATLAB 7.3 (HDF5) instead of v5")
     parser.set_defaults(action=_synthesize)
 
 
+def _add_download(commands) -> None:
+    from tfkfin.recordings.download import SITE, SOURCES, Download
+
+    text = "download, verify and unpack Ninapro DB2, DB3 or DB7; the same command resumes"
+    parser = commands.add_parser("download", help=text, description=text)
+    parser.add_argument("database", choices=SOURCES)
+    parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/DB2, data/DB3, data/DB7")
+    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+    parser.add_argument("--exercises", default=format_numbers(Download.exercises), help="to unpack; 1 is exercise B "
+                        "(default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=Download.connections, help="1 to 4 (default: %(default)s)")
+    parser.add_argument("--keep-zips", action=BooleanOptionalAction, default=Download.keep_zips,
+                        help="archives also contain the other exercises; --no-keep-zips removes those that this "
+                             "command downloads, after unpacking (default: keep)")
+    parser.add_argument("--stall", type=float, default=Download.stall_s, metavar="S", help="seconds without a byte "
+                        "before the next try (default: %(default)s)")
+    parser.add_argument("--url", default=os.environ.get("TFKFIN_NINAPRO_URL") or SITE, metavar="URL",
+                        help=f"a mirror of {SITE} (default: $TFKFIN_NINAPRO_URL, or the site itself)")
+    parser.set_defaults(action=_download)
+
+
+def _add_reading(commands) -> None:
+    """Commands that read a folder of recordings."""
+    parsers = {}
+    for name, action, text in (
+        ("info", _info, "show a table of the recordings in a folder"),
+        ("verify", _verify, "read every file; exit code 2 and the reasons if any is unfit"),
+        ("plot", _plot, "draw a movement: signals, labels, windows"),
+        ("sheet", _sheet, "draft a recordings.toml for a folder of own recordings"),
+        ("bids", _bids, "write recordings as a BIDS dataset of EMG (extra: formats)"),
+    ):
+        parser = parsers[name] = commands.add_parser(name, help=text)
+        parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
+        if name != "sheet":
+            parser.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several "
+                                "together: 1-3 (default: %(default)s)")
+        parser.set_defaults(action=action, subjects="")
+    plot, sheet, bids = parsers["plot"].add_argument, parsers["sheet"].add_argument, parsers["bids"].add_argument
+    plot("--subject", type=int, required=True)
+    plot("--movement", type=int, required=True, help="as numbered in the file")
+    plot("--to", type=Path, required=True, metavar="FILE.png", help="never overwritten")
+    plot("--length", type=numeric(float, 0.01, 1e5), default=300, help="ms of a window (default: %(default)s)")
+    plot("--stride", type=numeric(float, 0.01, 1e5), default=10, help="ms between windows (default: %(default)s)")
+    sheet("--write", action="store_true", help="write it to DIR, if there is none (default: show it)")
+    bids("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    for one in (parsers["info"], parsers["bids"]):
+        one.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
+    bids("--format", choices=("bdf", "edf"), default="bdf", help="24 or 16 bits (default: %(default)s)")
+    bids("--name", default="", help="name of the dataset (default: DIR's)")
+
+
+def _say(console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
 def _synthesize(options) -> None:
     from tfkfin.recordings import synthetic
 
-    paths = synthetic.synthesize(
-        options.folder, parse_numbers(options.subjects), seed=options.seed, extras=options.extras,
-        v73=options.v73, movements=options.movements, repetitions=options.repetitions, channels=options.channels,
-        rate_hz=options.rate, hold_s=options.hold, rest_s=options.rest)
+    own = ("seed", "extras", "v73", "movements", "repetitions", "channels", "rate_hz", "hold_s", "rest_s")
+    paths = synthetic.synthesize(options.folder, parse_numbers(options.subjects), **{k: vars(options)[k] for k in own})
     log.info("wrote %d synthetic recordings to %s", len(paths), options.folder)
     answer({"made": paths})
 
 
-def _add_download(commands) -> None:
-    from tfkfin.recordings.download import command as download_command
+def _download(options) -> None:
+    """Downloads with progress bars, or, without a terminal, with a line for each event; then tells how to cite."""
+    from rich.box import SIMPLE_HEAD
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Table
 
-    text = "download, verify and unpack Ninapro DB2, DB3 or DB7; the same command resumes"
-    download_command.add_options(commands.add_parser("download", help=text, description=text))
+    from tfkfin.recordings.download import Download
 
+    console, tasks = margin(soft_wrap=True), {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+               TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        def progress(part) -> None:
+            if part not in tasks:  # one thread per file, so no lock is needed
+                tasks[part] = bars.add_task(part.target.name, total=None, completed=part.size)
+            # Bars of complete files disappear.
+            bars.update(tasks[part], completed=part.size, total=part.length, visible=part.size != part.length)
 
-def _add_reading(commands, name: str, text: str, action):
-    parser = commands.add_parser(name, help=text)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-    parser.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
-                        "(default: %(default)s)")
-    parser.set_defaults(action=action)
-    return parser
-
-
-def _add_subjects(parser) -> None:
-    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
-
-
-def _add_info(commands) -> None:
-    _add_subjects(_add_reading(commands, "info", "show a table of the recordings in a folder", _info))
+        download = Download(
+            options.database, options.to or Path("data", options.database.upper()),
+            parse_numbers(options.subjects) if options.subjects else (), parse_numbers(options.exercises),
+            options.url, options.connections, options.keep_zips, options.stall, partial(_say, bars.console), progress)
+        outcomes = download.run()
+    table, failed = Table(title=f"{download.database} in {download.folder}", box=SIMPLE_HEAD), {}
+    for head in ("subject", "state", "MB", "s"):
+        table.add_column(head, justify="left" if head == "state" else "right")
+    for subject, state, failure, fetched, seconds in outcomes:
+        table.add_row(str(subject), state, f"{fetched / 1e6:.1f}", f"{seconds:.0f}")
+        if failure:
+            failed.setdefault(failure, []).append(subject)
+    console = paper(soft_wrap=True)
+    answer({"folder": download.folder, "subjects": [one._asdict() for one in outcomes]})
+    console.print(table)
+    _say(console, "Ninapro asks you to cite, in any work with these data:",
+         *(f"- {paper}" for paper in download.source.cite))
+    if failed:
+        reasons = [f"subject {format_numbers(subjects)}: {reason}" for reason, subjects in failed.items()]
+        raise InputError(f"{sum(map(len, failed.values()))} of {len(outcomes)} subjects are missing: "
+                         f"{'; '.join(reasons[:4])}{' ...' if len(reasons) > 4 else ''}. The others are complete; run "
+                         "the same command again to continue")
+    if 1 in download.exercises:
+        _say(console, f"Train on them: python -m tfkfin.train --stage finetune --data {download.folder} "
+                      f"{download.source.train}")
 
 
 def _info(options) -> None:
@@ -107,27 +187,21 @@ def _info(options) -> None:
                       missing, f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
                       health.volts(found.rms_v), format_numbers(found.flat), format_numbers(found.clipped),
                       *(f"{100 * share:.1f}" for share in found.mains))
-        doubt = health.doubt(found.rms_v)
-        remarks = [*([doubt] if doubt else []), *recording.notes]
+        remarks = [note for note in (health.doubt(found.rms_v), *recording.notes) if note]
         made = ["synthetic: nobody was recorded"] if recording.synthetic else []
         notes += [f"{file}: {note}" for note in made + remarks]
         names |= recording.names
         every[-1] |= {"files": file.signals, "movements": movements, "repetitions": repetitions,
                       "seconds": recording.seconds, "rate_hz": recording.rate_hz, "channels": recording.num_channels,
-                      "names": recording.names, "synthetic": recording.synthetic, "notes": remarks, **asdict(found)}
+                      "names": recording.names, "synthetic": recording.synthetic, "notes": remarks, **found._asdict()}
     answer(every)
     if names:
         notes.insert(0, "movements: " + ", ".join(f"{number} {name}" for number, name in sorted(names.items())))
     console = paper()
     console.print(table)
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
+    _say(console, *notes)
     if not table.row_count:
         raise InputError(f"no recording in {options.folder} is fit")
-
-
-def _add_verify(commands) -> None:
-    _add_reading(commands, "verify", "read every file; exit code 2 and the reasons if any is unfit", _verify)
 
 
 def _verify(options) -> None:
@@ -136,24 +210,12 @@ def _verify(options) -> None:
         every.append({"file": file.path, "fit": not error, "why": error})
         if error:
             unfit.append(file.path.name)
-            console.print(f"unfit  {error}", markup=False, highlight=False)
+            _say(console, f"unfit  {error}")
         else:
-            notes = f" ({'; '.join(recording.notes)})" if recording.notes else ""
-            console.print(f"fit    {file.path}{notes}", markup=False, highlight=False)
+            _say(console, f"fit    {file.path}" + (f" ({'; '.join(recording.notes)})" if recording.notes else ""))
     answer(every)
     if unfit:
         raise InputError(f"{len(unfit)} of {len(every)} recordings in {options.folder} are unfit: {', '.join(unfit)}")
-
-
-def _add_plot(commands) -> None:
-    parser = _add_reading(commands, "plot", "draw a movement: signals, labels, windows", _plot)
-    parser.add_argument("--subject", type=int, required=True)
-    parser.add_argument("--movement", type=int, required=True, help="as numbered in the file")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE.png", help="never overwritten")
-    parser.add_argument("--length", type=numeric(float, 0.01, 1e5), default=300,
-                        help="ms of a window (default: %(default)s)")
-    parser.add_argument("--stride", type=numeric(float, 0.01, 1e5), default=10,
-                        help="ms between windows (default: %(default)s)")
 
 
 def _plot(options) -> None:
@@ -165,24 +227,17 @@ def _plot(options) -> None:
     answer_path(options.to)
 
 
-def _add_sheet(commands) -> None:
-    parser = commands.add_parser("sheet", help="draft a recordings.toml for a folder of own recordings")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-    parser.add_argument("--write", action="store_true", help="write it to DIR, if there is none (default: show it)")
-    parser.set_defaults(action=_sheet)
-
-
 def _sheet(options) -> None:
     from tfkfin.base.files import write_text
-    from tfkfin.recordings import draft, readers
-    from tfkfin.recordings.sheet import SHEET
+    from tfkfin.recordings import readers
+    from tfkfin.recordings.sheet import SHEET, draft
 
     if not options.folder.is_dir():
         raise InputError(f"{options.folder} is no folder")
     target = options.folder / SHEET
     if target.exists():
         raise InputError(f"{target} is there already: see python -m tfkfin.data info {options.folder}")
-    text = draft.draft(options.folder, readers.walk(options.folder))
+    text = draft(options.folder, readers.walk(options.folder))
     answer({"sheet": text} | ({"made": target} if options.write else {}))
     if not options.write:
         paper(soft_wrap=True).print(text, end="", markup=False, highlight=False)
@@ -191,16 +246,8 @@ def _sheet(options) -> None:
     log.info("wrote %s: read it through, then python -m tfkfin.data info %s", target, options.folder)
 
 
-def _add_bids(commands) -> None:
-    parser = _add_reading(commands, "bids", "write recordings as a BIDS dataset of EMG (extra: formats)", _bids)
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    _add_subjects(parser)
-    parser.add_argument("--format", choices=("bdf", "edf"), default="bdf", help="24 or 16 bits (default: %(default)s)")
-    parser.add_argument("--name", default="", help="name of the dataset (default: DIR's)")
-
-
 def _bids(options) -> None:
-    from tfkfin.recordings import bids
+    from tfkfin.recordings.readers import bids
 
     def fit():
         for _, recording, error in _recordings(options):
@@ -217,17 +264,14 @@ def _recordings(options):
     """Yields (file, recording or None, error or None) for each file, with a progress bar on stderr."""
     from tfkfin.recordings import readers
 
-    wanted = getattr(options, "subjects", "")
-    files = readers.find(options.folder, parse_numbers(wanted) if wanted else None, parse_numbers(options.exercise))
+    wanted = parse_numbers(options.subjects) if options.subjects else None
+    files = readers.find(options.folder, wanted, parse_numbers(options.exercise))
     for file in track(files, "reading"):
         try:
             yield file, readers.read(file), None
         except InputError as error:
             yield file, None, error
 
-
-# Each function adds one subcommand and sets its `action`.
-COMMANDS = [_add_synthesize, _add_download, _add_info, _add_verify, _add_plot, _add_sheet, _add_bids]
 
 if __name__ == "__main__":
     run(main)

@@ -21,7 +21,7 @@ from tfkfin.base.console import run, shown
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.base.options import add_options
-from tfkfin.store import card, folders, hub, layout, presets
+from tfkfin.store import card, folders, hub, presets
 
 __path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
 
@@ -72,14 +72,14 @@ def show_card(name: str) -> None:
 def pull(name: str, to: Path | None) -> Path:
     """The new version folder."""
     source, model = hub.pull(name), to or Path("savedmodels", hub.named(name)[0].rpartition("/")[2])
-    with layout.new_version(model) as (folder, number):
+    with folders.new_version(model) as (folder, number):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         if altered := folders.changed(folder):
             raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
         about = folders.card(folder) | {"name": model.name, "version": number, "pulled": name}
         card.write(folder, about)
     if about["format"] != "onnx":
-        layout.add_to_config(model)
+        folders.add_to_config(model)
     return model / str(number)
 
 

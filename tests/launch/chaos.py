@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # What the command lines of workers have in them, by launcher.
-WORKERS = {"local": "tfkfin.launch._worker", "ray": "ray::", "slurm": "submitit.core._submit"}
+WORKERS = {"local": "tfkfin.launch.local", "ray": "ray::", "slurm": "submitit.core._submit"}
 
 
 def processes() -> dict[int, tuple[int, str]]:

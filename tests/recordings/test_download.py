@@ -34,8 +34,7 @@ from fault_server import (
 from tfkfin.base.console import run
 from tfkfin.base.errors import InputError
 from tfkfin.data import main
-from tfkfin.recordings import readers, synthetic, transfer
-from tfkfin.recordings.download import archive, download
+from tfkfin.recordings import download, readers, synthetic, transfer
 
 STALL_S = 0.4
 ZIP1, ZIP2 = "/DB2_Preproc/DB2_s1.zip", "/DB2_Preproc/DB2_s2.zip"
@@ -294,7 +293,7 @@ def test_archives_that_are_large_as_a_whole_or_encrypted_are_refused(server, tmp
     body[body.index(b"PK\x01\x02") + 8] |= 1
     server.files[ZIP1] = bytes(body)
     assert "is encrypted" in fetch(server, tmp_path)[0][0].failure
-    monkeypatch.setattr(archive, "_LARGEST", 1000)
+    monkeypatch.setattr(download, "_LARGEST", 1000)
     assert "more than it can hold" in fetch(server, tmp_path, (2,))[0][0].failure
 
 
@@ -317,9 +316,9 @@ def test_any_damage_to_an_archive_is_found(tmp_path, archives):
                        + archives[1][place + 1 :]):
             path.write_bytes(broken)
             try:
-                assert archive.unpack(path, 1, {1: target}, lambda: None) == {target: whole}
+                assert download.unpack(path, 1, {1: target}, lambda: None) == {target: whole}
                 target.unlink()
-            except (archive.Damaged, transfer.FetchError):
+            except (download.Damaged, transfer.FetchError):
                 found += 1
             assert not target.exists() and [p.name for p in tmp_path.iterdir()] == ["a.zip"]
     assert found > 100
@@ -359,11 +358,11 @@ def test_nothing_has_its_name_while_the_archive_is_read(tmp_path, recordings, mo
 
     monkeypatch.setattr(zipfile.ZipExtFile, "read", read)
     if last == "whole":
-        assert set(archive.unpack(path, 1, targets, lambda: None)) == set(targets.values())
+        assert set(download.unpack(path, 1, targets, lambda: None)) == set(targets.values())
         assert [target.read_bytes() for target in targets.values()] == [recordings[1]] * 2
     else:
-        with pytest.raises(archive.Damaged, match="notes.txt"):
-            archive.unpack(path, 1, targets, lambda: None)
+        with pytest.raises(download.Damaged, match="notes.txt"):
+            download.unpack(path, 1, targets, lambda: None)
         assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
     assert len(seen) >= 3 and not any(seen)
 
@@ -372,13 +371,13 @@ def test_a_file_that_appears_while_it_unpacks_is_not_overwritten(tmp_path, archi
     (tmp_path / "a.zip").write_bytes(archives[1])
     targets = {k: tmp_path / f"S1_E{k}_A1.mat" for k in (1, 2)}
     with pytest.raises(transfer.FetchError, match="S1_E2_A1.mat appeared meanwhile and is never overwritten"):
-        archive.unpack(tmp_path / "a.zip", 1, targets, lambda: targets[2].write_bytes(b"mine"))
+        download.unpack(tmp_path / "a.zip", 1, targets, lambda: targets[2].write_bytes(b"mine"))
     assert set(tree(tmp_path)) == {"a.zip", "S1_E2_A1.mat"} and targets[2].read_bytes() == b"mine"
 
 
 def test_killed_while_it_unpacks_it_leaves_no_half_recording(server, tmp_path, recordings):
     code = ("import os, signal, sys, zipfile; from pathlib import Path\n"
-            "from tfkfin.recordings.download import download\n"
+            "from tfkfin.recordings import download\n"
             "def read(self, *size, call=zipfile.ZipExtFile.read, count=[]):\n"
             "    count.append(1)\n"
             "    if len(count) == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -13,7 +13,8 @@ from scipy.io import savemat
 
 from tfkfin.base import registry
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import bids, formats, readers
+from tfkfin.recordings import formats, readers
+from tfkfin.recordings.readers import bids
 from tfkfin.recordings.recording import Recording, RecordingFile
 
 RATE, NAMES = 1000.0, {1: "fist", 2: "open hand"}
@@ -322,11 +323,11 @@ DRAFTED = [csv, words, trials, apart, listed, npz, parquet, matlab, edf, bdf, tr
 @pytest.mark.parametrize("write", DRAFTED, ids=lambda write: write.__name__)
 def test_a_draft_reads_the_same_once_it_is_filled_in(tmp_path, write):
     """What a draft cannot know is left open; the rest is the owner's own sheet."""
-    from tfkfin.recordings import draft
+    from tfkfin.recordings.sheet import draft
 
     write(tmp_path)
     (tmp_path / "recordings.toml").unlink()
-    text = draft.draft(tmp_path, readers.walk(tmp_path))
+    text = draft(tmp_path, readers.walk(tmp_path))
     if write in (csv,):
         assert "rate_hz = 1000   #" in text and 'time = "t"' in text
     filled = text.replace("# rate_hz = 2000", "rate_hz = 1000").replace('# label = "?"', 'label = "trigger"')

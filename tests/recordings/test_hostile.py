@@ -14,7 +14,7 @@ from scipy.io import savemat, whosmat
 from scipy.sparse import csc_matrix
 
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import mat5, matfile, readers
+from tfkfin.recordings import matfile, readers
 from tfkfin.recordings.recording import RecordingFile
 
 T, C = 3000, 4
@@ -168,7 +168,7 @@ def test_heads_are_read_as_scipy_reads_them(tmp_path):
                            "struct": {"a": 1}, "empty": np.zeros((0, 0)), "big": np.zeros((2, 3, 4), np.int64)}
     for packing in (False, True):
         savemat(path, values, do_compression=packing)
-        found = {v.name: v for v in mat5.variables(path, "<")}
+        found = {v.name: v for v in matfile.variables(path)}
         assert list(found) == [name for name, _, _ in whosmat(str(path))]
         for name, shape, kind in whosmat(str(path)):
             numeric = kind not in ("char", "cell", "struct")

@@ -27,13 +27,11 @@ from tfkfin.base import files
 from tfkfin.base.errors import InputError
 from tfkfin.pipeline import batches, dataset
 from tfkfin.recordings import (
-    hdf5,
     matfile,
     readers,
     remote,
     synthetic,
     transfer,
-    webroot,
 )
 
 with_store = pytest.mark.skipif(find_spec("obstore") is None, reason="needs the extra [remote]")
@@ -206,7 +204,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, serve, monkeypatch):
 def test_a_file_cut_off_on_the_way_is_not_kept(tmp_path, serve, cache, monkeypatch):
     (tmp_path / "S1_E1_A1.mat").write_bytes(bytes(1000))
     url = serve(tmp_path)
-    monkeypatch.setattr(webroot, "fetch", lambda url, targets: [p.write_bytes(b"x") and n for n, p in targets.items()])
+    monkeypatch.setattr(transfer, "fetch", lambda url, targets: [p.write_bytes(b"x") and n for n, p in targets.items()])
     with pytest.raises(InputError, match="came with 1 of 1000 bytes"):
         readers.find(url)
     assert not [path for path in cache.rglob("*") if path.is_file()]
@@ -309,12 +307,12 @@ def epoch(folder: Path) -> list[np.ndarray]:
 @with_tfio
 def test_v73_streamed_by_tf_data_gives_the_same_batches(v73, monkeypatch):
     paths = [file.path for file in readers.find(v73)]
-    streamed = [signal.numpy() for signal in hdf5.signals(paths, 4)]
+    streamed = [signal.numpy() for signal in matfile.signals(paths, 4)]
     for path, signal in zip(paths, streamed, strict=True):
         assert np.array_equal(signal.T, matfile.load(path, ("emg",))["emg"])
     with_io = epoch(v73)
-    monkeypatch.setattr(hdf5, "find_spec", lambda name: None)
-    assert hdf5.signals(paths, 4) is None
+    monkeypatch.setattr(matfile, "find_spec", lambda name: None)
+    assert matfile.signals(paths, 4) is None
     for one, other in zip(with_io, epoch(v73), strict=True):
         assert np.array_equal(one, other)
 
@@ -322,7 +320,7 @@ def test_v73_streamed_by_tf_data_gives_the_same_batches(v73, monkeypatch):
 @with_tfio
 def test_v73_streams_over_http_too(v73, serve):
     path = readers.find(v73, (2,))[0].path
-    signal, = hdf5.stream([f"{serve(v73)}/{path.relative_to(v73).as_posix()}"], 4, "float32")
+    signal, = matfile.stream([f"{serve(v73)}/{path.relative_to(v73).as_posix()}"], 4, "float32")
     assert np.array_equal(signal.numpy().T, matfile.load(path, ("emg",))["emg"])
 
 
@@ -334,8 +332,8 @@ def test_a_v73_root_on_http_trains_all_fins_as_the_folder_does(v73, tmp_path, se
 
 def test_files_that_cannot_be_streamed_are_left_to_the_reader(tiny_db2, v73):
     one, other = (readers.find(folder, (1,))[0].path for folder in (tiny_db2, v73))
-    assert hdf5.signals([one], 4) is None and hdf5.signals([other, one], 4) is None
-    assert hdf5.signals([Path("p1.csv")], 4) is None
+    assert matfile.signals([one], 4) is None and matfile.signals([other, one], 4) is None
+    assert matfile.signals([Path("p1.csv")], 4) is None
 
 
 @pytest.mark.skipif("TFKFIN_OTHER_PYTHON" not in os.environ, reason="TFKFIN_OTHER_PYTHON names no other environment")

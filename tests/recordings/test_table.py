@@ -5,7 +5,7 @@ import pytest
 
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
-from tfkfin.recordings.events import count_repetitions
+from tfkfin.recordings.recording import count_repetitions
 
 SHEET = 'rate_hz = 1000\nunit = "mV"\nfiles = "sub{subject}_*.%s"\nchannels = %s\nlabel = %s\n'
 

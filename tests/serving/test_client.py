@@ -32,7 +32,7 @@ from tfkfin.recipe import Classifier
 from tfkfin.serving import client as clients
 from tfkfin.serving import signatures
 from tfkfin.serving.client import ServingError, parse_url
-from tfkfin.store import layout
+from tfkfin.store import folders
 
 REAL = os.environ.get("TFKFIN_SERVING_URL")
 needs_standin = pytest.mark.skipif(REAL is not None, reason="a real server makes no faults on demand")
@@ -64,7 +64,7 @@ def server(tmp_path_factory, voting):
     models = tmp_path_factory.mktemp("standin")
     shutil.copytree(cases.GOLDEN, models, dirs_exist_ok=True)
     signatures.save_decoder(signatures.Signatures(voting), models / "voting" / "1")
-    layout.add_to_config(models / "voting")
+    folders.add_to_config(models / "voting")
     with cases.standin(models, models / "ready.json") as started:
         yield started
 
@@ -234,9 +234,9 @@ def test_load_for_a_minute(server):
 def test_polling_server_never_sees_half_a_model(tmp_path, known):
     models = tmp_path / "models"
     shutil.copytree(cases.GOLDEN / "decoder" / "1", models / "decoder" / "1")
-    layout.add_to_config(models / "decoder")
+    folders.add_to_config(models / "decoder")
     with cases.standin(models, tmp_path / "ready.json") as started:
-        with connect(started["rest"], "decoder") as client, layout.new_version(models / "decoder") as (folder, number):
+        with connect(started["rest"], "decoder") as client, folders.new_version(models / "decoder") as (folder, number):
             assert number == 2
             for file in sorted((cases.GOLDEN / "decoder" / "2").rglob("*")):
                 (folder / file.relative_to(cases.GOLDEN / "decoder" / "2")).parent.mkdir(exist_ok=True, parents=True)

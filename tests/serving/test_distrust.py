@@ -17,7 +17,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.client import connect, replay
 from tfkfin.serving.client import ServingError, parse_url
-from tfkfin.store import folders, layout, presets
+from tfkfin.store import folders, presets
 
 WINDOWS = np.zeros((1, 8, 2), np.float32)
 METADATA = {"metadata": {"signature_def": {"signature_def": {
@@ -294,7 +294,7 @@ def test_names_are_names(name, tmp_path):
     with pytest.raises(InputError):
         folders.checked_name(name)
     if "/" not in name and name:
-        for add in (layout.add_to_config, lambda model: layout.new_version(model).__enter__()):
+        for add in (folders.add_to_config, lambda model: folders.new_version(model).__enter__()):
             with pytest.raises(InputError, match="is no name of a model"):
                 add(tmp_path / name)
         assert not [*tmp_path.iterdir()]
@@ -307,8 +307,8 @@ def test_addresses_that_are_none(url):
 
 
 def test_models_added_at_once_are_all_listed(tmp_path):
-    code = ("import sys; from pathlib import Path; from tfkfin.serving import layout\n"
-            "for i in range(6): layout.add_to_config(Path(sys.argv[1], f'm{sys.argv[2]}_{i}'))")
+    code = ("import sys; from pathlib import Path; from tfkfin.store import folders\n"
+            "for i in range(6): folders.add_to_config(Path(sys.argv[1], f'm{sys.argv[2]}_{i}'))")
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path, str(n)]) for n in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     text = (tmp_path / "models.config").read_text()
@@ -316,18 +316,18 @@ def test_models_added_at_once_are_all_listed(tmp_path):
 
 
 def test_what_a_killed_export_left_is_swept_and_what_is_at_work_is_not(tmp_path):
-    code = ("import os, sys; from pathlib import Path; from tfkfin.serving import layout\n"
-            "with layout.new_version(Path(sys.argv[1])) as (folder, n):\n    (folder / 'a').write_text('half')\n"
+    code = ("import os, sys; from pathlib import Path; from tfkfin.store import folders\n"
+            "with folders.new_version(Path(sys.argv[1])) as (folder, n):\n    (folder / 'a').write_text('half')\n"
             "    sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read() or os._exit(9)")
     one = subprocess.Popen([sys.executable, "-c", code, tmp_path / "m"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                            text=True)
     assert one.stdout.readline() == "ready\n"
-    with layout.new_version(tmp_path / "m") as (_, number):
+    with folders.new_version(tmp_path / "m") as (_, number):
         assert number == 2 and (tmp_path / "m" / ".partial-1" / "a").is_file()
     one.stdin.close()
     one.stdout.close()
     assert one.wait(20) == 9 and (tmp_path / "m" / ".partial-1").is_dir()
-    with layout.new_version(tmp_path / "m") as (_, number):
+    with folders.new_version(tmp_path / "m") as (_, number):
         assert number == 3
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [".last_version", "2", "3"]
 

@@ -25,7 +25,7 @@ from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.serving import signatures, version
 from tfkfin.serving.engines import ENGINES, Exported
-from tfkfin.store import card, folders, layout, presets
+from tfkfin.store import card, folders, presets
 
 NAMES, VOTE, REJECT = ("ENT", "RMS"), 3, 0.4
 
@@ -67,7 +67,7 @@ def model(request, tiny_db2, tmp_path_factory):
                            len(some), 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / request.param
-    with layout.new_version(folder) as (partial, number):
+    with folders.new_version(folder) as (partial, number):
         about |= {"name": request.param, "version": number, "format": "both"}
         version.write_decoder(partial, BaseDecoder(about, network), about)
         made = signatures.Signatures(BaseDecoder(about, network), "keras")

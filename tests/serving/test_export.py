@@ -25,7 +25,7 @@ from tfkfin.fit.stages import run_stage
 from tfkfin.serving import version
 from tfkfin.serving.engines import Exported
 from tfkfin.store import card as cards
-from tfkfin.store import folders, layout, presets
+from tfkfin.store import folders, presets
 
 TINY = {"window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 1, "fin.pretrained": "",
         "imitate.windows_per_epoch": 32, "imitate.validation_windows": 16, "imitate.test_windows": 16,
@@ -190,16 +190,16 @@ def test_versions_only_grow(run, exported):
     second = export(run.folder, 2, exported.parent)
     assert second.name == "2" and folders.card(second)["version"] == 2
     shutil.rmtree(second)
-    assert layout.next_version(exported.parent) == 3
+    assert folders.next_version(exported.parent) == 3
     assert folders.checksums(exported) == before and not folders.changed(exported)
     assert sorted(p.name for p in exported.parent.iterdir()) == [".last_version", "1"]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), layout.new_version(tmp_path / "m") as (folder, number):
+    with pytest.raises(RuntimeError), folders.new_version(tmp_path / "m") as (folder, number):
         (folder / "saved_model.pb").write_text("half")
         assert number == 1 and folders.versions(tmp_path / "m") == []
-        assert layout.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
+        assert folders.next_version(tmp_path / "m") == 2  # a second export meanwhile takes the next number
         raise RuntimeError
     assert not (tmp_path / "m").exists()
 
@@ -208,7 +208,7 @@ def test_a_failed_export_leaves_nothing(tmp_path):
 def test_a_model_that_is_removed_while_it_is_written_becomes_no_version(gone, tmp_path):
     """What writes on makes the folder anew, without what was there before."""
     model = tmp_path / "models" / "m"
-    with pytest.raises(InputError, match="was removed while"), layout.new_version(model) as (folder, _):
+    with pytest.raises(InputError, match="was removed while"), folders.new_version(model) as (folder, _):
         (folder / "saved_model.pb").write_text("whole")
         shutil.rmtree(tmp_path / "models" / gone)
         cards.write(folder, folders.card(shipped("savedmodels") / "fin_dense" / "1"))
@@ -219,7 +219,7 @@ def test_models_config_names_each_model_once(exported, fins, tmp_path):
     from tensorflow_serving.config import model_server_config_pb2
 
     for name in ("a", "b", "a"):
-        layout.add_to_config(tmp_path / name)
+        folders.add_to_config(tmp_path / name)
     parsed = text_format.Parse((tmp_path / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     assert [c.name for c in parsed.model_config_list.config] == ["a", "b"]
     assert {c.base_path for c in parsed.model_config_list.config} == {"/models/a", "/models/b"}

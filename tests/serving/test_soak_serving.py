@@ -21,7 +21,7 @@ from tfkfin.nets.network import Parts
 from tfkfin.nets.network import network as join
 from tfkfin.serving import version
 from tfkfin.serving.engines import ENGINES, Exported
-from tfkfin.store import card, layout, presets
+from tfkfin.store import card, folders, presets
 
 SECONDS = float(os.environ.get("TFKFIN_SOAK_S", 20))
 
@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     about = card.of_fitted(decoders.about(recipe, 2000.0, 100, 20, (1, 2, 3), np.zeros(3), np.full(3, 1e-5)), 9, 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / "soak"
-    with layout.new_version(folder) as (partial, number):
+    with folders.new_version(folder) as (partial, number):
         about |= {"name": "soak", "version": number, "format": "both", "precision": "float32"}
         version.write_decoder(partial, decoders.BaseDecoder(about, network), about)
     return folder

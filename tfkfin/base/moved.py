@@ -15,7 +15,7 @@ HOMES = {
     "models.live": "nets.one_stride",
     **{f"models.{name}": f"decoder.{name}" for name in ("decision", "decoder")},
     "models.presets": "store.presets", "models.hub": "store.hub",
-    "serving.card": "store.card", "serving.layout": "store.layout",
+    "serving.card": "store.card", "serving.layout": "store.folders", "store.layout": "store.folders",
     **{f"serving.client.{name}": "serving.client" for name in ("base", "rest", "rpc")},
 }
 

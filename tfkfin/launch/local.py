@@ -1,8 +1,14 @@
-"""Processes on this machine, as many as its cores and memory allow; each performs one task after another."""
+"""Processes on this machine, as many as its cores and memory allow; each performs one task after another.
+
+`python -m tfkfin.launch.local` is such a process: it performs tasks that it reads, one line of JSON each, and answers
+each with one line. It ends as soon as the process that started it has ended, even in the middle of a task; another
+worker then continues that task.
+"""
 
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tfkfin.base import machine
-from tfkfin.launch._task import LaunchContext, Task, TaskEvent
+from tfkfin.launch import LaunchContext, Task, TaskEvent, perform
 
 
 def workers(context: LaunchContext, tasks: int) -> int:
@@ -60,7 +66,7 @@ class _Slot(threading.Thread):
         if self.process is None or self.process.poll() is not None:
             gpus = _gpus()
             own = {"CUDA_VISIBLE_DEVICES": gpus[self.number % len(gpus)]} if gpus else {}
-            self.process = subprocess.Popen([sys.executable, "-m", "tfkfin.launch._worker"], stdin=subprocess.PIPE,
+            self.process = subprocess.Popen([sys.executable, "-m", "tfkfin.launch.local"], stdin=subprocess.PIPE,
                                             stdout=subprocess.PIPE, text=True,
                                             env=os.environ | self.context.environment() | own)
         try:
@@ -96,4 +102,25 @@ def local(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent |
             slot.join(10)
 
 
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launching process too, which ends this one
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # the pipe is for answers alone
+    lines: queue.SimpleQueue = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)  # the launching process has ended
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        request = json.loads(lines.get())
+        error = perform(Task(**request["task"]), Path(request["log"]))
+        answers.write(json.dumps({"error": error}) + "\n")
+        answers.flush()
+
+
 LAUNCHER = local
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
-from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 
 def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
@@ -17,7 +17,16 @@ def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent 
         raise missing_extra("ray", error) from None
     options = context.options
     context.clear(tasks)
-    _start(ray, context)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": context.environment()}}
+    if options.address:
+        try:
+            ray.init(options.address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"no Ray cluster answers at launch.address {options.address}: {error}") from None
+    else:
+        room = {"num_cpus": options.workers * options.threads} if options.workers else {}
+        with quiet_start():
+            ray.init("local", include_dashboard=False, **room, **quiet)
     try:
         remote = ray.remote(num_cpus=options.threads, num_gpus=options.gpus, max_retries=options.retries,
                             memory=int(options.memory_gb * 1e9))(perform)
@@ -33,21 +42,6 @@ def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent 
             yield None
     finally:
         ray.shutdown()
-
-
-def _start(ray, context: LaunchContext) -> None:
-    """Joins the cluster, or starts one."""
-    options, environment = context.options, {"env_vars": context.environment()}
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": environment}
-    if options.address:
-        try:
-            ray.init(options.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at launch.address {options.address}: {error}") from None
-        return
-    room = {"num_cpus": options.workers * options.threads} if options.workers else {}
-    with quiet_start():
-        ray.init("local", include_dashboard=False, **room, **quiet)
 
 
 LAUNCHER = on_ray

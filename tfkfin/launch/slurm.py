@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json
-from tfkfin.launch._task import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 POLL_S = 1  # between looks for outcomes
 QUERY_S = 5  # between questions to Slurm
@@ -90,7 +90,7 @@ class Arrays:
 
         options = self.context.options
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=options.retries)
-        optional = {"partition": options.partition or None, "gpus_per_node": int(options.gpus) or None}
+        optional = {"partition": options.partition, "gpus_per_node": int(options.gpus)}
         executor.update_parameters(
             job_name=self.name, time=options.minutes, cpus_per_task=options.threads, stderr_to_stdout=True,
             mem=f"{int(1000 * options.memory_gb)}M", array_parallelism=options.workers or LARGEST,

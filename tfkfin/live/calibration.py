@@ -25,7 +25,7 @@ from tfkfin.live.measures import UNKNOWN
 from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.recordings import readers
-from tfkfin.recordings.events import count_repetitions
+from tfkfin.recordings.recording import count_repetitions
 from tfkfin.recordings.sheet import SHEET
 
 FILES = "subject{subject}_session{session}.npz"

@@ -16,7 +16,7 @@ from tfkfin.pipeline import signals
 from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.memory import Spool, aligned, give_back
 from tfkfin.pipeline.subject import Subject
-from tfkfin.recordings import hdf5
+from tfkfin.recordings import matfile
 
 
 def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, epoch: int = 0,
@@ -55,7 +55,7 @@ def pooled(dataset: Dataset, names: Sequence[str], batch_size: int, seed: int, e
         files = [dataset.files[s] for s in subjects[part]]
         # Streaming from HDF5 is for subjects of one file; formats other than Ninapro's may not be in volts.
         alone = all(len(one) == 1 and one[0].reader == "ninapro" for one in files)
-        if alone and (streamed := hdf5.signals([one[0].path for one in files], dataset.channels)) is not None:
+        if alone and (streamed := matfile.signals([one[0].path for one in files], dataset.channels)) is not None:
             data = tf.data.Dataset.zip(data, streamed).map(lambda who, emg: (*who, emg))
         return data.map(read, num_parallel_calls=side_by_side, deterministic=True)
 

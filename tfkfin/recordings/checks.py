@@ -1,5 +1,7 @@
 """Checks that every reader makes of a recording's arrays before anything is computed from them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,17 @@ from tfkfin.base.errors import InputError
 
 SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # sampling rates at which EMG may have been recorded
 LARGEST = 1e10  # in any unit: sums of squares of larger values overflow float32
+
+
+@contextmanager
+def refused_as(what: str) -> Iterator[None]:
+    """Turns whatever a library raises on a damaged file into an InputError: `what`, and why."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def shape(path: Path, there: tuple[int, ...]) -> None:
@@ -24,9 +37,8 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: emg is not numeric ({getattr(emg, 'dtype', type(emg).__name__)}), "
                          "but real numbers in volts are needed")
     shape(path, emg.shape)
-    with np.errstate(over="ignore"):
-        emg = emg.astype(np.float32, copy=False)
     with np.errstate(all="ignore"):
+        emg = emg.astype(np.float32, copy=False)
         largest = max(emg.max(), -emg.min())  # NaN where there is one
     bad = [(int(np.argmin(ok)), c + 1) for c in (range(emg.shape[1]) if not np.isfinite(largest) else ())
            if not (ok := np.isfinite(emg[:, c])).all()]

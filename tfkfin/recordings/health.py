@@ -1,6 +1,7 @@
 """Finds flat or clipped channels, mains hum, odd amplitudes and missing repetitions in a readable recording."""
 
-from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,7 @@ _TIMES = 5  # plateaus of a clipped channel
 SMALLEST, LARGEST = 0.5e-6, 5e-3  # V: RMS that surface EMG may have in movements
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """Findings on one recording. Channels count from 1.
 
     Attributes:
@@ -95,7 +95,6 @@ def mains_share(emg: np.ndarray, rate_hz: float) -> tuple[float, ...]:
 def missing_pairs(recording: Recording) -> tuple[tuple[int, int], ...]:
     """(movement, repetition) pairs without a sample, among the movements and repetitions that occur."""
     active = (recording.labels > 0) & (recording.repetitions > 0)
-    movements, repetitions = recording.labels[active].astype(np.int64), recording.repetitions[active]
-    there = set(np.unique(movements * 2**16 + repetitions).tolist())
-    every = ((m, r) for m in np.unique(movements).tolist() for r in np.unique(repetitions).tolist())
-    return tuple((m, r) for m, r in every if m * 2**16 + r not in there)
+    movements, repetitions = recording.labels[active].tolist(), recording.repetitions[active].tolist()
+    there = set(zip(movements, repetitions, strict=True))
+    return tuple(pair for pair in product(sorted({*movements}), sorted({*repetitions})) if pair not in there)

@@ -1,7 +1,9 @@
-"""A recording on disk, its header, and the recording in memory: what every reader returns."""
+"""A recording on disk, its header, and in memory, which every reader returns; movements as times and as samples."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from tfkfin.base.console import format_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks, events
+from tfkfin.recordings import checks
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
 LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
@@ -157,7 +159,7 @@ def owners(recording: Recording | Header) -> np.ndarray:
     labels, repetitions = recording.labels, recording.repetitions
     moving, found = (labels > 0) & (repetitions > 0), np.zeros(len(labels), repetitions.dtype)
     edges = [0, *recording.seams, len(labels)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         if begin == end:
             continue
         order = slice(begin, end)
@@ -198,7 +200,7 @@ def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | No
     labels = np.concatenate([part.labels for part in parts])
     repetitions = np.concatenate([part.repetitions for part in parts])
     if count:
-        repetitions = events.count_repetitions(labels, seams)
+        repetitions = count_repetitions(labels, seams)
         notes.append("the files do not number repetitions: the executions of each movement are counted")
     checks.has_movement(file.path, labels, repetitions)
     if emg is None:
@@ -212,3 +214,45 @@ def flat_channels(recording: Recording) -> tuple[int, ...]:
     # The first 1000 samples decide nearly every channel.
     return tuple(c + 1 for c in range(emg.shape[1])
                  if (emg[:1000, c] == emg[0, c]).all() and (emg[:, c] == emg[0, c]).all())
+
+
+def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], length: int,
+               rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and repetitions (T,) int16 from (start s, stop s, movement, repetition); 0 elsewhere.
+
+    Raises:
+        InputError: two overlap, or one has no duration or lies outside the recording.
+    """
+    labels, repetitions = np.zeros((2, length), np.int16)
+    last = 0
+    for start_s, stop_s, movement, repetition in sorted(movements):
+        if not np.isfinite([start_s, stop_s]).all() or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
+            raise InputError(f"{path}: movement {movement}, repetition {repetition}, from {start_s:g} to {stop_s:g} s "
+                             "is none: numbers from 0 to 32767 and times are needed")
+        start, stop = round(start_s * rate_hz), round(stop_s * rate_hz)
+        if not 0 <= start < stop <= length + 1:
+            raise InputError(f"{path}: movement {movement} from {start_s:g} to {stop_s:g} s has no duration, or is not "
+                             f"inside the recording of {length / rate_hz:g} s")
+        if start < last:
+            raise InputError(f"{path}: movement {movement} at {start_s:g} s begins before the one before has ended")
+        labels[start:stop], repetitions[start:stop], last = movement, repetition, stop
+    return labels, repetitions
+
+
+def from_samples(labels: np.ndarray, repetitions: np.ndarray, seams: Sequence[int] = ()
+                 ) -> list[tuple[int, int, int, int]]:
+    """The inverse: (first sample, one beyond the last, movement, repetition) wherever one of the two is not 0."""
+    edges = np.unique([0, *(np.flatnonzero(np.diff(labels) | np.diff(repetitions)) + 1), *seams, len(labels)])
+    return [(int(a), int(b), int(labels[a]), int(repetitions[a])) for a, b in pairwise(edges)
+            if labels[a] or repetitions[a]]
+
+
+def count_repetitions(labels: np.ndarray, seams: Sequence[int] = ()) -> np.ndarray:
+    """Repetitions (T,) int16: k during the k-th execution of a movement, 0 during rest. A seam ends an execution."""
+    starts = np.unique([0, *(np.flatnonzero(np.diff(labels)) + 1), *seams])
+    counts, last = np.zeros(len(starts), np.int16), Counter[int]()
+    for i, movement in enumerate(labels[starts].tolist()):
+        if movement:
+            last[movement] += 1
+            counts[i] = last[movement]
+    return np.repeat(counts, np.diff(np.append(starts, len(labels))))

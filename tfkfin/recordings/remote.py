@@ -7,6 +7,8 @@ work at the same time must fit into the cache together. `s3://` and `az://` need
     AWS_REGION=... AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... S3_ENDPOINT=https://...    for s3://bucket/folder
     TF_AZURE_STORAGE_KEY=... (or TF_AZURE_USE_DEV_STORAGE=1)                for az://account/container/folder
     an HTML list of links, or a file index.txt with one name a line         at http://host/folder/
+
+Object stores are read through obstore, `http://` by `transfer`.
 """
 
 import hashlib
@@ -14,15 +16,20 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import cache, partial_of, put, write_text
-from tfkfin.recordings import formats
+from tfkfin.recordings import formats, transfer
 
 _URL = re.compile(r"(s3|az|https?):/+(?=[^/])", re.IGNORECASE)
+_BLOCK = 8 << 20  # bytes a request to an object store: each has its own time limit and its own tries
+_HINT = {"s3": "S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+         "az": "TF_AZURE_STORAGE_KEY, or TF_AZURE_USE_DEV_STORAGE=1"}
 _KINDS = (".toml", ".json", *(f".{suffix}" for suffix in formats.suffixes()))
 
 
@@ -46,11 +53,8 @@ class Tree:
         if not url.startswith("http") and find_spec("obstore") is None:
             raise InputError(f'{url} is a remote root, and those need obstore: pip install "tfkfin[remote]", or copy '
                              "the recordings to a folder here")
-        from tfkfin.recordings import objectstore, webroot
-
         self.url, self.folder = url, cache("remote") / hashlib.sha256(url.encode()).hexdigest()[:16]
-        self._store = webroot if url.startswith("http") else objectstore
-        there = self._store.listing(url)
+        there = (transfer.listing if url.startswith("http") else listing)(url)
         self._stamps = {self.folder / name: stamp for name, stamp in there.items() if _is_safe(name)}
 
     @property
@@ -64,26 +68,23 @@ class Tree:
         Raises:
             InputError: a file cannot be fetched or arrives incomplete, or the cache is too small or not writable.
         """
+        partial: dict[str, Path] = {}
         try:
-            self._fetch(paths)
+            missing = [path for path in paths if not self._is_here(path)]
+            size = sum(self._stamps[path][0] for path in missing)
+            _make_room(size, set(paths))
+            if not missing:
+                return
+            log.info("Fetching %d of %d files (%.1f MB) of %s into %s", len(missing), len(paths), size / 1e6, self.url,
+                     self.folder)
+            for path in missing:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial[path.relative_to(self.folder).as_posix()] = partial_of(path)
+            for name in (transfer.fetch if self.url.startswith("http") else fetch)(self.url, partial):
+                self._keep(partial[name], self.folder / name)
         except OSError as error:
             raise InputError(f"the cache {self.folder} cannot be written: {error.strerror or error}: choose another "
                              "with TFKFIN_CACHE") from error
-
-    def _fetch(self, paths: list[Path]) -> None:
-        missing = [path for path in paths if not self._is_here(path)]
-        size = sum(self._stamps[path][0] for path in missing)
-        _make_room(size, set(paths))
-        if missing:
-            log.info("Fetching %d of %d files (%.1f MB) of %s into %s", len(missing), len(paths), size / 1e6, self.url,
-                     self.folder)
-        partial = {}
-        for path in missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial[path.relative_to(self.folder).as_posix()] = partial_of(path)
-        try:
-            for name in self._store.fetch(self.url, partial) if partial else ():
-                self._keep(partial[name], self.folder / name)
         finally:
             for part in partial.values():
                 part.unlink(missing_ok=True)
@@ -140,3 +141,57 @@ def _make_room(needed: int, kept: set[Path]) -> None:
                          f"({limit:g} GB): raise TFKFIN_CACHE_GB, or choose fewer subjects")
     if needed > shutil.disk_usage(folder).free:
         raise InputError(f"{needed / 1e9:.3g} GB do not fit on the disk of {folder}: choose another with TFKFIN_CACHE")
+
+
+def listing(url: str) -> dict[str, tuple[int, str]]:
+    """Relative name -> size and stamp of every object below `url`.
+
+    Raises:
+        InputError: the store cannot be reached, or holds nothing there that these credentials may see.
+    """
+    try:
+        found = {each["path"]: (each["size"], each["e_tag"] or str(each["last_modified"]))
+                 for batch in _store(url).list() for each in batch}
+    except Exception as error:  # obstore has an exception for each kind of failure
+        raise _failure(url, error) from error
+    if not found:
+        raise InputError(f"{url} holds no file that can be seen: check the name, and {_HINT[url[:2]]}")
+    return found
+
+
+def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
+    """Copies objects into files, one after another, and yields each name when its file is complete."""
+    store = _store(url)
+    for name, target in targets.items():
+        with open(target, "wb") as file:
+            try:
+                size = store.head(name)["size"]
+                for start in range(0, size, _BLOCK):
+                    file.write(store.get_range(name, start=start, end=min(size, start + _BLOCK)))
+            except OSError:  # of the file
+                raise
+            except Exception as error:
+                raise _failure(f"{url}/{name}", error) from error
+        yield name
+
+
+def _store(url: str):
+    from obstore.store import AzureStore, S3Store
+
+    kind, _, place = url.partition("://")
+    options = {"client_options": {"allow_http": True, "timeout": timedelta(minutes=2)},
+               "retry_config": {"max_retries": 3, "retry_timeout": timedelta(minutes=2)}}
+    if kind == "s3":
+        bucket, _, prefix = place.partition("/")
+        endpoint = os.environ.get("S3_ENDPOINT")
+        return S3Store(bucket, prefix=prefix or None, **({"endpoint": endpoint} if endpoint else {}), **options)
+    account, container, *folders = place.split("/", 2)
+    key = os.environ.get("TF_AZURE_STORAGE_KEY")
+    return AzureStore(container, prefix="/".join(folders) or None, account_name=account,
+                      use_emulator=os.environ.get("TF_AZURE_USE_DEV_STORAGE") == "1",
+                      **({"account_key": key} if key else {}), **options)
+
+
+def _failure(url: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).partition("Debug source")[0].split())[:300]
+    return InputError(f"{url}: {reason}: check {_HINT[url[:2]]}")

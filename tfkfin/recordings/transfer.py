@@ -1,4 +1,4 @@
-"""Downloads single files by HTTP; after any interruption a download continues where it stopped.
+"""Downloads files by HTTP, and lists what a server has; an interrupted download continues where it stopped.
 
 `requests` handles proxies and certificates. urllib3's `Retry` does not cover the body of an answer, where long
 downloads break off or stall, and pooch starts again from zero; so this module repeats requests itself.
@@ -10,16 +10,20 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from html.parser import HTMLParser
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tfkfin import __version__
 from tfkfin.base import files
-from tfkfin.base.bounded import within
+from tfkfin.base.bounded import body, within
+from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tfkfin/{__version__}"}
@@ -34,6 +38,8 @@ _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _BLOCK = 1 << 16
 _ROOM = 16 << 20  # bytes between checks of the disk, where the length is unknown
 _SPARE = 64 << 20  # bytes that stay free on the disk
+_DEEPEST, _PAGES = 4, 1000  # folders below the root of a listing, and in all
+_LONGEST = 16 << 20  # bytes of a list of files
 
 
 class FetchError(InputError):
@@ -159,12 +165,12 @@ class Transfer:
         except requests.exceptions.SSLError as error:
             raise FetchError(f"no safe connection: {short(error)}", everyone=True) from error
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-            reason = f"{'cut off' if isinstance(error, HTTPError) else 'no connection'}: {short(error)}"
+            # A refused connection is a ConnectTimeoutError too.
+            everyone = isinstance(getattr(error.args[0], "reason", None), ConnectTimeoutError)
             if isinstance(error, requests.Timeout | ReadTimeoutError):
-                reason = f"no byte for {self._stall_s:g} s"
-            cause = getattr(error.args[0], "reason", None)  # a refused connection is a ConnectTimeoutError too
-            kind = Slow if reason.startswith("no byte") else FetchError
-            raise kind(reason, isinstance(cause, ConnectTimeoutError), again_s=0.0) from error
+                raise Slow(f"no byte for {self._stall_s:g} s", everyone, again_s=0.0) from error
+            what = "cut off" if isinstance(error, HTTPError) else "no connection"
+            raise FetchError(f"{what}: {short(error)}", everyone, again_s=0.0) from error
         except (requests.RequestException, ValueError, HTTPException) as error:  # addresses, redirects, headers
             if isinstance(error, FetchError):
                 raise
@@ -241,14 +247,10 @@ def session():
 
         def get_redirect_target(self, resp):
             target = super().get_redirect_target(resp)
-            if not target:
-                return target
-            kinds = ("https:",) if resp.url.startswith("https:") else ("https:", "http:")
-            try:
-                there = urljoin(resp.url, target)
-            except ValueError:
-                there = ""
-            if not there.startswith(kinds):
+            kinds, there = ("https:",) if resp.url.startswith("https:") else ("https:", "http:"), ""
+            with suppress(ValueError):
+                there = urljoin(resp.url, target or "")
+            if target and not there.startswith(kinds):
                 raise requests.exceptions.InvalidURL(f"{resp.url} leads to {target[:200]!r}, which is not safe: it "
                                                      f"is not {' or '.join(kinds)}//")
             return target
@@ -269,3 +271,93 @@ def short(error: Exception) -> str:
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception | str) else error
     text = " ".join(str(getattr(inner, "reason", None) or inner).split())
     return re.sub(r"<[^<>]*>(?:: )?|HTTPS?Connection(?:Pool)?\([^()]*\): ", "", text)[:160] or type(error).__name__
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def listing(url: str) -> dict[str, tuple[int, str]]:
+    """Relative name -> size and stamp of every file below `url`.
+
+    Raises:
+        InputError: the server cannot be reached, or shows neither an index.txt nor a page of links.
+    """
+    index = _ask("GET", f"{url}/index.txt", missing=True)
+    if index is not None and "html" not in index.headers.get("Content-Type", ""):
+        lines = (line.strip() for line in index.text.splitlines())
+        names = [line for line in lines if line and not line.startswith("#")]
+    else:
+        names = _linked(url)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(lambda name: stamp(f"{url}/{quote(name)}"), names), strict=True))
+
+
+def fetch(url: str, targets: dict[str, Path]) -> Iterator[str]:
+    """Downloads files, one after another, and yields each name when its file is complete."""
+    transfer = Transfer(STALL_S, log.info, lambda part: None)
+    for name, target in targets.items():
+        part = PartialFile(f"{url}/{quote(name)}", target)
+        try:
+            transfer.fetch(part)
+            part.finish()
+        finally:
+            part.discard()
+        yield name
+
+
+def stamp(address: str) -> tuple[int, str]:
+    """Length of a file in bytes, and its ETag or date."""
+    headers = _ask("HEAD", address).headers
+    if (length := length_of(headers)) is None:
+        raise InputError(f"{address}: the server does not tell its length")
+    return length, headers.get("ETag") or headers.get("Last-Modified") or ""
+
+
+def _linked(url: str) -> list[str]:
+    """Names of all files below `url` that its pages of links lead to."""
+    root, names, pages = urlsplit(url + "/").path, [], [(url + "/", 0)]
+    for address, depth in islice(pages, _PAGES):  # which grows
+        page = _ask("GET", address)
+        if "html" not in page.headers.get("Content-Type", ""):
+            raise InputError(f"{address} shows no list of files: put an index.txt there, with one name a line")
+        links = _Links()
+        links.feed(page.text)
+        for link in dict.fromkeys(urljoin(address, link) for link in links.found):
+            parts = urlsplit(link)
+            if parts.query or parts.netloc != urlsplit(url).netloc or not parts.path.startswith(root):
+                continue
+            if not parts.path.endswith("/"):
+                names.append(unquote(parts.path[len(root):]))
+            elif depth < _DEEPEST and (folder := link.partition("#")[0]) not in (found for found, _ in pages):
+                pages.append((folder, depth + 1))
+    return list(dict.fromkeys(names))
+
+
+def _ask(method: str, address: str, missing: bool = False):
+    """The server's answer; with `missing`, None if there is no such file."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    def request():
+        with session() as own, own.request(method, address, timeout=STALL_S, stream=True, allow_redirects=True,
+                                           headers=HEADERS) as answer:
+            answer._content = body(answer, _LONGEST, time.monotonic() + 2 * STALL_S)
+        return answer
+
+    try:
+        answer = within(3 * STALL_S, request)
+    except TimeoutError:
+        raise InputError(f"{address} takes longer than {2 * STALL_S:g} s to answer") from None
+    except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:  # malformed headers, too long
+        raise InputError(f"{address} cannot be reached: {short(error)}") from error
+    if missing and answer.status_code in (403, 404):
+        return None
+    if answer.status_code != 200:
+        raise InputError(f"{address} answers {answer.status_code} {answer.reason}")
+    return answer

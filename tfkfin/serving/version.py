@@ -33,7 +33,7 @@ from tfkfin.nets.bilstm.layer import engine
 from tfkfin.serving import signatures
 from tfkfin.serving.engines import noise
 from tfkfin.store import card as cards
-from tfkfin.store import folders, layout
+from tfkfin.store import folders
 
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
 CALIBRATION = 256  # windows that the ranges of int8 are measured on
@@ -107,14 +107,14 @@ def publish(card: dict, network: keras.Model, model: Path, format: str | None = 
         config: whether models.config beside the model folder gets an entry for it, for servers.
     """
     format = format or card.get("format", "savedmodel")
-    with layout.new_version(model) as (folder, number):
+    with folders.new_version(model) as (folder, number):
         about = card | {"name": model.name, "version": number, "format": format}
         if about["kind"] == "decoder":
             write_decoder(folder, BaseDecoder(about, network), about, windows)
         else:
             write_fins(folder, network, about)
     if config and format in ("savedmodel", "both"):
-        layout.add_to_config(model)
+        folders.add_to_config(model)
     return model / str(number)
 
 

@@ -5,8 +5,7 @@ Reference: SciPy's `butter`, `iirnotch` and `sosfilt`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,8 +77,7 @@ def filtered(emg: np.ndarray, sections: np.ndarray, cuts: Sequence[int] = ()) ->
     return out
 
 
-@dataclass(frozen=True)
-class BlockFilter:
+class BlockFilter(NamedTuple):
     """Sections as matrix products over blocks of n samples, for graphs without loops; float32.
 
     For a block x with initial state s (S,): y = within x + carried s, and the next state is step s + fed x.

@@ -40,7 +40,8 @@ def pull(name: str) -> Path:
     """
     repo, revision = named(name)
     with _told(name) as hub:
-        folder = Path(hub.snapshot_download(repo, revision=revision, endpoint=_endpoint(), ignore_patterns=[GIT]))
+        server = os.environ.get("HF_ENDPOINT")
+        folder = Path(hub.snapshot_download(repo, revision=revision, endpoint=server, ignore_patterns=[GIT]))
     if folders.newest(folder) is None:
         raise InputError(f"{name} is no model of tfkfin: it holds no {folders.SAVED_MODEL} and no {folders.ONNX}")
     if not folders.card(folder).get("sha256"):
@@ -66,7 +67,7 @@ def push(version: Path, name: str, private: bool = False) -> str:
     texts: dict[str, Any] = {folders.README: (front_matter(card) + files[folders.README].read_text("utf-8")).encode(),
                             folders.CARD: json.dumps(folders.sealed(without_paths(card)), indent=2).encode()}
     with _told(name) as hub:
-        api = hub.HfApi(endpoint=_endpoint())
+        api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         api.create_repo(repo, private=private, exist_ok=True)
         there = set(api.list_repo_files(repo)) - {GIT, *files}
         changes = [hub.CommitOperationDelete(path_in_repo=path) for path in sorted(there)]
@@ -88,10 +89,6 @@ def front_matter(card: dict) -> str:
     about = {"license": card["licence"].lower(), "library_name": "tfkfin", "tags": [tag for tag in tags if tag],
              "pipeline_tag": "other"}
     return "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items()) + "---\n\n"
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT")
 
 
 @contextmanager

@@ -67,11 +67,6 @@ def shared_bank(options: "Fin", features: tuple[str, ...], length: int, channels
     return (_shipped_bank if shared else new_bank)(options, features, length, channels)
 
 
-@functools.lru_cache(8)
-def _shipped_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
-    return new_bank(options, features, length, channels)
-
-
 def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
     from tfkfin.nets import fins
@@ -85,6 +80,9 @@ def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: i
         for model in built:
             _start_from(trained.get(model.name), model, source)
     return bank
+
+
+_shipped_bank = functools.lru_cache(8)(new_bank)
 
 
 def _start_from(trained: "keras.Model | None", model: "keras.Model", source: str) -> None:

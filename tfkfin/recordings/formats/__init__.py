@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"  # where `registry` finds formats
+Wanted = Sequence[int | str] | None  # columns of a file, by name, or by number from 1; None: all that may be channels
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """A marked interval: seconds from the first sample, and its text."""
 
     start_s: float
@@ -46,8 +46,7 @@ class Table:
     events: Sequence[Annotation] = ()
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A file format.
 
     Attributes:
@@ -57,7 +56,7 @@ class Format:
     """
 
     suffixes: tuple[str, ...]
-    read: Callable[[Path, Sequence[int | str] | None], Table]
+    read: Callable[[Path, Wanted], Table]
     names: Callable[[Path], Sequence[int | str]]
 
 
@@ -74,7 +73,7 @@ def of(path: Path) -> Format:
     raise InputError(f"{path} has no known suffix: known are {', '.join(suffixes())}")
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     """The wanted columns of a file; None: all that may be channels.
 
     Raises:

@@ -1,54 +1,39 @@
 """EDF, EDF+, BDF and BDF+: signals by name with their own unit and rate, and annotations; needs edfio (`formats`)."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tfkfin.base.errors import InputError
-from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, package
+from tfkfin.recordings import checks
+from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     """Signals by name, or by number from 1; without names all that are in volts."""
     file = _open(path)
-    try:
-        return _table(path, file, wanted)
-    except InputError:
-        raise
-    except Exception as error:  # such as a physical range of 0, or annotations that are not text
-        raise InputError(f"{path} is damaged: {error}") from error
-
-
-def _table(path: Path, file: Any, wanted: Sequence[int | str] | None) -> Table:
-    signals = {i + 1: signal for i, signal in enumerate(file.signals)} | {s.label: s for s in file.signals}
-    if len(signals) < 2 * len(file.signals):
-        signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
-    names = [s.label if s.label in signals else i + 1 for i, s in enumerate(file.signals)]
-    volts = [name for name in names if signals[name].physical_dimension in VOLTS]
-    chosen = [name for name in (volts if wanted is None else wanted) if name in signals]
-    rates = {signals[name].sampling_frequency for name in chosen}
-    if len(rates) > 1:
-        raise InputError(f"{path} has signals at {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: choose "
-                         "channels of one rate")
-    if file.reserved[4:5] == "D" and not file.is_continuous:
-        raise InputError(f"{path} has gaps (it is discontinuous): split it into files without gaps")
-    events = [Annotation(note.onset, note.onset + (note.duration or 0), note.text.strip()) for note in file.annotations]
-    columns = {name: signals[name].data for name in chosen}
-    units = {name: signals[name].physical_dimension for name in chosen}
-    return Table(columns, rates.pop() if rates else None, units, events)
+    with checks.refused_as(f"{path} is damaged"):  # such as a physical range of 0, or annotations that are not text
+        signals = {i + 1: signal for i, signal in enumerate(file.signals)} | {s.label: s for s in file.signals}
+        if len(signals) < 2 * len(file.signals):
+            signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
+        names = [s.label if s.label in signals else i + 1 for i, s in enumerate(file.signals)]
+        volts = [name for name in names if signals[name].physical_dimension in VOLTS]
+        chosen = [name for name in (volts if wanted is None else wanted) if name in signals]
+        rates = {signals[name].sampling_frequency for name in chosen}
+        if len(rates) > 1:
+            raise InputError(f"{path} has signals at {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: choose "
+                             "channels of one rate")
+        if file.reserved[4:5] == "D" and not file.is_continuous:
+            raise InputError(f"{path} has gaps (it is discontinuous): split it into files without gaps")
+        events = [Annotation(e.onset, e.onset + (e.duration or 0), e.text.strip()) for e in file.annotations]
+        columns = {name: signals[name].data for name in chosen}
+        units = {name: signals[name].physical_dimension for name in chosen}
+        return Table(columns, rates.pop() if rates else None, units, events)
 
 
 def _open(path: Path):
     edfio = package("edfio", path)
-    try:
+    with checks.refused_as(f"{path} is not a whole {path.suffix[1:].upper()} file"):
         reader = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
         return reader(path, header_encoding="latin-1")
-    except Exception as error:  # on damaged headers edfio raises many types
-        raise InputError(f"{path} is not a whole {path.suffix[1:].upper()} file: {error}") from error
 
 
-def names(path: Path) -> list[str]:
-    return [signal.label for signal in _open(path).signals]
-
-
-FORMAT = Format(("edf", "bdf"), read, names)
+FORMAT = Format(("edf", "bdf"), read, lambda path: [signal.label for signal in _open(path).signals])

@@ -1,13 +1,12 @@
 """MATLAB: variables of .mat files, v5 or 7.3, each a column (T, 1) or several channels (T, C)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from tfkfin.recordings import matfile
-from tfkfin.recordings.formats import Format, Table
+from tfkfin.recordings.formats import Format, Table, Wanted
 
 
-def read(path: Path, wanted: Sequence[int | str] | None) -> Table:
+def read(path: Path, wanted: Wanted) -> Table:
     numeric = (name for name, shape in matfile.shapes(path).items() if shape)
     names = tuple(numeric) if wanted is None else tuple(map(str, wanted))
     found = matfile.load(path, names)

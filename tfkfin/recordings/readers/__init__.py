@@ -5,9 +5,9 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ from tfkfin.recordings import checks, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(NamedTuple):
     """A layout of folders.
 
     Attributes:
@@ -66,7 +65,8 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None,
             raise InputError(f"{folder} is {'a file' if where.exists() else 'not there'}: give the folder of "
                              f"{reader('ninapro').expected}")
         paths, fetch = walk(where), lambda paths: None
-    name = _knowing(where, paths)
+    others = (name for name in registry.names("recordings/readers") if name != "ninapro")  # which knows every folder
+    name = next((name for name in others if reader(name).knows(where, paths)), "ninapro")
     fetch([path for path in paths if path.name.endswith(reader(name).needs)])
     files = _chosen(url or where, name, _found(url or where, name, where, paths), subjects, exercise)
     fetch([path for file in files for path in file.paths])
@@ -88,7 +88,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
 
     Args:
         file: from `find`.
-        emg: the signal (T, C), if it has been read from this file already (see `tfkfin.recordings.hdf5`).
+        emg: the signal (T, C), if it has been read from this file already (see `tfkfin.recordings.matfile.signals`).
 
     Raises:
         InputError: the file is damaged, a variable is missing, has a wrong shape or is not numeric, the signal has NaN
@@ -110,12 +110,6 @@ def _named(recording: Any) -> Any:
     """A recording or header; where it has no names of movements, those of the recordings.toml above its file."""
     folder = None if recording.names else sheet.above(Path(recording.file.path))
     return recording if folder is None else replace(recording, names=dict(sheet.of(folder).movements))
-
-
-def _knowing(folder: Path, paths: Sequence[Path]) -> str:
-    """The name of the reader that knows the folder; Ninapro's, which needs no special file, where no other does."""
-    others = (name for name in registry.names("recordings/readers") if name != "ninapro")
-    return next((name for name in others if reader(name).knows(folder, paths)), "ninapro")
 
 
 def _found(where: str | Path, name: str, folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:

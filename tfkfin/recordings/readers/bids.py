@@ -1,28 +1,38 @@
-"""Reads EMG datasets in the Brain Imaging Data Structure (BIDS, since 1.11), in EDF or BDF.
+"""Reads and writes EMG datasets in the Brain Imaging Data Structure (BIDS, since 1.11), in EDF or BDF.
 
 Movements are the events with a duration. Their numbers are `value` where each name has its own, else the order of
 names. Repetitions are the column `repetition` of `events.tsv`; without it each movement's executions are counted.
+
+`write` gives metadata that recordings do not have (filters, electrodes, mains) as "n/a". The dataset is read back with
+the same labels and repetitions, and signals to one step of the format's resolution.
+
 Reference: https://bids-specification.readthedocs.io, "Electromyography"
 """
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from tfkfin import __version__
+from tfkfin.base.console import unfinished
 from tfkfin.base.errors import InputError
-from tfkfin.base.files import read_json
-from tfkfin.recordings import checks, events, formats
+from tfkfin.base.files import bury, making, partial_of, read_json, replacing, write_json, write_text
+from tfkfin.recordings import checks, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import Recording, RecordingFile, joined
+from tfkfin.recordings.recording import Recording, RecordingFile, from_samples, joined, to_samples
 
 ROOT = "dataset_description.json"
 _SIDECARS = ("_events.tsv", "_channels.tsv", "_emg.json", "_events.json", ROOT)
 _MISSING, _PADDING = ("", "n/a"), "BAD_ACQ_SKIP"  # MNE's annotation of padding samples
+_TEXTS = Path(__file__).with_name("bids.json")  # what `write` says in every dataset
 
 
 def knows(folder: Path, paths: Sequence[Path]) -> bool:
@@ -32,8 +42,7 @@ def knows(folder: Path, paths: Sequence[Path]) -> bool:
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
     """One recording per subject and session; tasks and runs are joined in order."""
     files = {path: entities(path) for path in paths if _is_emg(path) and "derivatives" not in path.parts}
-    subjects, sessions = ({label: i for label, i in _numbered({of.get(key, "1") for of in files.values()})}
-                          for key in ("sub", "ses"))
+    subjects, sessions = (_numbered({of.get(key, "1") for of in files.values()}) for key in ("sub", "ses"))
     groups: dict[tuple[int, int], dict[tuple, Path]] = {}
     for path, of in sorted(files.items()):
         own = groups.setdefault((subjects[of["sub"]], sessions[of.get("ses", "1")]), {})
@@ -76,8 +85,7 @@ def entities(path: Path) -> dict[str, str]:
     return dict(part.split("-", 1) for part in path.name.split("_")[:-1] if "-" in part)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of events.tsv: seconds, name and code (or ""), repetition (or 0)."""
 
     start_s: float
@@ -91,12 +99,11 @@ def _is_emg(path: Path) -> bool:
     return path.suffix.lower() in (".edf", ".bdf") and path.stem.endswith("_emg") and path.name.startswith("sub-")
 
 
-def _numbered(labels: set[str]) -> list[tuple[str, int]]:
+def _numbered(labels: set[str]) -> dict[str, int]:
     """Labels with numbers: the labels themselves where all are different numbers, else by order."""
     own = {int(label) for label in labels if label.isdecimal()}
-    ordered = sorted(labels)
-    return [(label, int(label) if len(own) == len(labels) and min(own) > 0 else i + 1) for i, label in
-            enumerate(ordered)]
+    numeric = len(own) == len(labels) and min(own, default=0) > 0
+    return {label: int(label) if numeric else i + 1 for i, label in enumerate(sorted(labels))}
 
 
 def _label_notes(file: RecordingFile) -> list[str]:
@@ -125,12 +132,9 @@ def _table(path: Path, end: str) -> list[dict[str, str]]:
     files = _above(path, end)
     if not files:
         return []
-    try:
-        with open(files[-1], encoding="utf-8-sig", newline="") as file:
-            return [{key: (value or "").strip() for key, value in row.items() if key} for row in
-                    csv.DictReader(file, delimiter="\t")]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{files[-1]} cannot be read: {error}") from error
+    with checks.refused_as(f"{files[-1]} cannot be read"), open(files[-1], encoding="utf-8-sig", newline="") as file:
+        return [{key: (value or "").strip() for key, value in row.items() if key} for row in
+                csv.DictReader(file, delimiter="\t")]
 
 
 def _metadata(path: Path) -> dict:
@@ -206,7 +210,7 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -
         notes.append(f"channels marked as bad: {', '.join(bad)}")
     emg, rate = checks.signal(path, emg.astype(np.float32)), float(rate)
     movements = ((row.start_s, row.stop_s, named[row.name], row.repetition) for row in rows)
-    return Recording(RecordingFile(path, 1), emg, *events.to_samples(path, movements, len(emg), rate), rate)
+    return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate), rate)
 
 
 def _length(table: formats.Table, metadata: dict, length: int) -> int:
@@ -216,6 +220,86 @@ def _length(table: formats.Table, metadata: dict, length: int) -> int:
     seconds = min(padded, default=metadata.get("RecordingDuration"))  # MNE-BIDS gives the last sample's time
     known = isinstance(seconds, int | float) and 0 <= seconds * rate < length
     return max(1, round(seconds * rate)) if known else length
+
+
+def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = "bdf") -> list[Path]:
+    """Writes a new dataset and returns its signal files.
+
+    Args:
+        recordings: each of one subject and session; several of the same become its runs.
+        folder: the dataset's; it must not exist, or be empty.
+        name: the dataset's.
+        kind: "bdf", 24 bits a sample, or "edf", 16 bits.
+
+    Raises:
+        InputError: the folder is not empty, or edfio is not installed.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already, and nothing in it is overwritten: choose another folder")
+    partial = partial_of(folder)
+    unfinished.add(partial)
+    with making(folder.parent):
+        bury(folder)
+        try:
+            written = _write_all(recordings, partial, name, kind)
+            if folder.is_dir():
+                folder.rmdir()
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            unfinished.discard(partial)
+    return [folder / path.relative_to(partial) for path in written]
+
+
+def _write_all(recordings: Iterable[Recording], folder: Path, name: str, kind: str) -> list[Path]:
+    runs, written, people, names, texts = Counter(), [], {}, {}, read_json(_TEXTS)
+    for recording in recordings:
+        people[f"sub-{recording.subject:02d}"] = None
+        names |= recording.names
+        for begin, end in pairwise([0, *recording.seams, len(recording.labels)]):
+            runs[place := (recording.subject, recording.file.session)] += 1
+            written.append(_write_run(recording, slice(begin, end), runs[place], folder, kind, texts["emg"]))
+    if names:
+        texts["events"]["trial_type"]["Levels"] = {names[number]: f"movement {number}" for number in sorted(names)}
+    write_json(folder / f"task-{texts['emg']['TaskName']}_events.json", texts["events"])
+    write_text(folder / "participants.tsv", "\n".join(["participant_id", *people, ""]))
+    write_text(folder / "README.md", texts["readme"].format(name=name, people=len(people), files=len(written),
+                                                            version=__version__))
+    write_json(folder / "dataset_description.json", texts["dataset"] | {  # last: only with it is the folder a dataset
+        "Name": name, "GeneratedBy": [{"Name": "tfkfin", "Version": __version__}]})
+    return written
+
+
+def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: str, about: dict) -> Path:
+    ids = [f"sub-{recording.subject:02d}", f"ses-{recording.file.session:02d}"]
+    stem = "_".join([*ids, f"task-{about['TaskName']}", f"run-{run:02d}"])
+    beside = folder.joinpath(*ids, "emg")
+    beside.mkdir(parents=True, exist_ok=True)
+    emg, rate = recording.emg[part], recording.rate_hz
+    channels = [f"EMG{c + 1:02d}" for c in range(emg.shape[1])]
+    path = beside / f"{stem}_emg.{kind}"
+    with replacing(path) as partial:
+        _write_signals(partial, emg, rate, channels, kind)
+    write_text(beside / f"{stem}_channels.tsv", "name\ttype\tunits\tsampling_frequency\n" + "".join(
+        f"{name}\tEMG\tuV\t{rate:.15g}\n" for name in channels))
+    rows = (f"{start / rate:.9g}\t{(stop - start) / rate:.9g}\t{recording.names.get(movement, default_name(movement))}"
+            f"\t{movement}\t{repetition or 'n/a'}\n" for start, stop, movement, repetition in
+            from_samples(recording.labels[part], recording.repetitions[part]))
+    write_text(beside / f"{stem}_events.tsv", "onset\tduration\ttrial_type\tvalue\trepetition\n" + "".join(rows))
+    known = {"SamplingFrequency": rate, "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate}
+    write_json(beside / f"{stem}_emg.json", about | known | ({"Synthetic": True} if recording.synthetic else {}))
+    return path
+
+
+def _write_signals(path: Path, emg: np.ndarray, rate: float, channels: list[str], kind: str) -> None:
+    """Microvolts in records of about a second; the last record is filled up with the last value."""
+    edfio = formats.package("edfio", path)
+    samples = max(1, round(rate))
+    padded = np.pad(emg.astype(np.float64) * 1e6, ((0, -len(emg) % samples), (0, 0)), "edge")
+    signal, file = (edfio.BdfSignal, edfio.Bdf) if kind == "bdf" else (edfio.EdfSignal, edfio.Edf)
+    signals = [signal(np.ascontiguousarray(padded[:, c]), rate, label=name, physical_dimension="uV")
+               for c, name in enumerate(channels)]
+    file(signals, data_record_duration=samples / rate).write(path)
 
 
 READER = Reader(lambda folder, paths: knows(folder, paths) and folder / sheets.SHEET not in paths, find, read,

@@ -7,36 +7,16 @@ Gijsberts et al. 2014), because the cue (`stimulus`) precedes the movement by mo
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, matfile
+from tfkfin.recordings.databases import databases
 from tfkfin.recordings.readers import Reader
 from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, Header, Recording, RecordingFile
 
-
-@dataclass(frozen=True)
-class Database:
-    """What files of a Ninapro database do not contain about it."""
-
-    rate_hz: float
-    channels: int
-    exercise_b: int  # the k of S{n}_E{k}_A1.mat that holds the 17 movements of "exercise B"
-    subjects: int
-    movements: tuple[int, ...]  # in exercises 1, 2, 3
-
-
-DATABASES = {
-    "db1": Database(100.0, 10, 2, 27, (12, 17, 23)),
-    "db2": Database(2000.0, 12, 1, 40, (17, 23, 9)),
-    "db3": Database(2000.0, 12, 1, 11, (17, 23, 9)),
-    "db5": Database(200.0, 16, 2, 10, (12, 17, 23)),
-    "db6": Database(2000.0, 14, 1, 10, (7,)),  # grasps only; its file names have no exercise
-    "db7": Database(2000.0, 12, 1, 22, (17, 23)),
-}
 _NAME = re.compile(r"S(\d{1,4})_(?:E(\d{1,2})_A1|A1_E(\d{1,2}))\.mat", re.IGNORECASE)
 _DB6 = re.compile(r"S(\d{1,4})_D(\d{1,3})_T([12])\.mat", re.IGNORECASE)  # subject, day, 1 (morning) or 2 (afternoon)
 _EMPTY = (8, 9)  # columns of DB6 without an electrode, from 0: 16 columns hold 14 electrodes
@@ -108,7 +88,7 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
     rate_hz = _rate(path, shape[1], scalars.get("frequency"), notes)
     labels = _numbering(labels, shape[1], file.exercise, file.all_exercises, notes)
     channels = shape[1]
-    if _DB6.fullmatch(path.name) and channels == DATABASES["db6"].channels + len(_EMPTY):
+    if _DB6.fullmatch(path.name) and channels == databases()["db6"].channels + len(_EMPTY):
         channels -= len(_EMPTY)
         notes.append(f"columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1}, which have no electrode, are left out")
     return Header(file, labels, repetitions, rate_hz, channels, tuple(notes), bool(scalars.get("synthetic", 0)))
@@ -117,15 +97,14 @@ def _header(file: RecordingFile, shape: tuple, names: tuple[str, str], data: dic
 def _rate(path: Path, channels: int, frequency: float | None, notes: list[str]) -> float:
     if frequency is not None:
         return checks.rate(path, frequency)
-    name = {DATABASES["db1"].channels: "db1", DATABASES["db5"].channels: "db5"}.get(channels, "db2")
-    name = "db6" if _DB6.fullmatch(path.name) else name
-    notes.append(f"no variable frequency: {DATABASES[name].rate_hz:g} Hz is assumed, the rate of {name.upper()}")
-    return DATABASES[name].rate_hz
+    name = "db6" if _DB6.fullmatch(path.name) else {10: "db1", 16: "db5"}.get(channels, "db2")
+    notes.append(f"no variable frequency: {databases()[name].rate_hz:g} Hz is assumed, the rate of {name.upper()}")
+    return databases()[name].rate_hz
 
 
 def _numbering(labels: np.ndarray, channels: int, exercise: int, wanted: bool, notes: list[str]) -> np.ndarray:
     """Labels, numbered through all exercises if wanted and not so already; adds a note on their numbers."""
-    sizes = DATABASES["db1" if channels in (10, 16) else "db2"].movements
+    sizes = databases()["db1" if channels in (10, 16) else "db2"].movements
     offset = sum(sizes[: exercise - 1])
     movements = np.unique(labels[labels > 0])
     span = f"labels {movements[0]} to {movements[-1]}"

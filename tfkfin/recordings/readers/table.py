@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks, events, formats
+from tfkfin.recordings import checks, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Recording, RecordingFile, joined
+from tfkfin.recordings.recording import Recording, RecordingFile, joined, to_samples
 from tfkfin.recordings.sheet import SHEET, Sheet
 
 
@@ -156,8 +156,7 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
                            for name in (sheet.start, sheet.stop))
             stop = start + checks.numbers(where, "duration", columns[sheet.duration]) if stop is None else stop
             of_each = repetition if sheet.repetition is not None else np.full(len(labels), fields.get("repetition", 0))
-            return events.to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length,
-                                     rate)
+            return to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length, rate)
     if sheet.repetition is not None and "label" in fields:
         repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
     return labels, repetition
@@ -183,7 +182,7 @@ def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float,
         notes.append(f"annotations that are no movement of {SHEET} are left out: {', '.join(left[:5])}")
     movements = [(event.start_s, event.stop_s, number, int(repetition[0])) for event, number in known
                  if number is not None]
-    return events.to_samples(path, movements, length, rate)
+    return to_samples(path, movements, length, rate)
 
 
 READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, expected=f"as {SHEET} says", needs=(SHEET,))

@@ -1,46 +1,40 @@
 """Downloads Ninapro DB2, DB3, DB7 from their site: one archive per subject, of which it unpacks the wanted exercises.
 
 Complete files are not downloaded again, files that it did not download are not changed, and the same call continues an
-interrupted one. The data may be used and must be cited, but not passed on.
+interrupted one. Archives are not trusted, and SHA-256 sums of downloaded files are kept. The data may be used and must
+be cited, but not passed on.
 """
 
+import errno
+import hashlib
+import os
 import re
+import shutil
+import stat
+import threading
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from tfkfin.base.console import format_numbers
 from tfkfin.base.errors import InputError
-from tfkfin.recordings.download.archive import Checksums, Damaged, recordings, sha256, unpack
-from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room
+from tfkfin.base.files import alone, replacing, sweep, write_text
+from tfkfin.recordings.databases import databases
+from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room, stamp
 
 SITE = "https://ninapro.hevs.ch/files"
-_ATZORI = ("M. Atzori et al., Electromyography data for non-invasive naturally-controlled robotic hand prostheses, "
-           "Scientific Data 1:140053 (2014), doi 10.1038/sdata.2014.53")
-_GIJSBERTS = ("A. Gijsberts et al., Movement error rate for evaluation of machine learning methods for sEMG-based hand "
-              "movement classification, IEEE TNSRE 22(4):735-744 (2014), doi 10.1109/TNSRE.2014.2303394 (the labels)")
-_KRASOULIS = ("A. Krasoulis et al., Improved prosthetic hand control with concurrent use of myoelectric and inertial "
-              "measurements, J. NeuroEng. Rehabil. 14:71 (2017), doi 10.1186/s12984-017-0284-4")
-
-
-class Origin(NamedTuple):
-    """A database on the site: its archives, papers to cite, and options to train on it."""
-
-    archive: str
-    folder: str  # in its archives, to which they are unpacked
-    cite: tuple[str, ...]
-    train: str
-
-
-SOURCES = {
-    "db2": Origin("DB2_Preproc/DB2_s{}.zip", "DB2_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db2_within"),
-    "db3": Origin("db3_Preproc/s{}_0.zip", "DB3_s{}", (_ATZORI, _GIJSBERTS), "--pipeline db3_amputee"),
-    "db7": Origin("DB7_Preproc/Subject_{}.zip", "Subject_{}", (_KRASOULIS, _ATZORI), "--pipeline own "
-                  "--set split.train_repetitions=1,3,4,6 --set split.test_repetitions=2,5"),
-}
+SOURCES = ("db2", "db3", "db7")  # what the site gives, of `databases`
+_RECORDING = re.compile(r"S(\d+)_(?:E(\d)_A1|A1_E(\d))\.mat", re.IGNORECASE)  # not ._S1_E1_A1.mat
+_BLOCK = 1 << 20
+_LARGEST = 8 << 30  # bytes unpacked: Ninapro's archives have about 0.6 GB
+_RATIO = 100  # bytes unpacked per byte: about 1 for recordings, which are compressed already
+_SUM = re.compile(r"[0-9a-f]{64} [ *](.+)")
+_OWNER = "# Ninapro "
 
 
 class Outcome(NamedTuple):
@@ -63,8 +57,8 @@ class Download:
 
     database: str
     folder: Path
-    subjects: tuple[int, ...] = ()  # empty: all
-    exercises: tuple[int, ...] = (1,)
+    subjects: Sequence[int] = ()  # empty: all
+    exercises: Sequence[int] = (1,)
     url: str = SITE
     connections: int = 2
     keep_zips: bool = True
@@ -73,13 +67,11 @@ class Download:
     progress: Callable[[PartialFile], object] = lambda part: None
 
     def __post_init__(self):
-        from tfkfin.recordings.readers import ninapro
-
         if self.database not in SOURCES:
             raise InputError(f"database '{self.database}' cannot be fetched: choose {', '.join(SOURCES)}")
-        self._source, facts = SOURCES[self.database], ninapro.DATABASES[self.database]
-        self.subjects, self._packed = self.subjects or tuple(range(1, facts.subjects + 1)), len(facts.movements)
-        for what, numbers, last in (("subject", self.subjects, facts.subjects),
+        self.source = databases()[self.database]
+        self.subjects, self._packed = self.subjects or range(1, self.source.subjects + 1), len(self.source.movements)
+        for what, numbers, last in (("subject", self.subjects, self.source.subjects),
                                     ("exercise", self.exercises, self._packed)):
             if beyond := [number for number in numbers if number > last]:
                 raise InputError(f"{self.database} has no {what} {format_numbers(beyond)}: it has 1-{last}")
@@ -99,25 +91,19 @@ class Download:
         Raises:
             InputError: the disk is too small, or the folder contains a recording twice or is not writable.
         """
-        import filelock
-
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".tfkfin-download.lock", timeout=0):  # released when the process ends
+            with alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}"):
                 return self._run()
-        except filelock.Timeout as error:
-            raise InputError(f"another download is at work in {self.folder}: wait for it, or choose another") from error
         except OSError as error:
             raise InputError(f"{self.folder} cannot be made or written to ({error.strerror or error}): choose another "
                              "with --to") from error
 
     def _run(self) -> list[Outcome]:
-        self._sums, self._there = Checksums(self.folder, self.database), {}
-        paths = (str(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
-        for key, (path, *twins) in recordings(paths).items():
-            if twins:
-                raise InputError(f"{path} and {twins[0]} are the same recording: keep one in the folder")
-            self._there[key] = Path(path)
+        self._sums = Checksums(self.folder, self.database)
+        found = recordings(str(path) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        if twins := next((paths for paths in found.values() if len(paths) > 1), None):
+            raise InputError(f"{twins[0]} and {twins[1]} are the same recording: keep one in the folder")
+        self._there = {key: Path(paths[0]) for key, paths in found.items()}
         if self._there:
             self.tell(f"checking {len(self._there)} recordings in the folder")
         self._check_room()
@@ -143,15 +129,14 @@ class Download:
         finally:
             if fatal:
                 self._transfer.stop.set()
-        outcome = Outcome(subject, state, failure, part.fetched, time.monotonic() - began)
+        seconds = time.monotonic() - began
         if state in ("fetched", "unpacked", "failed"):
-            self.tell(f"subject {subject}: {failure or state}, {outcome.fetched / 1e6:.1f} MB in "
-                      f"{outcome.seconds:.0f} s")
-        return outcome
+            self.tell(f"subject {subject}: {failure or state}, {part.fetched / 1e6:.1f} MB in {seconds:.0f} s")
+        return Outcome(subject, state, failure, part.fetched, seconds)
 
     def _part(self, subject: int) -> PartialFile:
         """The download of a subject's archive."""
-        path = self._source.archive.format(subject)
+        path = self.source.archive.format(subject)
         return PartialFile(f"{self.url.rstrip('/')}/{path}", self.folder / Path(path).name)
 
     def _obtain(self, subject: int, part: PartialFile) -> str:
@@ -160,7 +145,7 @@ class Download:
 
         missing = {}
         for exercise in self.exercises:
-            target = self.folder / self._source.folder.format(subject) / f"S{subject}_E{exercise}_A1.mat"
+            target = self.folder / self.source.folder.format(subject) / f"S{subject}_E{exercise}_A1.mat"
             if not self._is_here(self._there.get((subject, exercise), target)):
                 missing[exercise] = self._there[subject, exercise] = target
         state = self._extract(subject, part, missing) if missing else "there already"
@@ -226,8 +211,6 @@ class Download:
 
         The true size is checked again when each download begins.
         """
-        from tfkfin.recordings.webroot import stamp
-
         parts = [part for subject in self.subjects if not (part := self._part(subject)).target.exists()
                  and any((subject, exercise) not in self._there for exercise in self.exercises)]
         try:
@@ -238,3 +221,127 @@ class Download:
         unpacked = len(parts) * len(self.exercises) / self._packed
         room(self.folder, size * (kept + unpacked) - sum(part.size for part in parts), ": fetch fewer --subjects, drop "
              "archives with --no-keep-zips, or choose another disk with --to")
+
+
+class Damaged(FetchError):
+    """The archive is damaged; downloading it again may help."""
+
+
+def recordings(names: Iterable[str]) -> dict[tuple[int, int], list[str]]:
+    """(subject, exercise) -> those of `names` that are this recording; normally one."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name, path in ((name, PureWindowsPath(name)) for name in names):  # accepts / and \
+        if (match := _RECORDING.fullmatch(path.name)) and "__MACOSX" not in path.parts:
+            found.setdefault((int(match[1]), int(match[2] or match[3])), []).append(name)
+    return found
+
+
+def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Callable[[], None]) -> dict[Path, str]:
+    """Checks the CRC of every member of `archive` and writes the wanted recordings.
+
+    Names in the archive only decide which exercise a member is. Files are written to `targets`, atomically, and only
+    after the whole archive has been checked.
+
+    Args:
+        targets: exercise -> file to write, which must not exist.
+        pause: called before each member; raises to stop.
+
+    Returns:
+        File written -> its SHA-256.
+
+    Raises:
+        Damaged: the archive is cut short, has a wrong CRC or is not a zip archive.
+        FetchError: the archive is unsafe, does not fit on the disk, or lacks a recording.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened, ExitStack() as stack:
+            _refuse(opened.infolist(), archive.stat().st_size)
+            chosen = _choose(opened.namelist(), subject, targets)
+            room(archive.parent, sum(opened.getinfo(name).file_size for name in chosen))
+            for path in chosen.values():
+                sweep(path)
+            partial = {name: stack.enter_context(replacing(path)) for name, path in chosen.items()}
+            for info in opened.infolist():
+                pause()
+                with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as file:
+                    shutil.copyfileobj(member, file, _BLOCK)  # to its end, where zipfile checks the CRC
+            sums = {path: sha256(partial[name]) for name, path in chosen.items()}
+            if appeared := [path for path in sums if path.exists()]:
+                raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
+        return sums
+    except Exception as error:  # on damaged bytes zipfile raises many; OSError with EINVAL: a seek before the start
+        of_system = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if of_system or isinstance(error, InputError | Stopped | MemoryError):
+            raise
+        raise Damaged(f"damaged ({error or type(error).__name__})") from error
+
+
+def _refuse(members: list[zipfile.ZipInfo], size: int) -> None:
+    sizes = [("it", size, sum(info.file_size for info in members))]  # together, as members may share bytes
+    for info in members:
+        what, path = f"its member {info.orig_filename!r}", PureWindowsPath(info.orig_filename)
+        sizes.append((what, info.compress_size, info.file_size))
+        for reason, holds in (
+                ("leaves the folder", path.anchor or ".." in path.parts),
+                ("is a link or a device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
+                ("is encrypted", info.flag_bits & 1)):
+            if holds:
+                raise FetchError(f"unsafe archive: {what} {reason}; nothing was unpacked")
+    for what, packed, unpacked in sizes:
+        if unpacked > min(_LARGEST, _RATIO * max(packed, _BLOCK)):
+            raise FetchError(f"unsafe archive: {what} would unpack from {packed} to {unpacked} bytes, more than it can "
+                             "hold; nothing was unpacked")
+
+
+def _choose(names: list[str], subject: int, targets: Mapping[int, Path]) -> dict[str, Path]:
+    """Member -> file to write."""
+    found, chosen = recordings(names), {}
+    for exercise, path in targets.items():
+        name, *twins = found.get((subject, exercise), [None])
+        if twins:
+            raise FetchError(f"the archive has two recordings of exercise {exercise}")
+        if not name:
+            there = ", ".join(sorted(PureWindowsPath(name).name for names in found.values() for name in names))
+            raise FetchError(f"the archive has no exercise {exercise} of subject {subject}, only "
+                             f"{there or 'other things'}")
+        chosen[name] = path
+    return chosen
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Checksums:
+    """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Other lines in it are kept."""
+
+    def __init__(self, folder: Path, database: str):
+        self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
+        try:
+            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self._path} cannot be read ({error}): move it away") from error
+        owner = next((line.removeprefix(_OWNER).split(",")[0] for line in lines if line.startswith(_OWNER)), None)
+        if owner not in (None, database):
+            raise InputError(f"{folder} holds {owner}, whose files have the same names as those of {database}: "
+                             "choose another folder with --to")
+        if owner is None:
+            lines.insert(0, f"{_OWNER}{database}, fetched by python -m tfkfin.data download")
+        # Keys: a file's name for its line, the line number for any other line.
+        self._lines = {match[1] if (match := _SUM.fullmatch(line)) else i: line for i, line in enumerate(lines)}
+
+    def get(self, path: Path) -> str | None:
+        return self._lines.get(self._name(path), "")[:64] or None
+
+    def record(self, sums: Mapping[Path, str | None]) -> None:
+        """Writes new sums; None removes one."""
+        with self._lock:
+            for path, digest in sums.items():
+                self._lines.pop(name := self._name(path), None)
+                if digest:
+                    self._lines[name] = f"{digest}  {name}"
+            write_text(self._path, "\n".join(self._lines.values()) + "\n")
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._path.parent).as_posix()

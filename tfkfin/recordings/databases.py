@@ -1,0 +1,29 @@
+"""Ninapro's databases, from `ninapro.toml`."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tfkfin.base.files import read_toml
+
+
+class Database(NamedTuple):
+    """What the files of a database do not contain about it; ninapro.toml explains the fields."""
+
+    rate_hz: float
+    channels: int
+    subjects: int
+    movements: Sequence[int]
+    archive: str = ""
+    folder: str = ""
+    cite: Sequence[str] = ()
+    train: str = ""
+
+
+@cache
+def databases() -> dict[str, Database]:
+    """Every database, by name."""
+    facts = read_toml(Path(__file__).with_name("ninapro.toml"))
+    papers = facts.pop("papers")
+    return {name: Database(**of | {"cite": [papers[key] for key in of.get("cite", ())]}) for name, of in facts.items()}
