@@ -13,13 +13,13 @@ Files are named S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat, at any depth, or form a BI
 NumPy, Parquet, MATLAB, EDF, BDF) needs a recordings.toml: see docs/recordings.md. Recordings are never changed."""
 
 import os
-from argparse import BooleanOptionalAction
 from functools import partial
 from pathlib import Path
 
 from tfkfin.base.answers import answer, answer_path, command_line, margin, paper, parsed, track
-from tfkfin.base.console import format_numbers, log, numeric, parse_numbers, run
+from tfkfin.base.console import format_numbers, log, parse_numbers, run
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 
 
 def main(argv: list[str]) -> None:
@@ -38,38 +38,16 @@ def main(argv: list[str]) -> None:
 
 def _add_synthesize(commands) -> None:
     parser = commands.add_parser("synthesize", help="write seeded synthetic recordings laid out like Ninapro DB2")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="of the new files; none is ever overwritten")
-    parser.add_argument("--subjects", default="1-3", help="numbers, as in 1-3,7 (default: %(default)s)")
-    for name, kind, default, text in (
-        ("movements", int, 17, "movements"), ("repetitions", int, 6, "repetitions of each"),
-        ("channels", int, 12, "electrodes"), ("rate_hz", float, 2000.0, "samples a second"),
-        ("hold_s", float, 5.0, "seconds a movement is held"), ("rest_s", float, 3.0, "seconds of rest between"),
-        ("seed", numeric(int, 0, 2**32 - 1), 1, "equal seeds give equal files"),
-    ):
-        word = name.partition("_")[0]
-        parser.add_argument(f"--{word}", dest=name, metavar=word.upper(), type=kind, default=default,
-                            help=f"{text} (default: %(default)s)")
-    parser.add_argument("--extras", action="store_true", help="also acc, glove and inclin, as in DB2")
-    parser.add_argument("--v73", action="store_true", help="MATLAB 7.3 (HDF5) instead of v5")
+    add_options(parser, "data-synthesize")
     parser.set_defaults(action=_synthesize)
 
 
 def _add_download(commands) -> None:
-    from tfkfin.recordings.download import SITE, SOURCES, Download
+    from tfkfin.recordings.download import SITE, SOURCES
 
     text = "download, verify and unpack Ninapro DB2, DB3 or DB7; the same command resumes"
     parser = commands.add_parser("download", help=text, description=text)
-    parser.add_argument("database", choices=SOURCES)
-    parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/DB2, data/DB3, data/DB7")
-    parser.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
-    parser.add_argument("--exercises", default=format_numbers(Download.exercises), help="to unpack; 1 is exercise B "
-                        "(default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=Download.connections, help="1 to 4 (default: %(default)s)")
-    parser.add_argument("--keep-zips", action=BooleanOptionalAction, default=Download.keep_zips,
-                        help="archives also contain the other exercises; --no-keep-zips removes those that this "
-                             "command downloads, after unpacking (default: keep)")
-    parser.add_argument("--stall", type=float, default=Download.stall_s, metavar="S", help="seconds without a byte "
-                        "before the next try (default: %(default)s)")
+    add_options(parser, "data-download", database=tuple(SOURCES))
     parser.add_argument("--url", default=os.environ.get("TFKFIN_NINAPRO_URL") or SITE, metavar="URL",
                         help=f"a mirror of {SITE} (default: $TFKFIN_NINAPRO_URL, or the site itself)")
     parser.set_defaults(action=_download)
@@ -77,7 +55,6 @@ def _add_download(commands) -> None:
 
 def _add_reading(commands) -> None:
     """Commands that read a folder of recordings."""
-    parsers = {}
     for name, action, text in (
         ("info", _info, "show a table of the recordings in a folder"),
         ("verify", _verify, "read every file; exit code 2 and the reasons if any is unfit"),
@@ -85,24 +62,10 @@ def _add_reading(commands) -> None:
         ("sheet", _sheet, "draft a recordings.toml for a folder of own recordings"),
         ("bids", _bids, "write recordings as a BIDS dataset of EMG (extra: formats)"),
     ):
-        parser = parsers[name] = commands.add_parser(name, help=text)
-        parser.add_argument("folder", type=Path, metavar="DIR", help="searched at any depth")
-        if name != "sheet":
-            parser.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several "
-                                "together: 1-3 (default: %(default)s)")
-        parser.set_defaults(action=action, subjects="")
-    plot, sheet, bids = parsers["plot"].add_argument, parsers["sheet"].add_argument, parsers["bids"].add_argument
-    plot("--subject", type=int, required=True)
-    plot("--movement", type=int, required=True, help="as numbered in the file")
-    plot("--to", type=Path, required=True, metavar="FILE.png", help="never overwritten")
-    plot("--length", type=numeric(float, 0.01, 1e5), default=300, help="ms of a window (default: %(default)s)")
-    plot("--stride", type=numeric(float, 0.01, 1e5), default=10, help="ms between windows (default: %(default)s)")
-    sheet("--write", action="store_true", help="write it to DIR, if there is none (default: show it)")
-    bids("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    for one in (parsers["info"], parsers["bids"]):
-        one.add_argument("--subjects", default="", help="numbers, as in 1-3,7 (default: all)")
-    bids("--format", choices=("bdf", "edf"), default="bdf", help="24 or 16 bits (default: %(default)s)")
-    bids("--name", default="", help="name of the dataset (default: DIR's)")
+        parser = commands.add_parser(name, help=text)
+        for table in ("data-read", "data-exercise", f"data-{name}")[:: 2 if name == "sheet" else 1]:
+            add_options(parser, table)
+        parser.set_defaults(action=action, **({} if name in ("info", "bids") else {"subjects": ""}))
 
 
 def _say(console, *lines: str) -> None:

@@ -15,35 +15,16 @@ import argparse
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, format_numbers, numeric, parse_numbers, quiet_start, run
+from tfkfin.base.console import InputError, format_numbers, parse_numbers, quiet_start, run
 from tfkfin.base.files import making, replacing
+from tfkfin.base.options import add_options
 from tfkfin.fit import run_folder
 from tfkfin.store import presets
 
 
 def parser() -> argparse.ArgumentParser:
-    about, head, examples = __doc__.partition("examples:")
-    p = command_line("evaluate", "MODEL --data DIR [options]", about, head + examples)
-    p.add_argument("model", nargs="?", help="a run folder, or a SavedModel (its version folder or the one above)")
-    p.add_argument("--fin", metavar="NAME_OR_DIR", help="FINs to score instead: bilstm, conv or a model folder")
-    p.add_argument("--data", metavar="DIR", help="folder of recordings (default: the run's own)")
-    p.add_argument("--subjects", metavar="1-25", help="default: all there are")
-    p.add_argument("--repetitions", metavar="2,5", help="to score (default: all there are; of a run "
-                   "always its test repetitions)")
-    p.add_argument("--exercise", metavar="K", default="1", help="the k of S{n}_E{k}_A1.mat; several together: 1-3 "
-                   "(default: 1)")
-    p.add_argument("--stride-ms", type=numeric(float, 0.01, 1e5), help="between windows, but for a run (default: 50; "
-                   "with --stream the model's own)")
-    p.add_argument("--stream", action="store_true", help="decide whole recordings as a live session does, rest and "
-                   "transitions too")
-    p.add_argument("--adapt", action="store_true", help="with --stream: online adaptation without labels, carried from "
-                   "session to session")
-    p.add_argument("--engine", default="auto", help="with --stream, as of tfkfin.live (default: the fastest)")
-    p.add_argument("--decisions", metavar="FILE", type=Path, help="with --stream: every decision as a line of JSON, to "
-                   "a new file")
-    p.add_argument("--windows", type=numeric(int, 0, 10**8), default=2000, help="FINs: how many windows, evenly spaced "
-                   "in the recordings (default: 2000; 0: every one)")
-    p.add_argument("--plots", metavar="DIR", type=Path, help="where to write PNG plots (default: beside --json)")
+    p = command_line("evaluate", "MODEL --data DIR [options]", str(__doc__))
+    add_options(p, "evaluate")
     return p
 
 

@@ -24,6 +24,7 @@ from tfkfin.base import registry
 from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import log, run
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 from tfkfin.fit import device, run_folder
 from tfkfin.recipe import Recipe
 
@@ -33,15 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stage", choices=(*registry.names("fit/stages"), "all"), default="all",
                    help="the stage to reach; missing earlier ones run first, finished ones are reused (default: all)")
     run_folder.add_options(p)
-    p.add_argument("--launcher", choices=launch.names(), help="fit people, folds and seeds apart, many at once: by "
-                   "processes here (local), on a Ray cluster or in Slurm jobs; options: --set launch.workers=8, ... "
-                   "(default: everybody in one process; with --folds or --seeds local)")
-    p.add_argument("--folds", type=int, metavar="N", help="deal the repetitions into N folds and test each in turn")
-    p.add_argument("--seeds", type=int, metavar="N", help="fits of everybody with seeds from the recipe's on")
-    p.add_argument("--strategy", type=device.strategy_of, choices=device.STRATEGIES, default="default",
-                   help="share the stage imitate among the GPUs of this machine (mirrored)")
-    p.add_argument("--mixed-precision", action="store_true", help="float16 arithmetic on a GPU, float32 weights")
-    p.add_argument("--profile", action="store_true", help="profile the first epoch of each fine-tuning for TensorBoard")
+    add_options(p, "train", launcher=launch.names())
     return p
 
 

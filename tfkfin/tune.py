@@ -29,8 +29,9 @@ from typing import Any
 
 from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import log, numeric, quiet_start, run
+from tfkfin.base.console import log, quiet_start, run
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 from tfkfin.fit import run_folder
 from tfkfin.fit.device import set_up_device
 from tfkfin.fit.search import Search, check, combinations, described, open_search, state_of
@@ -39,19 +40,9 @@ OBJECTIVE = "held_out_accuracy"
 
 
 def parser() -> argparse.ArgumentParser:
-    about, head, examples = __doc__.partition("examples:")
-    p = command_line("tune", "--data DIR --pipeline tune_head [options]", about, head + examples)
+    p = command_line("tune", "--data DIR --pipeline tune_head [options]", str(__doc__))
     run_folder.add_options(p, "tune-")
-    p.add_argument("--stage", choices=("classify", "finetune"), default="classify", help="whose accuracy, mean over "
-                   "subjects, is the objective; earlier stages run as needed (default: classify)")
-    p.add_argument("--held-out", metavar="R", type=int, help="the training repetition to score on (default: the last)")
-    p.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid",
-                   help="how the next trial is chosen; bayesian begins with three random ones a field (default: grid)")
-    p.add_argument("--max-trials", metavar="N", type=int, help="default: every combination, or 20 of them "
-                   "with --search random and bayesian")
-    p.add_argument("--seed", type=numeric(int, 0, 2**32 - 1), help="of the search (default: the recipe's)")
-    p.add_argument("--launcher", choices=launch.names(), help="run the trials of a grid or random search many at once, "
-                   "by processes here, on a Ray cluster or in Slurm jobs (default: one after another)")
+    add_options(p, "tune", launcher=launch.names())
     return p
 
 

@@ -29,6 +29,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.answers import command_line, parsed
 from tfkfin.base.console import log, run
 from tfkfin.base.errors import InputError
+from tfkfin.base.options import add_options
 from tfkfin.experiments import kinds
 from tfkfin.fit import run_folder
 from tfkfin.recipe import Recipe
@@ -42,19 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_line("experiments", "all --data DIR [options]", about, f"{listed}\n{head}{examples}")
     p.add_argument("experiment", choices=(*there, "all"), help="which one; all: the paper's, which share fits")
     run_folder.add_options(p, "experiments-")
-    p.add_argument("--protocol", choices=("honest", "paper"), help="paper: score as the authors' code does; optimistic "
-                   "(default: the recipe's, honest unless it has another)")
-    p.add_argument("--seeds", type=int, metavar="N",
-                   help="trainings of every neural model (default: 3, or 1 with --quick)")
-    p.add_argument("--max-test-windows", type=int, metavar="N", help="test windows a subject, evenly spread, for "
-                   f"models of raw signals; 0: all (default: 0, or {QUICK['test_windows']} with --quick)")
-    p.add_argument("--rows", metavar="LIST", help="rows of the ladder, as in best,tdar_lda; finished rows of the run "
-                   "folder stand beside them (default: all)")
-    p.add_argument("--quick", action=argparse.BooleanOptionalAction, help="1 seed, at most "
-                   f"{QUICK['windows_per_epoch']} windows a fine-tuning epoch and {QUICK['test_windows']} test "
-                   "windows; the default on the embedded synthetic recordings, off elsewhere")
-    p.add_argument("--launcher", choices=launch.names(), help="fit people and seeds apart, many at once: by processes "
-                   "here, on a Ray cluster or in Slurm jobs (default: one after another in this process)")
+    add_options(p, "experiments", launcher=launch.names())
     return p
 
 

@@ -6,22 +6,12 @@ the batch that one process would take, and all of them make the step that one pr
 up to a multiple of the replicas have the weight 0.
 """
 
-import argparse
 import functools
 from collections.abc import Callable, Sequence
 
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
 
-STRATEGIES = ("default", "mirrored")
-
-
-def strategy_of(name: str) -> str:
-    """The name of a strategy as a command line gives it."""
-    if name == "multiworker":
-        raise argparse.ArgumentTypeError("multiworker was removed: share a training among the GPUs of one machine by "
-                                         "mirrored, and many fits among machines by --launcher")
-    return name
 
 
 @functools.cache
@@ -35,7 +25,7 @@ def started(name: str):
 def set_up_device(device: str, mixed_precision: bool = False, strategy: str = "default") -> None:
     """Chooses "auto", "cpu" or "gpu"; GPU memory is taken as it is needed.
 
-    `strategy`: one of `STRATEGIES`, which starts here too.
+    `strategy`: "default" or "mirrored", which starts here too.
     """
     with quiet_start():
         import keras

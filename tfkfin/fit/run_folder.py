@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from tfkfin import recipe as recipes
+from tfkfin.base import options
 from tfkfin.base.answers import paper
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json
@@ -18,17 +19,7 @@ RECIPE, RESULTS = "recipe.toml", "results.json"
 
 def add_options(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     """Adds the options that `resolve` reads, and `--device`; `prefix` is that of the default run folder's name."""
-    parser.add_argument("--pipeline", metavar="FILE", help="a recipe: TOML file or name of a shipped one "
-                        "(default: demo, or own with --data)")
-    parser.add_argument("--data", metavar="DIR", help="folder with S{n}_E{k}_A1.mat or S{n}_A1_E{k}.mat at any depth; "
-                        "or http://host/folder; with the extra [remote] also s3://bucket/folder, "
-                        "az://account/container/folder")
-    parser.add_argument("--run", metavar="DIR", help=f"run folder (default: runs/{prefix}<recipe>-<digest>)")
-    parser.add_argument("--subjects", metavar="1-25", help="short for --set split.subjects=1-25")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                        help="sets one option of the recipe, such as window.stride_ms=50; repeatable")
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto",
-                        help="default: a GPU if there is one")
+    options.add_options(parser, "run", prefix)
 
 
 def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
