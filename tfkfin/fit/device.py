@@ -13,7 +13,6 @@ from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
 
 
-
 @functools.cache
 def started(name: str):
     """The strategy of a name, started once in a process, before TensorFlow computes anything; None for "default"."""
