@@ -15,7 +15,8 @@ import argparse
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, format_numbers, parse_numbers, quiet_start, run
+from tfkfin.base.console import InputError, format_numbers, parse_numbers, run
+from tfkfin.base.extras import load_tensorflow
 from tfkfin.base.files import making, replacing
 from tfkfin.base.options import add_options
 from tfkfin.fit import run_folder
@@ -31,10 +32,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     arguments = parsed(parser(), argv)
     folder, is_run = _model(arguments)
-    with quiet_start():
-        import tensorflow as tf
-
-        tf.zeros(1)
+    load_tensorflow()
     subjects, repetitions = (text and parse_numbers(text) for text in (arguments.subjects, arguments.repetitions))
     exercise = parse_numbers(arguments.exercise)
     if arguments.stream:

@@ -9,12 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.nets.sliding import (
-    jitted,
-    lagged_sums,
-    over_signal,
-    products_of_channels,
-)
+from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, products_of_channels
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)

@@ -16,14 +16,7 @@ import keras
 import tensorflow as tf
 
 from tfkfin.nets.fins import fins_of
-from tfkfin.nets.sliding import (
-    cut,
-    jitted,
-    over_signal,
-    samples_at,
-    size,
-    windows_in,
-)
+from tfkfin.nets.sliding import cut, jitted, over_signal, samples_at, size, windows_in
 
 
 @dataclass(frozen=True)
