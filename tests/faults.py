@@ -152,7 +152,7 @@ TINY = " ".join(f"--set {word}" for word in (
     "imitate.test_windows=16", "imitate.batch_size=16", "imitate.epochs=2", "finetune.windows_per_epoch=32",
     "finetune.epochs=1", "finetune.batch_size=16", "features.names=RMS,VAR"))
 WINDOWS = "--set window.length_ms=100 --set window.stride_ms=60"
-BEST = f"--pipeline best --data data {WINDOWS}"
+BEST = f"--pipeline best_fins --data data {WINDOWS}"
 PLAIN = f"{BEST} --set classifier.describe=correlations"
 COMMANDS = {
     "synthesize": Command("data synthesize made --subjects 1-3 --movements 2 --repetitions 2 --channels 3 --hold 0.3 "

@@ -26,8 +26,8 @@ SETTINGS = {"source.kind": "recordings", "window.length_ms": 100, "window.stride
 
 @pytest.fixture(scope="module")
 def trained(tiny_db2, tmp_path_factory):
-    """A run of subject 1 with the recipe `best`."""
-    recipe = recipes.load("best", SETTINGS | {"source.data": str(tiny_db2)})
+    """A run of subject 1 with the recipe `best_fins`."""
+    recipe = recipes.load("best_fins", SETTINGS | {"source.data": str(tiny_db2)})
     opened = open_run(recipe, tmp_path_factory.mktemp("runs") / "best")
     run_stage(opened, "finetune")
     return opened.folder

@@ -107,7 +107,7 @@ def test_recordings_are_parted_by_session():
 def fitted(people):
     one = people[0]
     emg, labels = one.emg, np.where(half(one), one.labels, 0)
-    return tfkfin.Decoder.from_preset("best").fit(emg, labels, one.repetitions, one.rate_hz)
+    return tfkfin.Decoder.from_preset("best_fins").fit(emg, labels, one.repetitions, one.rate_hz)
 
 
 def test_a_fitted_decoder_knows_what_it_was_not_shown(fitted, people):
@@ -137,7 +137,7 @@ def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):
 def test_eigenvalues_go_to_onnx(people, tmp_path):
     """Of log-covariances, which ONNX has no operation for; two channels, as each pair is a rotation to convert."""
     emg = people[0].emg[:, :2]
-    fitted = tfkfin.Decoder.from_preset("best").fit(emg, people[0].labels, people[0].repetitions, 2000.0)
+    fitted = tfkfin.Decoder.from_preset("best_fins").fit(emg, people[0].labels, people[0].repetitions, 2000.0)
     windows = np.stack([emg[:600], emg[3000:3600]])
     exported = Exported(fitted.export(tmp_path / "model", "both"), "onnx")
     answers = exported(windows)
@@ -190,20 +190,21 @@ def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_pat
 
 
 @pytest.mark.parametrize(("preset", "give", "said"), [
-    ("best", lambda r: (r.emg,), "rate_hz"), ("best", lambda r: (r.emg, r.labels[:-1], None, 2000.0), "shapes"),
-    ("best", lambda r: (r.emg * np.nan, r.labels, None, 2000.0), "NaN"),
-    ("best", lambda r: (r.emg, np.minimum(r.labels, 1), None, 2000.0), "two movements"),
-    ("best", lambda r: (r.emg * 1e6, r.labels, None, 2000.0), "give its unit"),
-    ("best", lambda r: (r.emg, r.labels, None, 2000.0, "volt"), "one of V, mV, uV"),
-    ("best", lambda r: (r, None, None, 1000.0), "recordings are at"),
-    ("best", lambda r: (r, None, None, 0.0, "mV"), "in volts"),
-    ("best", lambda r: (r.emg, r.labels, None, -2000.0), "rate_hz"),
-    ("best", lambda r: (r.emg, r.labels, r.repetitions[1:], 2000.0), "groups"),
-    ("best", lambda r: (r.emg, r.labels + 0.5, None, 2000.0), "whole numbers"),
-    ("best", lambda r: (r.emg, r.labels.astype(str), None, 2000.0), "whole numbers"),
-    ("best", lambda r: (r.emg + 1j, r.labels, None, 2000.0), "real numbers"),
-    ("best", lambda r: ([r, replace(r, emg=r.emg[:, 1:])],), r"same channels. Received: \[3, 4\]"),
-    ("best", lambda r: ([],), "must hold a recording"),
+    ("best_fins", lambda r: (r.emg,), "rate_hz"),
+    ("best_fins", lambda r: (r.emg, r.labels[:-1], None, 2000.0), "shapes"),
+    ("best_fins", lambda r: (r.emg * np.nan, r.labels, None, 2000.0), "NaN"),
+    ("best_fins", lambda r: (r.emg, np.minimum(r.labels, 1), None, 2000.0), "two movements"),
+    ("best_fins", lambda r: (r.emg * 1e6, r.labels, None, 2000.0), "give its unit"),
+    ("best_fins", lambda r: (r.emg, r.labels, None, 2000.0, "volt"), "one of V, mV, uV"),
+    ("best_fins", lambda r: (r, None, None, 1000.0), "recordings are at"),
+    ("best_fins", lambda r: (r, None, None, 0.0, "mV"), "in volts"),
+    ("best_fins", lambda r: (r.emg, r.labels, None, -2000.0), "rate_hz"),
+    ("best_fins", lambda r: (r.emg, r.labels, r.repetitions[1:], 2000.0), "groups"),
+    ("best_fins", lambda r: (r.emg, r.labels + 0.5, None, 2000.0), "whole numbers"),
+    ("best_fins", lambda r: (r.emg, r.labels.astype(str), None, 2000.0), "whole numbers"),
+    ("best_fins", lambda r: (r.emg + 1j, r.labels, None, 2000.0), "real numbers"),
+    ("best_fins", lambda r: ([r, replace(r, emg=r.emg[:, 1:])],), r"same channels. Received: \[3, 4\]"),
+    ("best_fins", lambda r: ([],), "must hold a recording"),
 ])
 def test_what_is_unfit_is_said(preset, give, said, people):
     with pytest.raises(InputError, match=said):
@@ -213,7 +214,7 @@ def test_what_is_unfit_is_said(preset, give, said, people):
 def test_units_are_converted_and_never_mistaken(fitted, people):
     one = people[0]
     stretch, labels = one.emg[:4000], np.where(half(one), one.labels, 0)
-    millivolts = tfkfin.Decoder.from_preset("best").fit(1e3 * one.emg, labels, one.repetitions, one.rate_hz, "mV")
+    millivolts = tfkfin.Decoder.from_preset("best_fins").fit(1e3 * one.emg, labels, one.repetitions, one.rate_hz, "mV")
     np.testing.assert_allclose(millivolts.card["sd_v"], fitted.card["sd_v"], rtol=1e-5)
     np.testing.assert_array_equal(fitted.predict(1e6 * stretch, unit="uV"), fitted.predict(stretch, one.rate_hz))
     for emg in (1e3 * stretch, 1e6 * stretch[None, :600], stretch / 1e3):
@@ -229,7 +230,7 @@ def slow(tmp_path_factory) -> tuple[Recording, tfkfin.Decoder]:
     synthetic.synthesize(folder, (1,), movements=3, channels=4, hold_s=0.8, rest_s=0.5, rate_hz=1000)
     one, = tfkfin.read(folder)
     labels = np.where(half(one), one.labels, 0)
-    return one, tfkfin.Decoder.from_preset("best").fit(replace(one, labels=labels))
+    return one, tfkfin.Decoder.from_preset("best_fins").fit(replace(one, labels=labels))
 
 
 def test_samples_are_at_the_rate_of_the_recordings(slow, tmp_path):
@@ -298,7 +299,7 @@ def test_rates_that_nobody_gave(slow):
 
 def test_runs_note_the_rate_of_their_recordings(slow):
     one, _ = slow
-    recipe = recipes.load("best", {"split.train_repetitions": [1, 3], "split.test_repetitions": [2]})
+    recipe = recipes.load("best_fins", {"split.train_repetitions": [1, 3], "split.test_repetitions": [2]})
     data = open_dataset(recipe, one.path.parents[1])
     assert data.rate_hz == 2000 and data.recorded_hz == (1000.0,)
     about = decoders.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
@@ -306,23 +307,23 @@ def test_runs_note_the_rate_of_their_recordings(slow):
 
 
 def test_settings_change_a_recipe(people, tmp_path):
-    unfitted = tfkfin.Decoder.from_preset("best", seed=3, classifier__describe="", **{"window.stride_ms": 100})
+    unfitted = tfkfin.Decoder.from_preset("best_fins", seed=3, classifier__describe="", **{"window.stride_ms": 100})
     assert unfitted.recipe.seed == 3 and unfitted.recipe.classifier.describe == ()
     assert unfitted.recipe.window.stride_ms == 100 and unfitted.recipe.fin.family == "conv"
     (tmp_path / "mine.toml").write_text(unfitted.recipe.to_toml())
     assert tfkfin.Decoder.from_preset(tmp_path / "mine.toml").recipe == unfitted.recipe
-    for name, settings, said in (("best", {"fin__units": -1}, "fin.units"), ("best", {"fin.unit": 1}, "did you mean"),
-                                 (tmp_path, {"seed": 1}, "is no recipe")):
+    for name, settings, said in (("best_fins", {"fin__units": -1}, "fin.units"),
+                                 ("best_fins", {"fin.unit": 1}, "did you mean"), (tmp_path, {"seed": 1}, "is no recipe")):
         with pytest.raises(InputError, match=said):
             tfkfin.Decoder.from_preset(name, **settings)
 
 
 def test_people_are_sessions_of_their_own(people):
     """Two people are as one person's two days; both then belong to what a calibration starts from."""
-    both = tfkfin.Decoder.from_preset("best").fit([one.select([1, 2]) for one in people])
+    both = tfkfin.Decoder.from_preset("best_fins").fit([one.select([1, 2]) for one in people])
     days = [replace(one.select([1, 2]), file=replace(one.file, subject=1, session=day))
             for day, one in enumerate(people, 1)]
-    alone = tfkfin.Decoder.from_preset("best").fit(days)
+    alone = tfkfin.Decoder.from_preset("best_fins").fit(days)
     for a, b in zip(both.model.get_weights(), alone.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
     assert both.forward.trunk is alone.forward.trunk  # what was compiled for the one serves the other
@@ -397,7 +398,7 @@ def test_calibrated_as_the_command_does(fitted, people, tiny_db2, tmp_path):
 
 
 def test_what_is_not_fitted_says_so(fitted):
-    unfitted = tfkfin.Decoder.from_preset("best")
+    unfitted = tfkfin.Decoder.from_preset("best_fins")
     with pytest.raises(InputError, match="fit it first"):
         unfitted.predict(np.zeros((1, 600, 4)))
     with pytest.raises(AttributeError, match="fit it first"):

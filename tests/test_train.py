@@ -319,7 +319,7 @@ def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trunk, "recording", recording)
     done = inside("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",
-                  *TINY, "--pipeline", "best")
+                  *TINY, "--pipeline", "best_fins")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["classifier"]["mean"] > 0.5  # three movements; 0.8 was seen

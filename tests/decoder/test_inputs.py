@@ -25,7 +25,7 @@ def people(tiny_db2):
 
 @pytest.fixture(scope="module", params=CASES)
 def decoder(request, people):
-    return tfkfin.Decoder.from_preset("best", **SMALL, **CASES[request.param]).fit(people[0])
+    return tfkfin.Decoder.from_preset("best_fins", **SMALL, **CASES[request.param]).fit(people[0])
 
 
 def test_it_decodes_adapts_and_is_calibrated(decoder, people, monkeypatch):
@@ -64,8 +64,8 @@ def test_a_run_fine_tunes_it(case, tiny_db2, tmp_path):
     settings = SMALL | CASES[case] | ({"classifier.describe": "log_covariance"} if case == "descriptions" else {}) | {
         "split.subjects": "1", "split.test_repetitions": 2, "finetune.epochs": 0}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    train.main(["--stage", "finetune", "--pipeline", "best", "--data", str(tiny_db2), "--run", str(tmp_path / "run"),
-                *words])
+    train.main(["--stage", "finetune", "--pipeline", "best_fins", "--data", str(tiny_db2), "--run",
+                str(tmp_path / "run"), *words])
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     made = BaseDecoder.load(tmp_path / "run" / "finetune" / "S1")
     assert results["accuracy"]["mean"] > 0.5 and sorted(results["fin_finetuned"]) == sorted(made.card["features"])

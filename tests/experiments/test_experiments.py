@@ -399,7 +399,7 @@ def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch
 
 
 def test_a_recipe_of_another_head_is_refused_by_every_experiment_before_work_begins(tiny_db2):
-    solved = recipes.load("best", {"source.data": str(tiny_db2)})
+    solved = recipes.load("best_fins", {"source.data": str(tiny_db2)})
     for name in kinds.summaries():
         with pytest.raises(InputError, match="classifier.kind=conv"):
             kinds.load(name).check(solved)

@@ -114,7 +114,7 @@ def imitated(run: Path, people: Path) -> dict:
 
 
 def sessions(run: Path, days: Path) -> dict:
-    return trained(run, "--pipeline", "best", "--data", days, *settings(SESSIONS))
+    return trained(run, "--pipeline", "best_fins", "--data", days, *settings(SESSIONS))
 
 
 def by_its_recipe(place: Place) -> dict:
@@ -339,8 +339,8 @@ def served(place: Place) -> dict:
 
 
 def fits(place: Place) -> dict:
-    """The recipe `best` as it ships, with the FINs that ship, fitted to two days from Python."""
-    decoder = tfkfin.Decoder.from_preset("best").fit([place.day(1), place.day(2)])
+    """The recipe `best_fins` as it ships, with the FINs that ship, fitted to two days from Python."""
+    decoder = tfkfin.Decoder.from_preset("best_fins").fit([place.day(1), place.day(2)])
     emg = np.repeat(volts(place.day(4))[1], 2, axis=0)  # it decides at 2000 Hz
     return under("stream", decoder.stream(emg[:4000], rate_hz=2 * RATE)) | {name: np.array(decoder.card[name])
                                                           for name in ("mean_v", "sd_v", "movements")}

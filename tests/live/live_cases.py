@@ -24,8 +24,8 @@ def fitted(recordings, settings) -> tfkfin.Decoder:
     import keras
 
     keras.utils.set_random_seed(11)
-    decoder = tfkfin.Decoder.from_preset("best")
-    decoder.recipe = recipes.load("best", SETTINGS | settings)
+    decoder = tfkfin.Decoder.from_preset("best_fins")
+    decoder.recipe = recipes.load("best_fins", SETTINGS | settings)
     return decoder.fit(recordings)
 
 

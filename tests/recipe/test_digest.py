@@ -79,7 +79,7 @@ def test_a_removed_option_with_another_value_says_what_to_use(key, tmp_path):
     default, instead = removed.OPTIONS[key]
     other = True if default is False else "x"
     with pytest.raises(InputError) as said:
-        recipes.load("best", {key: other})
+        recipes.load("best_fins", {key: other})
     assert str(said.value) == f"--set: {key} was removed: {instead}"
     table, name = key.split(".")
     file = tmp_path / "own.toml"
@@ -92,7 +92,7 @@ def test_a_removed_option_with_another_value_says_what_to_use(key, tmp_path):
 def test_a_removed_value_says_what_to_use(key, value):
     for given in ([value], f"other, {value}"):
         with pytest.raises(InputError, match=f"--set: {key}={value} was removed: use "):
-            recipes.load("best", {key: given})
+            recipes.load("best_fins", {key: given})
 
 
 @pytest.mark.parametrize("name", removed.RECIPES)

@@ -42,7 +42,7 @@ def decoder(tiny_db2, tmp_path_factory):
     """A version folder of subject 1's decoder of a small run, made for `tiny_db2`."""
     settings = {"source.kind": "recordings", "source.data": str(tiny_db2), "window.length_ms": 100,
                 "window.stride_ms": 40, "fin.family": "conv", "split.subjects": "1", "classifier.vote": 2}
-    opened = open_run(recipes.load("best", settings), tmp_path_factory.mktemp("runs") / "best")
+    opened = open_run(recipes.load("best_fins", settings), tmp_path_factory.mktemp("runs") / "best")
     run_stage(opened, "finetune")
     return export(opened.folder, 1, tmp_path_factory.mktemp("models") / "mine")
 
