@@ -49,9 +49,8 @@ def trained(name: str, data: Path, folder: Path) -> tuple[list[np.ndarray], floa
     run = open_run(recipes.load(name, settings | {"source.data": str(data)}), folder)
     results = run_stage(run, "finetune")
     weights = [run.decoder(subject).model.get_weights() for subject in (1, 2)]
-    stopped = [tf.train.load_variable(str(folder), "best/.ATTRIBUTES/VARIABLE_VALUE")
-               for folder in folder.glob("imitate/checkpoints")]  # there are none without FINs
-    return [*weights[0], *weights[1], *stopped], results["accuracy"]["mean"]
+    best = tf.train.load_variable(str(folder / "imitate" / "checkpoints"), "best/.ATTRIBUTES/VARIABLE_VALUE")
+    return [*weights[0], *weights[1], np.asarray(best)], results["accuracy"]["mean"]
 
 
 @pytest.mark.parametrize("name", [n if n in ("own", "best", "best_fins") else pytest.param(n, marks=pytest.mark.slow)

@@ -313,7 +313,8 @@ def test_settings_change_a_recipe(people, tmp_path):
     (tmp_path / "mine.toml").write_text(unfitted.recipe.to_toml())
     assert tfkfin.Decoder.from_preset(tmp_path / "mine.toml").recipe == unfitted.recipe
     for name, settings, said in (("best_fins", {"fin__units": -1}, "fin.units"),
-                                 ("best_fins", {"fin.unit": 1}, "did you mean"), (tmp_path, {"seed": 1}, "is no recipe")):
+                                 ("best_fins", {"fin.unit": 1}, "did you mean"),
+                                 (tmp_path, {"seed": 1}, "is no recipe")):
         with pytest.raises(InputError, match=said):
             tfkfin.Decoder.from_preset(name, **settings)
 
