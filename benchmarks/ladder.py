@@ -23,9 +23,9 @@ SETS = {  # settings of the split; of larger sets the first people and some of t
     "intensity10": ("repetitions_per_session=4", "train_sessions=3,5", "test_sessions=1"),
     "wear30": ("repetitions_per_session=4", "train_sessions=1-5", "test_sessions=6,9,12,15,18,21,24,27,30"),
     "multiday": ("repetitions_per_session=1", "train_sessions=1-5", "test_sessions=6-16"),
-    "myo_wrist": ("subjects=1-6", "repetitions_per_session=6", "train_sessions=1-2", "test_sessions=3"),
-    "myo_many": ("subjects=1-6", "repetitions_per_session=4", "train_sessions=1", "test_sessions=2-3"),
-    "ninapro_db1": ("subjects=1-4,7", "train_repetitions=1,3,4,6,7,8,9", "test_repetitions=2,5,10"),
+    "myo_wrist": ("subjects=1-4", "repetitions_per_session=6", "train_sessions=1-2", "test_sessions=3"),
+    "myo_many": ("subjects=1-4", "repetitions_per_session=4", "train_sessions=1", "test_sessions=2-3"),
+    "ninapro_db1": ("subjects=1-3", "train_repetitions=1,3,4,6,7,8,9", "test_repetitions=2,5,10"),
 }
 ROWS = ("best_fins", "best_fins_adapt", "no_fins", "no_fins_adapt", "fins_alone", "fins_alone_adapt", "closed_form",
         "closed_form_adapt", "tdar_lda", "tdar_lda_centred", "tdar_cov_lda", "tdar_cov_lda_centred", "cov_lda",
