@@ -123,7 +123,8 @@ def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]
         for subject in columns[0][1]["per_subject"]:
             table.add_row(f"S{subject}", *(_percent(c["per_subject"].get(subject)) for _, c in columns))
         table.add_section()
-        table.add_row("mean ± sd", *(f"{_percent(c['mean'])} ± {_percent(c['std'])}" for _, c in columns))
+        table.add_row("mean ± sd", *(
+            "-" if c["mean"] is None else f"{_percent(c['mean'])} ± {_percent(c['std'])}" for _, c in columns))
         paper().print(table)
 
 
