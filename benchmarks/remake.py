@@ -1,6 +1,6 @@
 """Remakes the decisions that the ladder saved, by `tfkfin.read` and public methods of decoders and recordings alone.
 
-    python benchmarks/remake.py RUN --data DIR [--rows best,best_adapt] [--people 1-2]
+    python benchmarks/remake.py RUN --data DIR [--rows best,best_adapt] [--people 1,2]
 
 RUN is a folder of `python -m tfkfin.experiments ladder`. Its recipe says how the recordings are split; its results.json
 says how each row's decoder is made. Every decision and every label of every rung must be the same; exit code 1 if one
