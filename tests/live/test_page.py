@@ -74,6 +74,17 @@ def test_the_state_has_what_was_sent(shown, about, recording):
     np.testing.assert_allclose(state.true_features(), catalogue.direct(x, about["features"], 2000.0)[0], rtol=1e-4)
 
 
+def test_a_decoder_without_fins_is_shown(about, recording):
+    state = State(about | {"features": []})
+    view = View(Document(), state, print)
+    state._add(recording.emg[:4000])
+    state.last = {"label": 1, "session": {}, "probabilities": [0.25] * 4, "probability": 0.25, "cue": None,
+                  "time_s": 2.0, "speed": 0.0, "features": np.empty((4, 0)).tolist()}
+    for _ in range(6):
+        view.update()
+    assert len(view.signals.data["t"]) == len(state.extremes) and not view.imitated
+
+
 def test_electrodes_are_judged(about):
     state, rng = State(about), np.random.default_rng(0)
     t = np.arange(6000) / 2000

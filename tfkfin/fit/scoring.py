@@ -196,7 +196,8 @@ def judged(case: Case) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
     """Scores of a case; true and imitated features (N C, F)."""
     model, card, subject, scores = case.model, case.model.card, case.subject, {}
     names = tuple(card["features"])
-    true = subject.features(names, card["length"], card["rate_hz"]).reshape(-1, len(names))
+    true = subject.features(names, card["length"], card["rate_hz"])
+    true = true.reshape(true.shape[0] * true.shape[1], len(names))  # there may be none
     if isinstance(model, Fins):
         imitated = model.features(subject)
     else:

@@ -166,7 +166,7 @@ class View:
             self.hand.show(last["label"], name, last["speed"], f"{name}, speed {last['speed']:.2f}")
         if self._frame % 3 == 1:
             self.words.text = "paused" if session.get("paused") else f"<b>{name}</b> {last['probability']:.2f}"
-        if self._frame % 6 == 2:
+        if self._frame % 6 == 2 and self.imitated:
             self._show_features(np.array(last["features"]))
         if self._frame % 6 == 5:
             self.bins.data = self.bins.data | {"top": self.state.counts.tolist()}
@@ -259,7 +259,9 @@ class View:
         plot.line(ends, ends, color="silver")
         for i, (name, source) in enumerate(zip(self.about["features"], self.imitated, strict=True)):
             plot.scatter("true", "imitated", source=source, color=Category10[10][i % 10], legend_label=name, size=7)
-        plot.legend.location = "top_left"
+        if self.imitated:
+            plot.legend.location = "top_left"
+        plot.visible = bool(self.imitated)  # a decoder may have no FINs
         return plot
 
     def _latency(self):
