@@ -32,7 +32,7 @@ from tfkfin.fit import run_folder
 
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("calibrate", "MODEL --data DIR --repetitions 1 [options]", *str(__doc__).split("\n\n", 1))
+    p = command_line("calibrate", "MODEL --data DIR --repetitions 1 [options]", str(__doc__))
     add_options(p, "calibrate", launcher=launch.names())
     return p
 

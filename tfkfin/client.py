@@ -33,7 +33,7 @@ __all__ = ["Client", "ServingError", "connect", "replay"]  # the documented plac
 
 def parser() -> argparse.ArgumentParser:
     use = "--url http://HOST:8501 --model NAME --data FILE [options]"
-    p = command_line("client", use, *str(__doc__).split("\n\n", 1))
+    p = command_line("client", use, str(__doc__))
     add_options(p, "client")
     return p
 

@@ -63,9 +63,11 @@ def _add_reading(commands) -> None:
         ("bids", _bids, "write recordings as a BIDS dataset of EMG (extra: formats)"),
     ):
         parser = commands.add_parser(name, help=text)
-        for table in ("data-read", "data-exercise", f"data-{name}")[:: 2 if name == "sheet" else 1]:
-            add_options(parser, table)
-        parser.set_defaults(action=action, **({} if name in ("info", "bids") else {"subjects": ""}))
+        parser.set_defaults(action=action, subjects="")
+        add_options(parser, "data-read")
+        if name != "sheet":  # drafted before anything says what an exercise is
+            add_options(parser, "data-exercise")
+        add_options(parser, f"data-{name}")
 
 
 def _say(console, *lines: str) -> None:

@@ -31,7 +31,7 @@ FORMATS = ("savedmodel", "onnx", "both", "litert")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("export", "RUN [options]", *str(__doc__).split("\n\n", 1))
+    p = command_line("export", "RUN [options]", str(__doc__))
     add_options(p, "export", format=FORMATS, precision=PRECISIONS)
     return p
 

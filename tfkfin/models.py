@@ -27,7 +27,7 @@ __path__: list[str] = []  # modules that were in a package of this name are foun
 
 
 def parser() -> argparse.ArgumentParser:
-    p = command_line("models", "list", *str(__doc__).split("\n\n", 1))
+    p = command_line("models", "list", str(__doc__))
     commands = p.add_subparsers(prog=p.prog, required=True, metavar="list|show|push|pull", dest="command")
     for name, what in (("list", "one line a model"), ("show", "a model's card"),
                        ("push", "a model to the Hugging Face Hub"), ("pull", "a model from the Hugging Face Hub")):

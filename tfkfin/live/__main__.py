@@ -30,7 +30,7 @@ from tfkfin.base.options import add_options
 
 def parser() -> argparse.ArgumentParser:
     use = "--model NAME --source replay --data FILE [options]"
-    p = command_line("live", use, *str(__doc__).split("\n\n", 1))
+    p = command_line("live", use, str(__doc__))
     kinds = registry.names("live/sources")
     add_options(p, "live", source=kinds)
     group = p.add_argument_group("sources")

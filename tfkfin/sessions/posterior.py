@@ -119,7 +119,7 @@ class SessionPosterior:
         self.start = prior.centre, prior.sd, START_WINDOWS
         self._within = prior.within
         self._labelled: tuple[np.ndarray, np.ndarray] | None = None  # y (G, D) and n (G,) of labelled windows
-        self._may_recentre = True  # no labels gave the z-score, or the prior is trusted and decides their means right
+        self._as_predicted: bool | None = None  # whether the prior decides the labelled means right, once it is known
         self._moments = ClassMoments(*prior.means.shape)
         self._past = np.empty((0, len(prior.centre)))  # unlabelled windows, z-scored as now
         self._reset_means()
@@ -142,8 +142,7 @@ class SessionPosterior:
             apart = (means - prior.means)[counts > 0] @ prior.basis.vectors
             self._variances = np.full(len(centre), max(float(np.mean(apart**2)) - 1, 0.0))
         self._labelled = np.where(counts[:, None] > 0, means, prior.means), counts
-        right = prior.decided_right(np.where(counts[:, None] > 0, means, np.nan), prior.means)
-        self._may_recentre = prior.trusted and right.mean() >= TRUST_SHARE
+        self._as_predicted = None
         self._within = (1 - OWN_WITHIN) * prior.within + OWN_WITHIN * own_within
         return self._set_means(*self._labelled)
 
@@ -175,7 +174,7 @@ class SessionPosterior:
 
         Where labels gave the z-score it stays, unless the prior is trusted and decides their class means right.
         """
-        if not latest or not self._may_recentre:
+        if not latest or not self._may_recentre():
             return
         past, soft = self._past[-latest:], self._soft_labels()[-latest:]
         longest = MAX_REPETITIONS * self.prior.repetition_windows
@@ -235,6 +234,16 @@ class SessionPosterior:
         reach = MAX_CENTRE_SHIFT * start_sd
         return (np.clip(centre, start - reach, start + reach),
                 np.clip(sd, start_sd / MAX_SD_RATIO, start_sd * MAX_SD_RATIO))
+
+    def _may_recentre(self) -> bool:
+        """Whether the z-score may move: no labels gave it, or the prior is trusted and decides their means right."""
+        if self._labelled is None:
+            return True
+        if self._as_predicted is None:
+            means, counts = self._labelled
+            right = self.prior.decided_right(np.where(counts[:, None] > 0, means, np.nan), self.prior.means)
+            self._as_predicted = bool(self.prior.trusted and right.mean() >= TRUST_SHARE)
+        return self._as_predicted
 
     # === Class means ===
 

@@ -1,6 +1,7 @@
 """The paper's figures, from published.toml.
 
-Wu, Atashzar, Ghassemi, Alhanai 2025, "Feature imitating networks" for sEMG.
+Wu, Atashzar, Ghassemi, Alhanai 2025, "An LSTM Feature Imitation Network for Hand Movement Recognition from sEMG
+Signals", arXiv 2405.19356.
 """
 
 from pathlib import Path
