@@ -195,6 +195,8 @@ class Classifier(Section):
     kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # inputs of solved heads
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
+    lost_electrode: bool = False  # what a flat electrode would say is estimated from the others, up to 16 electrodes;
+    # heads linear and gaussian, descriptions that mix electrodes
     forces: bool = False  # training windows also count at 0.25 to 1.5 times their amplitude; head gaussian
     vote: Few = 1  # a decision averages the probabilities of the last so many windows
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1 and counts as wrong
@@ -217,7 +219,8 @@ class Augment(Section):
 class Imitate(Section):
     """Stage 1: trains FINs to give the features of windows of all pre-training subjects, channels pooled."""
 
-    epochs: int = Field(1, ge=0, le=1_000_000)  # 0 keeps the pretrained weights as they are
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] = 1  # 0 keeps the pretrained weights as they
+    # are; "auto" does where FINs hold on training windows of all (R² 0.9), and else trains them for up to 20 epochs
     windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
     batch_size: Count = 16  # windows
     learning_rate: Positive = 1e-3
