@@ -5,8 +5,8 @@
 DIR has a folder of recordings for each set. R² is of the feature in its own units against the closed form, pooled over
 channels, windows and people; loud channels carry most of that, so three more columns look at each person: the median
 over channels (the worst person's, the worst feature's), the worst channel that moves, and the median relative error of
-RMS. Windows lie in movements (`moves`) and anywhere (`stream`), standardised by the windows in movements. Then the table
-by kind of simulated signal, from the models' cards.
+RMS. Windows lie in movements (`moves`) and anywhere (`stream`), standardised by the windows in movements. Then the
+table by kind of simulated signal, from the models' cards.
 """
 
 import argparse
