@@ -10,6 +10,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from numpy.typing import ArrayLike  # noqa: E402
+from sphinx.util.typing import stringify_annotation  # noqa: E402
+
 from tfkfin import __version__  # noqa: E402
 
 project, author, version, release = "tfkfin", "the tfkfin authors", __version__, __version__
@@ -37,9 +40,9 @@ CONTENTS = {  # of the side bar. It is not written into index.md, which code hos
     "Notebooks": ("notebooks/start", "notebooks/own_data", "notebooks/serving"),
 }
 MADE = {  # classes that you get from a function or method, and never construct
-    "tfkfin.Decoder", "tfkfin.recordings.recording.Recording", "tfkfin.serving.client.Client",
-    "tfkfin.decoder.decision.Decision", "tfkfin.fit.run.Run", "tfkfin.nets.fins.Family", "tfkfin.fit.stages.Stage",
-    "tfkfin.features.catalogue.Feature", "tfkfin.recordings.readers.Reader",
+    "tfkfin.Decoder", "tfkfin.recordings.recording.Recording", "tfkfin.serving.client.Client", "tfkfin.fit.run.Run",
+    "tfkfin.decoder.decision.Decision", "tfkfin.nets.one_stride.Live", "tfkfin.nets.heads.Head",
+    "tfkfin.api.OnlineSession",
 }
 
 
@@ -49,8 +52,10 @@ def with_contents(app, page: str, source: list[str]) -> None:
                              for caption, pages in CONTENTS.items())
 
 
-def without_constructor(app, what, name, thing, options, signature, answer):
-    return ("", answer) if what == "class" and name in MADE else (signature, answer)
+def short_signature(app, what, name, thing, options, signature, answer):
+    """None for classes that nobody constructs; NumPy's union of all that makes an array by its name."""
+    arrays = stringify_annotation(ArrayLike, "smart")
+    return "" if name in MADE else signature and signature.replace(arrays, "ArrayLike"), answer
 
 
 def setup(app):
@@ -58,4 +63,4 @@ def setup(app):
 
     options.write(HERE / "made" / "options.md")
     app.connect("source-read", with_contents)
-    app.connect("autodoc-process-signature", without_constructor)
+    app.connect("autodoc-process-signature", short_signature)

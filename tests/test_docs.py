@@ -89,6 +89,13 @@ def test_every_link_to_a_file_holds(page):
         assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
+def test_code_is_not_cut_on_the_site(page):
+    """123 characters fit into its column at 1280 pixels: docs/style/site.css."""
+    code = re.findall(r"^```.+?\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert not [line for block in code for line in block.splitlines() if len(line) > 123]
+
+
 # === README and pictures ===
 
 def test_readme_answers_a_stranger_s_questions_in_order():
