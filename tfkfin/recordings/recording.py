@@ -27,6 +27,9 @@ class RecordingFile:
         more: the other signal files, in order.
         beside: other files that it is read from, such as those of labels.
         all_exercises: number movements consecutively through all exercises, because several are used together.
+        rate_hz: samples a second that the user states; 0: none.
+        notes: remarks from finding it, such as a person's name that became a number.
+        siblings: signal files found with it, which may tell what this one lacks.
     """
 
     path: Path
@@ -37,6 +40,9 @@ class RecordingFile:
     more: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
     all_exercises: bool = False
+    rate_hz: float = 0.0
+    notes: tuple[str, ...] = ()
+    siblings: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def signals(self) -> tuple[Path, ...]:
