@@ -15,7 +15,7 @@ import numpy as np
 from tfkfin.base import registry
 from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks, formats, remote, sheet
+from tfkfin.recordings import checks, doubts, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
@@ -78,6 +78,11 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: in
     return files
 
 
+def known(folder: Path, paths: Sequence[Path]) -> str:
+    """The reader that reads a folder without a sheet, "" for none."""
+    return next((name for name in registry.names("recordings/readers") if reader(name).knows(folder, paths)), "")
+
+
 def left_out(folder: Path, paths: Sequence[Path], found: Sequence[RecordingFile]) -> list[str]:
     """A line for each kind of file of which some were found and others were not."""
     used, lines = {path for file in found for path in file.paths}, []
@@ -116,7 +121,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
             or Inf, or the labels have no movement.
     """
     checks.openable(file.path)
-    return _named(reader(file.reader).read(file, emg))
+    recording = _named(reader(file.reader).read(file, emg))
+    return replace(recording, notes=tuple(dict.fromkeys((*doubts.of(recording), *recording.notes))))
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:

@@ -2,7 +2,7 @@
 
 Ninapro: Atzori et al., Sci Data 1:140053 (2014). Labels are the corrected ones (`restimulus` with `rerepetition`,
 Gijsberts et al. 2014), because the cue (`stimulus`) precedes the movement by most of a second. DB6 (Palermo et al.
-2017) was recorded on five days, twice a day: these are ten sessions. The acquisitions of DB8 (`_A1` to `_A3`) are three.
+2017) was recorded on five days, twice a day: these are ten sessions. Those of DB8 are its acquisitions, `_A1` to `_A3`.
 
 Most files do not say their rate. Which databases a file may be from follows from its name, its variables, and the files
 found with it; where these do not agree on one rate, the user is asked.
@@ -21,7 +21,7 @@ from tfkfin.recordings import checks, matfile
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.databases import Database, databases
 from tfkfin.recordings.readers import Reader
-from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, Header, Recording, RecordingFile
+from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
 _NAME = re.compile(r"S(\d{1,9})_(?:E(\d{1,2})_A(\d)|A(\d)_E(\d{1,2}))\.mat", re.IGNORECASE)
 _DB6 = re.compile(r"S(\d{1,9})_D(\d{1,3})_T([12])\.mat", re.IGNORECASE)  # subject, day, 1 (morning) or 2 (afternoon)
@@ -58,10 +58,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
             raise InputError(f"{path}: columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1} of DB6 have no electrode, but a "
                              "signal here: describe the file in a recordings.toml")
         emg = np.delete(emg, _EMPTY, axis=1)
-    emg, notes = emg[: len(head.labels)], head.notes
-    if np.abs(emg[:: max(1, len(emg) // 100_000)]).max() > LARGEST_V and head.rate_hz > OWN_UNIT_HZ:
-        notes += (f"emg exceeds {LARGEST_V:g}: it may not be in volts",)
-    return Recording(file, emg, head.labels, head.repetitions, head.rate_hz, notes, head.synthetic)
+    return Recording(file, emg[: len(head.labels)], head.labels, head.repetitions, head.rate_hz, head.notes,
+                     head.synthetic)
 
 
 def _load(path: Path, names: tuple[str, ...]) -> tuple[dict[str, tuple], tuple[str, str], dict]:
