@@ -329,6 +329,8 @@ def trials(folder, names: dict[str, int], channels=3):
     ([f"{m}/person{s}_trial{r}.csv" for s in (1, 2) for m in ("fist", "flex", "relax") for r in (1, 2)],
      "{label}/person{subject}_trial{repetition}.csv", ["fist", "flex"]),
     ([f"R_{r}_C_{c}.csv" for r in (0, 1) for c in (0, 1, 2)], "R_{repetition}_C_{label}.csv", []),
+    ([f"{s}/{m}{r}.csv" for s in ("anna", "bo") for m in ("fist", "wrist_up", "rest") for r in (1, 2)],
+     "{subject}/{label}{repetition}.csv", ["fist", "wrist_up"]),
     ([f"P{s}_2024-03-0{d}_{m}.csv" for s in (7, 8) for d in (1, 5) for m in ("fist", "open")],
      "P{subject}_{session}_{label}.csv", ["fist", "open"]),
 ])
@@ -377,6 +379,25 @@ def test_minutes_in_names_are_no_runs(tmp_path, dates):
     sheet(tmp_path, text)
     found = read_all(tmp_path)
     assert [(r.subject, len(r.seams), r.rate_hz) for r in found] == [(1, 1, 1000), (2, 1, 1000)]
+
+
+def test_clocks_and_labels_by_whatever_name(tmp_path):
+    emg, labels, repetitions = person(200)
+    names = ["X [s]", *(f"Avanti {i}: EMG {i} [V]" for i in range(4)), "stimulus", "restimulus", "repetition",
+             "rerepetition", "imu_x"]
+    cue = np.roll(labels, -20)
+    table(tmp_path / "S1.csv", [np.arange(len(emg)) / 200, *emg.T, cue, labels, np.roll(repetitions, -20), repetitions,
+                                emg[:, 0]], ",".join(names))
+    sheet(tmp_path, text := drafted(tmp_path))
+    assert lines_of(text)["time"] == '"X [s]"' and json.loads(lines_of(text)["channels"]) == names[1:5]
+    (recording,) = read_all(tmp_path)
+    np.testing.assert_array_equal(recording.labels, labels)
+    np.testing.assert_array_equal(recording.repetitions, repetitions)
+    table(tmp_path / "q" / "S1.csv", [*emg.T, np.array(["Ruhe", "Faust", "offen", "x"])[labels]], "a,b,c,d,Bewegung")
+    text = drafted(tmp_path / "q")
+    assert '# rest = "?"' in text
+    sheet(tmp_path / "q", text.replace('# rest = "?"', 'rest = "Ruhe"').replace("# rate_hz = 2000", "rate_hz = 200"))
+    np.testing.assert_array_equal(read_all(tmp_path / "q")[0].labels > 0, labels > 0)
 
 
 @pytest.mark.parametrize("words", [("monday", "tuesday"), ("morning", "evening")])

@@ -29,8 +29,11 @@ _FIELDS = {  # words that precede a number in a file name
 }
 _LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activity|marker|trigger|event|cue).*|y"
 _REPETITION = r"(?i).*(rep|trial).*"
-_TIME = r"(?i)(t|time|timestamp|sec|seconds|(time|t)[ _]?(stamp)?[ _]?[\[(]?(s|sec|ms|us|µs|ns|milli|micro|nano).*)"
-_OTHER = r"(?i).*(acc|gyro|mag|quat|imu|temp|battery|force|torque|angle|glove|ecg|eeg|index|count).*"
+_TIME = r"(?i)t|time|timestamp|sec|seconds|(time|t)[ _]?(stamp)?[ _]?[\[(]?(s|sec|ms|us|µs|ns|milli|micro|nano).*|" \
+    r".*[\[(](s|sec|ms|us|µs|ns)[\])]"
+_OTHER = r"(?i)(.*[^a-z])?(acc|accel\w*|gyro\w*|mag|quat\w*|imu|temp\w*|battery|force|torque|angle|glove|ecg|eeg|index|" \
+    r"count\w*)([^a-z].*)?"
+_MOVES = r"(?i)fist|open|clos|grip|grasp|flex|exten|pinch|hand|wrist|finger|thumb|point|pron|supin|deviat|rest|relax|power"
 _LABELS_OF = r"(?i)label|annot|event|marker|target"
 _DATE = r"(?:\d{4}[-._]\d\d[-._]\d\d|\d\d[-.]\d\d[-.](?:\d{4}|\d\d)|(?:19|20)\d{6})"
 _HOUR = r"\d\d[-.:h_]?\d\d(?:[-.:m_]?\d\d)?"
@@ -94,9 +97,12 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
     if labels:
         lines += [f"labels = {_toml(_names(folder, labels, label).pattern)}"]
     moved = sorted({plain(word): word for word in words if plain(word) not in RESTS}.values())
+    if moved and len(moved) == len({plain(word) for word in words}) and (names.words or label is not None):
+        settings.append('# rest = "?"   # none of these names is known for rest: is one?')
     table = ["", "[movements]", *(f"{i + 1} = {_toml(name)}" for i, name in enumerate(moved))] if moved else []
-    text = "\n".join([f"# A draft from all {len(signals)} files: read it through, correct it, then: python -m "
-                      f"tfkfin.data info {folder}", *settings, *lines, *table]) + "\n"
+    lines = [f"# A draft from all {len(signals)} files: read it through, correct it, then: python -m "
+             f"tfkfin.data info {folder}", *settings, *lines, *table]
+    text = "\n".join(re.sub(r"[\x00-\x1f\x7f]", " ", line) for line in lines) + "\n"
     tomllib.loads(text)
     return text
 
@@ -138,10 +144,11 @@ def _seen(paths: Sequence[Path]) -> Seen:
     if not looks:
         raise failed[0] if failed else InputError(f"{paths[0]} holds no columns")
     remarks = [f"# {len(failed)} files cannot be read: {failed[0]}".replace("\n", " ")] if failed else []
-    remarks += [f"# {len(few)} files have other columns than most: {few[0]}" for few in sorted(
-        every.values(), key=len, reverse=True)[1:]]
-    return Seen({name: doubts.together(of) for name, of in looks.items()}, widths, clocks, several, rates, units, marks,
-                remarks)
+    most, *others = sorted(every, key=lambda names: len(every[names]), reverse=True)
+    remarks += [f"# {len(every[few])} files have other columns than most: {every[few][0]}" for few in others]
+    looks = {name: doubts.together(of) for name, of in looks.items() if str(name).rpartition(":")[0] in most
+             or name in most}
+    return Seen(looks, widths, clocks, several, rates, units, marks, remarks)
 
 
 def _moved(look: Look) -> set:
@@ -154,8 +161,8 @@ def _columns(seen: Seen, labels: Sequence[Path]) -> tuple[list[str], list[str], 
     looks, rising = seen.looks, {name for name, one in seen.looks.items() if one.rises}
     time = next((name for name in looks if re.fullmatch(_TIME, str(name)) and name in rising), None)
     label, unsure = (None, []) if labels else _label(looks, rising)
-    repetition = next((name for name, one in looks.items() if re.fullmatch(_REPETITION, str(name))
-                       and one.steps and not one.text and name != label), None)
+    repetition = next((name for name in sorted(looks, key=lambda n: str(n)[:4] != "rere") if name != label and looks[
+        name].steps and not looks[name].text and re.fullmatch(_REPETITION, str(name))), None)
     left = {name: one.why or "by its name" for name, one in looks.items() if name not in (time, label, repetition)
             and (one.why or re.fullmatch(_OTHER, str(name)))}
     channels = [name for name in looks if name not in (time, label, repetition, *left)]
@@ -207,7 +214,7 @@ def _label(looks: dict[int | str, Look], rising: set) -> tuple[int | str | None,
     able = {name: one for name, one in looks.items() if name not in rising
             and (one.steps or one.text and 1 < len(one.values) <= MOST)}
     others = [name for name in able if not any(re.fullmatch(words, str(name)) for words in (_REPETITION, _OTHER))]
-    named = [name for name in others if re.fullmatch(_LABEL, str(name))]
+    named = sorted((name for name in others if re.fullmatch(_LABEL, str(name))), key=lambda n: str(n)[:2] != "re")
     text, steps = ([name for name in others if able[name].text is kind] for kind in (True, False))
     chosen = named[:1] or (text if len(text) == 1 else []) or (steps if len(steps) == 1 and not text else [])
     return (chosen[0], []) if chosen else (None, text + steps)
@@ -272,12 +279,15 @@ def _names(folder: Path, paths: Sequence[Path], label: int | str | None) -> Name
     split = {path: _tokens(path.relative_to(folder).as_posix()) for path in paths}
     shape = Counter(tuple(map(_kind, parts)) for parts in split.values()).most_common(1)[0][0]
     rows = [parts for parts in split.values() if tuple(map(_kind, parts)) == shape]
-    found = Names("", [], [], [])
-    taken: dict[str, list[str]] = {}
-    for i in range(len(shape)):
-        values = [row[i] for row in rows]
-        before = [row[i - 1] for row in rows] if i else [""] * len(rows)
-        found = _place(found, values, before, taken, label, len(rows) == 1)
+    found, taken = Names("", [], [], []), {}
+    columns = [[row[i] for row in rows] for i in range(len(shape))]
+    moving = [i for i, values in enumerate(columns) if len(set(values)) > 1 and re.search(_MOVES, " ".join(values))]
+    people = any(_kind(values[0]) == "number" and len({*before}) == 1 and re.fullmatch(
+        _FIELDS["subject"], (re.findall(r"[A-Za-z]+", before[0]) or [""])[-1].lower())
+        for before, values in zip(columns, columns[1:], strict=False))
+    for i, values in enumerate(columns):
+        other = label if label is not None or not moving or i == moving[0] else ""  # movements are named elsewhere
+        found = _place(found, values, columns[i - 1] if i else [""], taken, other, len(rows) == 1, people)
     others = [str(path.relative_to(folder)) for path in paths if tuple(map(_kind, split[path])) != shape]
     remarks = [f"# {len(others)} files have other names and are left out: {', '.join(others[:3])}"] if others else []
     if "{subject}" not in found.pattern:
@@ -286,7 +296,7 @@ def _names(folder: Path, paths: Sequence[Path], label: int | str | None) -> Name
 
 
 def _place(found: Names, values: list[str], before: list[str], taken: dict[str, list[str]], label: int | str | None,
-           alone: bool) -> Names:
+           alone: bool, people: bool) -> Names:
     """The pattern with one more place of the names."""
     pattern, words, remarks, guessed = found
     different = sorted(set(values))
@@ -295,7 +305,7 @@ def _place(found: Names, values: list[str], before: list[str], taken: dict[str, 
             return found._replace(pattern=pattern + values[0])
         start, end = _shared(different), _shared([value[::-1] for value in different])[::-1]
         middle = [value[len(start) : len(value) - len(end)] for value in values]
-        field = _word_field(middle, label, taken)
+        field = _word_field(middle, label, taken, people)
         if field:
             taken[field] = middle
             words = sorted(set(middle)) if field == "label" else words
@@ -324,16 +334,16 @@ def _place(found: Names, values: list[str], before: list[str], taken: dict[str, 
     return Names(pattern + kept, words, remarks, guessed)
 
 
-def _word_field(words: list[str], label: int | str | None, taken: Iterable[str]) -> str | None:
+def _word_field(words: list[str], label: int | str | None, taken: dict[str, list[str]], people: bool) -> str | None:
     """What words in names stand for: movements where nothing else says them, else sessions or people."""
     different = {plain(word) for word in words}
     days = all(word[:3] in DAYS for word in different)
     if label is None and "label" not in taken and not days and len(different) <= MOST:
         return "label"
-    if not all(different) or label is None and not days:
+    if not all(different) or different == {plain(word) for word in taken.get("label", ())}:
         return None
-    return next((name for name in ("session", "subject") if name not in taken), None) if days or len(different) < len(
-        words) else next((name for name in ("subject", "session") if name not in taken), None)
+    return next((name for name in ("subject", "session") if name not in taken and not (
+        name == "subject" and (days or people))), None)
 
 
 def _field(before: str, taken: Iterable[str], differs: bool, label: int | str | None) -> tuple[str | None, bool]:

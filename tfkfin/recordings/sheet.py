@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -124,14 +124,17 @@ class Sheet(BaseModel):
             return self.numbered(named[word])
         return 0 if word in RESTS or word == plain(str(self.rest)) else None
 
-    def numbered(self, label: int) -> int:
-        """The number of a movement here, by its label in the files."""
-        return label + 1 if self.rest is False else 0 if label == self.rest else label
+    def numbered(self, labels: Any) -> Any:
+        """The numbers of movements here, by their labels in the files: one, or an array."""
+        if self.rest is False:
+            return labels + 1
+        own = [number for number, name in self.movements.items() if plain(name) == plain(str(self.rest))]
+        return labels * (labels != (own[0] if own else self.rest if isinstance(self.rest, int) else 0))
 
     @property
     def names(self) -> dict[int, str]:
         """The names of movements, by their number here."""
-        return {self.numbered(label): name for label, name in self.movements.items()}
+        return {number: name for label, name in self.movements.items() if (number := self.numbered(label)) or not label}
 
 
 def plain(name: str) -> str:

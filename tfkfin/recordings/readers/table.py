@@ -210,9 +210,7 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
 def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
     """A column of movements' numbers or names as numbers (T,) int16."""
     if values.dtype.kind in "biuf":
-        rest = sheet.rest if isinstance(sheet.rest, int) else 0
-        numbers = checks.column(path, "label", np.where(values == rest, 0, values))
-        return numbers + 1 if sheet.rest is False else numbers
+        return checks.column(path, "label", sheet.numbered(values))
     words, where = np.unique(values.astype(str), return_inverse=True)
     numbers = [sheet.number(word) for word in words.tolist()]
     if None in numbers:
