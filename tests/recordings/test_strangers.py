@@ -108,6 +108,11 @@ def test_a_number_of_channels_alone_is_no_rate(tmp_path, channels):
     refused(tmp_path, "is at 500 Hz, and rate_hz = 2000 is given: leave it out")
 
 
+def test_db1_alone_names_its_files_so(tmp_path):
+    ninapro(tmp_path / "S7_A1_E1.mat", 10, 3)
+    assert read_all(tmp_path)[0].rate_hz == 100
+
+
 def test_siblings_tell_what_one_file_does_not(tmp_path):
     """DB3's two people with ten electrodes, beside one with twelve."""
     ninapro(tmp_path / "DB3_s7" / "S7_E1_A1.mat", 10, 3)
@@ -352,7 +357,7 @@ def test_classes_and_repetitions_that_count_from_0(tmp_path):
     (recording,) = read_all(tmp_path)
     assert {*zip(recording.labels.tolist(), recording.repetitions.tolist(), strict=True)} == {
         (c, r) for c in (0, 1, 2) for r in (1, 2)}
-    assert "0 is taken for rest" in " ".join(recording.notes) and "count from 0" in " ".join(recording.notes)
+    assert "'0' is taken for rest" in " ".join(recording.notes) and "count from 0" in " ".join(recording.notes)
     sheet(tmp_path, text.replace("# rest = false", "rest = false") + '[movements]\n0 = "fist"\n2 = "open"\n')
     (recording,) = read_all(tmp_path)
     assert {*zip(recording.labels.tolist(), recording.repetitions.tolist(), strict=True)} == {

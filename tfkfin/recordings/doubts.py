@@ -95,16 +95,8 @@ def together(looks: Iterable[Look]) -> Look:
 
 def channels(emg: np.ndarray) -> dict[int, str]:
     """Channels, from 0, that are no electrodes' signals, and why. Those that never change are told elsewhere."""
-    found = {}
-    for c in range(emg.shape[1]):
-        steps = np.diff(emg[:20_000, c])  # nearly every channel is judged by these
-        if np.sum(steps > 0) < _RISING * np.count_nonzero(steps) > np.sum(steps < 0) and (
-                np.count_nonzero(steps) > _RARE * len(steps)):
-            continue
-        seen = look(emg[:, c])
-        if seen.changes and seen.why:
-            found[c] = seen.why
-    return found
+    return {c: seen.why for c in range(emg.shape[1]) if look(emg[:20_000, c]).why  # which judges nearly every channel
+            and (seen := look(emg[:, c])).changes and seen.why}
 
 
 def tells(values: np.ndarray, labels: np.ndarray) -> bool:

@@ -80,7 +80,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     rows = [[row._replace(name=_text(row, column) or _text(row, "value")) for row in of] for of in rows]
     every = {_text(row, column) or _text(row, "value") for row in whole}
     named = _movements(file, [row for of in rows for row in of], notes, sheet, every)
-    parts = [_run(path, of, named, notes) for path, of in zip(file.signals, rows, strict=True)]
+    parts = [_run(path, of, named, sheet.hold, notes) for path, of in zip(file.signals, rows, strict=True)]
     names = {number: name for name, number in named.items() if number and name not in (str(number),
                                                                                         default_name(number))}
     count = not any(part.repetitions.any() for part in parts)
@@ -178,9 +178,7 @@ def _events(path: Path, hold: bool) -> list[Row]:
     if not found:
         raise InputError(f"{path} has no events.tsv with events that last: its movements are unknown" + bool(brief) * (
             f". {brief} last no time: hold = true in a {sheets.SHEET} holds each until the next"))
-    ends = [row.start_s for row in found[1:]] + [float("inf")]
-    return [row._replace(stop_s=row.stop_s if row.stop_s > row.start_s else end)
-            for row, end in zip(found, ends, strict=True)]
+    return found
 
 
 def _all_events(root: Path, hold: bool) -> list[list[Row]]:
@@ -241,7 +239,7 @@ def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sh
     return {name: i + 1 for i, name in enumerate(moved)} | {name: 0 for name in (every | names) - set(moved)}
 
 
-def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -> Recording:
+def _run(path: Path, rows: list[Row], named: dict[str, int], hold: bool, notes: list[str]) -> Recording:
     """One file of signals with its labels."""
     rows_of = {row["name"]: row for row in _table(path, "_channels.tsv") if row.get("name")}
     chosen = [name for name, row in rows_of.items() if row.get("type", "").upper() == "EMG"]
@@ -264,9 +262,8 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -
     if bad := [name for name in table.columns if rows_of.get(name, {}).get("status") == "bad"]:
         notes.append(f"channels marked as bad: {', '.join(bad)}")
     emg, rate = checks.signal(path, emg.astype(np.float32)), float(rate)
-    movements = ((row.start_s, min(row.stop_s, len(emg) / rate) if row.stop_s == float("inf") else row.stop_s,
-                  named[row.name], row.repetition) for row in rows)
-    return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate), rate)
+    movements = ((row.start_s, row.stop_s, named[row.name], row.repetition) for row in rows)
+    return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate, hold), rate)
 
 
 def _length(table: formats.Table, metadata: dict, length: int) -> int:

@@ -10,8 +10,8 @@ found with it; where these do not agree on one rate, the user is asked.
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +104,20 @@ def _header(file: RecordingFile, there: dict[str, tuple], names: tuple[str, str]
 
 def _fitting(file: RecordingFile, there: Mapping[str, tuple], movements: int) -> dict[str, Database]:
     """The databases that a file and those found with it may be from, by their names and variables."""
-    if _DB6.fullmatch(Path(file.path).name):
-        return {"db6": databases()["db6"]}
-    found = {name: of for name, of in databases().items() if name != "db6" and _fits(of, there)
+    name, every = Path(file.path).name, databases()
+    if _DB6.fullmatch(name):
+        return {"db6": every["db6"]}
+    found = {name: of for name, of in every.items() if name != "db6" and _fits(of, there)
              and file.exercise <= len(of.movements) and movements <= of.movements[file.exercise - 1]}
+    if "db1" in found and (m := _NAME.fullmatch(name)) and m[4]:  # which alone writes S1_A1_E1
+        return {"db1": found["db1"]}
     for path in file.siblings if len({of.rate_hz for of in found.values()}) > 1 else ():
         if (m := _NAME.fullmatch(path.name)) and path.is_file():
-            exercise, acquisition, shapes = int(m[2] or m[5]), int(m[3] or m[4]), _shapes(path)
+            exercise, acquisition, shapes = int(m[2] or m[5]), int(m[3] or m[4]), {}
+            with suppress(InputError):  # a damaged one tells nothing here, and is refused when it is read
+                shapes = matfile.shapes(path)
             found = {name: of for name, of in found.items() if exercise <= len(of.movements)
-                     and acquisition <= of.acquisitions and _fits(of, shapes)} or found
+                     and acquisition <= of.acquisitions and (not shapes or _fits(of, shapes))} or found
     whole = {name: of for name, of in found.items() if of.sides and set(of.sides) <= set(there)}
     return whole if len({of.rate_hz for of in found.values()}) > 1 and whole else found
 
@@ -125,26 +130,16 @@ def _fits(of: Database, there: Mapping[str, tuple]) -> bool:
         for name in _SIDES if name in there)
 
 
-@lru_cache(4096)
-def _shapes(path: Path) -> dict[str, tuple]:
-    try:
-        return matfile.shapes(path)
-    except InputError:
-        return {}  # a damaged sibling tells nothing here, and is refused when it is read
-
-
 def _rate(file: RecordingFile, channels: int, frequency: float | None, fitting: Mapping[str, Database],
           notes: list[str]) -> float:
     """Samples a second: what the file says, the user, or all databases that it may be from; else the user is asked."""
     folder = sheets.above(Path(file.path))
     asked = file.rate_hz or (sheets.of(folder).rate_hz if folder else None)
     rates = {of.rate_hz for of in fitting.values()}
-    if frequency is not None:
-        if asked and abs(asked / checks.rate(file.path, frequency) - 1) > 1e-6:
-            raise InputError(f"{file.path} is at {frequency:g} Hz, and rate_hz = {asked:g} is given: leave it out")
-        return checks.rate(file.path, frequency)
-    if asked:
-        return float(asked)
+    if frequency is not None and asked and abs(asked / checks.rate(file.path, frequency) - 1) > 1e-6:
+        raise InputError(f"{file.path} is at {frequency:g} Hz, and rate_hz = {asked:g} is given: leave it out")
+    if frequency is not None or asked:
+        return checks.rate(file.path, asked if frequency is None else frequency)
     if len(rates) == 1:
         notes.append(f"no variable frequency: {min(rates):g} Hz is assumed, the rate of "
                      f"{', '.join(name.upper() for name in fitting)}")
@@ -155,14 +150,12 @@ def _rate(file: RecordingFile, channels: int, frequency: float | None, fitting: 
                      f"rate_hz = ... in a {sheets.SHEET} in its folder, or --set source.rate_hz=...")
 
 
-@lru_cache(4096)
 def _movements(path: Path) -> int:
     """How many movements a file has; 0: it cannot be read."""
-    try:
+    with suppress(InputError):
         _, (label, _), data = _load(path, ())
-    except InputError:
-        return 0
-    return int(np.sum(np.unique(data[label]) > 0))
+        return int(np.sum(np.unique(data[label]) > 0))
+    return 0
 
 
 def _sizes(file: RecordingFile, own: int, fitting: Mapping[str, Database]) -> Sequence[int]:

@@ -3,9 +3,8 @@
 See `tfkfin.recordings.sheet`, and `python -m tfkfin.data sheet DIR`, which drafts one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
 from tfkfin.recordings.recording import Recording, RecordingFile, joined, to_samples
 from tfkfin.recordings.sheet import SHEET, Sheet
+
+_FROM_ZERO = "repetitions in the names of files count from 0: each is one more here"
 
 
 def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
@@ -48,17 +49,15 @@ def find(folder: Path, paths: Sequence[Path]) -> list[RecordingFile]:
             raise InputError(f"subject {who[0]}, session {who[1]} has two files, "
                              f"{own[key]} and {path}: keep one, or tell them apart by {{session}} or {{run}} in files")
         own[key] = path
-    made, siblings = [], tuple(found)
-    notes = {**{("subject", number): f"subject {number} is {value}" for value, number in people.items()
-                if number != value},
-             **{("session", number): f"session {number} is {value}" for value, number in sessions.items()
-                if number != value}}
+    made, notes = [], _remarks(sheet, list(found.values()))
     for (subject, session), own in groups.items():
         first, *more = own.values()
         beside = [_labels_of(path, found[path], labels) for path in own.values()] if sheet.labels else []
-        own_notes = [notes[key] for key in (("subject", subject), ("session", session)) if key in notes]
+        told = [f"{what} {number} is {value}" for what, number, numbers in (
+            ("subject", subject, people), ("session", session, sessions)) for value, n in numbers.items()
+            if n == number != value]
         made.append(RecordingFile(first, subject, 1, session, "table", tuple(more), tuple(beside),
-                                  notes=tuple(own_notes), siblings=siblings))
+                                  notes=(*told, *notes)))
     return made
 
 
@@ -85,10 +84,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
                          "python -m tfkfin.data sheet draft one")
     sheet, notes = sheets.of(folder), list(file.notes)
     fields = sheets.matched(sheet, sheet.files, folder, file.signals)
-    if _from_zero(folder, file.siblings or file.signals):
-        notes.append("repetitions in the names of files count from 0: each is one more here")
+    if _FROM_ZERO in notes:
         fields = {path: of | {"repetition": of["repetition"] + 1} for path, of in fields.items()}
-    _about_rest(sheet, fields, notes)
     beside = file.beside or [None] * len(file.signals)
     parts = [_part(Path(path), sheet, fields[path], other, notes)
              for path, other in zip(file.signals, beside, strict=True)]
@@ -101,24 +98,17 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     return whole
 
 
-@lru_cache(16)
-def _from_zero(folder: Path, paths: tuple[Path, ...]) -> bool:
-    """Whether repetitions in the names of files begin at 0, which stands for none here, in some file of a movement."""
-    sheet = sheets.of(folder)
-    return "{repetition}" in sheet.files and any(of["repetition"] == 0 and sheet.number(of.get("label", "1")) != 0
-                                                 for of in sheets.matched(sheet, sheet.files, folder, paths).values())
-
-
-def _about_rest(sheet: Sheet, fields: dict[Path, dict], notes: list[str]) -> None:
-    """Notes which label in names was taken for rest, where this is not sure."""
-    words = {of["label"] for of in fields.values() if "label" in of and sheet.number(of["label"]) == 0}
-    named = [f"{number} = {name!r} in [movements]" for number, name in sheet.movements.items()
-             if number == 0 and sheet.rest is None and sheets.plain(name) not in sheets.RESTS]
-    if sheet.rest is None and (unsure := named or sorted(
-            word for word in words if word.isdecimal() and 0 not in sheet.movements)):
-        notes.append(f"{unsure[0]} is taken for rest: if it is a movement, rest = false in {SHEET} counts it as 1")
-    notes += [f"{word!r} is taken for rest" for word in sorted(words)
-              if not word.isdecimal() and sheets.plain(word) != sheets.REST]
+def _remarks(sheet: Sheet, every: Sequence[Mapping]) -> list[str]:
+    """What the names of all files leave in doubt: which label is rest, and repetitions that count from 0."""
+    moving = [of for of in every if sheet.number(of.get("label", "1")) != 0]
+    words = sorted({of["label"] for of in every if of not in moving} | (
+        {sheet.movements[0]} if 0 in sheet.movements and sheet.rest is None else set()))
+    sure = {word for word in words if sheet.rest is not None or sheets.plain(word) == sheets.REST
+            or word.isdecimal() and 0 in sheet.movements}
+    return [_FROM_ZERO] * any(of.get("repetition") == 0 for of in moving) + [
+        f"{word!r} is taken for rest: if it is a movement, rest = false in {SHEET} counts it as 1"
+        if word.isdecimal() or sheets.plain(word) not in sheets.RESTS else f"{word!r} is taken for rest"
+        for word in words if word not in sure]
 
 
 def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: list[str]) -> Recording:
@@ -198,10 +188,9 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
                            for name in (sheet.start, sheet.stop))
             if sheet.duration is not None:
                 stop = start + checks.numbers(where, "duration", columns[sheet.duration])
-            if sheet.hold:
-                start, stop, labels = _held(start, start if stop is None else stop, labels, length / rate)
             of_each = repetition if sheet.repetition is not None else np.full(len(labels), fields.get("repetition", 0))
-            return to_samples(where, zip(start, stop, labels.tolist(), of_each.tolist(), strict=True), length, rate)
+            rows = zip(start, start if stop is None else stop, labels.tolist(), of_each.tolist(), strict=True)
+            return to_samples(where, rows, length, rate, sheet.hold)
     if sheet.repetition is not None and "label" in fields:
         repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
     return labels, repetition
@@ -229,24 +218,13 @@ def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float,
                          f"{', '.join(left[:8])}")
     if left:
         notes.append(f"annotations that are no movement of {SHEET} are left out: {', '.join(left[:5])}")
-    known = [(event, number) for event, number in known if number is not None]
-    brief = [event.text for event, number in known if number and event.stop_s <= event.start_s]
+    brief = [event.text for event, number in known if number and event.stop_s == event.start_s]
     if brief and not sheet.hold:
         raise InputError(f"{path}: {len(brief)} annotations last no time ({', '.join(dict.fromkeys(brief))}): hold = "
                          f"true in {SHEET} holds each until the next")
-    start, stop, numbers = (np.array([of[i] for of in ((e.start_s, e.stop_s, n) for e, n in known)]) for i in range(3))
-    if sheet.hold:
-        start, stop, numbers = _held(start, stop, numbers, length / rate)
-    return to_samples(path, ((*row, int(repetition[0])) for row in zip(
-        start.tolist(), stop.tolist(), numbers.tolist(), strict=True)), length, rate)
-
-
-def _held(start: np.ndarray, stop: np.ndarray, labels: np.ndarray, end_s: float
-          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Marks in order of time; what lasts no time is held until the next mark, the last one to the end."""
-    order = np.argsort(start, kind="stable")
-    start, stop, labels = start[order], stop[order], labels[order]
-    return start, np.where(stop > start, stop, np.append(start[1:], end_s)), labels
+    rows = [(event.start_s, event.stop_s, number, int(repetition[0])) for event, number in known
+            if number or number == 0 and (sheet.hold or event.stop_s > event.start_s)]
+    return to_samples(path, rows, length, rate, sheet.hold)
 
 
 READER = Reader(lambda folder, paths: folder / SHEET in paths, find, read, expected=f"as {SHEET} says", needs=(SHEET,))
