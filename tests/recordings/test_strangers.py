@@ -257,6 +257,15 @@ def test_blanks_in_columns_that_nobody_wants(tmp_path):
     refused(tmp_path, "channel some cannot be read as numbers: row 1 has ''")
 
 
+def test_rows_that_lack_a_number_are_rows(tmp_path):
+    emg, labels, _ = person(200, 2)
+    cells = [[f"{v:.4f}" for v in column] for column in (emg * 1e3).T]
+    cells[1][:3] = ["N/A"] * 3
+    table(tmp_path / "p1.csv", [*cells, labels], "time,2,move")
+    sheet(tmp_path, 'rate_hz = 200\nunit = "mV"\nfiles = "p{subject}.csv"\nchannels = ["time", "2"]\nlabel = "move"\n')
+    refused(tmp_path, "channel 2 cannot be read as numbers: row 1 has 'N/A'")
+
+
 def test_two_columns_of_one_name_are_counted(tmp_path):
     emg, labels, _ = person(200, 2)
     table(tmp_path / "p1.csv", [*emg.T, labels], "emg,emg,move")

@@ -31,9 +31,9 @@ _LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activi
 _REPETITION = r"(?i).*(rep|trial).*"
 _TIME = r"(?i)t|time|timestamp|sec|seconds|(time|t)[ _]?(stamp)?[ _]?[\[(]?(s|sec|ms|us|µs|ns|milli|micro|nano).*|" \
     r".*[\[(](s|sec|ms|us|µs|ns)[\])]"
-_OTHER = r"(?i)(.*[^a-z])?(acc|accel\w*|gyro\w*|mag|quat\w*|imu|temp\w*|battery|force|torque|angle|glove|ecg|eeg|index|" \
-    r"count\w*)([^a-z].*)?"
-_MOVES = r"(?i)fist|open|clos|grip|grasp|flex|exten|pinch|hand|wrist|finger|thumb|point|pron|supin|deviat|rest|relax|power"
+_OTHER = r"(?i)(.*[^a-z])?(acc|accel\w*|gyro\w*|mag|quat\w*|imu|temp\w*|battery|force|torque|angle|glove|ecg|eeg|" \
+    r"index|count\w*)([^a-z].*)?"
+_MOVES = r"(?i)fist|open|clos|grip|grasp|flex|exten|pinch|hand|wrist|finger|thumb|point|pron|supin|rest|relax"
 _LABELS_OF = r"(?i)label|annot|event|marker|target"
 _DATE = r"(?:\d{4}[-._]\d\d[-._]\d\d|\d\d[-.]\d\d[-.](?:\d{4}|\d\d)|(?:19|20)\d{6})"
 _HOUR = r"\d\d[-.:h_]?\d\d(?:[-.:m_]?\d\d)?"

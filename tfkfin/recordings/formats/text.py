@@ -50,35 +50,30 @@ def read(path: Path, wanted: Wanted) -> Table:
     chosen = [name for name in (layout.names if wanted is None else wanted) if name in places]
     if twice := [name for name in wanted or () if name not in places and layout.heading.count(str(name)) > 1]:
         raise InputError(f"{path} has several columns named {twice[0]}: say which by number, counted from 1")
+    checks.fits(path, 5 * path.stat().st_size)  # two bytes such as "1," become eight in memory
     numbers = [name for name in chosen if _is_number(layout.first[places[name]], layout.comma)]
     try:
-        columns = _columns(path, layout, {name: places[name] for name in numbers}, np.float64)
+        columns = _load(path, layout, {name: places[name] for name in numbers}, np.float64)
     except ValueError:  # some cell is no number
-        columns = {name: _numbers(values, layout.comma) for name, values in _columns(
-            path, layout, {name: places[name] for name in numbers}, str).items()}
-    columns |= _columns(path, layout, {name: places[name] for name in chosen if name not in columns}, str)
+        columns = {}
+    with checks.refused_as(f"{path} cannot be read as text"):
+        texts = _load(path, layout, {name: places[name] for name in chosen if name not in columns}, str)
+    columns |= {name: _numbers(np.char.strip(values), layout.comma) if name in numbers else np.char.strip(values)
+                for name, values in texts.items()}
     units = {name: layout.units[places[name]] for name in chosen if layout.units[places[name]]}
     return Table({name: columns[name] for name in chosen}, layout.rate_hz, units)
 
 
-def _columns(path: Path, layout: Layout, places: dict, kind: type) -> dict:
-    """Columns of one type; raises ValueError where a cell of numbers is none."""
+def _load(path: Path, layout: Layout, places: dict[int | str, int], kind: type) -> dict[int | str, np.ndarray]:
+    """Columns of one type."""
     if not places:
         return {}
-    checks.fits(path, 5 * path.stat().st_size)  # two bytes such as "1," become eight in memory
-    with checks.refused_as(f"{path} cannot be read as text"), open(path, encoding=layout.encoding) as file:
+    with open(path, encoding=layout.encoding) as file:
         rows = (line.replace(",", ".") if layout.comma and kind is not str else line
                 for line in islice(file, layout.above, None))
-        try:
-            values = np.loadtxt(rows, kind, delimiter=layout.delimiter, comments=None, usecols=list(places.values()),
-                                ndmin=2, quotechar='"')
-        except ValueError:
-            if kind is str:
-                raise
-            values = None
-    if values is None:
-        raise ValueError
-    return {name: values[:, i] if kind is not str else np.char.strip(values[:, i]) for i, name in enumerate(places)}
+        values = np.loadtxt(rows, kind, delimiter=layout.delimiter, comments=None, usecols=list(places.values()),
+                            ndmin=2, quotechar='"')
+    return dict(zip(places, values.T, strict=True))
 
 
 def _numbers(cells: np.ndarray, comma: bool) -> np.ndarray:
@@ -103,8 +98,8 @@ def _layout(path: Path) -> Layout:
     comma = delimiter in (";", "\t") and "," in lines[-1]
     width = len(rows[-1])
     numeric = [i for i, cell in enumerate(rows[-1]) if _is_number(cell, comma)]
-    above = next(i for i, row in enumerate(rows) if len(row) == width and all(
-        _is_number(row[i], comma) or not row[i] for i in numeric) and (numeric or i or len(rows) == 1))
+    above = next(i for i, row in enumerate(rows) if len(row) == width and (numeric or i or len(rows) == 1)
+                 and _is_row([row[column] for column in numeric], comma))
     heading, units = _heading(path, rows[:above], lines[:above], delimiter, rows[above])
     stated = [match for line in lines[:above] if (match := _RATE.search(line))]
     rate = float(stated[0][1]) * (1000 if stated[0][2] else 1) if stated else None
@@ -129,6 +124,13 @@ def _heading(path: Path, rows: list[tuple[str, ...]], lines: list[str], delimite
     found = (_UNIT.fullmatch(f"{name} {unit}") for name, unit in zip(names, row, strict=True))
     known = {unit.lower(): unit for unit in VOLTS}
     return names, tuple(known[match[1].lower()] if match else "" for match in found)
+
+
+def _is_row(cells: Sequence[str], comma: bool) -> bool:
+    """Whether cells where the last row has numbers are a row of values, in which some may lack, or a heading."""
+    there = [cell for cell in cells if _is_number(cell, comma)]
+    return all(not cell or cell in there for cell in cells) or (
+        len(there) >= len(cells) / 2 and any(re.search("[.,-]", cell) for cell in there))
 
 
 def _delimiter(lines: Sequence[str]) -> str | None:
