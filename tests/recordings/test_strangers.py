@@ -358,6 +358,18 @@ def test_movements_in_names(tmp_path, names, pattern, movements):
     assert all(r.labels.any() for r in read_all(tmp_path))
 
 
+def test_a_column_that_says_what_names_say(tmp_path):
+    emg, _, _ = person(200, 2)
+    for i, name in enumerate(("fist", "open")):
+        for k in (1, 2):
+            table(tmp_path / "s1" / f"{name}_{k}.csv", [*(emg[:300] * 1e6).T, np.full(300, i + 1)], "a,b,label")
+    said = lines_of(text := drafted(tmp_path))
+    assert json.loads(said["files"]) == "s{subject}/{label}_{repetition}.csv" and "label" not in said
+    sheet(tmp_path, text.replace("# rate_hz = 2000", "rate_hz = 200"))
+    (recording,) = read_all(tmp_path)
+    assert recording.names == {1: "fist", 2: "open"} and set(recording.repetitions.tolist()) == {1, 2}
+
+
 def test_classes_and_repetitions_that_count_from_0(tmp_path):
     trials(tmp_path, {f"R_{r}_C_{c}.csv": 1 + c for r in (0, 1) for c in (0, 1, 2)})
     text = drafted(tmp_path).replace("# rate_hz = 2000", "rate_hz = 200")
@@ -389,8 +401,9 @@ def test_minutes_in_names_are_no_runs(tmp_path, dates):
     uci(tmp_path, dates)
     said = lines_of(text := drafted(tmp_path))
     assert json.loads(said["files"]) == "{subject}/{run}_raw_data_*.txt" and said["label"] == '"class"'
-    assert json.loads(said["channels"]) == [f"channel{c}" for c in range(1, 9)] and "taken to be in ms" in text
-    sheet(tmp_path, text)
+    assert json.loads(said["channels"]) == [f"channel{c}" for c in range(1, 9)]
+    assert "# rate_hz = 1000   # column time" in text
+    sheet(tmp_path, text.replace("# rate_hz", "rate_hz") + 'time = "time"\n')
     found = read_all(tmp_path)
     assert [(r.subject, len(r.seams), r.rate_hz) for r in found] == [(1, 1, 1000), (2, 1, 1000)]
 
@@ -455,7 +468,13 @@ def test_people_and_sessions_are_numbers_words_or_dates(tmp_path, names, pattern
     if "anna.csv" in names:
         assert "subject 1 is anna" in found[0].notes
     if "12345" in names[1]:
-        assert [r.subject for r in read_all(tmp_path, subjects=(54321,))] == [54321]
+        from tfkfin import recipe
+        from tfkfin.base.console import parse_numbers
+        from tfkfin.pipeline.dataset import open_dataset
+        assert [r.subject for r in read_all(tmp_path, subjects=parse_numbers("54321"))] == [54321]
+        settings = {"source.kind": "recordings", "window.length_ms": 50, "window.stride_ms": 10, "window.rate_hz": 0,
+                    "split.subjects": "7,54321", "split.train_repetitions": "1", "split.test_repetitions": "2"}
+        assert sorted(open_dataset(recipe.load("own", settings), tmp_path).files) == [7, 54321]
 
 
 def test_files_that_a_pattern_misses_are_told(tmp_path, caplog):
@@ -572,6 +591,17 @@ def test_annotations_that_last_no_time(tmp_path):
     np.testing.assert_array_equal(read_all(tmp_path)[0].labels, held)
 
 
+def test_marks_of_one_sample_in_a_column(tmp_path):
+    emg, labels, _ = person(200)
+    marks = np.where(np.diff(labels, prepend=0) > 0, labels, 0)
+    table(tmp_path / "p1.csv", [*(emg * 1e3).T, marks], "a,b,c,d,label")
+    sheet(tmp_path, 'files = "p{subject}.csv"\n' + OWN)
+    refused(tmp_path, "9 marks in column label last one sample each: hold = true")
+    sheet(tmp_path, 'hold = true\nfiles = "p{subject}.csv"\n' + OWN)
+    (recording,) = read_all(tmp_path)
+    assert recording.labels[:100].tolist() == [0] * 100 and (recording.labels[100:400] == 1).all()
+
+
 def test_empty_units_are_asked_for(tmp_path):
     emg, _ = edf(tmp_path / "p1.edf", unit="", duration=1.0, names=("rest", "fist", "open"))
     more = 'files = "p{subject}.edf"\n[movements]\n1 = "fist"\n2 = "open"\n'
@@ -646,6 +676,9 @@ def test_a_struct_beside_arrays(tmp_path):
     np.testing.assert_array_equal(read_all(tmp_path)[0].labels, labels)
     sheet(tmp_path, text.replace('"signal"', '"info"'))
     refused(tmp_path, "info is not numeric.*-struct")
+    savemat(tmp_path / "p1.mat", {"data": {"emg": emg, "move": labels}})
+    with pytest.raises(InputError, match="data is not numeric.*-struct"):
+        drafted(tmp_path)
 
 
 def test_windows_are_no_recording(tmp_path, capsys):

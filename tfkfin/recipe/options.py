@@ -56,7 +56,7 @@ def each_of(check: AfterValidator) -> AfterValidator:
     return AfterValidator(lambda values: tuple(check.func(value) for value in values))
 
 
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=10**9)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 

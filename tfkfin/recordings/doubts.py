@@ -50,7 +50,7 @@ class Look(NamedTuple):
     @property
     def rises(self) -> bool:
         """It counts up or down, and perhaps begins again: a clock or a counter."""
-        return self.size >= _FEW and self.changes > 0.1 * self.size and (
+        return not self.text and self.size >= _FEW and self.changes > 0.1 * self.size and (
             max(self.ups, self.changes - self.ups) >= _RISING * self.changes)
 
     @property
@@ -73,8 +73,8 @@ class Look(NamedTuple):
 def look(values: np.ndarray) -> Look:
     """What one column (T,) of one file holds."""
     if values.dtype.kind not in "biuf":
-        words = np.unique(values.astype(str))
-        return Look(len(values), True, frozenset(words[: MOST + 1].tolist()), 0, 0, ())
+        words, changes = values.astype(str), int(np.sum(values[1:] != values[:-1]))
+        return Look(len(words), True, frozenset(np.unique(words)[: MOST + 1].tolist()), changes, 0, ())
     numbers = np.nan_to_num(np.asarray(values, np.float64))
     steps = np.diff(numbers)
     ups, changes = int(np.sum(steps > 0)), int(np.count_nonzero(steps))

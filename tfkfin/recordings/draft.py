@@ -82,12 +82,14 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
     seen = _seen(signals)
     settings, words, label = _columns(seen, labels)
     names = _names(folder, signals, label)
+    if label in seen.looks and not seen.looks[label].changes:  # a movement a file, which names may say, too
+        other = _names(folder, signals, None)
+        names, label = (other, None) if "{label}" in other.pattern else (names, label)
     if label is None and "{label}" in names.pattern:
         words = names.words
-        settings = [line for line in settings if not line.startswith(("# label", "# hold"))]
+        settings = [line for line in settings if not line.startswith(("label", "# label", "# hold"))]
         if any(plain(word) == "0" for word in words):
             settings.append("# rest = false   # label 0 in names is taken for rest: is it a movement?")
-        words = [word for word in words if not word.isdecimal()]
     pattern = names.pattern
     if label in seen.looks and "session" in names.guessed and label not in seen.several and "{run}" not in pattern and (
             len(_moved(seen.looks[label])) > 1):
@@ -96,7 +98,8 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
              "numbers, * for anything", *names.remarks, *seen.remarks]
     if labels:
         lines += [f"labels = {_toml(_names(folder, labels, label).pattern)}"]
-    moved = sorted({plain(word): word for word in words if plain(word) not in RESTS}.values())
+    moved = sorted({plain(word): word for word in words if plain(word) not in RESTS and not re.fullmatch(
+        r"[\d.]+", word)}.values())
     if moved and len(moved) == len({plain(word) for word in words}) and (names.words or label is not None):
         settings.append('# rest = "?"   # none of these names is known for rest: is one?')
     table = ["", "[movements]", *(f"{i + 1} = {_toml(name)}" for i, name in enumerate(moved))] if moved else []
@@ -256,6 +259,9 @@ def _rate(seen: Seen, time: int | str | None) -> list[str]:
         return [*lines, f"# rate_hz = {rate:g}   # samples over the time from first to last in column {time}; its "
                         f"median step says {np.median(steps):g}: do stamps come in packets, or samples lack? fill in",
                 f"time = {_toml(time)}"]
+    if {round(clock.rate_hz, 6) for clock in clocks} == {1000} and unit == "ms" and not re.search(
+            "(?i)ms|milli", str(time)):
+        return [*lines, f"# rate_hz = 1000   # column {time} counts by 1: milliseconds, or samples? fill in"]
     doubt = "" if unit == "s" else f", taken to be in {unit}"
     return [*lines, f"rate_hz = {rate:g}   # by column {time}{doubt}", f"time = {_toml(time)}"]
 

@@ -77,11 +77,11 @@ def is_clipped(signal: np.ndarray) -> bool:
 
 def envelope(recording: Recording) -> float:
     """The share of the power below SLOW_HZ if the signals are rectified and smoothed, else 0: median over channels."""
-    emg = recording.emg[:, [c for c in range(recording.num_channels) if c + 1 not in flat_channels(recording)]]
-    if not emg.size or emg.min() < 0:
+    if recording.emg.min() < 0:
         return 0.0
-    hertz, power = _spectrum(emg, recording.rate_hz)
-    share = float(np.median(power[1:][hertz[1:] < SLOW_HZ].sum(axis=0) / np.maximum(power[1:].sum(axis=0), _TINY)))
+    hertz, power = _spectrum(recording.emg, recording.rate_hz)
+    total = power[1:].sum(axis=0)
+    share = float(np.median((power[1:][hertz[1:] < SLOW_HZ].sum(axis=0) / np.maximum(total, _TINY))[total > 0]))
     return share if share > _SLOW else 0.0
 
 

@@ -116,7 +116,7 @@ class Sheet(BaseModel):
 
     def number(self, text: str) -> int | None:
         """The number of a movement given by number or name, 0 for rest; None: not in [movements]."""
-        word = plain(text)
+        word = re.sub(r"^(\d+)\.0+$", r"\1", plain(text))
         if word.isdecimal():
             return self.numbered(int(word)) if len(word) <= 5 and int(word) <= 32767 else None
         named = {plain(name): number for number, name in self.movements.items()}

@@ -17,7 +17,10 @@ def read(path: Path, wanted: Wanted) -> Table:
 
 def names_of(path: Path) -> tuple[str, ...]:
     """Variables that are arrays of numbers."""
-    return tuple(name for name, shape in matfile.shapes(path).items() if shape)
+    shapes = matfile.shapes(path)
+    if shapes and not any(shapes.values()):
+        matfile.load(path, tuple(shapes))  # says that these are none
+    return tuple(name for name, shape in shapes.items() if shape)
 
 
 FORMAT = Format(("mat",), read, names_of)

@@ -191,6 +191,12 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
             of_each = repetition if sheet.repetition is not None else np.full(len(labels), fields.get("repetition", 0))
             rows = zip(start, start if stop is None else stop, labels.tolist(), of_each.tolist(), strict=True)
             return to_samples(where, rows, length, rate, sheet.hold)
+        moving = labels > 0
+        if sheet.hold:
+            labels = labels[np.maximum.accumulate(np.where(moving, np.arange(len(labels)), 0))]
+        elif moving.any() and not (moving[1:] & moving[:-1]).any():
+            raise InputError(f"{where}: {moving.sum()} marks in column {sheet.label} last one sample each: hold = true "
+                             f"in {SHEET} holds each until the next")
     if sheet.repetition is not None and "label" in fields:
         repetition = checks.column(path, "repetition", table.columns[sheet.repetition])
     return labels, repetition
