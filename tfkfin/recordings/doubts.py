@@ -85,12 +85,9 @@ def look(values: np.ndarray) -> Look:
 
 def together(looks: Iterable[Look]) -> Look:
     """The same column in all files."""
-    every = list(looks)
-    few = all(one.values for one in every)
-    return Look(sum(one.size for one in every), any(one.text for one in every),
-                frozenset().union(*(one.values for one in every)) if few else frozenset(),
-                sum(one.changes for one in every), sum(one.ups for one in every),
-                tuple(size for one in every for size in one.spread))
+    sizes, text, values, changes, ups, spread = zip(*looks, strict=True)
+    union = frozenset().union(*values) if all(values) else frozenset()
+    return Look(sum(sizes), any(text), union, sum(changes), sum(ups), sum(spread, ()))
 
 
 def channels(emg: np.ndarray) -> dict[int, str]:
@@ -101,12 +98,14 @@ def channels(emg: np.ndarray) -> dict[int, str]:
 
 def tells(values: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a column of steps knows the movement: far better than always naming the most frequent one."""
-    _, which = np.unique(values, return_inverse=True)
+    different, which = np.unique(values, return_inverse=True)
     classes, where = np.unique(labels, return_inverse=True)
-    counts = np.zeros((which.max() + 1, len(classes)))
+    if len(different) > MOST or len(classes) < 2:
+        return False
+    counts = np.zeros((len(different), len(classes)))
     np.add.at(counts, (which.reshape(-1), where), 1)
     chance, right = counts.sum(axis=0).max() / len(labels), counts.max(axis=1).sum() / len(labels)
-    return len(classes) > 1 and right >= chance + 0.6 * (1 - chance)
+    return bool(right >= chance + 0.6 * (1 - chance))
 
 
 class Clock(NamedTuple):

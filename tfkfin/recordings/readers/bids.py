@@ -73,10 +73,9 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     rows = [_events(path, sheet.hold) for path in file.signals]
     whole = [row for of in _all_events(root, sheet.hold) for row in of]
     column = str(sheet.label or _naming(file.path, whole, notes))
-    if lacking := sorted({path.name for path, of in zip(file.signals, rows, strict=True)
-                          if any(column not in row.more for row in of)} if sheet.label else ()):
-        raise InputError(f"{root / sheets.SHEET} says label = {column!r}, and events.tsv of {lacking[0]} has no such "
-                         "column")
+    if sheet.label and not all(column in row.more for of in rows for row in of):
+        raise InputError(f"{file.path}: its events.tsv has no column {column}, which {root / sheets.SHEET} says is the "
+                         "label")
     rows = [[row._replace(name=_text(row, column) or _text(row, "value")) for row in of] for of in rows]
     every = {_text(row, column) or _text(row, "value") for row in whole}
     named = _movements(file, [row for of in rows for row in of], notes, sheet, every)

@@ -113,7 +113,8 @@ def _remarks(sheet: Sheet, every: Sequence[Mapping]) -> list[str]:
 
 def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: list[str]) -> Recording:
     """The recording of one signal file and its file of labels; repetitions are 0 where they are unknown."""
-    names = formats.of(path).names(path)
+    keys = sheet.label, sheet.repetition, sheet.time, *(sheet.channels or ())
+    names = formats.of(path).names(path) if any(isinstance(key, int) for key in keys) else ()
     if clash := sheet.clash(lambda column: names[column - 1] if isinstance(column, int) and column <= len(names)
                             else column):
         raise InputError(f"{path}: {clash}. Correct {SHEET}")
