@@ -217,6 +217,7 @@ HEADS = {
     "Latin": ("Bewegung für Öffnen\nch1 (\xb5V),ch2 (\xb5V),move\n", ",", "latin-1"),
     "UTF-16": ("ch1,ch2,move\n", ",", "utf-16"),
     "quoted": ('"a, mV","b, mV","move, of 3"\n', ",", "utf-8"),
+    "a table of settings": ("Name\tJohn\nFrequency:\t200\n\nCH 1,uV\tCH 2,uV\tMarker\n", "\t", "utf-8"),
     "free text": ("Subject: anna\nSampling Frequency: 0.2 kHz\n\nch1,ch2,move\n", ",", "utf-8"),
     "blanks": ('"ch 1"  "ch 2"  move\n', " ", "utf-8"),
     "ends in a comma": ("ch1,ch2,move,\n", ",", "utf-8"),
@@ -227,7 +228,7 @@ HEADS = {
 def test_headings_as_programs_write_them(tmp_path, kind):
     heading, mark, encoding = HEADS[kind]
     emg, labels, _ = person(200, 2)
-    unit = 1e6 if "\xb5" in heading else 1e3
+    unit = 1e6 if "\xb5" in heading or "uV" in heading else 1e3
     end = "," if kind == "ends in a comma" else ""
     rows = [mark.join([*(f"{v:.6f}" for v in row * unit), str(label)]) + end
             for row, label in zip(emg, labels, strict=True)]

@@ -29,7 +29,7 @@ _FIELDS = {  # words that precede a number in a file name
 }
 _LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activity|marker|trigger|event|cue).*|y"
 _REPETITION = r"(?i).*(rep|trial).*"
-_TIME = r"(?i)t|time|timestamp|sec|seconds|(time|t)[ _]?(stamp)?[ _]?[\[(]?(s|sec|ms|us|µs|ns|milli|micro|nano).*|" \
+_TIME = r"(?i)t|time|timestamp|sec|seconds|(time|t)[ _,]?(stamp)?[ _,]*[\[(]?(s|sec|ms|us|µs|ns|milli|micro|nano).*|" \
     r".*[\[(](s|sec|ms|us|µs|ns)[\])]"
 _OTHER = r"(?i)(.*[^a-z])?(acc|accel\w*|gyro\w*|mag|quat\w*|imu|temp\w*|battery|force|torque|angle|glove|ecg|eeg|" \
     r"index|count\w*)([^a-z].*)?"

@@ -20,7 +20,8 @@ from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
 _LONGEST = 1 << 20  # characters of a line
 _HEAD = 200  # lines within which the values begin
 _COMMENT = re.compile(r"\s*(#|%|//|!)+\s*")
-_RATE = re.compile(r"(?i)(?:sampl\w*[ _-]*(?:rate|freq\w*)|\bfs\b|\bsrate\b)[^\d\n]{0,20}?(\d+(?:\.\d+)?)\s*(k?)")
+_RATE = re.compile(r"(?i)(?:sampl\w*[ _-]*(?:rate|freq\w*)|^\W*freq\w*|\bfs\b|\bsrate\b)[^\d\n]{0,20}?"
+                   r"(\d+(?:\.\d+)?)\s*(k?)")
 _UNIT = re.compile(r"(?i).*?[\s,;:_/(\[]+(V|mV|[uµμ]V|nV)\s*[\])]?\s*")  # "EMG 1, mV", "ch1 (uV)", "emg_V"
 
 
