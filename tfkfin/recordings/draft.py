@@ -146,7 +146,7 @@ def _seen(paths: Sequence[Path]) -> Seen:
                 several |= {own} if len(_moved(one)) > 1 else set()
     if not looks:
         raise failed[0] if failed else InputError(f"{paths[0]} holds no columns")
-    remarks = [f"# {len(failed)} files cannot be read: {failed[0]}".replace("\n", " ")] if failed else []
+    remarks = [f"# {len(failed)} files cannot be read: {failed[0]}"] if failed else []
     most, *others = sorted(every, key=lambda names: len(every[names]), reverse=True)
     remarks += [f"# {len(every[few])} files have other columns than most: {every[few][0]}" for few in others]
     looks = {name: doubts.together(of) for name, of in looks.items() if str(name).rpartition(":")[0] in most
@@ -181,19 +181,16 @@ def _columns(seen: Seen, labels: Sequence[Path]) -> tuple[list[str], list[str], 
     if labels:
         more, words, label = _beside(labels[0])
         return [*lines, *more], words, label
-    if seen.marks:
+    if seen.marks and label is None:
         lasting = {text for text, lasts in seen.marks if lasts}
-        brief = {text for text, lasts in seen.marks if not lasts}
-        count = sum(number for (_, lasts), number in seen.marks.items() if not lasts)
-        if label is None and not lasting:
-            lines.append(f"# hold = true   # {count} annotations last no time: is each held until the next?")
-        if label is None:
-            return lines, sorted(lasting or brief), "" if lasting or brief else None
+        if not lasting:
+            lines.append(f"# hold = true   # {seen.marks.total()} annotations last no time: hold each until the next?")
+        return lines, sorted(lasting or {text for text, _ in seen.marks}), ""
     if label is None:
         both = f"columns {', '.join(map(str, unsure))} hold steps: which is the movement?"
         lines.append('# label = "?"   # ' + (both if unsure else "which column is the movement?"))
     else:
-        lines.append(f"label = {_toml(label)}   # holds {looks[label].some()}".replace("\n", " "))
+        lines.append(f"label = {_toml(label)}   # holds {looks[label].some()}")
     return lines + ([f"repetition = {_toml(repetition)}"] if repetition is not None else []), words, label
 
 
@@ -242,12 +239,10 @@ def _rate(seen: Seen, time: int | str | None) -> list[str]:
     """Lines of the rate: of the files, of a column of times, or left open."""
     clocks = [clock for clock in seen.clocks.get(time, ()) if clock]
     if len(seen.rates) == 1:
-        rate = seen.rates.copy().pop()
-        return [f"rate_hz = {rate:g}   # as the files say"]
+        return [f"rate_hz = {min(seen.rates):g}   # as the files say"]
     if not clocks or len(seen.rates) > 1:
-        said = f"the files say {', '.join(f'{rate:g}' for rate in sorted(seen.rates))}: fill in" if seen.rates else \
-            "samples a second: fill in"
-        return [f"# rate_hz = 2000   # {said}"]
+        said = ", ".join(f"{rate:g}" for rate in sorted(seen.rates))
+        return ["# rate_hz = 2000   # " + (f"the files say {said}" if said else "samples a second") + ": fill in"]
     rates, steps = ([getattr(clock, name) for clock in clocks] for name in ("rate_hz", "step_hz"))
     rate = float(np.median(rates))
     rate = round(rate) if abs(rate / max(1, round(rate)) - 1) < 2e-3 else round(rate, 3)
