@@ -22,6 +22,7 @@ from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import log, parse_numbers, run
 from tfkfin.base.errors import InputError
 from tfkfin.base.options import add_options
+from tfkfin.base.quoted import line
 from tfkfin.decoder.decision import Decision
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
@@ -163,7 +164,7 @@ def _replay(client: Client, recording: Recording, arguments: argparse.Namespace)
                     arguments.realtime):
         decisions.append(d)
         if not arguments.quiet:
-            true, name = "-" if d.true is None else d.true, f"{d.label:>3} {d.name}".rstrip()
+            true, name = "-" if d.true is None else d.true, f"{d.label:>3} {line(d.name, 80)}".rstrip()
             console.print(f"{d.time_s:9.3f} s   decided {name} ({d.probability:.2f})   true {true:>3}   "
                           f"{1000 * d.latency_s:7.2f} ms")
     where = f"{client.target.described}, {which}"

@@ -78,7 +78,7 @@ def pull(name: str, to: Path | None) -> Path:
             raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
         about = folders.card(folder) | {"name": model.name, "version": number, "pulled": name}
         card.write(folder, about)
-    if about["format"] != "onnx":
+    if about.get("format") != "onnx":
         folders.add_to_config(model)
     return model / str(number)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_the_page_is_a_process_that_ends_with_the_session(about):
     assert "tfkfin live" in requests.get(feed.url, timeout=30).text and feed.commands() == []
     pid = feed.pid
     with pytest.raises(InputError, match="is port .* free"):
-        Feed(about | {"names": {}}, int(feed.url.rpartition(":")[2].strip("/")))
+        Feed(about | {"names": {}}, urlsplit(feed.url).port)
     feed.close()
     end = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:

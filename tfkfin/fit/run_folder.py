@@ -36,7 +36,7 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
 
         folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
         settings |= {"source.kind": "recordings", "source.data": folder}
-    recipe = recipes.load(name, settings)
+    recipe = recipes.load(name, settings, own=False)
     if recipe.source.kind == "recordings" and not recipe.source.data:
         raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
     stem = Path(name).stem + (f"-{Path(recipe.source.data).name}" if recipe.source.data else "")
@@ -75,7 +75,7 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
         raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
                          f"{', '.join(map(str, subjects)) or 'none'}")
     source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
-    own = read_json(source / folders.CARD) or {}
+    own = folders.card(source) if (source / folders.CARD).is_file() else {}
     if "scores" not in own:
         again = source / "stage.json" if subject is None else source.parent
         raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from tfkfin.base import samples
 from tfkfin.base.bounded import TooMuch, body, within
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
@@ -137,8 +138,7 @@ class Client(abc.ABC):
         emg = np.ascontiguousarray(emg, np.float32)
         if emg.ndim != 3 or not emg.size:
             raise ValueError(f"`emg` must be windows (B, L, C), at least one. Received: emg.shape={emg.shape}")
-        if not np.isfinite(emg).all():
-            raise ValueError("`emg` must be finite. Received: NaN or Inf")
+        samples.checked(emg)
         return self._retrying(lambda seconds: _checked_answers(self._predict(emg, signature, seconds), len(emg)))
 
     def about(self) -> dict[str, np.ndarray] | None:
