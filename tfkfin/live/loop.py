@@ -29,7 +29,7 @@ CATCH_UP_S = 0.1  # waiting windows are all decided if that takes no longer; oth
 
 
 class SignalCounts:
-    """Samples `received`, `lost` on the way, `filled` (not finite, or absurd); `gaps`, `stalls` of the signal; notes."""
+    """Samples `received`, `lost` on the way, `filled` (not finite, or absurd); `gaps` and `stalls`; notes."""
 
     def __init__(self):
         self.received = self.lost = self.filled = self.gaps = self.stalls = 0

@@ -225,8 +225,8 @@ class Feed(LiveOutput):
         answer = json.loads(self._process.stdout.readline() or "{}")
         if not answer:
             self.close()
-            raise InputError(f"the page did not start{f': is port {port} free?' if port else ''}"
-                             + f" Is {host} an address of this machine?" * (host != "127.0.0.1"))
+            asked = [f"port {port} free"] * bool(port) + [f"{host} an address of this machine"] * (host != "127.0.0.1")
+            raise InputError("the page did not start" + f": is {' and '.join(asked)}?" * bool(asked))
         self.url, self.pid = answer["url"], self._process.pid
         self.prepare(("127.0.0.1", answer["feed"]), key)
 

@@ -278,7 +278,7 @@ class Launch(Section):
     gpus: float = Field(0.0, ge=0)  # of a fit; ray and slurm. local gives each worker one of those that are there
     memory_gb: Positive = 2.0  # of a fit
     retries: int = Field(3, ge=0)  # times that a fit whose process was killed is started again
-    address: str = Field("", pattern=r"^[\w.:/\[\]-]*$")  # of a Ray cluster, such as ray://host:10001 or auto; "" starts one here
+    address: str = Field("", pattern=r"^[\w.:/\[\]-]*$")  # of a Ray cluster, as ray://host:10001 or auto; "": one here
     partition: str = Field("", pattern=r"^[\w.,+-]*$")  # of Slurm, or some of them, as in a,b
     minutes: Count = 240  # limit of a Slurm job; a job that reaches it is queued again and goes on
     fits_per_job: int = Field(0, ge=0)  # one after another in a Slurm job; 0: as few as the largest array allows

@@ -90,7 +90,8 @@ class Card(CardTable):
         for kind, names, what in ((str, TEXTS, "text"), (dict, TABLES, "table")):
             if unfit := [name for name in names if not isinstance(more.get(name, kind()), kind)]:
                 raise ValueError(f"{unfit[0]}: it is no {what}")
-        if missing := [name for name in DECODING if self.kind == "decoder" and name not in self.model_fields_set]:
+        there = self.model_dump(include=set(DECODING), exclude_unset=True, exclude_none=True)
+        if missing := [name for name in DECODING if self.kind == "decoder" and name not in there]:
             raise ValueError(f"{missing[0]}: it is missing")
         if self.movements is not None and len(set(self.movements)) < len(self.movements):
             raise ValueError("movements: they must all differ")
