@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import registry, samples
+from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import FILE, BaseDecoder
@@ -221,6 +222,9 @@ def load(model: str | Path, engine: str = "auto", adapt: bool = False) -> tuple[
     saved = (Path(model) / FILE).is_file()
     version = Path(model) if saved else presets.find(model)
     card = decoder_card(version)
+    if poor := card.get("imitates_badly"):
+        log.warning("warning: the decoder's FINs did not hold on the recordings that it was made of (R² of %s %.2f)",
+                    poor["feature"], poor["r2"])
     has_network = saved or (version / "assets.extra" / FILE).is_file()
     streams = has_network and registry.load("nets/fins", card["family"], "FAMILY").streams
     if engine == STREAMED and not streams:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfkfin.features.describe import RIDGE
+from tfkfin.features.describe import RIDGE, log_euclidean
 from tfkfin.nets.bilstm import layer as recurrent
 from tfkfin.nets.sliding import over_signal, products_of_channels
 
@@ -63,6 +63,25 @@ class LogCovariance(layers.Layer):
         """Kind and two electrodes of each output (S, 3)."""
         first, second = np.triu_indices(channels)
         return np.stack([(first != second).astype(int), first, second], axis=1)
+
+    def flatness(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which outputs (S, C), 1 or 0, are the log power of a channel, and which tie it to others; of the signal."""
+        layout = self.layout(channels)
+        of = (layout[:, 1:, None] == np.arange(channels)).any(axis=1) & (self.difference == 0)
+        return of * (layout[:, :1] == 0.0), of * (layout[:, :1] == 1.0)
+
+    def without(self, described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
+        """Outputs (N, S) as if an electrode's signal were constant: its row and column of the covariance are 0."""
+        rows, columns = np.triu_indices(channels)
+        matrices = np.zeros((len(described), channels, channels))
+        matrices[:, rows, columns] = described / np.where(rows == columns, 1, np.sqrt(2))
+        matrices[:, columns, rows] = matrices[:, rows, columns]
+        values, vectors = np.linalg.eigh(matrices)
+        values = np.exp(values)
+        values -= self.ridge / (1 + self.ridge) * values.mean(axis=1, keepdims=True)
+        covariances = (vectors * values[:, None]) @ vectors.transpose(0, 2, 1)
+        covariances[:, electrode] = covariances[:, :, electrode] = 0
+        return log_euclidean(covariances, self.ridge)
 
     def compute_output_shape(self, input_shape):
         channels = input_shape[2]

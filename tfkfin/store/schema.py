@@ -38,8 +38,13 @@ class Imitated(CardTable):
     r2: Annotated[float, Field(allow_inf_nan=True)]  # NaN where a feature never varied
 
 
+class Poor(Imitated):
+    feature: Text
+
+
 class CardScores(CardTable):
     fin: dict[str, Imitated] = {}
+    kinds: dict[str, dict[str, float]] = {}
     protocol: Text = ""
     accuracy: Share | None = None
     execution: Share | None = None
@@ -82,6 +87,7 @@ class Card(CardTable):
     updated: Annotated[int, Field(ge=0)] = 0
     carried: Annotated[int, Field(ge=0)] = 0
     subject: int = 0
+    imitates_badly: Poor | None = None
     synthetic: bool = False
 
     @model_validator(mode="after")
