@@ -39,6 +39,8 @@ COLUMNS = 100  # pairs of minimum and maximum a second
 HUM = 0.2  # share of an electrode's power within 1 Hz of the mains frequency, above which it has hum
 BINS = np.arange(0, 20.5, 0.5)  # ms
 SLOW = 30  # frames between updates of the electrodes' quality and of notes
+LANE = 0.48  # of the distance of two lanes: as far as an electrode is drawn from the middle of its own
+LEAST_V = 5e-7  # that a lane reaches to each side: noise of amplifiers is not blown up
 COURSE = 300  # decisions that are shown
 RAMP = (0.3, 1.0)  # force at the beginning and at the end of a movement, within the person's own range
 _FINGERS = ((-1.15, 0.3, 0.7, 2.4), (-0.6, 1.0, 1.0, 1.7), (-0.2, 1.05, 1.15, 1.57), (0.2, 1.0, 1.05, 1.45),
@@ -197,14 +199,37 @@ class View:
         self._buttons(session)
         self._frame += 1
 
-    def _show_signals(self) -> None:
-        """Adds the newest signals, as lists: for an array Bokeh sends two more messages."""
-        points = [point for point in self.state.extremes if point[0] > self._shown]
+    def _show_signals(self, anew: bool = False) -> None:
+        """Adds the newest signals, or draws all `anew`, as lists: for an array Bokeh sends two more messages.
+
+        Every electrode stays inside its lane, however loud it becomes before the lane's scale follows.
+        """
+        points = [point for point in self.state.extremes if anew or point[0] > self._shown]
         if points:
             self._shown = points[-1][0]
-            volts = np.array([v for _, v in points]) / self._span + np.arange(self.about["channels"])
-            columns = {f"c{c}": column for c, column in enumerate(np.round(volts.T, 3).tolist())}
-            self.signals.stream({"t": [t for t, _ in points]} | columns, rollover=int(2 * SECONDS * COLUMNS))
+            apart = (np.array([v for _, v in points]) - self._middle) / (2 * self._reach)
+            lanes = np.clip(apart, -LANE, LANE) + np.arange(self.about["channels"])
+            columns = {"t": [t for t, _ in points]} | {
+                f"c{c}": column for c, column in enumerate(np.round(lanes.T, 3).tolist())}
+            if anew:
+                self.signals.data = columns
+            else:
+                self.signals.stream(columns, rollover=int(2 * SECONDS * COLUMNS))
+
+    def _scale_lanes(self) -> bool:
+        """Fits each lane to what its electrode shows, where that has changed by much; whether one has another scale.
+
+        Its middle is the median, and it reaches as far as 95 % of the extremes, so that a spike makes nothing flat.
+        """
+        if not self.state.extremes:
+            return False
+        volts = np.array([v for _, v in self.state.extremes])
+        middle = np.median(volts, axis=0)
+        reach = np.maximum(1.25 * np.quantile(np.abs(volts - middle), 0.95, axis=0), LEAST_V)
+        ratio = reach / self._reach
+        changed = (ratio > 1.25) | (ratio < 0.6) | (np.abs(middle - self._middle) > 0.25 * self._reach)
+        self._middle, self._reach = np.where(changed, middle, self._middle), np.where(changed, reach, self._reach)
+        return bool(changed.any())
 
     def _show_course(self) -> None:
         """Adds the newest decisions."""
@@ -231,10 +256,11 @@ class View:
         self.pausing.disabled = bool(doing)  # cues follow the clock of the samples
 
     def _show_quality(self) -> None:
-        """Updates the scale of the signals and the quality of the electrodes."""
-        sd = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
-        self._span = 8 * max(float(np.median(sd)), 1e-7)
-        labels = {c: f"{c + 1} {quality}" for c, quality in enumerate(self.state.quality())}
+        """Updates the scales of the lanes and the quality of the electrodes."""
+        if self._scale_lanes():
+            self._show_signals(anew=True)
+        labels = {c: f"{c + 1} {quality}, ±{1e6 * self._reach[c]:.3g} µV"
+                  for c, quality in enumerate(self.state.quality())}
         self.plot.yaxis.major_label_overrides = labels
 
     def _show_features(self, imitated: np.ndarray) -> None:
@@ -245,9 +271,9 @@ class View:
 
     def _signals(self):
         channels = self.about["channels"]
-        self._span = 1e-4
+        self._middle, self._reach = np.zeros(channels), np.full(channels, 1e-4)  # volts, of each lane
         self.signals = ColumnDataSource({"t": [], **{f"c{c}": [] for c in range(channels)}})
-        self.plot = _plot("electrodes, as recorded", 360, "seconds", y_range=(-1, channels))
+        self.plot = _plot("electrodes, as recorded", 360, "seconds", y_range=(-0.6, channels - 0.4))
         for c in range(channels):
             self.plot.line("t", f"c{c}", source=self.signals, color=Category20[20][c % 20], name=f"electrode {c + 1}")
         self.plot.yaxis.ticker = list(range(channels))

@@ -18,6 +18,7 @@ Text = Annotated[str, Field(max_length=100_000)]
 Words = Annotated[list[Annotated[str, Field(max_length=10_000)]], Field(max_length=10_000)]
 Whole = Annotated[int, Field(ge=1, le=10_000_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
+R2 = Annotated[float, Field(allow_inf_nan=True)]  # NaN where a feature never varied
 Hertz = Annotated[float, Field(gt=0, le=FASTEST_HZ)]
 Volts = Annotated[float, Field(ge=-1e10, le=1e10)]
 Label = Annotated[int, Field(ge=-(2**15), lt=2**15)]
@@ -35,7 +36,7 @@ class Vote(CardTable):
 
 
 class Imitated(CardTable):
-    r2: Annotated[float, Field(allow_inf_nan=True)]  # NaN where a feature never varied
+    r2: R2
 
 
 class Poor(Imitated):
@@ -44,7 +45,7 @@ class Poor(Imitated):
 
 class CardScores(CardTable):
     fin: dict[str, Imitated] = {}
-    kinds: dict[str, dict[str, float]] = {}
+    kinds: dict[str, dict[str, R2]] = {}
     protocol: Text = ""
     accuracy: Share | None = None
     execution: Share | None = None
