@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_toml
+from tfkfin.base.quoted import toml
 from tfkfin.recordings import checks, formats, health, recording
 
 SHEET = "recordings.toml"
@@ -182,7 +183,7 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
     moving = next((path for path in signals if REST not in path.stem.lower()), signals[0])
     settings, names = _columns(moving, "{label}" in pattern, labels[0] if labels else None)
     names = names or words
-    table = ["", "[movements]", *(f'{i + 1} = "{name}"' for i, name in enumerate(
+    table = ["", "[movements]", *(f'{i + 1} = {toml(name)}' for i, name in enumerate(
         sorted({name for name in names if name.lower() != REST})))] if names else []
     text = "\n".join([f"# A draft for {len(signals)} files: read it through, correct it, then: python -m tfkfin.data "
                       f"info {folder}", *settings, *lines, *table]) + "\n"
