@@ -28,7 +28,7 @@ LIES = {
     "movements": [[], None, [1, 1, 2], ["1", "2", "5"], [1, 2.5, 5], {"1": 1}, [10**30, 2, 5], list(range(20_000))],
     "length": [0, -1, 1.5, "100", 10**30, None], "stride": [0, True, "1", 10**9], "channels": [0, 10**9, 3, "4"],
     "mean_v": [None, "0", [0.0], ["0"] * 4, [1e300] * 4], "sd_v": [[0.0] * 4, [-1.0] * 4, [1.0] * 3, None, [None] * 4],
-    "features": ["RMS", None, [1], {"RMS": 1}], "limits": [None, "none", [1]], "sha256": [None, [], {"a": 1}, "a" * 64],
+    "features": ["RMS", None, [1], {"RMS": 1}], "limits": [None, "none", [1]],
     "parameters": ["many", -1, 1e9, None], "summary": [None, 3, ["a"], {}], "score": [7], "input": [None],
     "kind": [3, None],
     "head": [None, []], "family": [3, None], "recipe": [None, "best", []], "dataset": [7, {}, {"subjects": 3}, "db2"],

@@ -23,7 +23,7 @@ def checked(emg: np.ndarray, name: str = "emg") -> np.ndarray:
     """
     if emg.size and not (emg.max() <= LARGEST and emg.min() >= -LARGEST):
         if not np.isfinite(emg).all():
-            raise InputError(f"`{name}` holds NaN or Inf, where volts are expected")
+            raise InputError(f"`{name}` must be finite: it holds NaN or Inf, where volts are expected")
         raise InputError(f"`{name}` reaches {np.abs(emg).max():.3g}, which no amplifier gives in any unit: repair "
                          "it or leave it out")
     return emg

@@ -119,6 +119,8 @@ def changed(version: Path) -> list[str]:
     """
     about = card(version)
     was, now = about.get("sha256", {}), checksums(version)
+    if not isinstance(was, dict):
+        return [CARD]
     if DIGEST not in about:
         now.pop(README, None)
     own = [CARD] if DIGEST in about and about[DIGEST] != digest(about) else []

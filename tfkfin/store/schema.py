@@ -67,7 +67,6 @@ class Card(CardTable):
     kind: str = ""
     version: Annotated[int, Field(ge=0)] | Text = 1
     limits: Words = []
-    sha256: dict[str, str] = {}
     scores: CardScores = CardScores()
     dataset: CardData | None = None
     features: Words = []
