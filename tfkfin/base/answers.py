@@ -69,8 +69,8 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
     arguments = parser.parse_args(words)
     output.json, output.quiet = arguments.json, arguments.quiet
     log.setLevel(logging.WARNING if output.quiet else logging.INFO)
-    if output.json not in ("", "-") and Path(output.json).exists():
-        raise InputError(f"{output.json} is there already and is never overwritten: give --json another file")
+    if output.json not in ("", "-"):
+        _check_own(Path(output.json))
     for kept in (getattr(arguments, name, None) for name in ("run", "to")):
         if _STORE.match(str(kept)):
             raise InputError(f"{kept} is on no disk: runs and models need a folder with locks and rename in one step, "
@@ -101,7 +101,23 @@ def answer(result: Any) -> None:
     if output.json == "-":
         sys.stdout.write(text)
     elif output.json:
+        _check_own(Path(output.json), _plain(result))
         write_text(Path(output.json), text)
+
+
+def _check_own(path: Path, result: Any = None) -> None:
+    """Raises InputError if a file is there, unless a command like this one wrote it: JSON with the keys of `result`."""
+    if not path.exists():
+        return
+    try:
+        there = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        there = None
+    keys = [sorted(one) if isinstance(one, dict) else [] for one in (
+        value[0] if isinstance(value, list) and value else value for value in (result, there))]
+    if not keys[1] and there != [] or result is not None and keys[0] != keys[1]:
+        raise InputError(f"{path} is there already, holds something else and is never overwritten: give --json another "
+                         "file")
 
 
 def answer_path(where: Any) -> None:

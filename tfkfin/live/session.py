@@ -120,7 +120,7 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
         "source_hz": rate_hz, "filter": card.get("filter"),
         "names": {str(m): names.get(m, str(m)) for m in card["movements"]}}, port, host)
     loop.outputs += [recorder, feed]
-    log.info("%s", feed.url)
+    log.warning("%s", feed.url)  # with --quiet too: nobody can guess it
     actions = {"pause": lambda: loop.pause(True), "start": lambda: loop.pause(False),
                "record": lambda: loop.note(recorder.switch(True)),
                "stop recording": lambda: loop.note(recorder.switch(False))}
