@@ -76,7 +76,8 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
     if len(emg) < length:
         raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
-    words = [word.decode() if isinstance(word, bytes) else str(word) for word in np.ravel(about.get("names", ()))]
+    words = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+             for word in np.ravel(about.get("names", ()))]
     names = dict(zip(about["movements"].tolist(), words, strict=True)) if words else {}
     start = time.monotonic()
     for first in range(0, len(emg) - length + 1, stride):

@@ -228,6 +228,14 @@ def _checked_about(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     movements = found["movements"]
     if movements.dtype.kind not in "iu" or movements.ndim != 1 or not 1 <= len(movements) == len(np.unique(movements)):
         raise ValueError("movements is not a list of different integers")
+    sections, names = found.get("filter", np.empty((0, 6))), found.get("names", movements)
+    if sections.ndim != 2 or sections.shape[1] != 6 or len(sections) > 1000 or not np.isfinite(sections).all():
+        raise ValueError("filter is not second-order sections")
+    a0, a1, a2 = sections.T[3:]
+    if not ((np.abs(a2) < a0) & (np.abs(a1) < a0 + a2)).all():
+        raise ValueError("filter is not stable")
+    if names.size != len(movements):
+        raise ValueError(f"names has {names.size} names of {len(movements)} movements")
     return found
 
 

@@ -139,7 +139,8 @@ class Lsl(LiveSource):
 def _about(info: Any) -> dict[str, Any]:
     """What must stay as it is while a stream is decided."""
     unit = info.desc().child("channels").child("channel").child_value("unit")
-    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "unit": unit}
+    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "unit": unit,
+            "format": info.channel_format()}
 
 
 SOURCE = Lsl
