@@ -12,7 +12,7 @@ from tfkfin.base.answers import paper
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json
 from tfkfin.recipe import Recipe
-from tfkfin.store import card, folders, presets
+from tfkfin.store import card, folders, presets, schema
 
 RECIPE, RESULTS = "recipe.toml", "results.json"
 
@@ -75,12 +75,12 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
         raise InputError(f"{folder} has no fine-tuned model of subject {subject}: it has "
                          f"{', '.join(map(str, subjects)) or 'none'}")
     source = folder / trained[0] if subject is None else folder / "finetune" / f"S{subject}"
-    own = folders.card(source) if (source / folders.CARD).is_file() else {}
+    own = read_json(source / folders.CARD) or {}
     if "scores" not in own:
         again = source / "stage.json" if subject is None else source.parent
         raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
                          "once more")
-    return source, own
+    return source, schema.checked(own, source / folders.CARD)
 
 
 def find_decoder(model: Path, subject: int | None = None) -> tuple[Path, dict, Path]:
