@@ -224,7 +224,8 @@ def test_an_interrupted_training_ends_within_two_seconds(tmp_path, seconds):
 
 @pytest.mark.parametrize("line", ["models list", "models show fin_conv", "data info data"])
 def test_json_overwrites_nothing_but_its_own(place, line, tmp_path):
-    for mine in ("mine", "", '{"mine": 1}', '[{"mine": 1}]', '"a"', "[[[", "3", "null", "[1]", '{"path": 1, "name": 2}'):
+    for mine in ("mine", "", '{"mine": 1}', '[{"mine": 1}]', '"a"', "[[[", "3", "null", "[1]",
+                 '{"path": 1, "name": 2}'):
         (tmp_path / "have.json").write_text(mine)
         code, out, err = place(line, "--json", "have.json")
         assert code == 2 and err.count("\n") == 1 and "have.json is there already" in err, (mine, err)
