@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py DIR [--sets biopatrec10mov4ch] [--people 4] [--rows best,tdar_lda] [--json FILE]
 
-DIR has a folder of recordings for each set. Decoders learn from clean repetitions; then one electrode or all of them are
+DIR has a folder of recordings for each set. Decoders learn from clean repetitions; then one electrode or all are
 spoilt throughout the test repetitions. Accuracy a window in %, each window by itself, mean over people and, where one
 electrode is spoilt, over electrodes. All these people were used for development: docs/people.md.
 """
@@ -15,7 +15,6 @@ import numpy as np
 
 import tfkfin
 from tfkfin.experiments.ladder import rows as ladder
-from tfkfin.experiments.ladder.baselines import Uncentred
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe import Window
 from tfkfin.recordings import readers

@@ -220,3 +220,23 @@ def test_an_interrupted_training_ends_within_two_seconds(tmp_path, seconds):
     # On a quiet machine within 2 s; a library that is being loaded lets nothing else run, however long that takes.
     assert process.returncode in (130, -signal.SIGINT) and spent < 15, (spent, said)
     assert "Traceback" not in said or seconds == 1.0  # Python itself may still be starting
+
+
+@pytest.mark.parametrize("line", ["models list", "models show fin_conv", "data info data"])
+def test_json_overwrites_nothing_but_its_own(place, line, tmp_path):
+    for mine in ("mine", "", '{"mine": 1}', '[{"mine": 1}]', '"a"', "[[[", "3", "null", "[1]",
+                 '{"path": 1, "name": 2}'):
+        (tmp_path / "have.json").write_text(mine)
+        code, out, err = place(line, "--json", "have.json")
+        assert code == 2 and err.count("\n") == 1 and "have.json is there already" in err, (mine, err)
+        assert (tmp_path / "have.json").read_text() == mine
+    for _ in range(2):
+        assert place(line, "--json", "new.json")[0] == 0 and json.loads((tmp_path / "new.json").read_text())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-", "| true", "| head -c 1 >/dev/null"])
+@pytest.mark.parametrize("line", ["models list", "models show fin_conv", "models list --json", "train --help"])
+def test_streams_that_are_closed_are_no_error(line, closed):
+    words = f"set -o pipefail; {shlex.quote(sys.executable)} -m tfkfin {line} {closed}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")

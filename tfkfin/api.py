@@ -11,6 +11,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base.console import format_numbers, parse_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
+from tfkfin.base.samples import checked
 from tfkfin.decoder import decoder
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.session import AdaptiveSession
@@ -80,7 +81,8 @@ class Decoder(decoder.BaseDecoder):
         ours = (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir()
         if ours or Path(name).suffix == ".toml":
             new = cls.__new__(cls)
-            new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()})
+            new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()},
+                                      own=False)
             return new
         if settings:
             raise InputError(f"{name} is no recipe, and a decoder that is fitted has its settings. Received: "
@@ -146,8 +148,8 @@ class Decoder(decoder.BaseDecoder):
             unit: of a signal or windows.
 
         Raises:
-            InputError: another shape, NaN or Inf, amplitudes that show another unit, or no `rate_hz` where the decoder
-                was fitted on recordings at several rates.
+            InputError: another shape, NaN, Inf or what no amplifier gives, amplitudes that show another unit, or no
+                `rate_hz` where the decoder was fitted on recordings at several rates.
         """
         samples = self._samples(emg, rate_hz, unit)
         return (super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
@@ -257,7 +259,7 @@ class Decoder(decoder.BaseDecoder):
             samples, rate = emg.emg, emg.rate_hz
         else:
             samples, rate = _volts(emg, unit), self._rate_of_samples(rate_hz)
-        self._check_amplitude(samples, unit)
+        self._check_amplitude(checked(samples), unit)
         wanted = self.card["rate_hz"]
         if samples.ndim == 2:
             return resampling.signal_at_rate(samples, rate, wanted)
@@ -331,6 +333,8 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
             raise InputError(f"`rate_hz` is {rate_hz:g}, and the recordings are at {sorted(others)} Hz: leave it out")
         if unit != "V":
             raise InputError(f"recordings are in volts: `unit` is for arrays. Received: unit={unit!r}")
+        for recording in found:
+            checked(recording.emg, f"{recording.path.name}: emg")
         return found
     if labels is None or not 0 < rate_hz < np.inf:
         raise InputError("`labels` (T,) and `rate_hz`, in samples a second, must be given with a signal (T, C)")
@@ -342,8 +346,7 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
     if counted.shape != labels.shape:
         raise InputError(f"`groups` must be (T,) as `labels`. Received: shapes {counted.shape}, {labels.shape}")
     volts = _volts(data, unit)
-    if not np.isfinite(volts).all():
-        raise InputError("`data` holds NaN or Inf, where volts are expected")
+    checked(volts, "data")
     if rate_hz > OWN_UNIT_HZ and (peak := np.abs(volts).max(initial=0)) > LARGEST_V:
         raise InputError(f"`data` reaches {peak:.3g} V, and surface EMG is below {LARGEST_V:g} V: give its unit, "
                          "as in unit=\"mV\" or unit=\"uV\"")

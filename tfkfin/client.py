@@ -22,6 +22,7 @@ from tfkfin.base.answers import answer, command_line, paper, parsed
 from tfkfin.base.console import log, parse_numbers, run
 from tfkfin.base.errors import InputError
 from tfkfin.base.options import add_options
+from tfkfin.base.quoted import line
 from tfkfin.decoder.decision import Decision
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
@@ -75,7 +76,8 @@ def replay(client: Client, emg: np.ndarray, labels: np.ndarray, rate_hz: float, 
     length, stride = client.window_length(), max(1, round(stride_ms * rate_hz / 1000))
     if len(emg) < length:
         raise InputError(f"the recording has {len(emg)} samples, less than one window of {length}")
-    words = [word.decode() if isinstance(word, bytes) else str(word) for word in np.ravel(about.get("names", ()))]
+    words = [word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+             for word in np.ravel(about.get("names", ()))]
     names = dict(zip(about["movements"].tolist(), words, strict=True)) if words else {}
     start = time.monotonic()
     for first in range(0, len(emg) - length + 1, stride):
@@ -163,7 +165,7 @@ def _replay(client: Client, recording: Recording, arguments: argparse.Namespace)
                     arguments.realtime):
         decisions.append(d)
         if not arguments.quiet:
-            true, name = "-" if d.true is None else d.true, f"{d.label:>3} {d.name}".rstrip()
+            true, name = "-" if d.true is None else d.true, f"{d.label:>3} {line(d.name, 80)}".rstrip()
             console.print(f"{d.time_s:9.3f} s   decided {name} ({d.probability:.2f})   true {true:>3}   "
                           f"{1000 * d.latency_s:7.2f} ms")
     where = f"{client.target.described}, {which}"

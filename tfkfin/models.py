@@ -62,7 +62,7 @@ def show_card(name: str) -> None:
     altered, readme = folders.changed(version), version / folders.README
     if readme.is_file():
         text = folders.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
-        console.print(Markdown(shown(text)))
+        console.print(Markdown(shown(text), hyperlinks=False))  # where a link leads is shown
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")
     answer({"folder": version} | (folders.card(version) if (version / folders.CARD).is_file() else {}))
@@ -78,7 +78,7 @@ def pull(name: str, to: Path | None) -> Path:
             raise InputError(f"{folder} is not a whole copy: {', '.join(altered)}")
         about = folders.card(folder) | {"name": model.name, "version": number, "pulled": name}
         card.write(folder, about)
-    if about["format"] != "onnx":
+    if about.get("format") != "onnx":
         folders.add_to_config(model)
     return model / str(number)
 

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from tfkfin import recipe as recipes
+from tfkfin.base import samples
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, write_json
 from tfkfin.store import folders, presets
@@ -46,7 +47,7 @@ class _OfWindows(BaseEstimator):
             raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self.shape_[0]} "
                              f"features as input: `X` must be (N, {self.shape_[0]}, {self.shape_[1]}), as in `fit`. "
                              f"Received: shape {x.shape}")
-        return x.transpose(0, 2, 1), y
+        return samples.checked(x, "X").transpose(0, 2, 1), y
 
     def _fit_scale(self, x: np.ndarray) -> None:
         if self.family not in (shipped := _shipped()):

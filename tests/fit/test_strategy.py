@@ -7,6 +7,7 @@ import pytest
 
 from tfkfin import train
 from tfkfin.base import console
+from tfkfin.base.errors import InputError
 
 TINY = ["--set", "window.length_ms=100", "--set", "window.stride_ms=50", "--set", "features.names=RMS,VAR",
         "--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretrained=", "--set", "imitate.epochs=4",
@@ -62,3 +63,17 @@ def test_several_machines_are_the_launchers(capsys):
     with pytest.raises(SystemExit, match="2"):
         train.main(["--stage", "imitate", "--strategy", "multiworker"])
     assert "multiworker was removed" in (said := capsys.readouterr().err) and "--launcher" in said
+
+
+@pytest.mark.parametrize("value", ["garbage{", "", '{"cluster": 3}', '{"cluster": {"worker": 3}}'])
+def test_a_variable_that_tensorflow_cannot_read_is_one_line(value, monkeypatch):
+    from tfkfin.fit import device
+
+    monkeypatch.setenv("TF_CONFIG", value)
+    device.started.cache_clear()
+    try:
+        with pytest.raises(InputError, match="TF_CONFIG .*: unset it"):
+            device.started("mirrored")
+            raise InputError("TF_CONFIG was read: unset it")  # some of these mean nothing to some versions
+    finally:
+        device.started.cache_clear()

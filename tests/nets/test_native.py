@@ -67,6 +67,15 @@ def test_without_a_compiler_auto_uses_the_stock_operation(fresh, monkeypatch, ca
         layer(x)
 
 
+@pytest.mark.parametrize("command", ["'gcc", "   ", "\"a b", "no-such-compiler -O"])
+def test_a_compiler_that_is_no_command_ends_nothing(monkeypatch, command):
+    monkeypatch.setenv("CC", command)
+    try:
+        assert all(found[0] in ("cc", "gcc", "clang", sys.executable) for found in build.compilers())
+    except build.NativeUnavailable as error:
+        assert "$CC is no command" in str(error)
+
+
 def test_failing_compiler_is_reported_and_leaves_nothing(fresh, monkeypatch):
     monkeypatch.setattr(build, "compilers", lambda: [["false"]])
     with pytest.raises(native.NativeUnavailable, match="compiler failed: false"):

@@ -1,7 +1,9 @@
+import argparse
 from pathlib import Path
 
 import pytest
 
+import tfkfin
 from tfkfin import recipe
 from tfkfin.base.errors import InputError
 from tfkfin.recipe import Recipe
@@ -89,3 +91,25 @@ def test_a_file_that_is_no_recipe(tmp_path):
 def test_recipes_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().seed = 3
+
+
+@pytest.mark.parametrize("table, value", [
+    ("source", {"data": "https://evil.example/x"}), ("source", {"data": "s3://a/b"}),
+    ("source", {"data": "HTTP:/evil.example"}), ("fin", {"pretrained": "hf://a/b"})])
+def test_no_recipe_of_a_stranger_chooses_a_host(table, value, tmp_path):
+    """A command line may; so may the recipe of a run, which a command line has written."""
+    from tfkfin.fit import run_folder
+
+    (key, url), = value.items()
+    path = tmp_path / "theirs.toml"
+    path.write_text(f'[{table}]\n{key} = "{url}"\n')
+    parser = argparse.ArgumentParser()
+    run_folder.add_options(parser)
+    with pytest.raises(InputError, match=f"theirs.toml: {table}.{key} names a host, .*--set {table}.{key}="):
+        run_folder.resolve(parser.parse_args(["--pipeline", str(path)]))
+    with pytest.raises(InputError, match="names a host"):
+        tfkfin.Decoder.from_preset(path)
+    found = run_folder.resolve(parser.parse_args(["--pipeline", str(path), "--set", f"{table}.{key}={url}"]))[0]
+    assert getattr(getattr(found, table), key) == getattr(getattr(recipe.load(path), table), key) == url
+    path.write_text('[source]\ndata = "C:/own/folder"\n')
+    assert run_folder.resolve(parser.parse_args(["--pipeline", str(path)]))[0].source.data == "C:/own/folder"

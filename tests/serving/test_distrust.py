@@ -28,7 +28,8 @@ METADATA = {"metadata": {"signature_def": {"signature_def": {
     "about": {"inputs": {"emg": {"dtype": "DT_FLOAT", "tensor_shape": {}}},
               "outputs": {name: {"dtype": kind, "tensor_shape": {}} for name, kind in (
                   ("rate_hz", "DT_FLOAT"), ("length", "DT_INT64"), ("stride", "DT_INT64"), ("vote", "DT_INT64"),
-                  ("reject", "DT_FLOAT"), ("movements", "DT_INT64"))}}}}}}
+                  ("reject", "DT_FLOAT"), ("movements", "DT_INT64"), ("filter", "DT_DOUBLE"),
+                  ("names", "DT_STRING"))}}}}}}
 GOOD = {"outputs": {"probabilities": [[0.25, 0.75]], "label": [2]}}
 ABOUT = {"rate_hz": 200.0, "length": 8, "stride": 4, "vote": 1, "reject": 0.0, "movements": [1, 2]}
 
@@ -143,12 +144,15 @@ def test_malformed_metadata_and_status_are_errors(metadata):
                                      {"reject": -1}, {"reject": 1.0},
                                      {"movements": []}, {"movements": [1, 1]}, {"movements": [[1, 2]]},
                                      {"movements": [1.5, 2]}, {"length": 0}, {"vote": [1, 2]},
-                                     {"movements": [1, 2, 3]}])
+                                     {"movements": [1, 2, 3]}, {"filter": [[1.0] * 5]}, {"filter": [1.0] * 6},
+                                     {"filter": [[1.0] * 5 + [float("inf")]]}, {"filter": [[1.0] * 6] * 2000},
+                                     {"filter": [[1.0, 0.0, 0.0, 1.0, -3.0, 0.0]], "stride": 1}, {"names": ["a"]},
+                                     {"names": ["a", "b", "c"]}])
 def test_what_a_model_says_of_itself_is_checked(changed):
     asked = iter([{"outputs": ABOUT | changed}, *[GOOD] * 9])
     with server(says(lambda line: next(asked))) as (url, _), connect(url, "m", timeout_s=5) as client:
         with pytest.raises(InputError):
-            list(replay(client, np.zeros((20, 2)), np.zeros(20), 200.0))
+            list(replay(client, np.ones((300, 2)), np.zeros(300), 200.0))
 
 
 def trickle(line, link, closing):

@@ -339,7 +339,7 @@ def test_models_are_found_by_path_or_name(exported, tmp_path, monkeypatch):
     shutil.copytree(exported.parent, tmp_path / "savedmodels" / "fin_conv")
     assert presets.find("mine") == presets.find("savedmodels/mine/1") == Path("savedmodels/mine/1")
     for name in ("conv", "fin_conv"):  # what ships is not shadowed, so that recipes start from the same anywhere
-        assert presets.find(name) == presets.shipped("savedmodels") / "fin_conv" / "1"
+        assert presets.find(name) == presets.shipped("savedmodels") / "fin_conv" / "2"
     (tmp_path / "savedmodels" / "mine" / "10").mkdir()
     assert presets.find("mine").name == "1"  # nothing is in 10 yet
     (tmp_path / "savedmodels" / "mine" / "10" / folders.ONNX).touch()

@@ -20,6 +20,7 @@ from typing import Any
 from tfkfin.base.console import log, terminal
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
+from tfkfin.base.quoted import line
 
 
 @dataclass
@@ -56,7 +57,7 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
     """The arguments of a command line, with --json and --quiet, which every command has.
 
     Raises:
-        InputError: a folder to keep things in is a URL.
+        InputError: a folder to keep things in is a URL, or the file for JSON is there already.
     """
     for one in _leaves(parser):
         group = one.add_argument_group("output")
@@ -68,6 +69,8 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
     arguments = parser.parse_args(words)
     output.json, output.quiet = arguments.json, arguments.quiet
     log.setLevel(logging.WARNING if output.quiet else logging.INFO)
+    if output.json not in ("", "-"):
+        _check_own(Path(output.json))
     for kept in (getattr(arguments, name, None) for name in ("run", "to")):
         if _STORE.match(str(kept)):
             raise InputError(f"{kept} is on no disk: runs and models need a folder with locks and rename in one step, "
@@ -98,7 +101,23 @@ def answer(result: Any) -> None:
     if output.json == "-":
         sys.stdout.write(text)
     elif output.json:
+        _check_own(Path(output.json), _plain(result))
         write_text(Path(output.json), text)
+
+
+def _check_own(path: Path, result: Any = None) -> None:
+    """Raises InputError if a file is there, unless a command like this one wrote it: JSON with the keys of `result`."""
+    if not path.exists():
+        return
+    try:
+        there = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        there = None
+    keys = [sorted(one) if isinstance(one, dict) else [] for one in (
+        value[0] if isinstance(value, list) and value else value for value in (result, there))]
+    if not keys[1] and there != [] or result is not None and keys[0] != keys[1]:
+        raise InputError(f"{path} is there already, holds something else and is never overwritten: give --json another "
+                         "file")
 
 
 def answer_path(where: Any) -> None:
@@ -122,12 +141,13 @@ def _plain(value: Any) -> Any:
 
 def track(items: Iterable, title: str, total: int | None = None) -> Iterator:
     """The items one by one, under a bar on a terminal; elsewhere a line every 15 s tells how far it is."""
+    from rich.markup import escape
     from rich.progress import track as bars
 
     console, began = margin(), time.monotonic()
     total = len(items) if total is None and hasattr(items, "__len__") else total
     if console.is_terminal and not output.quiet:
-        yield from bars(items, title, total, console=console, transient=True)
+        yield from bars(items, escape(line(title)), total, console=console, transient=True)
         return
     for i, item in enumerate(items):
         if time.monotonic() - began > 15:
@@ -154,9 +174,11 @@ def steps(items: Iterable, total: int | None = None) -> Iterable:
 @contextmanager
 def working(title: str) -> Iterator[None]:
     """Says what is being done, for as long as it takes on a terminal, once elsewhere."""
+    from rich.markup import escape
+
     console = margin()
     if console.is_terminal and not output.quiet:
-        with console.status(title):
+        with console.status(escape(line(title))):
             yield
     else:
         log.info("%s", title)

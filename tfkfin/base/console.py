@@ -97,27 +97,32 @@ def explained(error: BaseException) -> str | None:
 
 def shown(text: Any) -> str:
     """Text from outside (names of files, answers of servers) as a terminal may get it: what would steer it is `?`."""
-    return "".join("?" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" or c in _TURNS else c
+    return "".join("?" if unicodedata.category(c) in _STEERING and c not in "\n\t" or c in _TURNS else c
                    for c in str(text))
 
 
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # make text read backwards
+_STEERING = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, other ends of lines and paragraphs
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # the way text is read
 
 
 def terminal(**options: Any) -> Any:
-    """A rich console that takes text from outside: see `shown`. Tables and lines go through it alike."""
+    """A rich console that takes text from outside (`shown`), in tables and lines alike, and reads no markup in it."""
     from rich.console import Console
 
     class Terminal(Console):
         def render_str(self, text: str, **how: Any):
             return super().render_str(shown(text), **how)
 
-    return Terminal(**options)
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # `run` knows what to do, and rich would end with exit code 1
+
+    return Terminal(**{"markup": False, "emoji": False} | options)
 
 
 class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        text = shown(super().format(record))
+        return text if record.exc_info or "\n" in str(record.msg) else " ".join(text.split("\n"))  # no forged lines
 
 
 def numeric(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
@@ -148,6 +153,9 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     """
     from tfkfin.base import machine
 
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we began
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tfkfin.base import files
+from tfkfin.base import files, samples
 from tfkfin.base.answers import steps
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
@@ -113,14 +113,12 @@ class BaseDecoder:
         """Answers for windows (B, L, C), volts, each for itself.
 
         Raises:
-            InputError: another shape, no window, NaN or Inf.
+            InputError: another shape, no window, NaN, Inf or what no amplifier gives.
         """
         emg = np.ascontiguousarray(emg, np.float32)
         if emg.shape[1:] != (self.length, self.channels) or not len(emg):
             raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
-        if not np.isfinite(emg).all():
-            raise InputError("emg holds NaN or Inf, where volts are expected")
-        return self._labelled(self._answer(emg))
+        return self._labelled(self._answer(samples.checked(emg)))
 
     def _labelled(self, answer: Answers) -> Answers:
         return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
@@ -157,7 +155,8 @@ class BaseDecoder:
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
         if "filter" in self.card:
-            emg = filtered(np.asarray(emg, np.float32), sections(self.card["filter"], self.card["rate_hz"]))
+            emg = samples.checked(np.asarray(emg, np.float32))
+            emg = filtered(emg, sections(self.card["filter"], self.card["rate_hz"]))
         return emg, starts
 
     def over(self, emg: np.ndarray, starts: np.ndarray) -> Answers:
@@ -173,8 +172,7 @@ class BaseDecoder:
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if emg.ndim != 2 or emg.shape[1] != self.channels:
             raise InputError(f"`emg` must be (T, {self.channels}). Received: shape {emg.shape}")
-        if not np.isfinite(emg[starts.min() : starts.max() + self.length]).all():
-            raise InputError("emg holds NaN or Inf, where volts are expected")
+        samples.checked(emg[starts.min() : starts.max() + self.length])
         return self._labelled(self.forward.recording(emg, starts, ("features", "probabilities")))
 
     # === Sessions ===
@@ -247,8 +245,8 @@ class BaseDecoder:
         if emg.ndim == 2:
             emg, starts = self.windows_of(emg, self.stride)
             emg = emg[starts[:, None] + np.arange(self.length)]
-        if emg.shape[1:] != (self.length, self.channels) or not len(emg) or not np.isfinite(emg).all():
-            raise InputError(f"`emg` must be finite, (B, {self.length}, {self.channels}). Received: shape {emg.shape}")
+        if samples.checked(emg).shape[1:] != (self.length, self.channels) or not len(emg):
+            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}). Received: shape {emg.shape}")
         if np.ndim(labels) and np.shape(labels) != (len(emg),):
             raise InputError(f"`labels` must be one, or ({len(emg)},). Received: shape {np.shape(labels)}")
         indices = self._indices(np.broadcast_to(labels, len(emg)))

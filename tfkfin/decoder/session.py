@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfkfin.base import samples
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Smoothed
 from tfkfin.sessions.online import OnlineAdaptation
@@ -57,11 +58,12 @@ class AdaptiveSession:
         """As `BaseDecoder.stream`, of the next signal (T, C) of this session.
 
         Raises:
-            InputError: other channels, shorter than one window, NaN or Inf: nothing is adapted to it.
+            InputError: other channels, shorter than one window, NaN, Inf or what no amplifier gives: nothing is
+                adapted to it.
         """
         emg = np.asarray(emg, np.float32)
-        if emg.ndim != 2 or emg.shape[1] != self.decoder.channels or not np.isfinite(emg).all():
-            raise InputError(f"`emg` must be finite, (T, {self.decoder.channels}). Received: shape {emg.shape}")
+        if samples.checked(emg).ndim != 2 or emg.shape[1] != self.decoder.channels:
+            raise InputError(f"`emg` must be (T, {self.decoder.channels}). Received: shape {emg.shape}")
         answers = self.decoder.forward.recording(*self.decoder.windows_of(emg, self.stride), WANTED)
         labels, probabilities = self._decide(self(answers["inputs"]))
         return {"label": labels, "probabilities": probabilities, "features": answers["features"]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfkfin.base import quoted
 from tfkfin.base.files import write_bytes
 from tfkfin.recipe import Recipe, fields
 
@@ -82,8 +83,8 @@ def confusion_figure(matrix: np.ndarray, labels: list[int], title: str, names: M
     figure, axes = _figure(max(4.0, 0.42 * len(labels) + 1.6))
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, vmin=0, vmax=100, cmap="viridis")
-    axes.set(title=title, xlabel="predicted movement", ylabel="true movement")
-    shown = [f"{(names or {}).get(label, '')} {label}".strip() for label in labels]
+    axes.set(title=quoted.figure(title), xlabel="predicted movement", ylabel="true movement")
+    shown = [quoted.figure(f"{(names or {}).get(label, '')} {label}".strip()) for label in labels]
     axes.set_xticks(range(len(labels)), shown, **({"rotation": 90} if names else {}))
     axes.set_yticks(range(len(labels)), shown)
     for (i, j), value in np.ndenumerate(share):

@@ -7,10 +7,12 @@ up to a multiple of the replicas have the weight 0.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
+from tfkfin.base.quoted import line
 
 
 @functools.cache
@@ -18,7 +20,13 @@ def started(name: str):
     """The strategy of a name, started once in a process, before TensorFlow computes anything; None for "default"."""
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy() if name == "mirrored" else None
+    try:
+        return tf.distribute.MirroredStrategy() if name == "mirrored" else None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if "TF_CONFIG" not in os.environ:
+            raise
+        raise InputError("--strategy mirrored: TensorFlow cannot read the environment variable TF_CONFIG "
+                         f"({line(error, 100)}): unset it") from None
 
 
 def set_up_device(device: str, mixed_precision: bool = False, strategy: str = "default") -> None:

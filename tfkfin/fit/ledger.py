@@ -145,10 +145,11 @@ class Fingerprint(Entry):
 
 
 class ShippedFins(Entry):
-    """fins.json: the shipped FINs that a run began with."""
+    """fins.json: the version of FINs' networks that a run began with; where it began with shipped FINs, theirs."""
 
-    version: int
-    sha256: str
+    network: int
+    version: int | None = None
+    sha256: str | None = None
 
 
 class SearchState(Entry):

@@ -108,9 +108,9 @@ class Run:
         if self.recipe.source.kind == "recordings":
             self.claim()
         if not (self.folder / RECIPE).is_file():
-            if self._shipped_fins:
-                own = presets.find(self._shipped_fins)
-                self.ledger.put("fins", {"version": int(own.name), "sha256": _digest(own)})
+            own = self._shipped_fins and presets.find(self._shipped_fins)
+            self.ledger.put("fins", {"network": self.recipe.fin.version} | (
+                {"version": int(own.name), "sha256": _digest(own)} if own else {}))
             write_text(self.folder / RECIPE, self.recipe.to_toml())
 
     def claim(self) -> None:
@@ -132,15 +132,17 @@ class Run:
 
     @cached_property
     def fin(self) -> recipes.Fin:
-        """The recipe's FINs, of which "auto" is the version that this run began with.
+        """The recipe's FINs, as this run began with them: their network and, of "auto", the shipped version.
 
         Raises:
             InputError: the shipped model was changed meanwhile.
         """
-        options, folder = self.recipe.fin, self._shipped_fins
-        if folder is None:
+        began, folder = self.ledger.get("fins", kind=ShippedFins), self._shipped_fins
+        if began is None:  # it has not begun, or an older tfkfin began it
+            began = {"network": 1, "version": 1} if (self.folder / RECIPE).is_file() else {"network": 2}
+        options = self.recipe.fin.of_version(began["network"])
+        if folder is None or "version" not in began:
             return options
-        began = self.ledger.get("fins", kind=ShippedFins) or {"version": 1}  # runs of before version 2 noted nothing
         own = folder / str(began["version"])
         if not own.is_dir() or began.get("sha256") not in (None, _digest(own)):
             raise InputError(f"{self.folder} began with version {began['version']} of the shipped FINs {folder.name}, "

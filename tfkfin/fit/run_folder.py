@@ -12,7 +12,7 @@ from tfkfin.base.answers import paper
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json
 from tfkfin.recipe import Recipe
-from tfkfin.store import card, folders, presets
+from tfkfin.store import card, folders, presets, schema
 
 RECIPE, RESULTS = "recipe.toml", "results.json"
 
@@ -36,7 +36,7 @@ def resolve(arguments: argparse.Namespace) -> tuple[Recipe, Path]:
 
         folder = url_of(arguments.data) or str(Path(arguments.data).absolute())
         settings |= {"source.kind": "recordings", "source.data": folder}
-    recipe = recipes.load(name, settings)
+    recipe = recipes.load(name, settings, own=False)
     if recipe.source.kind == "recordings" and not recipe.source.data:
         raise InputError(f"recipe {name} works on recordings: name their folder with --data DIR")
     stem = Path(name).stem + (f"-{Path(recipe.source.data).name}" if recipe.source.data else "")
@@ -80,7 +80,7 @@ def finished(folder: Path, subject: int | None = None) -> tuple[Path, dict]:
         again = source / "stage.json" if subject is None else source.parent
         raise InputError(f"{source} was made by an older tfkfin: remove {again} and give the command that made the run "
                          "once more")
-    return source, own
+    return source, schema.checked(own, source / folders.CARD)
 
 
 def find_decoder(model: Path, subject: int | None = None) -> tuple[Path, dict, Path]:

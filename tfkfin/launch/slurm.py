@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json
+from tfkfin.base.quoted import shell
 from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 POLL_S = 1  # between looks for outcomes
@@ -89,6 +90,8 @@ class Arrays:
         import submitit
 
         options = self.context.options
+        for word in (options.partition, self.folder):  # submitit quotes them; a line of the script they must not end
+            shell(word)
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=options.retries)
         optional = {"partition": options.partition, "gpus_per_node": int(options.gpus)}
         executor.update_parameters(

@@ -17,6 +17,7 @@ import tomli_w
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, write_text
+from tfkfin.base.samples import fit
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import scoring
 from tfkfin.fit.calibration import calibrate
@@ -28,6 +29,7 @@ from tfkfin.recordings import readers
 from tfkfin.recordings.recording import count_repetitions
 from tfkfin.recordings.sheet import SHEET
 
+LONGEST_S, MOST = 3600.0, 100  # a recording that a button begins, and so many of them in a session
 FILES = "subject{subject}_session{session}.npz"
 
 
@@ -238,7 +240,7 @@ def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg:
 
     Args:
         names: of movements.
-        emg: (T, C) volts; samples that are not finite are left out.
+        emg: (T, C) volts; samples that are not finite, or absurd, are left out.
         labels, repetitions: (T,), 0 at rest.
 
     Raises:
@@ -250,7 +252,7 @@ def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg:
         write_text(folder / SHEET, text)
     earlier = [int(path.stem.rpartition("session")[2]) for path in folder.glob(f"subject{subject}_session*.npz")]
     session = max(earlier, default=0) + 1
-    path, finite = folder / FILES.format(subject=subject, session=session), np.isfinite(emg).all(axis=1)
+    path, finite = folder / FILES.format(subject=subject, session=session), fit(emg).all(axis=1)
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, emg=emg[finite].astype(np.float32), label=labels[finite].astype(np.int16),
                  repetition=repetitions[finite].astype(np.int16))
@@ -258,11 +260,20 @@ def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg:
 
 
 class Recorder(LiveOutput):
-    """Records samples, with their true labels where these are known, while it is switched on."""
+    """Records samples, with their true labels where these are known, while it is switched on.
+
+    A recording that is `LONGEST_S` long takes no more samples, and there are at most `MOST` in a session.
+    """
 
     def __init__(self, folder: Path, subject: int, rate_hz: float, names: dict[int, str]):
         self._to = folder, subject, rate_hz, names
         self._parts: list | None = None
+        self._made = self._count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether a recording is as long as it may be: it has to be switched off."""
+        return self.on and self._count >= LONGEST_S * self._to[2]
 
     @property
     def on(self) -> bool:
@@ -270,20 +281,27 @@ class Recorder(LiveOutput):
 
     def switch(self, on: bool) -> str:
         """Starts a recording, or ends it and writes it; returns a note for people."""
+        if on and self.on:
+            return ""
         if on:
+            if self._made >= MOST:
+                return f"not recorded: this session has {MOST} recordings already"
             try:
                 check_folder(self._to[0], *self._to[2:])
             except InputError as error:
                 return f"not recorded: {error}"
         parts, self._parts = self._parts, [] if on else None
+        self._count = 0
         if on or not parts:
             return ""
+        self._made += 1
         emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         labels = np.where(labels == UNKNOWN, 0, labels)
         return f"recorded: {save(*self._to, emg, labels, count_repetitions(labels.astype(np.int16)))[0]}"
 
     def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
-        if self._parts is not None:
+        if self._parts is not None and not self.full:
+            self._count += len(volts)
             self._parts.append((np.array(volts, np.float32), np.array(labels)))
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfkfin.base import samples
 from tfkfin.live.measures import UNKNOWN, Proportional, Recent, Scores, Times, Timing
 from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.sources import Chunk, Drift, LiveSource
@@ -28,7 +29,7 @@ CATCH_UP_S = 0.1  # waiting windows are all decided if that takes no longer; oth
 
 
 class SignalCounts:
-    """Samples `received`, `lost` on the way, and `filled` (not finite); `gaps` and `stalls` of the signal; notes."""
+    """Samples `received`, `lost` on the way, `filled` (not finite, or absurd); `gaps` and `stalls`; notes."""
 
     def __init__(self):
         self.received = self.lost = self.filled = self.gaps = self.stalls = 0
@@ -168,10 +169,10 @@ class Loop:
         for chunk in chunks:  # where strides are dropped, all samples are processed but only the last window is decided
             self._take(chunk, int(chunk is chunks[-1]) if overloaded else None)
 
-    def _overloaded(self, samples: int) -> bool:
+    def _overloaded(self, waiting: int) -> bool:
         """Whether so many samples wait that strides have to be dropped."""
         stride_s, cost = self.timing.stride_s, self.timing.cost_s(50)
-        strides = samples * self._period / stride_s
+        strides = waiting * self._period / stride_s
         if not (strides > 1 and strides * cost > (1 - cost / stride_s) * CATCH_UP_S):
             return False
         if not self.timing.dropped:
@@ -192,16 +193,21 @@ class Loop:
             self._follow(chunk)
         if not len(chunk.samples):
             return
-        bad = ~np.isfinite(chunk.samples).all(axis=1)
+        fit, volts = samples.fit(chunk.samples), chunk.samples
+        bad = ~fit.all(axis=1)
+        if bad.any():
+            volts = np.where(fit, volts, np.nan)
+        if bad.any() and not self.signal.filled:
+            self.note("samples came that are not finite, or that no amplifier gives: the last one is held instead")
         self.signal.filled += int(bad.sum())
         labels = chunk.labels if chunk.labels is not None else np.full(len(chunk.samples), UNKNOWN)
         self._remember(labels, bad)
         for output in self.outputs:
-            output.samples(chunk.samples, labels)
+            output.samples(volts, labels)
         self._count += len(chunk.samples)
         if not self.paused:
             start = time.perf_counter()
-            if decisions := self._streamed(chunk.samples, newest):
+            if decisions := self._streamed(volts, newest):
                 self._send(decisions, chunk, start)
 
     def _streamed(self, volts: np.ndarray, newest: int | None) -> Decisions | None:
@@ -222,9 +228,13 @@ class Loop:
     def _fill(self, count: int) -> None:
         """Repeats the last sample in place of lost ones; where more than a window is lost, windows start anew."""
         self.signal.gaps += 1
-        self._remember(np.full(count, UNKNOWN), np.ones(count, bool))
+        long = count * self.stream.rate_hz > self.stream.length * self.stream.source_hz
+        if long:
+            self._recent.skip(count)
+        else:
+            self._remember(np.full(count, UNKNOWN), np.ones(count, bool))
         self._count += count
-        if count * self.stream.rate_hz > self.stream.length * self.stream.source_hz:
+        if long:
             self.note(f"{count} samples are lost: windows begin anew")
             self.stream.restart(self._count)
         else:

@@ -158,6 +158,11 @@ class Recent:
         if (excess := len(self._values) - 2 * self._reach - len(values)) > 2 * self._reach:
             self._values, self._first = self._values[excess:], self._first + excess
 
+    def skip(self, count: int) -> None:
+        """`count` samples have no values; those before them are forgotten."""
+        self._first += count + (0 if self._values is None else len(self._values))
+        self._values = None
+
     def within(self, first: int, last: int) -> np.ndarray:
         """Those of the samples [first, last] that are still there."""
         return self._values[max(0, first - self._first) : max(0, last + 1 - self._first)]

@@ -3,8 +3,10 @@
 The page is a process of its own, which gets datagrams on this machine; they are dropped if it is too slow.
 """
 
+import hmac
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -20,10 +22,12 @@ import numpy as np
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
+from tfkfin.base.quoted import line
 from tfkfin.live.measures import Times
 
 FRAME_S = 1 / 30  # between datagrams to the page
 LARGEST = 60_000  # bytes of a datagram
+AT_ONCE = 100  # datagrams of the page that are read between decisions
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class LiveDecision:
         features: (C, F), imitated.
         force: from 0 to 1, the level of the signal within the person's own range so far.
         true: the true movement of the whole window; None where it is unknown or changes.
-        filled: samples of the window that were lost, or not finite, and were replaced by the last value before.
+        filled: samples of the window that were lost, not finite or absurd, and were replaced by the last value before.
     """
 
     window: int
@@ -90,7 +94,8 @@ class Terminal(LiveOutput):
     """One line whenever the decision changes."""
 
     def __init__(self, names: Mapping[int, str] | None = None, to: TextIO | None = None):
-        self._to, self._label, self._names = to or sys.stdout, None, names or {}
+        self._to, self._label = to or sys.stdout, None
+        self._names = {movement: line(name, 80) for movement, name in (names or {}).items()}
 
     def timed(self, decision: LiveDecision, times: Times) -> None:
         if decision.label != self._label:
@@ -119,7 +124,7 @@ class JsonLines(LiveOutput):
 
     def __init__(self, path: Path):
         try:
-            self._file = open(path, "x", encoding="utf-8")
+            self._file = open(path, "x", encoding="utf-8", buffering=1)  # each line is there, whatever comes
         except FileExistsError:
             raise InputError(f"{path} is there already and is never overwritten: give another file") from None
         except OSError as error:
@@ -191,35 +196,43 @@ class LslMarkers(LiveOutput):
 class Feed(LiveOutput):
     """Sends samples, the newest decision and its times thirty times a second; receives the commands of the buttons.
 
+    Both sides begin each datagram with the key that is in the page's address; what does not is counted and passed over.
+
     Args:
         about: what the page needs to know in advance, as JSON.
         port: of the page; 0: any that is free.
+        host: the address at which the page is open; this machine alone, unless another one is given.
 
     Attributes:
+        passed_over: number of datagrams that were not the page's.
         session: the state of the session, which the buttons show: `paused`, `recording`, `calibration`.
 
     Raises:
         InputError: the page does not start.
     """
 
-    def __init__(self, about: dict, port: int = 0):
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    def __init__(self, about: dict, port: int = 0, host: str = "127.0.0.1"):
+        self._socket, self.passed_over = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tfkfin.live.page"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        self._process.stdin.write(json.dumps(about | {"feed": self._socket.getsockname()[1], "port": port}) + "\n")
+        key, feed = secrets.token_urlsafe(24), self._socket.getsockname()[1]
+        own = {"key": key, "feed": feed, "port": port, "host": host}  # through a pipe, so that nobody else sees it
+        self._process.stdin.write(json.dumps(about | own) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or "{}")
         if not answer:
             self.close()
-            raise InputError(f"the page did not start{f': is port {port} free?' if port else ''}")
+            asked = [f"port {port} free"] * bool(port) + [f"{host} an address of this machine"] * (host != "127.0.0.1")
+            raise InputError("the page did not start" + f": is {' and '.join(asked)}?" * bool(asked))
         self.url, self.pid = answer["url"], self._process.pid
-        self.prepare(("127.0.0.1", answer["feed"]))
+        self.prepare(("127.0.0.1", answer["feed"]), key)
 
-    def prepare(self, to: tuple[str, int]) -> None:
+    def prepare(self, to: tuple[str, int], key: str = "") -> None:
         """Nothing has been sent to the address `to` yet."""
+        self._key, self.passed_over = key.encode(), 0
         self._to, self._samples, self._times, self._notes = to, [], [], []
         self._decision, self._cue, self._due, self.session = None, None, 0.0, {}
 
@@ -243,11 +256,17 @@ class Feed(LiveOutput):
         """The buttons that were pressed since the last call."""
         found = []
         with suppress(OSError):
-            while True:
-                found.append(self._socket.recv(100).decode())
+            for _ in range(AT_ONCE):
+                key, _, command = self._socket.recv(200).partition(b" ")
+                if hmac.compare_digest(key, self._key) and command.isascii():
+                    found.append(command.decode())
+                else:
+                    self.passed_over += 1
         return found
 
     def close(self) -> None:
+        if self.passed_over:
+            log.warning("%d datagrams to the page's feed were not the page's, and were passed over", self.passed_over)
         self._socket.close()
         self._process.stdin.close()  # at which the page's process ends
         self._process.stdout.close()
@@ -270,4 +289,4 @@ class Feed(LiveOutput):
             "session": self.session}
         self._samples, self._times, self._notes = [], [], []
         with suppress(OSError):  # the page is too slow or has gone: decisions go on
-            self._socket.sendto(json.dumps(head).encode() + b"\n" + volts.tobytes(), self._to)
+            self._socket.sendto(b" ".join([self._key, json.dumps(head).encode()]) + b"\n" + volts.tobytes(), self._to)

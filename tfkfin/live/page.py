@@ -4,6 +4,7 @@ Bokeh's server sends only new data to plots that stay in the browser, so that th
 `tfkfin.live` starts `python -m tfkfin.live.page` and sends its data to it.
 """
 
+import hmac
 import json
 import math
 import os
@@ -21,19 +22,25 @@ from bokeh.layouts import column, row
 from bokeh.models import Button, ColumnDataSource, Div, Range1d
 from bokeh.palettes import Category10, Category20
 from bokeh.plotting import figure
-from bokeh.server.server import Server
+from tornado.ioloop import IOLoop
 
+from tfkfin.base.quoted import html, line
+from tfkfin.base.samples import fit
 from tfkfin.features import catalogue
+from tfkfin.live.door import HOME, serve
 from tfkfin.recordings.health import MAINS_HZ, is_clipped, mains_share
 from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
 
 LARGEST = 65536  # bytes of a datagram
+AT_ONCE = 100  # datagrams that are taken before anything else is done
 SECONDS = 3.0  # of signal that is shown
 COLUMNS = 100  # pairs of minimum and maximum a second
 HUM = 0.2  # share of an electrode's power within 1 Hz of the mains frequency, above which it has hum
 BINS = np.arange(0, 20.5, 0.5)  # ms
 SLOW = 30  # frames between updates of the electrodes' quality and of notes
+LANE = 0.48  # of the distance of two lanes: as far as an electrode is drawn from the middle of its own
+LEAST_V = 5e-7  # that a lane reaches to each side: noise of amplifiers is not blown up
 COURSE = 300  # decisions that are shown
 RAMP = (0.3, 1.0)  # force at the beginning and at the end of a movement, within the person's own range
 _FINGERS = ((-1.15, 0.3, 0.7, 2.4), (-0.6, 1.0, 1.0, 1.7), (-0.2, 1.05, 1.15, 1.57), (0.2, 1.0, 1.05, 1.45),
@@ -63,8 +70,19 @@ class State:
         self._filter = Causal(sections(about.get("filter"), about["rate_hz"]))
         self._window = np.zeros((about["length"], channels), np.float32)
         self.last: dict | None = None
+        self.passed_over = 0  # datagrams that were not the session's
         self.decisions: deque = deque(maxlen=1000)  # (seconds, decided, true or asked-for label, force)
         self.counts, self.notes = np.zeros(len(BINS), np.int64), deque(maxlen=5)
+
+    def take_from(self, datagram: bytes, key: bytes) -> None:
+        """Takes a datagram of the session, which begins with the key; all others are counted and passed over."""
+        given, _, own = datagram.partition(b" ")
+        try:
+            if not hmac.compare_digest(given, key):
+                raise ValueError
+            self.take(own)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            self.passed_over += 1
 
     def take(self, datagram: bytes) -> None:
         """Takes one datagram."""
@@ -82,6 +100,7 @@ class State:
         self.notes.extend(decision["notes"])
 
     def _add(self, volts: np.ndarray) -> None:
+        volts = np.where(fit(volts), volts, 0).astype(np.float32)
         self.raw = np.concatenate([self.raw, volts])[-len(self.raw) :]
         known, size = np.concatenate([self._waiting, volts]), self._block
         for start in range(0, len(known) - size + 1, size):
@@ -127,11 +146,14 @@ class View:
     def __init__(self, document: Document, state: State, send: Callable[[str], None]):
         self.state, self.send, self.about, self._document = state, send, state.about, document
         self._frame, self._shown, self._decided, self._scheduled = 0, -1.0, -1.0, False
-        movements, names = self.about["movements"], self.about["names"]
-        self.names = [names[str(m)] for m in movements]
+        movements = self.about["movements"]
+        self._names = {int(m): line(name, 40).replace("$$", "$ $") for m, name in self.about["names"].items()}
+        if len(set(self._names.values())) < len(self._names):  # Bokeh's bars need names that all differ
+            self._names = {m: f"{name} {m}" for m, name in self._names.items()}
+        self.names = [self._called(m) for m in movements]
         signals, probabilities, course = self._signals(), self._probabilities(), self._course()
         imitation, latency = self._imitation(), self._latency()
-        self.hand, self.cue = Hand(), CuePanel(self._named)
+        self.hand, self.cue = Hand(), CuePanel(self._called)
         self.words = Div(text="waiting for the signal", styles={"font-size": "150%"}, height=40)
         self.notes = Div(text="", height=40)
         self.pausing, self.recording = (Button(label=label, width=120) for label in ("Pause", "Record"))
@@ -156,7 +178,7 @@ class View:
         if (last := self.state.last) is None:
             return
         self._show_signals()
-        name, session = self._named(last["label"]), last["session"]
+        name, session = self._called(last["label"]), last["session"]
         if self._frame % 2 == 0:
             self.bars.data = {"name": self.names, "p": last["probabilities"]}
             self.cue.show(last["cue"], last["time_s"], self.state.decisions)
@@ -165,25 +187,49 @@ class View:
         if self._frame % 3 == 0:
             self.hand.show(last["label"], name, last["speed"], f"{name}, speed {last['speed']:.2f}")
         if self._frame % 3 == 1:
-            self.words.text = "paused" if session.get("paused") else f"<b>{name}</b> {last['probability']:.2f}"
+            self.words.text = "paused" if session.get("paused") else f"<b>{html(name)}</b> {last['probability']:.2f}"
         if self._frame % 6 == 2 and self.imitated:
             self._show_features(np.array(last["features"]))
         if self._frame % 6 == 5:
             self.bins.data = self.bins.data | {"top": self.state.counts.tolist()}
         if self._frame % SLOW == 0:
             self._show_quality()
-            self.notes.text = " · ".join(self.state.notes)
+            passed = self.state.passed_over
+            self.notes.text = html(" · ".join([*self.state.notes, *[f"{passed} foreign datagrams"] * bool(passed)]))
         self._buttons(session)
         self._frame += 1
 
-    def _show_signals(self) -> None:
-        """Adds the newest signals, as lists: for an array Bokeh sends two more messages."""
-        points = [point for point in self.state.extremes if point[0] > self._shown]
+    def _show_signals(self, anew: bool = False) -> None:
+        """Adds the newest signals, or draws all `anew`, as lists: for an array Bokeh sends two more messages.
+
+        Every electrode stays inside its lane, however loud it becomes before the lane's scale follows.
+        """
+        points = [point for point in self.state.extremes if anew or point[0] > self._shown]
         if points:
             self._shown = points[-1][0]
-            volts = np.array([v for _, v in points]) / self._span + np.arange(self.about["channels"])
-            columns = {f"c{c}": column for c, column in enumerate(np.round(volts.T, 3).tolist())}
-            self.signals.stream({"t": [t for t, _ in points]} | columns, rollover=int(2 * SECONDS * COLUMNS))
+            apart = (np.array([v for _, v in points]) - self._middle) / (2 * self._reach)
+            lanes = np.clip(apart, -LANE, LANE) + np.arange(self.about["channels"])
+            columns = {"t": [t for t, _ in points]} | {
+                f"c{c}": column for c, column in enumerate(np.round(lanes.T, 3).tolist())}
+            if anew:
+                self.signals.data = columns
+            else:
+                self.signals.stream(columns, rollover=int(2 * SECONDS * COLUMNS))
+
+    def _scale_lanes(self) -> bool:
+        """Fits each lane to what its electrode shows, where that has changed by much; whether one has another scale.
+
+        Its middle is the median, and it reaches as far as 95 % of the extremes, so that a spike makes nothing flat.
+        """
+        if not self.state.extremes:
+            return False
+        volts = np.array([v for _, v in self.state.extremes])
+        middle = np.median(volts, axis=0)
+        reach = np.maximum(1.25 * np.quantile(np.abs(volts - middle), 0.95, axis=0), LEAST_V)
+        ratio = reach / self._reach
+        changed = (ratio > 1.25) | (ratio < 0.6) | (np.abs(middle - self._middle) > 0.25 * self._reach)
+        self._middle, self._reach = np.where(changed, middle, self._middle), np.where(changed, reach, self._reach)
+        return bool(changed.any())
 
     def _show_course(self) -> None:
         """Adds the newest decisions."""
@@ -193,8 +239,9 @@ class View:
             self._decided, cues = times[-1], [float("nan") if v is None else v for v in truth]
             self.course.stream({"t": times, "decided": decided, "cue": cues}, rollover=COURSE)
 
-    def _named(self, label: int) -> str:
-        return "rejected" if label < 0 else self.about["names"].get(str(label), str(label))
+    def _called(self, label: int) -> str:
+        """A movement's name as one short line without mathematics ($$) for Bokeh; not yet fit for HTML."""
+        return "rejected" if label < 0 else self._names.get(label) or str(label)
 
     def _press(self, button: Button) -> None:
         self.send(button.label.lower())  # the session reports its new state, which changes the label
@@ -209,10 +256,11 @@ class View:
         self.pausing.disabled = bool(doing)  # cues follow the clock of the samples
 
     def _show_quality(self) -> None:
-        """Updates the scale of the signals and the quality of the electrodes."""
-        sd = np.std(self.state.raw[-len(self.state.raw) // 2 :], axis=0)
-        self._span = 8 * max(float(np.median(sd)), 1e-7)
-        labels = {c: f"{c + 1} {quality}" for c, quality in enumerate(self.state.quality())}
+        """Updates the scales of the lanes and the quality of the electrodes."""
+        if self._scale_lanes():
+            self._show_signals(anew=True)
+        labels = {c: f"{c + 1} {quality}, ±{1e6 * self._reach[c]:.3g} µV"
+                  for c, quality in enumerate(self.state.quality())}
         self.plot.yaxis.major_label_overrides = labels
 
     def _show_features(self, imitated: np.ndarray) -> None:
@@ -223,9 +271,9 @@ class View:
 
     def _signals(self):
         channels = self.about["channels"]
-        self._span = 1e-4
+        self._middle, self._reach = np.zeros(channels), np.full(channels, 1e-4)  # volts, of each lane
         self.signals = ColumnDataSource({"t": [], **{f"c{c}": [] for c in range(channels)}})
-        self.plot = _plot("electrodes, as recorded", 360, "seconds", y_range=(-1, channels))
+        self.plot = _plot("electrodes, as recorded", 360, "seconds", y_range=(-0.6, channels - 0.4))
         for c in range(channels):
             self.plot.line("t", f"c{c}", source=self.signals, color=Category20[20][c % 20], name=f"electrode {c + 1}")
         self.plot.yaxis.ticker = list(range(channels))
@@ -248,7 +296,7 @@ class View:
         plot.legend.orientation = "horizontal"
         plot.yaxis.ticker = [-1, *self.about["movements"]]
         plot.yaxis.major_label_overrides = {-1: "rejected", **{
-            movement: self._named(movement) for movement in self.about["movements"]}}
+            movement: self._called(movement) for movement in self.about["movements"]}}
         return plot
 
     def _imitation(self):
@@ -299,7 +347,7 @@ class CuePanel:
     """
 
     def __init__(self, named: Callable[[int], str]):
-        self._named, self._cue = named, None
+        self._called, self._cue = named, None
         self.hand, self.words = Hand(), Div(width=260, height=260, styles={"font-size": "150%", "line-height": "1.3"})
         self.own = ColumnDataSource({"t": [], "force": []})
         self.ramp = ColumnDataSource({"t": [0, 1], "force": list(RAMP)})
@@ -317,9 +365,10 @@ class CuePanel:
             return
         movement, left = cue["movement"], max(0.0, cue["stop_s"] - now)
         shown = movement or cue["following"] or 0  # at rest, the movement that comes next
-        name = self._named(shown)
+        name = self._called(shown)
         self.hand.show(shown, name, 1.0, name)
-        text = f"please: <b>{name}</b>" if movement else f"rest{f', then <b>{name}</b>' if shown else ''}"
+        bold = f"<b>{html(name)}</b>"
+        text = f"please: {bold}" if movement else f"rest{f', then {bold}' if shown else ''}"
         self.words.text = f"{text}<div style='font-size: 500%'>{math.ceil(left)}</div>"
         length = cue["stop_s"] - cue["start_s"]
         if cue != self._cue:
@@ -339,15 +388,16 @@ def drawn(curled: tuple[float, ...]) -> dict:
 
 def main() -> None:
     about = json.loads(sys.stdin.readline())
-    state, views, feed = State(about), [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    key, state, views = about["key"].encode(), State(about), []
+    feed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     feed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    feed.bind(("127.0.0.1", 0))
+    feed.bind((HOME, 0))
     feed.setblocking(False)
 
     def receive(*_) -> None:
-        with suppress(BlockingIOError):
-            while True:
-                state.take(feed.recv(LARGEST))
+        with suppress(OSError):
+            for _ in range(AT_ONCE):
+                state.take_from(feed.recv(LARGEST), key)
         for view in views:
             view.wake()
 
@@ -356,14 +406,12 @@ def main() -> None:
         document.on_session_destroyed(lambda _: views.remove(view))
 
     def send(command: str) -> None:
-        feed.sendto(command.encode(), ("127.0.0.1", about["feed"]))
+        feed.sendto(key + b" " + command.encode(), (HOME, about["feed"]))
 
-    # The page has no password, so that it is open to this machine alone.
-    server = Server({"/": open_view}, port=about["port"], address="127.0.0.1", num_procs=1)
-    server.start()
-    server.io_loop.add_handler(feed.fileno(), receive, server.io_loop.READ)
+    server, url = serve(open_view, about["key"], about["port"], about["host"])
+    server.io_loop.add_handler(feed.fileno(), receive, IOLoop.READ)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with the session
-    sys.stdout.write(json.dumps({"url": f"http://localhost:{server.port}/", "feed": feed.getsockname()[1]}) + "\n")
+    sys.stdout.write(json.dumps({"url": url, "feed": feed.getsockname()[1]}) + "\n")
     sys.stdout.flush()
     server.io_loop.start()
 

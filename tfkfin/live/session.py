@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         calibrating = Calibration(loop, with_network(decoder, arguments.model), arguments.calibrate, subject)
         between.append(calibrating.between)
     if arguments.page is not None:
-        between.append(open_page(loop, arguments.page, arguments.record, subject, calibrating))
+        between.append(open_page(loop, arguments.page, arguments.record, subject, calibrating, arguments.page_host))
     loop.between = lambda: [call() for call in between]
     signals: list[int] = []  # that asked for the end
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -104,12 +104,13 @@ def open_outputs(arguments: argparse.Namespace, card: dict, rate_hz: float) -> l
 
 
 def open_page(loop: Loop, port: int, folder: Path, subject: int,
-              calibration: Calibration | None = None) -> Callable[[], None]:
+              calibration: Calibration | None = None, host: str = "127.0.0.1") -> Callable[[], None]:
     """Opens the page of a session; returns a function that obeys its buttons, to be called between decisions.
 
     Args:
         port: of the page; 0: any that is free.
         folder: of recordings, which the page's button adds sessions of `subject` to.
+        host: the address at which it is open.
     """
     required("bokeh")
     card, rate_hz = loop.stream.decoder.card, loop.source.rate_hz
@@ -117,9 +118,9 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
     recorder = Recorder(folder, subject, rate_hz, movement_names(card))
     feed = outputs.Feed({name: card[name] for name in SHOWN} | {
         "source_hz": rate_hz, "filter": card.get("filter"),
-        "names": {str(m): names.get(m, str(m)) for m in card["movements"]}}, port)
+        "names": {str(m): names.get(m, str(m)) for m in card["movements"]}}, port, host)
     loop.outputs += [recorder, feed]
-    log.info("%s", feed.url)
+    log.warning("%s", feed.url)  # with --quiet too: nobody can guess it
     actions = {"pause": lambda: loop.pause(True), "start": lambda: loop.pause(False),
                "record": lambda: loop.note(recorder.switch(True)),
                "stop recording": lambda: loop.note(recorder.switch(False))}
@@ -128,7 +129,12 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
 
     def obey() -> None:
         for command in feed.commands():
-            actions.get(command, str)()
+            if command in actions:
+                actions[command]()
+            else:
+                feed.passed_over += 1
+        if recorder.full:
+            loop.note(recorder.switch(False))
         feed.session = {"paused": loop.paused, "recording": recorder.on,
                         "calibration": calibration.doing if calibration else None}
 

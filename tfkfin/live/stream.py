@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base import registry
+from tfkfin.base import registry, samples
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
@@ -92,7 +92,7 @@ class Stream:
         if not 0 < self.stride <= self.length:
             raise InputError(f"a stride must be 1 to {self.length} samples, one window. Received: {self.stride}")
         self.rate_hz = float(decoder.card["rate_hz"])
-        self.source_hz = float(rate_hz) or self.rate_hz
+        self.source_hz = samples.rate("the signal", float(rate_hz) or self.rate_hz)
         self._resample = None if self.source_hz == self.rate_hz else Resampler(self.source_hz, self.rate_hz)
         self._filter = Causal(sections(decoder.card.get("filter"), self.rate_hz))
         self.following, self._adapt = 0, adapt
@@ -166,7 +166,7 @@ class Stream:
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> Decisions | None:
         """The next samples (n, C), at the source's rate -> decisions for the windows that they complete, if any.
 
-        NaN and Inf become the last finite value of the channel.
+        NaN, Inf and what no amplifier gives become the last value of the channel that was none of these.
 
         Args:
             newest: decides for so many windows at most, the last ones.
@@ -190,9 +190,9 @@ class Stream:
         volts = np.asarray(volts, np.float32)
         if volts.ndim != 2 or volts.shape[1] != self.channels:
             raise InputError(f"`volts` must be (n, {self.channels}). Received: shape {volts.shape}")
-        finite = np.isfinite(volts)
-        if not finite.all():
-            rows = np.where(finite, np.arange(1, len(volts) + 1)[:, None], 0)  # of the last finite value; 0: before
+        fit = samples.fit(volts)
+        if not fit.all():
+            rows = np.where(fit, np.arange(1, len(volts) + 1)[:, None], 0)  # of the last fit value; 0: before
             known = np.concatenate([self._last[None], volts])
             volts = known[np.maximum.accumulate(rows, axis=0), np.arange(self.channels)]
         if len(volts):

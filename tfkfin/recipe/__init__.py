@@ -6,6 +6,7 @@ its users have the shipped recipes too.
 
 import difflib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,32 @@ from tfkfin.base.files import read_toml, shipped
 from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split, Window
 from tfkfin.recipe.removed import RECIPES, RemovedError
 
+_HOST = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # C:\ is none
 _DEEPEST = 8  # tables inside tables: bounds the recursion over what users give
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
 
 
-def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = None) -> Recipe:
+def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = None, own: bool = True) -> Recipe:
     """Reads a recipe from a TOML file, or a shipped one by name, and applies dotted `settings` over it.
 
+    Args:
+        own: False: it may be a stranger's, so that no host that it names itself is contacted.
+
     Raises:
-        InputError: no such file, not TOML, an unknown key (the nearest is named) or an unfit value.
+        InputError: no such file, not TOML, an unknown key (the nearest is named), an unfit value, or a host.
     """
     options, where = {}, "the default recipe"
     if pipeline is not None:
         path = _find(pipeline)
         where = str(path)
         options = read_toml(path, "a TOML recipe")
-    return _validated(_merged(options, settings or {}), where, settings or {})
+    recipe = _validated(_merged(options, settings or {}), where, settings or {})
+    for key, value in (("source.data", recipe.source.data), ("fin.pretrained", recipe.fin.pretrained)):
+        if not own and key not in (settings or {}) and _HOST.match(value):
+            raise InputError(f"{where}: {key} names a host, {value[:200]}, which a recipe may not choose: if you trust "
+                             f"it, give --set {key}=... yourself")
+    return recipe
 
 
 def replaced(recipe: Recipe, **settings: Any) -> Recipe:

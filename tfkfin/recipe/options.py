@@ -110,10 +110,10 @@ class Filter(Section):
 
     high_pass_hz: float = Field(0.0, ge=0)  # Butterworth; 0: none
     low_pass_hz: float = Field(0.0, ge=0)  # 0: none; with high_pass_hz a band-pass
-    order: Count = 2  # of the Butterworth, to each side
+    order: int = Field(2, ge=1, le=20)  # of the Butterworth, to each side
     notch_hz: float = Field(0.0, ge=0)  # of the mains; 0: none
-    notches: Count = 1  # at notch_hz and its multiples, as far as the rate goes
-    notch_q: Positive = 30.0  # notch_hz over the width of the notch
+    notches: int = Field(1, ge=1, le=100)  # at notch_hz and its multiples, as far as the rate goes
+    notch_q: float = Field(30.0, gt=0, le=10_000)  # notch_hz over the width of the notch
 
     @model_validator(mode="after")
     def _is_a_band(self) -> "Filter":
@@ -188,6 +188,16 @@ class Fin(Section):
     readout: Literal["both", "reverse"] = "both"  # final states of both directions (paper) or the reverse (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # how random weights of a Bi-LSTM are drawn
     pretrained: str = "auto"  # "auto": shipped FINs; a model's name; RUN/pooled; "": random weights
+    _version: int = 2  # of the families' networks: no option, a run goes on with that which it began with
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def of_version(self, version: int) -> "Fin":
+        new = self.model_copy()
+        new._version = version
+        return new
 
 
 class Classifier(Section):
@@ -282,8 +292,8 @@ class Launch(Section):
     gpus: float = Field(0.0, ge=0)  # of a fit; ray and slurm. local gives each worker one of those that are there
     memory_gb: Positive = 2.0  # of a fit
     retries: int = Field(3, ge=0)  # times that a fit whose process was killed is started again
-    address: str = ""  # of a Ray cluster, such as ray://host:10001 or auto; "" starts one here
-    partition: str = ""  # of Slurm
+    address: str = Field("", pattern=r"^[\w.:/\[\]-]*$")  # of a Ray cluster, as ray://host:10001 or auto; "": one here
+    partition: str = Field("", pattern=r"^[\w.,+-]*$")  # of Slurm, or some of them, as in a,b
     minutes: Count = 240  # limit of a Slurm job; a job that reaches it is queued again and goes on
     fits_per_job: int = Field(0, ge=0)  # one after another in a Slurm job; 0: as few as the largest array allows
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base import machine
+from tfkfin.base import machine, samples
 from tfkfin.base.errors import InputError
 
-SLOWEST_HZ, FASTEST_HZ = 10.0, 1e6  # sampling rates at which EMG may have been recorded
-LARGEST = 1e10  # in any unit: sums of squares of larger values overflow float32
+SLOWEST_HZ, FASTEST_HZ, rate = samples.SLOWEST_HZ, samples.FASTEST_HZ, samples.rate
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
         channels = ", ".join(str(channel) for _, channel in bad)
         raise InputError(f"{path}: emg has NaN or Inf in channel {channels}, first at sample {min(bad)[0]} "
                          "(counted from 0): repair or leave out the recording")
-    if largest > LARGEST:
+    if largest > samples.LARGEST:
         raise InputError(f"{path}: emg reaches {largest:g}, which no amplifier gives in any unit: "
                          "repair or leave out the recording")
     if (emg[:1000] == emg[0]).all() and (emg == emg[0]).all():
@@ -68,14 +67,6 @@ def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
             raise InputError(f"{path}: {name} cannot be read as numbers: row {row + 1} has {str(cell)[:40]!r}"
                              ) from None
     return values.astype(np.float64)
-
-
-def rate(path: Path, hertz: float) -> float:
-    """A file's sampling rate in Hz; raises InputError unless it is possible."""
-    if not SLOWEST_HZ <= hertz <= FASTEST_HZ:  # refuses NaN too
-        raise InputError(f"{path}: frequency is {hertz:g}, but samples a second are needed, {SLOWEST_HZ:g} to "
-                         f"{FASTEST_HZ:g}")
-    return float(hertz)
 
 
 def openable(path: Path) -> None:

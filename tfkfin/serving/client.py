@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from tfkfin.base import samples
 from tfkfin.base.bounded import TooMuch, body, within
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
@@ -137,8 +138,7 @@ class Client(abc.ABC):
         emg = np.ascontiguousarray(emg, np.float32)
         if emg.ndim != 3 or not emg.size:
             raise ValueError(f"`emg` must be windows (B, L, C), at least one. Received: emg.shape={emg.shape}")
-        if not np.isfinite(emg).all():
-            raise ValueError("`emg` must be finite. Received: NaN or Inf")
+        samples.checked(emg)
         return self._retrying(lambda seconds: _checked_answers(self._predict(emg, signature, seconds), len(emg)))
 
     def about(self) -> dict[str, np.ndarray] | None:
@@ -228,6 +228,14 @@ def _checked_about(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     movements = found["movements"]
     if movements.dtype.kind not in "iu" or movements.ndim != 1 or not 1 <= len(movements) == len(np.unique(movements)):
         raise ValueError("movements is not a list of different integers")
+    sections, names = found.get("filter", np.empty((0, 6))), found.get("names", movements)
+    if sections.ndim != 2 or sections.shape[1] != 6 or len(sections) > 1000 or not np.isfinite(sections).all():
+        raise ValueError("filter is not second-order sections")
+    a0, a1, a2 = sections.T[3:]
+    if not ((np.abs(a2) < a0) & (np.abs(a1) < a0 + a2)).all():
+        raise ValueError("filter is not stable")
+    if names.size != len(movements):
+        raise ValueError(f"names has {names.size} names of {len(movements)} movements")
     return found
 
 

@@ -4,11 +4,14 @@ Reference: Mitchell et al. 2019, "Model cards for model reporting", doi:10.1145/
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tfkfin import __version__
+from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_json, write_text
+from tfkfin.base.quoted import line, markdown
 from tfkfin.store import folders
 
 LICENCE = "Apache-2.0"
@@ -131,12 +134,27 @@ def readme(card: dict) -> str:
     """A card for people, in Markdown."""
     changes = [f"{card['updated']:,} more windows updated it"] if "updated" in card else []
     changes += [f"it was carried on from {card['carried']} sessions without labels"] if "carried" in card else []
-    return _rendered("README.md.jinja", {"names": {}, "precision": "float32", "changes": changes} | card)
+    limits = [Limit(markdown(limit, spans=True)) for limit in card["limits"]] if "limits" in card else []
+    about = {"names": {}, "precision": "float32", "changes": changes} | card | {"limits": limits}
+    return _rendered("README.md.jinja", about, _escaped)
 
 
-def _rendered(template: str, about: dict) -> str:
+class Limit(str):
+    """A limit in Markdown."""
+
+
+def _escaped(value: Any) -> Any:
+    """Text of a card, which may be a stranger's, as Markdown."""
+    return markdown(value) if isinstance(value, str) and not isinstance(value, Limit) else value
+
+
+def _rendered(template: str, about: dict, finalize: Callable[[Any], Any] | None = None) -> str:
     import jinja2
 
     own = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,  # noqa: S701
-                             lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return own.get_template(template).render(about, files=folders)
+                             lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
+                             finalize=finalize)
+    try:
+        return own.get_template(template).render(about, files=folders)
+    except jinja2.UndefinedError as error:
+        raise InputError(f"the card of {line(about.get('name', 'the model'), 80)} is not whole: {error}") from None

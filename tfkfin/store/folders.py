@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from tfkfin.base.console import log, unfinished
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import making, read_json, write_text
+from tfkfin.store import schema
 
 if TYPE_CHECKING:
     from tfkfin.recipe import Recipe
@@ -67,12 +68,12 @@ def card(version: Path) -> dict:
     """The content of a model's model_card.json.
 
     Raises:
-        InputError: there is no card, so nothing tells which movement a label is.
+        InputError: there is no card, so nothing tells which movement a label is; or what it says is impossible.
     """
     found = read_json(version / CARD, "export the model anew")
     if found is None:
         raise InputError(f"{version} has no {CARD}: export it with python -m tfkfin.export")
-    return found
+    return schema.checked(found, version / CARD)
 
 
 def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:

@@ -11,6 +11,8 @@ from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.store import folders
 
+ASKED = ("family", "units", "layers", "readout")  # options that decide a FIN's layers
+
 if TYPE_CHECKING:
     import keras  # finding and describing models loads no TensorFlow
 
@@ -80,8 +82,8 @@ def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: i
     trained, source = {}, options.family if options.pretrained == "auto" else options.pretrained
     if options.pretrained and features:
         trained = {model.name: model for model in fins.fins_of(load(source))}
-    built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
-             for name in features]
+    built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start,
+                      options.version) for name in features]
     if trained:
         built = [_like(trained.get(model.name), model, options, source, started) for model in built]
     return fins.bank(built, channels, length)
@@ -97,7 +99,8 @@ def _like(trained: "keras.Model | None", model: "keras.Model", options: "Fin", s
         log.info("%s has no %s: it starts from random weights", source, model.name)
         return model
     if _shape(trained) != _shape(model):
-        if _asked(options) != _asked(recipes.Fin.model_validate(_card(source).get("recipe", {}).get("fin", {}))):
+        of_trained = _card(source).get("recipe", {}).get("fin", {})
+        if _asked(options) != _asked(recipes.Fin.model_validate({k: of_trained[k] for k in ASKED if k in of_trained})):
             raise InputError(f"the pretrained {model.name} of {source!r} has another shape than [fin] asks for: "
                              "set fin.pretrained to \"\" or family, units, layers, readout to the pretrained model's")
         import keras
@@ -115,8 +118,7 @@ def _shape(fin: "keras.Model") -> tuple:
 
 
 def _asked(options: "Fin") -> tuple:
-    """What decides a FIN's layers."""
-    return options.family, options.units, options.layers, options.readout
+    return tuple(getattr(options, name) for name in ASKED)
 
 
 def _card(source: str) -> dict[str, Any]:

@@ -11,11 +11,14 @@ import numpy as np
 from tfkfin.base.console import parse_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
+from tfkfin.base.quoted import line
+from tfkfin.base.samples import rate
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices, volts_per
 
 WAIT_S = 0.1  # without a sample for this long, None is yielded
 TYPES = ("EMG", "ExG", "EEG")
 STEADY_S = 1.0  # a single missing sample counts only after even time stamps for this long
+LONGEST_S = 3600.0  # of samples that may have been lost at once; a longer step is another clock
 HURRY_S = 0.5  # a sender that stamps samples when it sends them may pause for this long without having lost one
 
 
@@ -36,7 +39,7 @@ class StampGaps:
         lost = np.zeros(len(stamps), np.int64)
         for i, beyond in enumerate((np.diff(stamps, prepend=last) - self._period).tolist()):
             steady = self._even * self._period > STEADY_S
-            if beyond > (0.75 * self._period if steady else HURRY_S):
+            if LONGEST_S > beyond > (0.75 * self._period if steady else HURRY_S):
                 lost[i] = round(beyond / self._period)
             else:
                 self._even = self._even + 1 if abs(beyond) < 0.25 * self._period else 0
@@ -62,14 +65,15 @@ class Lsl(LiveSource):
     def __init__(self, name: str = "", channels: tuple[int, ...] = (), unit: str = "", find_s: float = 10.0):
         self._pylsl, self._name, self._closed = required("pylsl"), name, False
         self._inlet, info = self._find(find_s)
-        self.rate_hz, stream = float(info.nominal_srate()), f"LSL stream {info.name()}"
-        if not self.rate_hz or info.channel_format() == self._pylsl.cf_string:
-            raise InputError(f"the {stream} ({info.type()}) has no samples at a rate")
+        stream, kind, self._about = f"LSL stream {line(info.name(), 80)}", line(info.type(), 80), _about(info)
+        if not info.nominal_srate() or info.channel_format() == self._pylsl.cf_string:
+            raise InputError(f"the {stream} ({kind}) has no samples at a rate")
+        self.rate_hz = rate(f"the {stream} ({kind})", info.nominal_srate())
         self._indices = channel_indices(channels, info.channel_count(), f"the {stream}")
-        unit = unit or info.desc().child("channels").child("channel").child_value("unit")
-        self._scale, self.channels = np.float32(volts_per(unit, f"the {stream}")), len(self._indices)
-        self._gaps = StampGaps(self.rate_hz)
-        self.described = f"{stream} ({info.type()}), {self.channels} channels at {self.rate_hz:g} Hz"
+        self._scale = np.float32(volts_per(unit or self._about["unit"], f"the {stream}"))
+        self._name = info.name() or name  # the one that is searched for where it is lost
+        self.channels, self._gaps = len(self._indices), StampGaps(self.rate_hz)
+        self.described = f"{stream} ({kind}), {self.channels} channels at {self.rate_hz:g} Hz"
 
     @classmethod
     def open(cls, arguments: argparse.Namespace, card: dict) -> "Lsl":
@@ -82,19 +86,29 @@ class Lsl(LiveSource):
             try:
                 rows, stamps = self._received()
             except self._pylsl.util.LostError:
-                stamps = []
+                stamps, found = [], None
                 with suppress(InputError):
-                    self._inlet, note = self._find(0.5)[0], "the stream was lost, and is found again"
+                    found = self._find(0.5)
+                if found:
+                    self._inlet, note = found[0], "the stream was lost, and is found again"
+                    self._check_same(_about(found[1]))
             if not stamps:
                 yield None
                 continue
             late_s = self._pylsl.local_clock() - stamps[-1]
-            samples = np.asarray(rows, np.float32)[:, self._indices] * self._scale
+            with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is held, as all that is absurd
+                samples = np.asarray(rows, np.float32)[:, self._indices] * self._scale
             yield from self.chunks(samples, self._gaps(stamps), late_s, note)
             note = ""
 
     def close(self) -> None:
         self._closed = True
+
+    def _check_same(self, now: dict[str, Any]) -> None:
+        """Raises InputError if the stream came back as another one, whose samples would be decided on wrongly."""
+        if changed := [f"{name} {was!r}, now {now[name]!r}" for name, was in self._about.items() if now[name] != was]:
+            raise InputError(f"{self.described}: it came back as another stream ({'; '.join(changed)}): start the "
+                             "session again")
 
     def _received(self) -> tuple[list, list[float]]:
         """All samples that are available, as soon as there is one, and their stamps by this machine's clock."""
@@ -117,9 +131,16 @@ class Lsl(LiveSource):
                     inlet.time_correction(timeout=5.0)
                     return inlet, inlet.info(timeout=5.0)
             if time.monotonic() >= end:
-                listed = ", ".join(f"{info.name()} ({info.type()})" for info in streams) or "none"
+                listed = ", ".join(f"{line(info.name(), 80)} ({line(info.type(), 80)})" for info in streams) or "none"
                 wanted = self._name or f"of the types {', '.join(TYPES)}"
                 raise InputError(f"no LSL stream {wanted}: there are {listed}")
+
+
+def _about(info: Any) -> dict[str, Any]:
+    """What must stay as it is while a stream is decided."""
+    unit = info.desc().child("channels").child("channel").child_value("unit")
+    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "unit": unit,
+            "format": info.channel_format()}
 
 
 SOURCE = Lsl

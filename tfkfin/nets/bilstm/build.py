@@ -33,8 +33,11 @@ class NativeUnavailable(RuntimeError):
 
 def compilers() -> list[list[str]]:
     """Commands of the C compilers found, best first."""
-    wanted = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else []
-    found = [c for c in wanted + [["cc"], ["gcc"], ["clang"]] if shutil.which(c[0])]
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NativeUnavailable(f"$CC is no command: {error}") from None
+    found = [c for c in [wanted, ["cc"], ["gcc"], ["clang"]] if c and shutil.which(c[0])]
     if importlib.util.find_spec("ziglang"):
         found.append([sys.executable, "-m", "ziglang", "cc"])
     return found

@@ -35,12 +35,14 @@ class Family:
             sees (N, D).
         layers: how many it has by default.
         streams: its FINs are functions of a few neighbouring samples, their mean over the window, and what follows:
-            `models.streaming` then computes each sample once, however many windows hold it.
+            `nets.streaming` then computes each sample once, however many windows hold it.
+        first_body: the body of version 1, where it was another.
     """
 
     body: Callable
     layers: int
     streams: bool = False
+    first_body: Callable | None = None
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -64,7 +66,7 @@ class PerChannel(layers.Wrapper):
 
 
 def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_layers: int = 0,
-        readout: str = "both", start: str = "long_memory") -> keras.Model:
+        readout: str = "both", start: str = "long_memory", version: int = 2) -> keras.Model:
     """A FIN: standardised one-channel window (N, length, 1) -> feature (N, 1) in its own units.
 
     Args:
@@ -76,14 +78,17 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
         readout: Bi-LSTM states read: "both" directions (paper's text) or "reverse" (authors' code).
         start: a Bi-LSTM's random weights: "long_memory" (see `bilstm.start_with_long_memory`) or Keras's own.
 
+        version: 1: as networks were before ENT was on a logarithmic scale of what it lacks.
+
     Raises:
         ValueError: unknown family or start.
     """
     chosen = registry.load("nets/fins", family, "FAMILY")
-    inputs = keras.Input((length, 1), name="emg")
-    x = chosen.body(inputs, replace(Options(units, num_layers, readout, start), layers=num_layers or chosen.layers))
+    inputs, body = keras.Input((length, 1), name="emg"), version == 1 and chosen.first_body or chosen.body
+    x = body(inputs, replace(Options(units, num_layers, readout, start), layers=num_layers or chosen.layers))
     y = layers.Dense(1, name="linear")(x)
-    most = math.log(length) if feature == "ENT" else None  # the entropy of a window whose samples are all alike
+    # the entropy of a window whose samples are all alike
+    most = math.log(length) if feature == "ENT" and version > 1 else None
     outputs = FeatureScale(feature in LOG_SCALED or most is not None, most, name="scale", dtype="float32")(y)
     return keras.Model(inputs, outputs, name=f"fin_{feature.lower()}")
 

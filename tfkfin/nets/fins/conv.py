@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from tfkfin.nets.fins import Family
-from tfkfin.nets.layers import LogMoments, WithSquares
+from tfkfin.nets.layers import LogMoments, LogScale, WithSquares
 
 
 def body(inputs, options):
@@ -27,6 +27,19 @@ def body(inputs, options):
     return layers.Dense(units, activation="gelu", name="mix_2")(x)
 
 
+def first_body(inputs, options):
+    """What it was in version 1, for runs that began with that: the mean alone."""
+    units = options.units
+    first = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")
+    x = first(inputs)
+    first.set_weights(_scattered(units))
+    for i in range(2, options.layers):
+        x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
+    x = LogScale(("RMS",) * units, floor=1e-4, name="log")(layers.GlobalAveragePooling1D(name="mean")(x))
+    x = layers.Dense(2 * units, activation="gelu", name="mix_1")(x)
+    return layers.Dense(units, activation="gelu", name="mix_2")(x)
+
+
 def _scattered(units: int) -> list[np.ndarray]:
     """Filters of scattered slopes and thresholds (in sd), as the Bi-LSTMs' units start with."""
     rng = np.random.default_rng(np.random.randint(2**31))
@@ -36,4 +49,4 @@ def _scattered(units: int) -> list[np.ndarray]:
     return [slope * taps, -np.abs(slope) * np.abs(rng.normal(0, 3, units))]
 
 
-FAMILY = Family(body, layers=2, streams=True)
+FAMILY = Family(body, layers=2, streams=True, first_body=first_body)
