@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfkfin.base import axes
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Smoothed
 from tfkfin.sessions.online import OnlineAdaptation
@@ -60,8 +61,9 @@ class AdaptiveSession:
             InputError: other channels, shorter than one window, NaN or Inf: nothing is adapted to it.
         """
         emg = np.asarray(emg, np.float32)
-        if emg.ndim != 2 or emg.shape[1] != self.decoder.channels or not np.isfinite(emg).all():
-            raise InputError(f"`emg` must be finite, (T, {self.decoder.channels}). Received: shape {emg.shape}")
+        axes.signal("emg", emg.shape, self.decoder.channels)
+        if not np.isfinite(emg).all():
+            raise InputError("`emg` must be finite. Received: NaN or Inf")
         answers = self.decoder.forward.recording(*self.decoder.windows_of(emg, self.stride), WANTED)
         labels, probabilities = self._decide(self(answers["inputs"]))
         return {"label": labels, "probabilities": probabilities, "features": answers["features"]}

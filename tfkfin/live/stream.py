@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfkfin.base import registry
+from tfkfin.base import axes, registry
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import FILE, BaseDecoder
@@ -187,8 +187,7 @@ class Stream:
 
     def _repaired(self, volts: np.ndarray) -> np.ndarray:
         volts = np.asarray(volts, np.float32)
-        if volts.ndim != 2 or volts.shape[1] != self.channels:
-            raise InputError(f"`volts` must be (n, {self.channels}). Received: shape {volts.shape}")
+        axes.signal("volts", volts.shape, self.channels)
         finite = np.isfinite(volts)
         if not finite.all():
             rows = np.where(finite, np.arange(1, len(volts) + 1)[:, None], 0)  # of the last finite value; 0: before

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from tfkfin.base.console import format_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, Missing
 from tfkfin.recordings import checks
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
@@ -131,6 +131,21 @@ class Recording:
         sessions = (numbers - 1) // repetitions_per_session + 1
         return {session: replace(self.select(numbers[sessions == session].tolist()),
                                  file=replace(self.file, session=session)) for session in np.unique(sessions).tolist()}
+
+
+class Recordings(list[Recording]):
+    """A list of recordings; one that holds a single recording has that one's attributes and methods too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.only(), name)
+
+    def only(self) -> Recording:
+        """The single recording."""
+        if len(self) != 1:
+            raise Missing(f"these are {len(self)} recordings: take one of them, such as recordings[0]")
+        return self[0]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Lsl(LiveSource):
     Args:
         name: name or type of the stream; "" takes the first of the types EMG, ExG, EEG.
         channels: numbers from 1, in the order that the decoder expects; () takes all.
-        unit: V, mV or uV; "" takes the one in the stream's description.
+        unit: V, mV or uV, of all channels; "" takes each channel's own in the stream's description.
         find_s: time limit of the search, in seconds.
 
     Raises:
@@ -66,8 +66,9 @@ class Lsl(LiveSource):
         if not self.rate_hz or info.channel_format() == self._pylsl.cf_string:
             raise InputError(f"the {stream} ({info.type()}) has no samples at a rate")
         self._indices = channel_indices(channels, info.channel_count(), f"the {stream}")
-        unit = unit or info.desc().child("channels").child("channel").child_value("unit")
-        self._scale, self.channels = np.float32(volts_per(unit, f"the {stream}")), len(self._indices)
+        units = [unit] * info.channel_count() if unit else self._units(info)
+        self._scale, self.channels = np.float32([volts_per(units[i], f"channel {i + 1} of the {stream}")
+                                                 for i in self._indices]), len(self._indices)
         self._gaps = StampGaps(self.rate_hz)
         self.described = f"{stream} ({info.type()}), {self.channels} channels at {self.rate_hz:g} Hz"
 
@@ -95,6 +96,13 @@ class Lsl(LiveSource):
 
     def close(self) -> None:
         self._closed = True
+
+    def _units(self, info: Any) -> list[str]:
+        """What the stream says of each channel's unit; "" where it says nothing."""
+        units, channel = [""] * info.channel_count(), info.desc().child("channels").child("channel")
+        for i in range(len(units)):
+            units[i], channel = channel.child_value("unit"), channel.next_sibling("channel")
+        return units
 
     def _received(self) -> tuple[list, list[float]]:
         """All samples that are available, as soon as there is one, and their stamps by this machine's clock."""
