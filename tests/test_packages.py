@@ -48,7 +48,7 @@ def test_what_is_always_installed_has_a_lowest_version():
 
 
 def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path):
-    """Not an import hook, which they do not run: PEP 660's wheel holds a .pth with the checkout and py.typed is there."""
+    """Not an import hook, which they do not run: the wheel holds a .pth with the checkout."""
     root = Path(__file__).parents[1]
     build = f"from setuptools import build_meta; print(build_meta.build_editable({str(tmp_path)!r}))"
     subprocess.run([sys.executable, "-c", build], cwd=root, check=True, capture_output=True)

@@ -212,7 +212,7 @@ class Decoder(decoder.BaseDecoder):
         recordings = _recordings(data, labels, groups, rate_hz, unit)
         if len(people := {one.subject for one in recordings}) > 1:
             raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
-        subject = scoring.windows_of(self.card, recordings)
+        subject = scoring.windows_of(self.card, recordings, labelled=labelled)
         chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
         return calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)[0]
@@ -280,7 +280,7 @@ class Decoder(decoder.BaseDecoder):
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
         from tfkfin.serving import version
 
-        return version.publish(self.card, self.model, Path(to), format, config=False)
+        return version.publish(self.card, self.model, Path(to), format)
 
     def _samples(self, emg: Samples, rate_hz: float, unit: Unit) -> np.ndarray:
         """A signal (T, C) or windows (B, L, C), float32 volts at the decoder's rate."""

@@ -95,7 +95,8 @@ class LiveSession:
     """
 
     def __init__(self, network: Callable, decoder: Any, stride: int):
-        self.network, self.session, self._stride = network, AdaptiveSession(decoder, stride, LAG), stride
+        self.network, self._stride = network, stride
+        self.begin(decoder)
 
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> Answers | None:
         answers = self.network(volts, newest)
@@ -107,4 +108,8 @@ class LiveSession:
 
     def next(self) -> None:
         """Begins another session, with the prior that this one carried on."""
-        self.session = AdaptiveSession(self.session.carried(), self._stride, LAG)
+        self.begin(self.session.carried())
+
+    def begin(self, decoder: Any) -> None:
+        """Begins a session of a decoder with the same network."""
+        self.session = AdaptiveSession(decoder, self._stride, LAG)

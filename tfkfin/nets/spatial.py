@@ -87,27 +87,32 @@ def logarithm(matrices, ridge: float = RIDGE):
 def _jacobi(matrices):
     """Eigenvalues (B, C) and vectors (B, C, C), float64, of symmetric matrices (B, C, C).
 
-    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985).
+    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985), in a loop of the graph:
+    laid out one after another, some thousand operations took minutes to export.
     """
     size = matrices.shape[-1]
     if size == 1:
         return matrices[:, 0], ops.ones_like(matrices)
-    eye, vectors = np.eye(size), ops.ones_like(matrices) * np.eye(size)
-    for first, second in _rounds(size) * SWEEPS:
-        a, b, off = (ops.take(ops.reshape(matrices, (-1, size * size)), i * size + j, axis=1)
-                     for i, j in ((first, first), (second, second), (first, second)))
+    eye, rounds = np.eye(size), _rounds(size)
+    p, q = (eye[np.array(side)] for side in zip(*rounds, strict=True))  # (rounds, pairs, C)
+    pp, qq, pq = (np.einsum("rki,rkj->rkij", *pair).reshape(len(p), -1, size**2) for pair in ((p, p), (q, q), (p, q)))
+    qp = np.einsum("rki,rkj->rkij", q, p).reshape(pq.shape)
+    stay, turn, picks = (ops.convert_to_tensor(part) for part in (pp + qq, pq - qp, np.stack([pp, qq, pq])))
+
+    def rotate(i, state):
+        (matrices, vectors), number = state, i % len(rounds)
+        a, b, off = (ops.matmul(ops.reshape(matrices, (-1, size**2)), ops.transpose(picks[k, number]))
+                     for k in range(3))  # diagonal and off-diagonal elements of the pairs (B, pairs)
         apart = b - a
         sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
         tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
         cosine = 1 / ops.sqrt(1 + tangent**2)
-        p, q = eye[first], eye[second]  # (pairs, C)
-        stay = np.einsum("ki,kj->kij", p, p) + np.einsum("ki,kj->kij", q, q)
-        turn = np.einsum("ki,kj->kij", p, q) - np.einsum("ki,kj->kij", q, p)
-        parts = zip((cosine - 1, tangent * cosine), (stay, turn), strict=True)
-        rotation = sum(ops.matmul(amount, part.reshape(len(p), -1)) for amount, part in parts)
+        rotation = ops.matmul(cosine - 1, stay[number]) + ops.matmul(tangent * cosine, turn[number])
         rotation = ops.reshape(rotation, (-1, size, size)) + eye
-        matrices = ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation))
-        vectors = ops.matmul(vectors, rotation)
+        return (ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation)),
+                ops.matmul(vectors, rotation))
+
+    matrices, vectors = ops.fori_loop(0, SWEEPS * len(rounds), rotate, (matrices, ops.ones_like(matrices) * eye))
     return ops.sum(matrices * eye, axis=2), vectors
 
 

@@ -15,6 +15,7 @@ from tfkfin.recordings import checks
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
 LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
+UNKNOWN = -1  # the label of a sample whose true movement is unknown
 OWN_UNIT_HZ = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
 
 
@@ -63,6 +64,7 @@ class Recording:
         synthetic: the file states that its signal is synthetic.
         seams: samples at which another file begins, where trials or runs were joined; no window contains one inside.
         names: of movements, as far as they are known.
+        cued: False where nobody was asked for movements: labels are all 0, and it is not known what was done.
     """
 
     file: RecordingFile
@@ -74,6 +76,7 @@ class Recording:
     synthetic: bool = False
     seams: tuple[int, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    cued: bool = True
 
     @property
     def path(self) -> Path:
@@ -161,6 +164,7 @@ class Header:
     synthetic: bool
     seams: tuple[int, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    cued: bool = True
 
 
 def owners(recording: Recording | Header) -> np.ndarray:
@@ -193,7 +197,7 @@ def owners(recording: Recording | Header) -> np.ndarray:
 def header_of(file: RecordingFile, whole: Recording) -> Header:
     """The header of a recording, for formats whose files have to be read completely for it."""
     return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes,
-                  whole.synthetic, whole.seams, whole.names)
+                  whole.synthetic, whole.seams, whole.names, whole.cued)
 
 
 def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | None, notes: list[str], count: bool,
@@ -217,10 +221,14 @@ def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | No
     if count:
         repetitions = count_repetitions(labels, seams)
         notes.append("the files do not number repetitions: the executions of each movement are counted")
-    checks.has_movement(file.path, labels, repetitions)
+    if cued := any(part.cued for part in parts):
+        checks.has_movement(file.path, labels, repetitions)
+    else:
+        notes.append("nobody was asked for movements: it can be decided, adapted to, and calibrated on without labels")
     if emg is None:
         emg = parts[0].emg if len(parts) == 1 else np.concatenate([part.emg for part in parts])
-    return Recording(file, emg, labels, repetitions, rates.pop(), tuple(dict.fromkeys(notes)), synthetic, seams, names)
+    return Recording(file, emg, labels, repetitions, rates.pop(), tuple(dict.fromkeys(notes)), synthetic, seams, names,
+                     cued)
 
 
 def flat_channels(recording: Recording) -> tuple[int, ...]:

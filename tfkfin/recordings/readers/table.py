@@ -14,7 +14,7 @@ from tfkfin.recordings import checks, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Recording, RecordingFile, joined, to_samples
+from tfkfin.recordings.recording import UNKNOWN, Recording, RecordingFile, joined, to_samples
 from tfkfin.recordings.sheet import SHEET, Sheet
 
 
@@ -99,7 +99,9 @@ def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: li
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
-    return Recording(RecordingFile(path, fields.get("subject", 1)), emg, labels, repetitions, rate)
+    cued = not (labels == UNKNOWN).all()
+    return Recording(RecordingFile(path, fields.get("subject", 1)), emg, np.maximum(labels, 0), repetitions, rate,
+                     cued=cued)
 
 
 def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
@@ -165,7 +167,8 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
 def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
     """A column of movements' numbers or names as numbers (T,) int16."""
     if values.dtype.kind in "biuf":
-        return checks.column(path, "label", values)
+        unknown = values == UNKNOWN
+        return np.where(unknown, np.int16(UNKNOWN), checks.column(path, "label", np.where(unknown, 0, values)))
     words, where = np.unique(values.astype(str), return_inverse=True)
     numbers = [sheet.number(word) for word in words.tolist()]
     if None in numbers:
