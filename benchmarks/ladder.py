@@ -31,6 +31,15 @@ ROWS = ("best_fins", "best_fins_adapt", "no_fins", "no_fins_adapt", "fins_alone"
         "closed_form_adapt", "tdar_lda", "tdar_lda_centred", "tdar_cov_lda", "tdar_cov_lda_centred", "cov_lda",
         "hierarchical")
 RUNGS = ("repetition-1", "repetition-2", "session-0", "session-0u", "session-1", "person-0", "person-0u", "person-1")
+NAMES = {  # in tables
+    "no_fins": "best", "no_fins_adapt": "best, adapting", "best_fins": "best + FINs",
+    "best_fins_adapt": "best + FINs, adapting", "fins_alone": "FINs alone", "fins_alone_adapt": "FINs alone, adapting",
+    "closed_form": "closed form", "closed_form_adapt": "closed form, adapting", "tdar_lda": "usual features, LDA",
+    "tdar_lda_centred": "usual features, LDA, recentred", "tdar_cov_lda": "usual + log-cov, LDA",
+    "tdar_cov_lda_centred": "usual + log-cov, LDA, recentred", "cov_lda": "log-cov, LDA",
+    "hierarchical": "usual + log-cov, hierarchical", "repetition-1": "1 repetition", "repetition-2": "2 repetitions",
+    "session-0": "session, unknown", "session-0u": "session, unlabelled", "session-1": "session, labelled",
+    "person-0": "person, unknown", "person-0u": "person, unlabelled", "person-1": "person, labelled"}
 # Candidates, simpler ones first: not adapting before adapting, then fewer head inputs.
 CANDIDATES = ("fins_alone", "no_fins", "best_fins", "closed_form", "fins_alone_adapt", "no_fins_adapt",
               "best_fins_adapt", "closed_form_adapt")
@@ -51,11 +60,11 @@ def cells(folder: Path, way: str = "rungs") -> dict[str, dict[str, dict[str, flo
 def table(rungs: dict[str, dict[str, float]]) -> list[str]:
     rows = list(next(iter(rungs.values())))
     best = {rung: max(one.values()) for rung, one in rungs.items()}
-    lines = [f"| row | {' | '.join(rungs)} |", "|---" * (len(rungs) + 1) + "|"]
+    lines = [f"| decoder | {' | '.join(NAMES[rung] for rung in rungs)} |", "|---" * (len(rungs) + 1) + "|"]
     for row in rows:
         shown = (f"**{one[row]:.1f}**" if one[row] >= best[rung] - 0.05 else f"{one[row]:.1f}"
                  for rung, one in rungs.items())
-        lines.append(f"| `{row}` | {' | '.join(shown)} |")
+        lines.append(f"| {NAMES.get(row, row)} | {' | '.join(shown)} |")
     return lines
 
 
@@ -92,11 +101,11 @@ def main() -> None:
         for name, rungs in cells(arguments.to, way).items():
             print(f"\n{name}, {title}:\n", *table(rungs), sep="\n")
     row, rank, deficit = chosen(cells(arguments.to))
-    print(f"\n| candidate | mean rank | at worst below {FLOOR}, points |\n|---|---|---|")
+    print(f"\n| candidate | mean rank | at worst below {NAMES[FLOOR]}, points |\n|---|---|---|")
     for name in sorted(rank, key=rank.get):
-        print(f"| `{name}` | {rank[name]:.2f} | {deficit[name]:.1f} |")
-    print(f"\nThe rule chooses {row}." + ("" if deficit[row] <= MOST_BELOW else " No candidate is admitted; it has the "
-                                           "smallest greatest deficit."))
+        print(f"| {NAMES[name]} | {rank[name]:.2f} | {deficit[name]:.1f} |")
+    admitted = "" if deficit[row] <= MOST_BELOW else " No candidate is admitted; it has the smallest greatest deficit."
+    print(f"\nThe rule chooses {NAMES[row]}.{admitted}")
 
 
 if __name__ == "__main__":

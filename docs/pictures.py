@@ -1,27 +1,78 @@
-"""The site's pictures, drawn by the code that they are about. Nobody was recorded for any of them."""
+"""The pictures of README and site: `python docs/pictures.py` draws them into docs/images, where they are committed.
 
+`results` shows figures of docs/results.md, which are of people. Nobody was recorded for any other picture.
+"""
+
+import io
 import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 
+DOCS = Path(__file__).resolve().parent
+IMAGES = DOCS / "images"
 NAMES = ("ENT", "RMS", "VAR", "SSI")
 BLUE, ORANGE, FAINT = "#0072b2", "#d55e00", "0.6"  # told apart by colour-blind people (Okabe, Ito)
+COLOURS = 64  # of a picture's palette: a third of the size, and nobody sees it
+SHOWN = (  # heading in docs/results.md, column, what stands below the bars
+    ("BioPatRec", "2 repetitions", "same session\nBioPatRec, 8 people\n2 repetitions learnt"),
+    ("An armband, 3 people", "session, unknown", "another day\nan armband, 3 people\nnothing known of it"),
+    ("An armband, 3 people", "session, labelled", "another day\nan armband, 3 people\n1 repetition of it"),
+    ("Forces", "session, unknown", "another force\nforces, 4 people\nnothing known of it"),
+    ("BioPatRec", "person, labelled", "another person\nBioPatRec, 8 people\n1 repetition of them"),
+    ("An armband at the wrist", "person, unknown", "another person\nwrist armband, 4 people\nnothing known of them"))
+BARS = {"usual features, LDA": "0.78", "usual + log-cov, LDA": "0.6", "best": BLUE, "best, adapting": "#56b4e9"}
 
 
 def draw(folder: Path) -> None:
-    """Every picture that is not there yet, or is older than this file and the plots it shows."""
-    from tfkfin.experiments import figures
+    """Every picture."""
+    from PIL import Image
 
-    sources = max(os.path.getmtime(file) for file in (__file__, figures.__file__))
-    for name, make in {"window": window, "imitated": imitated, "network": network, "seen": seen, "gallery_channels":
-                       gallery_channels, "gallery_models": gallery_models, "gallery_curves": gallery_curves,
-                       "gallery_ladder": gallery_ladder, "gallery_confusion": gallery_confusion,
-                       "gallery_imitation": gallery_imitation}.items():
-        path = folder / f"{name}.png"
-        if not path.is_file() or path.stat().st_mtime < sources:
-            folder.mkdir(parents=True, exist_ok=True)
-            make().savefig(path, dpi=110, bbox_inches="tight")
+    folder.mkdir(parents=True, exist_ok=True)
+    for make in (results, network, window, imitated, seen, gallery_channels, gallery_models, gallery_curves,
+                 gallery_ladder, gallery_confusion, gallery_imitation):
+        raw = io.BytesIO()
+        make().savefig(raw, dpi=160 if make in (results, network) else 100, bbox_inches="tight", facecolor="white")
+        image = Image.open(raw).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        image.save(folder / f"{make.__name__}.png", optimize=True)
+
+
+def tables(text: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Of docs/results.md, each window decided by itself: {heading: {decoder: {column: accuracy, %}}}."""
+    found: dict = {}
+    for heading, section in re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", text, re.MULTILINE):
+        alone = section.partition("After the same smoothing")[0]
+        first, *rows = re.findall(r"^\| (.*) \|$", alone, re.MULTILINE) or [""]
+        if first.startswith("decoder |"):
+            columns = first.split(" | ")[1:]
+            cells = (row.replace("*", "").split(" | ") for row in rows)
+            found[heading] = {name: dict(zip(columns, map(float, values), strict=True)) for name, *values in cells}
+    return found
+
+
+def accuracies() -> list[dict[str, float]]:
+    """Of each group of bars: {decoder: accuracy a window, %}."""
+    read = tables((DOCS / "results.md").read_text(encoding="utf-8"))
+    return [{name: next(table for heading, table in read.items() if heading.startswith(start))[name][column]
+             for name in BARS} for start, column, _ in SHOWN]
+
+
+def results():
+    """Accuracy on people: two of the field's baselines, `best`, and `best` adapting."""
+    figure, ((ax,),) = _figure(11.2, 2.9)
+    for i, group in enumerate(accuracies()):
+        for k, (name, value) in enumerate(group.items()):
+            x = i + 0.2 * (k - 1.5)
+            ax.bar(x, value, 0.19, color=BARS[name], label=name if not i else None)
+            ax.text(x, value + 1.5, f"{value:.1f}", ha="center", fontsize=7.8)
+    ax.set_xticks(range(len(SHOWN)), [below for *_, below in SHOWN], fontsize=9)
+    ax.set(ylim=(0, 104), xlim=(-0.55, len(SHOWN) - 0.45), ylabel="windows decided right, %")
+    ax.tick_params(axis="x", length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), frameon=False, ncols=4, fontsize=9.5)
+    return figure
 
 
 _kept: dict = {}
@@ -120,18 +171,20 @@ def seen():
 
 def network():
     """The way of a window through the decoder, with shapes."""
-    figure, ((ax,),) = _figure(8.4, 1.5)
+    figure, ((ax,),) = _figure(11.2, 1.25)
     ax.axis("off")
-    boxes = (("volts", "(B, 600, 12)"), ("standardise", "training\nmean and sd"), ("FINs", "one a\nfeature"),
-             ("features", "(B, 12, 4)"), ("head", "movements"), ("probabilities", "(B, 17)"))
+    boxes = (("raw signal", "volts, (B, 600, 12)\n300 ms at 2 kHz"), ("standardise", "mean and sd\nof training"),
+             ("describe", "FINs, correlations,\nlog-covariances"),
+             ("head", "Conv2D, or solved with\na prior of sessions"),
+             ("probabilities", "(B, 17)"), ("decision", "vote, reject,\nevery stride"))
     for i, (name, below) in enumerate(boxes):
-        learnt = name in ("FINs", "head")
-        ax.text(i, 0.62, name, ha="center", va="center", fontsize=11, color="white" if learnt else "black",
+        learnt = name in ("describe", "head")
+        ax.text(i, 0.72, name, ha="center", va="center", fontsize=12, color="white" if learnt else "black",
                 bbox={"boxstyle": "round,pad=0.5", "facecolor": BLUE if learnt else "0.93", "edgecolor": "none"})
-        ax.text(i, 0.12, below, ha="center", va="center", fontsize=8.5, color="0.3")
+        ax.text(i, 0.3, below, ha="center", va="top", fontsize=9.5, color="0.3", linespacing=1.3)
         if i:
-            ax.annotate("", (i - 0.43, 0.62), (i - 0.57, 0.62), arrowprops={"arrowstyle": "->", "color": "0.3"})
-    ax.set(xlim=(-0.6, len(boxes) - 0.4), ylim=(0, 1))
+            ax.annotate("", (i - 0.4, 0.72), (i - 0.6, 0.72), arrowprops={"arrowstyle": "->", "color": "0.3"})
+    ax.set(xlim=(-0.5, len(boxes) - 0.5), ylim=(0, 1))
     return figure
 
 
@@ -199,4 +252,4 @@ def gallery_confusion():
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).parent / "made")
+    draw(Path(sys.argv[1]) if sys.argv[1:] else IMAGES)

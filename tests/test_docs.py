@@ -1,11 +1,11 @@
 """The documentation: every block of every page runs, notebooks run, every option and page has its place."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from docs_session import BLOCK, blocks
 from tfkfin.recipe import fields
 
 DOCS = Path("docs").resolve()
+README = DOCS.parent / "README.md"
 PAGES = sorted(DOCS.glob("*.md"))
-RUN = [page for page in PAGES if any(blocks(page)) and page.stem != "extending"]  # see test_extension.py
+RUN = [page for page in PAGES if any(blocks(page)) and page.stem != "extending"] + [README]  # see test_extension.py
 CHEAP = {"fins"}  # pages that need seconds; the others train something
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
@@ -62,18 +63,104 @@ def test_no_block_escapes():
         assert not [f for f in fences if re.match(r"(py|sh|shell|ipython)", f) and not f.startswith("python")], page
 
 
-def test_every_option_has_a_row(monkeypatch):
+def test_every_option_is_described(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     import options
 
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \| (.*) \|$", options.text(), re.MULTILINE)
     assert [key for key, *_ in rows] and {key for key, *_ in rows} == set(fields())
+    assert not [key for key, _, about in rows if len(re.sub("one of (`[^`]*`(, )?)*", "", about)) < 3]
     assert ("window.stride_ms", "`10.0`", "20 samples at 2 kHz") in rows
     assert ("fin.layers", "`0`", "0: the family's own: 3, conv 2") in rows
 
 
-def test_every_page_is_in_the_contents():
-    contents = (DOCS / "index.md").read_text("utf-8")
-    listed = [line for tree in re.findall(r"```{toctree}\n(.*?)```", contents, re.DOTALL) for line in tree.split()]
+def test_every_page_is_in_the_contents_and_linked_from_the_first():
+    text = (DOCS / "conf.py").read_text("utf-8")
+    contents = ast.literal_eval(re.search(r"^CONTENTS = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)[1])
     pages = {page.stem for page in PAGES} - {"index"} | {f"notebooks/{path.stem}" for path in NOTEBOOKS}
-    assert len(NOTEBOOKS) == 3 and not [page for page in pages if not any(fnmatch(page, entry) for entry in listed)]
+    assert len(NOTEBOOKS) == 3 and {page for part in contents.values() for page in part} == pages
+    first = (DOCS / "index.md").read_text("utf-8")
+    assert "{" not in first and not [page for page in pages if not re.search(rf"\]\({page}\.(md|ipynb)\)", first)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
+def test_every_link_to_a_file_holds(page):
+    for link in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", page.read_text("utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, README], ids=lambda page: page.stem)
+def test_code_is_not_cut_on_the_site(page):
+    """123 characters fit into its column at 1280 pixels: docs/style/site.css."""
+    code = re.findall(r"^```.+?\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert not [line for block in code for line in block.splitlines() if len(line) > 123]
+
+
+# === README and pictures ===
+
+def test_readme_answers_a_stranger_s_questions_in_order():
+    text = README.read_text("utf-8")
+    parts = (r"\*\*For\*\* people who", r"\*\*[\d.]+ % of windows right\*\* on eight people of BioPatRec",
+             r"also used to develop tfkfin", r"!\[.+\]\(docs/images/results\.png\)", r"```bash install\npip install",
+             r"```python\nimport tfkfin\n", r"```bash\npython -m tfkfin\.train .*--data MINE\n", r"```bash main\n",
+             "## Ninapro", "## The paper's claims", "## Live", "## Serving", "## What it does not do", r"```bibtex\n")
+    places = [re.search(part, text).start() for part in parts]
+    assert places == sorted(places) and len(text.split()) <= 900
+    python = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len([line for line in python.splitlines() if line]) == 6
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^python -m tfkfin\.(.*)$", README.read_text("utf-8"), re.M))))
+def test_readme_s_commands_have_these_options(line):
+    """Of commands that cannot run here too: servers, amplifiers, 18 GB."""
+    words = line.partition("#")[0].split()
+    names = [word for word in words if re.fullmatch("[a-z]+", word)][:1 + (words[0] in ("data", "experiments"))]
+    shown = subprocess.run([sys.executable, "-m", "tfkfin", *names, "--help"], text=True, capture_output=True,
+                           timeout=60)
+    assert not shown.returncode, shown.stderr
+    assert not [word for word in words if word.startswith("--") and word not in shown.stdout]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS))
+        import pictures
+        yield pictures
+
+
+def test_figures_shown_are_those_of_the_tables(pictures):
+    """Cells of docs/results.md, written down here by hand."""
+    first, day, *_, wrist = pictures.accuracies()
+    assert first == {"usual features, LDA": 94.0, "usual + log-cov, LDA": 95.5, "best": 96.2, "best, adapting": 95.0}
+    assert (day["best"], day["best, adapting"], wrist["best"]) == (77.9, 85.0, 19.3)
+    text = README.read_text("utf-8")
+    assert f"**{first['best']} % of windows right**" in text
+    assert f"linear discriminant have {first['usual features, LDA']} %" in " ".join(text.split())
+    assert f"({wrist['best']:.0f} % at the wrist" in text
+
+
+def test_pictures_are_as_their_script_draws_them(pictures, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    pictures.draw(tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    kept = {path.name: path for path in (DOCS / "images").iterdir()}
+    assert set(kept) == drawn | {"first_screen.png"}
+    assert sum(path.stat().st_size for path in kept.values()) < 300_000
+    for name in drawn:  # other versions of fonts and libraries may move edges by a pixel, and no more
+        there, here = (Image.open(path).convert("L") for path in (kept[name], tmp_path / name))
+        assert all(abs(a - b) <= 6 for a, b in zip(there.size, here.size, strict=True)), name
+        coarse = [np.asarray(image.resize((160, 80)), float) for image in (there, here)]
+        assert np.abs(coarse[0] - coarse[1]).mean() < 4, f"{name}: python docs/pictures.py draws it anew"
+
+
+def test_readme_s_first_screen_holds_it_all(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import first_screen
+
+    if not first_screen.chromium():
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    ends = first_screen.screenshot(tmp_path / "screen.png")
+    assert ends == sorted(ends) and ends[-1] <= first_screen.HEIGHT

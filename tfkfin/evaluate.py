@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import InputError, format_numbers, parse_numbers, run
+from tfkfin.base.console import InputError, format_numbers, log, parse_numbers, run
 from tfkfin.base.extras import load_tensorflow
 from tfkfin.base.files import making, replacing
 from tfkfin.base.options import add_options
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         scores = offline.evaluate(str(folder), streams, arguments.stride_ms, arguments.decisions, arguments.adapt)
         answer(scores)
         return
-    from tfkfin.fit import scoring
+    from tfkfin.fit import metrics, scoring
 
     if is_run:
         cases = scoring.run_cases(folder, arguments.data, subjects)
@@ -56,6 +56,9 @@ def main(argv: list[str]) -> None:
                                     arguments.stride_ms or 50.0, arguments.windows)
     scores, figures = scoring.evaluate(str(folder), cases)
     show(scores)
+    if arguments.fin and (poor := [name for name, one in scores["fin"].items() if one["r2"] < metrics.HOLDS]):
+        log.warning("warning: these FINs do not hold on these recordings: R² of %s is below %g. A run lets them learn "
+                    "from recordings first with imitate.epochs=auto", ", ".join(poor), metrics.HOLDS)
     answer(scores)
     to = Path(arguments.json) if arguments.json not in ("", "-") else None
     if plots := arguments.plots or (to and to.parent):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.nets.layers import Correlations
+from tfkfin.nets.descriptions.correlations import Correlations
 
 rng = np.random.default_rng(7)
 

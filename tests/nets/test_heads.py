@@ -115,7 +115,7 @@ def kind(request, monkeypatch):
 @pytest.fixture
 def model(kind):
     keras.utils.set_random_seed(3)
-    bank = fins.bank([fins.fin(name, LENGTH, "conv", units=4) for name in NAMES], CHANNELS)
+    bank = fins.bank([fins.fin(name, LENGTH, "conv", units=12) for name in NAMES], CHANNELS)
     options = recipes.Classifier(copies=3, filters=(4, 4)).model_copy(update={"kind": kind, "lags": (1, 2)})
     made = network(bank, heads.new(options, NAMES, LENGTH, CHANNELS, CLASSES))
     Forward(made).parts.standardise.set(np.zeros(CHANNELS), np.full(CHANNELS, 2e-5))

@@ -9,8 +9,8 @@ from tfkfin import recipe
 from tfkfin.base import registry
 from tfkfin.decoder import decoder
 from tfkfin.nets import fins, heads, streaming
+from tfkfin.nets.descriptions.correlations import Correlations
 from tfkfin.nets.forward import ALL, Forward, runs_of
-from tfkfin.nets.layers import Correlations
 from tfkfin.nets.network import network as join
 from tfkfin.nets.sliding import over_signal
 from tfkfin.serving.signatures import Signatures

@@ -40,7 +40,7 @@ class Networks:
         keras.utils.set_random_seed(run.recipe.seed)
         self.run, self.recipe, self.classes, options = run, run.recipe, np.array(classes), run.recipe.finetune
         self.joint = JointTrainer(run, len(classes), untrained=True)
-        self.shipped = presets.new_bank(run.recipe.fin, run.recipe.features.names, run.length,
+        self.shipped = presets.new_bank(run.fin, run.recipe.features.names, run.length,
                                         run.dataset.channels).get_weights()
         self.head = head_parts(new_head(run, len(classes)))[1]
         self.rate = training.adam(options.head_learning_rate, options.head_weight_decay)

@@ -144,6 +144,13 @@ class Fingerprint(Entry):
     recordings: str
 
 
+class ShippedFins(Entry):
+    """fins.json: the shipped FINs that a run began with."""
+
+    version: int
+    sha256: str
+
+
 class SearchState(Entry):
     """tuning.json."""
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+HOLDS = 0.9  # R² on training windows from which on FINs count as imitating a feature
+LOOKED_AT = 256  # training windows of a person that this is measured on, evenly spread
 
 def r2(true: np.ndarray, predicted: np.ndarray) -> float:
     """Coefficient of determination R² = 1 − Σ(ŷ − y)² / Σ(y − ȳ)² over all elements; NaN for a constant `true`."""
@@ -45,6 +47,12 @@ def imitation(true: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -
     scores = {"r2": r2, "paper_r2": paper_r2, "paper_map": paper_map}
     return {name: {key: score(true[..., i], predicted[..., i]) for key, score in scores.items()}
             for i, name in enumerate(names)}
+
+
+def lowest_r2(true: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> tuple[str, float]:
+    """The feature of (..., F) that is imitated worst, and its R²; one that is constant counts as imitated."""
+    scores = [np.nan_to_num(r2(true[..., i], predicted[..., i]), nan=1.0) for i in range(len(names))]
+    return names[int(np.argmin(scores))], float(min(scores))
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, labels: list[int]) -> np.ndarray:

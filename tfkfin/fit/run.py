@@ -24,15 +24,16 @@ from tfkfin.base import files, machine
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json, write_text
-from tfkfin.fit.ledger import Fingerprint, Ledger, Results, of_item
+from tfkfin.fit.ledger import Fingerprint, Ledger, Results, ShippedFins, of_item
 from tfkfin.recipe import Recipe
-from tfkfin.store import folders
+from tfkfin.store import folders, presets
 
 if TYPE_CHECKING:
     from tfkfin.decoder.decoder import BaseDecoder
 
 RECIPE = "recipe.toml"
-_OF_A_START = ("recordings.json", "fingerprint.json", "run.lock")  # a start may be killed before it writes recipe.toml
+# a start may be killed before it writes recipe.toml
+_OF_A_START = ("recordings.json", "fingerprint.json", "fins.json", "run.lock")
 
 
 @dataclass
@@ -107,6 +108,9 @@ class Run:
         if self.recipe.source.kind == "recordings":
             self.claim()
         if not (self.folder / RECIPE).is_file():
+            if self._shipped_fins:
+                own = presets.find(self._shipped_fins)
+                self.ledger.put("fins", {"version": int(own.name), "sha256": _digest(own)})
             write_text(self.folder / RECIPE, self.recipe.to_toml())
 
     def claim(self) -> None:
@@ -125,6 +129,30 @@ class Run:
         elif before["recordings"] != self.fingerprint:
             raise InputError(f"{self.folder} holds a run on other recordings, or on these before they were changed: "
                              f"give another folder, such as --run {self.folder}-{self.fingerprint[:6]}")
+
+    @cached_property
+    def fin(self) -> recipes.Fin:
+        """The recipe's FINs, of which "auto" is the version that this run began with.
+
+        Raises:
+            InputError: the shipped model was changed meanwhile.
+        """
+        options, folder = self.recipe.fin, self._shipped_fins
+        if folder is None:
+            return options
+        began = self.ledger.get("fins", kind=ShippedFins) or {"version": 1}  # runs of before version 2 noted nothing
+        own = folder / str(began["version"])
+        if not own.is_dir() or began.get("sha256") not in (None, _digest(own)):
+            raise InputError(f"{self.folder} began with version {began['version']} of the shipped FINs {folder.name}, "
+                             "which is gone or was changed: give another folder with --run")
+        return options.model_copy(update={"pretrained": str(own)})
+
+    @property
+    def _shipped_fins(self) -> Path | None:
+        """The model folder of the shipped FINs that the recipe asks for."""
+        folder = files.shipped("savedmodels") / f"fin_{self.recipe.fin.family}"
+        asked = self.recipe.fin.pretrained == "auto" and self.recipe.features.names
+        return folder if asked and folder.is_dir() else None
 
     @cached_property
     def length(self) -> int:
@@ -264,6 +292,12 @@ def cleared(folder: Path) -> Iterator[None]:
                 with suppress(OSError):  # it is not empty
                     path.rmdir()
         raise
+
+
+def _digest(version: Path) -> str:
+    """SHA-256 of the FINs in a version folder."""
+    with open(version / folders.FINS_FILE, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _afford(run: Run) -> None:

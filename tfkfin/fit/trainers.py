@@ -17,9 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
-from tfkfin.fit import training
+from tfkfin.features import catalogue
+from tfkfin.fit import metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
@@ -27,7 +29,7 @@ from tfkfin.nets.layers import SignalAugment
 from tfkfin.nets.network import Parts, head_parts, network
 from tfkfin.pipeline import batches, windows
 from tfkfin.pipeline.subject import Subject
-from tfkfin.recipe import Recipe
+from tfkfin.recipe import Fin, Recipe
 from tfkfin.recordings.recording import Recording
 from tfkfin.sessions.prior import VIRTUAL_GAINS
 from tfkfin.store import card, presets
@@ -47,8 +49,7 @@ def new_head(run: Run, num_classes: int = 0) -> keras.Model:
 
 def new_decoder(run: Run, num_classes: int = 0) -> keras.Model:
     """FINs and head of a recipe as one network of volts, with random weights."""
-    options, names = run.recipe.fin.model_copy(update={"pretrained": ""}), run.recipe.features.names
-    bank = presets.new_bank(options, names, run.length, run.dataset.channels)
+    bank = presets.new_bank(run.fin, run.recipe.features.names, run.length, run.dataset.channels, started=False)
     changes = run.recipe.augment.model_dump()
     augment = SignalAugment(**changes, seed=run.recipe.seed, name="augment") if any(changes.values()) else None
     return network(bank, new_head(run, num_classes), augment)
@@ -274,6 +275,26 @@ class JointTrainer:
         return batches.of_subject(*data, order, recipe.batches.prefetch)
 
 
+def where_fins_fail(forward: Forward, part: Subject, names: tuple[str, ...]) -> dict:
+    """Warns of a person whose features on these training windows the FINs do not imitate.
+
+    Returns:
+        what its card says of it: `imitates_badly`, the worst feature's name and R²; nothing where FINs hold.
+    """
+    if not names or not len(part.windows):
+        return {}
+    starts = part.windows.starts[windows.evenly(len(part.windows), metrics.LOOKED_AT)]
+    emg = ((part.emg[starts[:, None] + np.arange(forward.trunk.length)] - part.mean) / part.sd).astype(np.float32)
+    name, r2 = metrics.lowest_r2(catalogue.direct(emg, names, part.rate_hz),
+                                 forward.recording(part.emg, starts, ("features",))["features"], names)
+    if r2 >= metrics.HOLDS:
+        return {}
+    log.warning("warning: S%d: the FINs do not hold on these recordings: R² of %s is %.2f on training windows. Let "
+                "them learn from these recordings first (imitate.epochs=auto), or do without (features.names=)",
+                part.number, name, r2)
+    return {"imitates_badly": {"feature": name, "r2": round(r2, 3)}}
+
+
 @dataclass(frozen=True)
 class Plan:
     """In place of a `Run`, where trainers want to know no more: a recipe, and the shapes of windows and answers."""
@@ -286,6 +307,10 @@ class Plan:
     @property
     def dataset(self) -> "Plan":
         return self
+
+    @property
+    def fin(self) -> Fin:
+        return self.recipe.fin
 
 
 def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Model]:
@@ -308,9 +333,9 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
     rate = window.rate_hz or rates[0]
     length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
     plan = Plan(recipe, length, len(mean), movements)
-    model = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
+    model, poor = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
     names = {movement: name for one in recordings for movement, name in one.names.items()}
-    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates)
+    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor
     return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
                           any(one.synthetic for one in recordings), model.count_params()), model
 
@@ -333,8 +358,8 @@ class _People:
             yield subject
 
 
-def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> keras.Model:
-    """The network with its head solved; each session of each person is a session of its own."""
+def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> tuple[keras.Model, dict]:
+    """The network with its head solved, each session of each person by itself; and where its FINs fail."""
     recipe, names = plan.recipe, plan.recipe.features.names
     with _seeded(recipe.seed):
         model = network(presets.shared_bank(recipe.fin, names, plan.length, plan.channels), new_head(plan))
@@ -345,8 +370,9 @@ def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndar
     def inputs(part: Subject) -> np.ndarray:
         return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
 
-    x, rest, rows, virtual = [], [], [], []
+    x, rest, rows, virtual, poor = [], [], [], [], {}
     for number, subject in enumerate(people):
+        poor |= where_fins_fail(forward, subject, names)
         x.append(inputs(subject))
         rows.append(np.stack([subject.windows.movements, *subject.groups, np.full(len(x[-1]), number)]).astype(int))
         if head.rest_statistics and (resting := subject.resting()):
@@ -360,11 +386,11 @@ def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndar
     head.solve(np.concatenate(x), np.searchsorted(plan.movements, movements), (sessions, repetitions), *more)
     if rest:
         head.rest_statistics(np.concatenate(rest))
-    return model
+    return model, poor
 
 
-def _trained(plan: Plan, subject: Subject) -> keras.Model:
-    """The network with its head, then head and FINs, trained by gradients."""
+def _trained(plan: Plan, subject: Subject) -> tuple[keras.Model, dict]:
+    """The network with its head, then head and FINs, trained by gradients; and where its FINs fail."""
     recipe, names = plan.recipe, plan.recipe.features.names
     features = subject.features(names, plan.length, subject.rate_hz)
     labels = np.searchsorted(plan.movements, subject.windows.movements)
@@ -378,8 +404,9 @@ def _trained(plan: Plan, subject: Subject) -> keras.Model:
         head.fit(features, labels, recipe.seed, f"classify S{subject.number}")
         joint.forward.parts.head.set_weights(head.network.get_weights())
         joint.standardise(subject)
+        poor = where_fins_fail(joint.forward, subject, names)
         joint.fit(subject, features, labels, recipe.seed)
-    return joint.network
+    return joint.network, poor
 
 
 def train_on(decoder: Kind, inputs: np.ndarray, labels: np.ndarray) -> tuple[Kind, dict]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfkfin.base import axes, registry
+from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import FILE, BaseDecoder
@@ -254,6 +255,9 @@ def load(model: str | Path, engine: str = "auto", adapt: bool = False) -> tuple[
     saved = (Path(model) / FILE).is_file()
     version = Path(model) if saved else presets.find(model)
     card = decoder_card(version)
+    if poor := card.get("imitates_badly"):
+        log.warning("warning: the decoder's FINs did not hold on the recordings that it was made of (R² of %s %.2f)",
+                    poor["feature"], poor["r2"])
     has_network = saved or (version / "assets.extra" / FILE).is_file()
     streams = has_network and registry.load("nets/fins", card["family"], "FAMILY").streams
     if engine == STREAMED and not streams:

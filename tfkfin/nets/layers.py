@@ -1,6 +1,5 @@
-"""Small Keras layers: scalers that live inside the models, augmentation of raw windows, correlations in closed form."""
+"""Small Keras layers: scalers that live inside the models, and augmentation of raw windows."""
 
-import itertools
 from collections.abc import Sequence
 
 import keras
@@ -9,12 +8,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfkfin.features.catalogue import FEATURES
-from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, products_of_channels
 
 # A FIN works on the logarithm of these (ours; the paper z-scores them).
 LOG_SCALED = frozenset(name for name, feature in FEATURES.items() if feature.log)
 FLOOR = 1e-6  # the least value of a log-scaled feature; a flat window has 0
-LIMIT = 0.999  # |r| beyond which Fisher's z would run away
+LACKING = 1e-4  # the least that counts of what a feature lacks to its greatest value
 LOG_LIMIT = 25.0  # |log feature| beyond which exp would be no feature's value
 
 
@@ -69,19 +67,45 @@ class LogScale(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
+class WithSquares(layers.Layer):
+    """(..., D) -> (..., 2 D): the input, then its squares."""
+
+    def call(self, inputs):
+        return ops.concatenate([inputs, inputs * inputs], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * input_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
+class LogMoments(layers.Layer):
+    """Means m of D positive numbers and q of their squares -> ln m and ln sqrt(q - m^2), their standard deviation.
+
+    Input and output: (..., 2 D). Numbers below 1e-4 and standard deviations below 1e-3 count as these.
+    """
+
+    def call(self, inputs):
+        mean, square = ops.split(inputs, 2, axis=-1)
+        variance = ops.maximum(square - mean * mean, 1e-6)
+        return ops.concatenate([ops.log(ops.maximum(mean, 1e-4)), 0.5 * ops.log(variance)], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="tfkfin")
 class FeatureScale(layers.Layer):
     """The last step of a FIN: its linear output y -> the feature in its own units.
 
     `log=False`: mean + sd * y. `log=True`: exp(mean + sd * y), so that an error counts relative to the feature.
+    `most`: most - exp(mean + sd * y), of a feature that is never larger: an error counts relative to what it lacks.
     mean and sd are weights, set from the targets that the FIN is trained on, not trained. Of a FIN of several features
     `log` says it of each, and each has its own mean and sd.
 
     Input and output: (..., features).
     """
 
-    def __init__(self, log: bool | Sequence[bool] = False, **kwargs):
+    def __init__(self, log: bool | Sequence[bool] = False, most: float | None = None, **kwargs):
         super().__init__(**kwargs)
         self.log = log if isinstance(log, bool) else [bool(one) for one in log]
+        self.most = most
 
     @property
     def width(self) -> int:
@@ -94,17 +118,19 @@ class FeatureScale(layers.Layer):
         self.sd = self.add_weight(shape=shape, initializer="ones", trainable=False, name="sd")
 
     def call(self, inputs):
-        scaled = self.mean + self.sd * inputs
-        return self._where_log(lambda y: ops.exp(ops.clip(y, -LOG_LIMIT, LOG_LIMIT)), scaled)
+        y = self._where_log(lambda y: ops.exp(ops.clip(y, -LOG_LIMIT, LOG_LIMIT)), self.mean + self.sd * inputs)
+        return y if self.most is None else self.most - y
 
     def inverse(self, feature):
         """The y that gives `feature`: what the imitation loss compares."""
-        return (self._where_log(lambda y: ops.log(ops.maximum(y, FLOOR)), feature) - self.mean) / self.sd
+        feature, floor = (feature, FLOOR) if self.most is None else (self.most - feature, LACKING)
+        return (self._where_log(lambda y: ops.log(ops.maximum(y, floor)), feature) - self.mean) / self.sd
 
     def fit(self, targets: np.ndarray) -> None:
         """Sets mean and sd from sample targets (..., features); of a FIN of one feature any shape."""
         values = np.reshape(targets, (-1, self.width)).astype(np.float64)
-        values = np.where(self.log, np.log(np.maximum(values, FLOOR)), values)
+        values, floor = (values, FLOOR) if self.most is None else (self.most - values, LACKING)
+        values = np.where(self.log, np.log(np.maximum(values, floor)), values)
         mean, sd = values.mean(axis=0), values.std(axis=0)
         self.mean.assign(np.reshape(mean, self.mean.shape))
         self.sd.assign(np.reshape(np.where(sd > 0, sd, 1.0), self.sd.shape))
@@ -115,7 +141,7 @@ class FeatureScale(layers.Layer):
         return ops.where(np.array(self.log), function(y), y)
 
     def get_config(self):
-        return {**super().get_config(), "log": self.log}
+        return {**super().get_config(), "log": self.log} | ({} if self.most is None else {"most": self.most})
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
@@ -194,79 +220,3 @@ class SignalAugment(layers.Layer):
     def get_config(self):
         return {**super().get_config(), "gain": self.gain, "shift": self.shift, "noise": self.noise,
                 "warp": self.warp, "dropout": self.dropout, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable(package="tfkfin")
-class Correlations(layers.Layer):
-    """Fisher's z of correlations inside a window: (B, L, C) -> (B, C·len(lags) + C·(C-1)).
-
-    First each channel's autocorrelation at `lags`, then the correlation of every two channels, of the signal and of
-    its first difference, all about zero mean. Autocorrelations are what AR models are solved from (Yule-Walker);
-    correlations between channels are the scale-free part of the spatial covariance, the input of Riemannian EMG
-    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0).
-
-    Args:
-        lags: in samples; 1, 2, 3, 4, 6, 8 are 0.5 to 4 ms at 2 kHz.
-    """
-
-    def __init__(self, lags: tuple[int, ...] = (1, 2, 3, 4, 6, 8), **kwargs):
-        super().__init__(**kwargs)
-        self.lags = tuple(lags)
-
-    def call(self, inputs):
-        x = ops.transpose(inputs, (0, 2, 1))  # (B, C, L)
-        lagged = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) for lag in self.lags]
-        products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
-        return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
-
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
-        """The same of the windows [w stride, w stride + length) of signals: (B, T, C) -> (B, W, S).
-
-        Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
-        over windows are taken.
-        """
-        sums, *products = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide)
-        power, *lagged = ops.unstack(ops.reshape(sums, (-1, *sums.shape[2:])), 1 + len(self.lags), axis=-1)
-        z = self._of_sums(power, lagged, [ops.reshape(p, (-1, *p.shape[2:])) for p in products])
-        return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
-
-    def _window_sums(self, x, length, stride, slide):
-        """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
-        return (lagged_sums(x, (0, *self.lags), length, stride, slide),
-                slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
-                slide(lambda _, x: x[:, 1:] - x[:, :-1], x, length, stride, 1, products_of_channels))
-
-    def _of_sums(self, power, lagged, products):
-        """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""
-        auto = [sums / (power + 1e-12) for sums in lagged]
-        parts = [ops.stack(auto, axis=2)] if auto else []  # (N, C, lags)
-        parts = [ops.reshape(part, (-1, part.shape[1] * part.shape[2])) for part in parts]
-        if power.shape[1] > 1:
-            parts += [self._between(sums) for sums in products]
-        r = ops.clip(ops.concatenate(parts, axis=1), -LIMIT, LIMIT)
-        return 0.5 * ops.log((1 + r) / (1 - r))  # Fisher's z, arctanh, which LiteRT lacks
-
-    def _between(self, products):
-        channels = products.shape[1]
-        flat = ops.reshape(products, (-1, channels * channels))
-        sd = ops.sqrt(ops.take(flat, [i * (channels + 1) for i in range(channels)], axis=1) + 1e-12)
-        r = products / (sd[:, :, None] * sd[:, None, :])
-        upper = [i * channels + j for i in range(channels) for j in range(i + 1, channels)]
-        return ops.take(ops.reshape(r, (-1, channels * channels)), upper, axis=1)
-
-    def log_amplitude(self, channels: int) -> np.ndarray:
-        """Which outputs (S,) are logarithms of amplitude: none, they are the same at every gain."""
-        return np.zeros(len(self.layout(channels)), bool)
-
-    def layout(self, channels: int) -> np.ndarray:
-        """Kind and two electrodes of each output (S, 3)."""
-        count, pairs = len(self.lags), list(itertools.combinations(range(channels), 2))
-        return np.array([(lag, c, c) for c in range(channels) for lag in range(count)]
-                        + [(count + kind, i, j) for kind in (0, 1) for i, j in pairs], int).reshape(-1, 3)
-
-    def compute_output_shape(self, input_shape):
-        _, _, channels = input_shape
-        return (input_shape[0], channels * len(self.lags) + channels * (channels - 1))
-
-    def get_config(self):
-        return {**super().get_config(), "lags": list(self.lags)}

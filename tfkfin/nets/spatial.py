@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfkfin.features.describe import RIDGE
+from tfkfin.features.describe import RIDGE, log_euclidean
 from tfkfin.nets.bilstm import layer as recurrent
 from tfkfin.nets.sliding import over_signal, products_of_channels
 
@@ -64,6 +64,25 @@ class LogCovariance(layers.Layer):
         first, second = np.triu_indices(channels)
         return np.stack([(first != second).astype(int), first, second], axis=1)
 
+    def flatness(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which outputs (S, C), 1 or 0, are the log power of a channel, and which tie it to others; of the signal."""
+        layout = self.layout(channels)
+        of = (layout[:, 1:, None] == np.arange(channels)).any(axis=1) & (self.difference == 0)
+        return of * (layout[:, :1] == 0.0), of * (layout[:, :1] == 1.0)
+
+    def without(self, described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
+        """Outputs (N, S) as if an electrode's signal were constant: its row and column of the covariance are 0."""
+        rows, columns = np.triu_indices(channels)
+        matrices = np.zeros((len(described), channels, channels))
+        matrices[:, rows, columns] = described / np.where(rows == columns, 1, np.sqrt(2))
+        matrices[:, columns, rows] = matrices[:, rows, columns]
+        values, vectors = np.linalg.eigh(matrices)
+        values = np.exp(values)
+        values -= self.ridge / (1 + self.ridge) * values.mean(axis=1, keepdims=True)
+        covariances = (vectors * values[:, None]) @ vectors.transpose(0, 2, 1)
+        covariances[:, electrode] = covariances[:, :, electrode] = 0
+        return log_euclidean(covariances, self.ridge)
+
     def compute_output_shape(self, input_shape):
         channels = input_shape[2]
         return (input_shape[0], channels * (channels + 1) // 2)
@@ -87,32 +106,34 @@ def logarithm(matrices, ridge: float = RIDGE):
 def _jacobi(matrices):
     """Eigenvalues (B, C) and vectors (B, C, C), float64, of symmetric matrices (B, C, C).
 
-    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985), in a loop of the graph:
-    laid out one after another, some thousand operations took minutes to export.
+    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985). Sweeps are a loop of
+    the graph: laid out one after another, thousands of operations take minutes to export.
     """
     size = matrices.shape[-1]
     if size == 1:
         return matrices[:, 0], ops.ones_like(matrices)
-    eye, rounds = np.eye(size), _rounds(size)
-    p, q = (eye[np.array(side)] for side in zip(*rounds, strict=True))  # (rounds, pairs, C)
-    pp, qq, pq = (np.einsum("rki,rkj->rkij", *pair).reshape(len(p), -1, size**2) for pair in ((p, p), (q, q), (p, q)))
-    qp = np.einsum("rki,rkj->rkij", q, p).reshape(pq.shape)
-    stay, turn, picks = (ops.convert_to_tensor(part) for part in (pp + qq, pq - qp, np.stack([pp, qq, pq])))
+    eye = np.eye(size)
 
-    def rotate(i, state):
-        (matrices, vectors), number = state, i % len(rounds)
-        a, b, off = (ops.matmul(ops.reshape(matrices, (-1, size**2)), ops.transpose(picks[k, number]))
-                     for k in range(3))  # diagonal and off-diagonal elements of the pairs (B, pairs)
-        apart = b - a
-        sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
-        tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
-        cosine = 1 / ops.sqrt(1 + tangent**2)
-        rotation = ops.matmul(cosine - 1, stay[number]) + ops.matmul(tangent * cosine, turn[number])
-        rotation = ops.reshape(rotation, (-1, size, size)) + eye
-        return (ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation)),
-                ops.matmul(vectors, rotation))
+    def sweep(_, state):
+        matrices, vectors = state
+        for first, second in _rounds(size):
+            a, b, off = (ops.take(ops.reshape(matrices, (-1, size * size)), i * size + j, axis=1)
+                         for i, j in ((first, first), (second, second), (first, second)))
+            apart = b - a
+            sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
+            tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
+            cosine = 1 / ops.sqrt(1 + tangent**2)
+            p, q = eye[first], eye[second]  # (pairs, C)
+            stay = np.einsum("ki,kj->kij", p, p) + np.einsum("ki,kj->kij", q, q)
+            turn = np.einsum("ki,kj->kij", p, q) - np.einsum("ki,kj->kij", q, p)
+            parts = zip((cosine - 1, tangent * cosine), (stay, turn), strict=True)
+            rotation = sum(ops.matmul(amount, part.reshape(len(p), -1)) for amount, part in parts)
+            rotation = ops.reshape(rotation, (-1, size, size)) + eye
+            matrices = ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation))
+            vectors = ops.matmul(vectors, rotation)
+        return matrices, vectors
 
-    matrices, vectors = ops.fori_loop(0, SWEEPS * len(rounds), rotate, (matrices, ops.ones_like(matrices) * eye))
+    matrices, vectors = ops.fori_loop(0, SWEEPS, sweep, (matrices, ops.ones_like(matrices) * eye))
     return ops.sum(matrices * eye, axis=2), vectors
 
 

@@ -16,20 +16,26 @@ import keras
 import tensorflow as tf
 
 from tfkfin.nets.fins import fins_of
+from tfkfin.nets.layers import WithSquares
 from tfkfin.nets.sliding import cut, jitted, over_signal, samples_at, size, windows_in
 
 
 @dataclass(frozen=True)
 class Means:
-    """A FIN taken apart: filters of the samples, pointwise after the first; layers after their mean over the window."""
+    """A FIN taken apart: filters of the samples, pointwise after the first; layers after their mean over the window.
+
+    Attributes:
+        squares: whether the squares of what the filters answer are averaged too.
+    """
 
     filters: tuple[keras.layers.Layer, ...]
     after: tuple[keras.layers.Layer, ...]
+    squares: bool
 
     @property
     def shape(self) -> tuple:
         """What filters must have in common to be computed as one."""
-        return tuple((tuple(f.kernel.shape), f.activation) for f in self.filters)
+        return self.squares, *((tuple(f.kernel.shape), f.activation) for f in self.filters)
 
 
 def taken_apart(fin: keras.Model) -> Means | None:
@@ -39,11 +45,13 @@ def taken_apart(fin: keras.Model) -> Means | None:
     if len(means) != 1 or not means[0]:
         return None
     filters, after = tuple(layers[: means[0]]), tuple(layers[means[0] + 1 :])
+    squares = len(filters) > 1 and isinstance(filters[-1], WithSquares)
+    filters = filters[:-1] if squares else filters
     plain = all(isinstance(f, keras.layers.Conv1D) and (f.padding == "same" or f.kernel_size == (1,)) and f.use_bias
                 and f.groups == 1 and (f.strides, f.dilation_rate) == ((1,), (1,)) for f in filters)
     if not plain or any(f.kernel_size != (1,) for f in filters[1:]) or filters[0].kernel_size[0] > fin.input_shape[1]:
         return None
-    return Means(filters, after)
+    return Means(filters, after, squares)
 
 
 def streams(bank: keras.Model) -> bool:
@@ -76,8 +84,8 @@ def stream_bank(bank: keras.Model, stride: int, compiled: bool = True,
     def features(x):
         found = {}
         for chosen in alike.values():
-            filters = [parts[i].filters for i in chosen]
-            means = jitted(compiled, slide)(_means)(filters, x, length, stride, compiled, slide)
+            filters, squares = [parts[i].filters for i in chosen], parts[chosen[0]].squares
+            means = jitted(compiled, slide)(_means)(filters, squares, x, length, stride, compiled, slide)
             for i, mean in zip(chosen, tf.unstack(means, axis=3), strict=True):  # of (B, W, C, f, D)
                 found[i] = _of_each(mean, lambda y, layers=parts[i].after: _through(layers, y), 3)
         return tf.concat([found[i] for i in range(len(parts))], axis=-1)
@@ -97,9 +105,12 @@ def _of_each(x: tf.Tensor, function: Callable, axes: int = 2) -> tf.Tensor:
     return tf.reshape(y, tf.concat([tf.shape(x)[:axes], tf.shape(y)[1:]], 0))
 
 
-def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla: bool,
+def _means(filters: Sequence[tuple], squares: bool, x: tf.Tensor, length: int, stride: int, xla: bool,
            slide: Callable = over_signal) -> tf.Tensor:
-    """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D)."""
+    """What filters of f FINs of one shape answer to (B, T, C), averaged over windows: (B, W, C, f, D).
+
+    With `squares` (B, W, C, f, 2 D): their squares too.
+    """
     first, *pointwise = zip(*filters, strict=True)
     taps, activations = first[0].kernel_size[0], [layer.activation for layer in filters[0]]
     count, x = windows_in(size(x, 1), length, stride), tf.stop_gradient(x)
@@ -118,14 +129,14 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
         def answers(xp, samples, axis=1):
             y = _taps(xp, samples, kernels[0], axis, xla) + xp.reshape(biases[0], (-1,))
             y = activated(xp, activations[0], y)
-            if pointwise:
+            if pointwise or squares:
                 y = xp.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
             for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
                 y = activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
-            return y
+            return xp.concat([y, y * y], axis=-1) if squares else y
 
         total = over_windows(answers)
-        return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), filters[0][-1].filters))
+        return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), (1 + squares) * filters[0][-1].filters))
 
     @tf.custom_gradient
     def of_weights(*weights):
@@ -133,7 +144,7 @@ def _means(filters: Sequence[tuple], x: tf.Tensor, length: int, stride: int, xla
             return sums(weights[: len(activations)], weights[len(activations) :])
 
         def gradient(upstream):  # anew: what filters answer is a hundred times the samples, too much to keep
-            if not pointwise:
+            if not pointwise and not squares:
                 flat = tf.reshape(upstream, (*_shape(upstream)[:3], -1))
                 slopes = [over_windows(partial(_slope, by, *weights, activations[0])) for by in range(taps + 1)]
                 *of_taps, of_bias = [tf.einsum("bwcd,bwcd->d", flat, slope) for slope in slopes]

@@ -69,14 +69,14 @@ class Section(BaseModel):
 class Synthetic(Section):
     """Size of the embedded synthetic Ninapro DB2 (`source.kind = "synthetic"`)."""
 
-    subjects: Count = 2
-    movements: Count = 8
-    repetitions: Count = 6
-    channels: Count = 12
-    rate_hz: Positive = 2000.0
+    subjects: Count = 2  # how many, numbered from 1
+    movements: Count = 8  # besides rest
+    repetitions: Count = 6  # of each movement
+    channels: Count = 12  # electrodes around the forearm
+    rate_hz: Positive = 2000.0  # samples a second
     hold_s: Positive = 1.5  # seconds a movement is held
     rest_s: Positive = 0.6  # seconds of rest between
-    seed: Seed = 1
+    seed: Seed = 1  # of the signals; equal seeds make equal recordings
 
 
 class DataSource(Section):
@@ -129,7 +129,7 @@ class Filter(Section):
 class Features(Section):
     """Closed-form features: the classifier's inputs and the FINs' targets."""
 
-    names: Names = ("ENT", "RMS", "VAR", "SSI")
+    names: Names = ("ENT", "RMS", "VAR", "SSI")  # of the catalogue, in this order; empty: no FINs
 
 
 class Split(Section):
@@ -181,8 +181,8 @@ class Batches(Section):
 class Fin(Section):
     """The feature imitation networks, shared by all channels."""
 
-    family: Annotated[str, kind_of("nets/fins")] = "bilstm"
-    units: Width = 32
+    family: Annotated[str, kind_of("nets/fins")] = "bilstm"  # bilstm: the paper's; conv is faster and streams
+    units: Width = 32  # of a layer; of each direction of a Bi-LSTM
     layers: int = Field(0, ge=0, le=64)  # 0: the family's own: 3, conv 2
     readout: Literal["both", "reverse"] = "both"  # final states of both directions (paper) or the reverse (code)
     start: Literal["long_memory", "keras"] = "long_memory"  # how random weights of a Bi-LSTM are drawn
@@ -195,6 +195,8 @@ class Classifier(Section):
     kind: Annotated[str, kind_of("nets/heads")] = "conv"  # conv: the paper's
     describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # inputs of solved heads
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
+    lost_electrode: bool = False  # what a flat electrode would say is estimated from the others, up to 16 electrodes;
+    # heads linear and gaussian, descriptions that mix electrodes
     forces: bool = False  # training windows also count at 0.25 to 1.5 times their amplitude; head gaussian
     vote: Few = 1  # a decision averages the probabilities of the last so many windows
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1 and counts as wrong
@@ -217,41 +219,42 @@ class Augment(Section):
 class Imitate(Section):
     """Stage 1: trains FINs to give the features of windows of all pre-training subjects, channels pooled."""
 
-    epochs: int = Field(1, ge=0, le=1_000_000)  # 0 keeps the pretrained weights as they are
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] = 1  # 0 keeps the pretrained weights as they
+    # are; "auto" does where FINs hold on training windows of all (R² 0.9), and else trains them for up to 20 epochs
     windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
     batch_size: Count = 16  # windows
-    learning_rate: Positive = 1e-3
-    weight_decay: float = Field(2e-5, ge=0)
-    clip_norm: Positive = 1.0
+    learning_rate: Positive = 1e-3  # of the optimiser Adam, at the start
+    weight_decay: float = Field(2e-5, ge=0)  # decoupled from the gradient, as in AdamW
+    clip_norm: Positive = 1.0  # a gradient of a larger norm is scaled down to it
     patience: Count = 3  # it stops after so many epochs without a better validation loss
-    schedule: Literal["constant", "cosine"] = "constant"
-    validation_windows: Count = 64
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls to 0
+    validation_windows: Count = 64  # on which the loss is validated after each epoch
     test_windows: Count = 128  # on which R² is reported, spread evenly over the subjects' test repetitions
 
 
 class Classify(Section):
     """Stage 2: trains the head on true features, subject by subject."""
 
-    epochs: Count = 30
-    batch_size: Count = 300
-    learning_rate: Positive = 1e-2
-    weight_decay: float = Field(3e-5, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    epochs: Count = 30  # passes over all training windows
+    batch_size: Count = 300  # windows
+    learning_rate: Positive = 1e-2  # at the start
+    weight_decay: float = Field(3e-5, ge=0)  # decoupled from the gradient, as in AdamW
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: it falls to 0
 
 
 class Finetune(Section):
     """Stage 3: trains FINs and head together, subject by subject."""
 
-    epochs: int = Field(2, ge=0, le=1_000_000)
+    epochs: int = Field(2, ge=0, le=1_000_000)  # 0: nothing is trained end to end; solved heads are solved
     windows_per_epoch: int = Field(256, ge=0, le=100_000_000)  # 0: every window once
-    batch_size: Count = 32
+    batch_size: Count = 32  # windows
     fin_learning_rate: float = Field(1e-3, ge=0)  # 0 freezes the FINs
-    fin_weight_decay: float = Field(2e-5, ge=0)
-    head_learning_rate: Positive = 1e-2
-    head_weight_decay: float = Field(2e-4, ge=0)
+    fin_weight_decay: float = Field(2e-5, ge=0)  # of the FINs
+    head_learning_rate: Positive = 1e-2  # at the start
+    head_weight_decay: float = Field(2e-4, ge=0)  # of the head
     imitation_weight: float = Field(0.0, ge=0)  # of the imitation loss that is added to the cross-entropy
     freeze_norm: bool = False  # keep the BatchNorm statistics of the stage classify: those of small batches are noisy
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "constant"  # of both learning rates; cosine: they fall to 0
 
 
 class Pooled(Section):
@@ -263,11 +266,11 @@ class Pooled(Section):
     stride_ms: Milliseconds = 75.0  # between windows
     between: float = Field(0.7, ge=0, le=1)  # share of episodes with repetitions of two sessions
     learning_rate: Positive = 5e-4  # the first; it falls to 0 along half a cosine
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: Positive = 1.0
+    weight_decay: float = Field(0.0, ge=0)  # decoupled from the gradient, as in AdamW
+    clip_norm: Positive = 1.0  # a gradient of a larger norm is scaled down to it
     imitation_weight: float = Field(1.0, ge=0)  # of the imitation loss; small weights let FINs drift
     look_every: Count = 50  # episodes between validations on held-out training repetitions, and checkpoints
-    validation_episodes: Count = 24
+    validation_episodes: Count = 24  # of a validation; always the same ones
 
 
 class Launch(Section):
@@ -287,8 +290,8 @@ class Launch(Section):
 class Recipe(Section):
     """One experiment."""
 
-    protocol: Literal["honest", "paper"] = "honest"
-    seed: Seed = 7
+    protocol: Literal["honest", "paper"] = "honest"  # of experiments; paper: as its authors judge, optimistic
+    seed: Seed = 7  # of weights, batches and augmentation
     source: DataSource = DataSource()
     window: Window = Window()
     filter: Filter = Filter()

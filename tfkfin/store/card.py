@@ -84,8 +84,8 @@ def of_fins(own: dict, results: dict) -> dict:
         "summary": f"FINs ({own['family']}) for {names}",
         "input": f"(B, {own['length']}, any) standardised, at {own['rate_hz']:g} Hz",
         "score": "R² " + ", ".join(f"{name} {s['r2']:.3f}" for name, s in scores.items()),
-        "scores": {"fin": scores, "protocol": f"FINs trained on windows of {source}; R² on test windows of the same "
-                                              "source that were never trained on"},
+        "scores": own["scores"] | {"protocol": f"FINs trained on windows of {source}; R² on test windows of the same "
+                                               "source that were never trained on"},
         "limits": _limits(own | {"kind": "fins"})}
 
 

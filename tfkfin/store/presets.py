@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfkfin import recipe as recipes
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
@@ -67,33 +68,60 @@ def shared_bank(options: "Fin", features: tuple[str, ...], length: int, channels
     return (_shipped_bank if shared else new_bank)(options, features, length, channels)
 
 
-def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
-    """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights."""
+def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int,
+             started: bool = True) -> "keras.Model":
+    """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights.
+
+    Args:
+        started: False leaves all weights at random; FINs have the pretrained ones' layers all the same.
+    """
     from tfkfin.nets import fins
 
+    trained, source = {}, options.family if options.pretrained == "auto" else options.pretrained
+    if options.pretrained and features:
+        trained = {model.name: model for model in fins.fins_of(load(source))}
     built = [fins.fin(name, length, options.family, options.units, options.layers, options.readout, options.start)
              for name in features]
-    bank = fins.bank(built, channels, length)
-    if options.pretrained and built:
-        source = options.family if options.pretrained == "auto" else options.pretrained
-        trained = {model.name: model for model in fins.fins_of(load(source))}
-        for model in built:
-            _start_from(trained.get(model.name), model, source)
-    return bank
+    if trained:
+        built = [_like(trained.get(model.name), model, options, source, started) for model in built]
+    return fins.bank(built, channels, length)
 
 
 _shipped_bank = functools.lru_cache(8)(new_bank)
 
 
-def _start_from(trained: "keras.Model | None", model: "keras.Model", source: str) -> None:
-    shapes = [tuple(w.shape) for w in model.weights]
+def _like(trained: "keras.Model | None", model: "keras.Model", options: "Fin", source: str,
+          started: bool) -> "keras.Model":
+    """`model` with the weights of `trained`; a copy of that where the family had other layers when it was trained."""
     if trained is None:
         log.info("%s has no %s: it starts from random weights", source, model.name)
-    elif [tuple(w.shape) for w in trained.weights] != shapes:
-        raise InputError(f"the pretrained {model.name} of {source!r} has another shape than [fin] asks for: "
-                         "set fin.pretrained to \"\" or family, units, layers, readout to the pretrained model's")
-    else:
+        return model
+    if _shape(trained) != _shape(model):
+        if _asked(options) != _asked(recipes.Fin.model_validate(_card(source).get("recipe", {}).get("fin", {}))):
+            raise InputError(f"the pretrained {model.name} of {source!r} has another shape than [fin] asks for: "
+                             "set fin.pretrained to \"\" or family, units, layers, readout to the pretrained model's")
+        import keras
+
+        model = keras.models.clone_model(trained, input_tensors=keras.Input(model.input_shape[1:], name="emg"))
+    if started:
         model.set_weights(trained.get_weights())
+    return model
+
+
+def _shape(fin: "keras.Model") -> tuple:
+    """What two FINs that compute the same from the same weights have in common, whatever their precision."""
+    scale = fin.get_layer("scale")
+    return [type(layer).__name__ for layer in fin.layers], [tuple(w.shape) for w in fin.weights], scale.log, scale.most
+
+
+def _asked(options: "Fin") -> tuple:
+    """What decides a FIN's layers."""
+    return options.family, options.units, options.layers, options.readout
+
+
+def _card(source: str) -> dict[str, Any]:
+    folder = Path(source)
+    return folders.card(folder if (folder / folders.FINS_FILE.name).is_file() else find(source))
 
 
 def __getattr__(name: str) -> Any:

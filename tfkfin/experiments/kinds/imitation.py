@@ -114,7 +114,7 @@ def _trust(evaluation: Evaluation) -> list[str]:
     fin, epochs, cap = evaluation.recipe.fin, evaluation.recipe.imitate.epochs, evaluation.max_test_windows
     start = f"the pretrained ones ({fin.pretrained})" if fin.pretrained else "random weights"
     return text("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", start=start,
-                                             epochs=epochs),
+                                             epochs="as many as they need" if epochs == "auto" else epochs),
                  count=f"at most {cap} test windows a subject, evenly spread" if cap else "every test window")
 
 

@@ -150,8 +150,7 @@ class Estimators:
     @cached_property
     def imitated(self) -> training.Predictor:
         """Standardised windows (N, L, C) -> features (N, C, F) by the FINs of the stage `imitate`."""
-        options = self.recipe.fin.model_copy(update={"pretrained": ""})
-        bank = presets.new_bank(options, self.evaluation.names, self.run.length, self.run.dataset.channels)
+        bank = presets.new_bank(self.run.fin, self.evaluation.names, self.run.length, self.run.dataset.channels, False)
         saving.load_weights(bank, self._fin_weights(), _AGAIN)
         return training.Predictor(bank)
 

@@ -13,7 +13,7 @@ from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage, SubjectCache
-from tfkfin.fit.trainers import JointTrainer, virtual_inputs
+from tfkfin.fit.trainers import JointTrainer, virtual_inputs, where_fins_fail
 from tfkfin.nets import saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -36,6 +36,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     weights = run.stage_folder("classify") / f"S{subject.number}.weights.h5"
     saving.load_weights(trainer.forward.parts.head, weights, _AGAIN.format(weights.parent))
     part, labels = subject.part("finetune"), subject.labels("finetune")
+    poor = where_fins_fail(trainer.forward, part, run.recipe.features.names)
 
     def inputs(part: Subject, known: np.ndarray | None = None) -> np.ndarray:
         return trainer.answers(part, known, ("inputs",))["inputs"]
@@ -65,7 +66,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     data, own = run.dataset, subject.subject
     card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
                  data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic,
-                                      "parameters": trainer.network.count_params(), "scores": known}
+                                      "parameters": trainer.network.count_params(), "scores": known} | poor
     BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
 

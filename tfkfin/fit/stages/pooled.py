@@ -41,7 +41,7 @@ def pooled(run: Run) -> dict:
     if run.recipe.source.kind == "signals":
         raise InputError("the stage pooled is trained on recordings: source.kind = 'signals' has none")
     data, names = run.dataset, run.recipe.features.names
-    bank = presets.new_bank(run.recipe.fin, names, run.length, data.channels)
+    bank = presets.new_bank(run.fin, names, run.length, data.channels)
     predict, (emg, true) = training.Predictor(bank), imitate.sample(run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
     with board.Summaries(run.board("pooled")) as shown:

@@ -11,6 +11,11 @@ optional; a layer without one is one of which it is not known.
                                                   a kind is a number that is the same for all electrodes, or for all
                                                   pairs of them. Then covariances can be averaged over all
                                                   permutations of the electrodes
+    without(described, channels, electrode)       outputs (N, S) in NumPy as if an electrode's signal were constant,
+                                                  those that are of it alone left as they are: for layers that mix
+                                                  electrodes. With it goes
+    flatness(channels)                            which outputs (S, C), 1 or 0, are the log power of a channel, and
+                                                  which say how it goes with others: how a lost electrode is seen
 """
 
 from collections.abc import Sequence
@@ -36,6 +41,8 @@ class Beside(layers.Layer):
         for name in ("stream", "log_amplitude", "layout"):
             if all(hasattr(part, name) for part in self.parts):
                 setattr(self, name, getattr(self, f"_{name}"))
+        if hasattr(self, "layout") and any(hasattr(part, "without") for part in self.parts):
+            self.without, self.flatness = self._without, self._flatness
 
     def build(self, input_shape):
         for part in self.parts:
@@ -53,6 +60,12 @@ class Beside(layers.Layer):
     def _layout(self, channels: int) -> np.ndarray:
         return side_by_side([part.layout(channels) for part in self.parts])
 
+    def _without(self, described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
+        return without(self.parts, described, channels, electrode)
+
+    def _flatness(self, channels: int) -> tuple[np.ndarray, ...]:
+        return flatness(self.parts, channels)
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], sum(part.compute_output_shape(input_shape)[1] for part in self.parts))
 
@@ -66,6 +79,20 @@ def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:
     for layout in layouts:
         found.append(layout + [1 + max((part[:, 0].max(initial=-1) for part in found)), 0, 0])
     return np.concatenate(found)
+
+
+def without(parts: Sequence[layers.Layer], described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
+    """The same of the outputs (N, S) of several descriptions side by side; those that mix no electrodes stay."""
+    ends = np.cumsum([0] + [len(part.layout(channels)) for part in parts])
+    return np.concatenate([part.without(described[:, a:b], channels, electrode) if hasattr(part, "without") else
+                           described[:, a:b] for part, a, b in zip(parts, ends, ends[1:], strict=False)], axis=1)
+
+
+def flatness(parts: Sequence[layers.Layer], channels: int) -> tuple[np.ndarray, ...]:
+    """The same of several descriptions side by side."""
+    found = [part.flatness(channels) if hasattr(part, "flatness") else
+             (np.zeros((len(part.layout(channels)), channels)),) * 2 for part in parts]
+    return tuple(np.concatenate(one) for one in zip(*found, strict=True))
 
 
 def new(options, name: str) -> layers.Layer:

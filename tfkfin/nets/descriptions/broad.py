@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfkfin.nets import descriptions
 from tfkfin.nets.descriptions import side_by_side
 from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, samples_at, size, windows_in
 from tfkfin.nets.spatial import LogCovariance, logarithm
@@ -104,6 +105,17 @@ class Broad(layers.Layer):
         kinds, electrodes = np.divmod(np.arange((LOG_POWER + 3 + LAGS) * channels), channels)
         single = np.stack([kinds, electrodes, electrodes], axis=1)
         return side_by_side([single, *(part.layout(channels) for part in self.between)])
+
+    def without(self, described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
+        """As of `LogCovariance`; outputs of single channels stay."""
+        single = len(described[0]) - sum(len(part.layout(channels)) for part in self.between)
+        mixed = descriptions.without(self.between, described[:, single:], channels, electrode)
+        return np.concatenate([described[:, :single], mixed], axis=1)
+
+    def flatness(self, channels: int) -> tuple[np.ndarray, ...]:
+        """As of `LogCovariance`."""
+        found = descriptions.flatness(self.between, channels)
+        return tuple(np.pad(part, [(self._size(channels) - len(part), 0), (0, 0)]) for part in found)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self._size(input_shape[2]))

@@ -5,6 +5,7 @@ channels into the batch: `TimeDistributed`'s mathematics without its copies of t
 layers of 32 units, then a dense layer to one value.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,7 +83,8 @@ def fin(feature: str, length: int, family: str = "bilstm", units: int = 32, num_
     inputs = keras.Input((length, 1), name="emg")
     x = chosen.body(inputs, replace(Options(units, num_layers, readout, start), layers=num_layers or chosen.layers))
     y = layers.Dense(1, name="linear")(x)
-    outputs = FeatureScale(log=feature in LOG_SCALED, name="scale", dtype="float32")(y)
+    most = math.log(length) if feature == "ENT" else None  # the entropy of a window whose samples are all alike
+    outputs = FeatureScale(feature in LOG_SCALED or most is not None, most, name="scale", dtype="float32")(y)
     return keras.Model(inputs, outputs, name=f"fin_{feature.lower()}")
 
 

@@ -4,23 +4,25 @@ import numpy as np
 from keras import layers
 
 from tfkfin.nets.fins import Family
-from tfkfin.nets.layers import LogScale
+from tfkfin.nets.layers import LogMoments, WithSquares
 
 
 def body(inputs, options):
-    """Nonlinearities of short filters, averaged over time, then compared on a logarithmic scale.
+    """Nonlinearities of short filters, their mean and deviation over time, compared on a logarithmic scale.
 
-    What most temporal features are: the mean of some function of a few neighbouring samples, and a function of such
-    means.
+    What most temporal features are: moments of some function of a few neighbouring samples, and a function of such
+    moments. Logarithms of variances over time: Schirrmeister et al. 2017, doi:10.1002/hbm.23730.
     """
     units = options.units
-    first = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")
+    last = 3 * units // 4  # filters whose squares are averaged, too
+    widths = [units] * (options.layers - 2) + [last]
+    first = layers.Conv1D(widths[0], 3, padding="same", activation="relu", name="conv_1")
     x = first(inputs)
-    first.set_weights(_scattered(units))
-    for i in range(2, options.layers):
-        x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
-    x = layers.GlobalAveragePooling1D(name="mean")(x)
-    x = LogScale(("RMS",) * units, floor=1e-4, name="log")(x)
+    first.set_weights(_scattered(widths[0]))
+    for i, width in enumerate(widths[1:], 2):
+        x = layers.Conv1D(width, 1, activation="relu", name=f"conv_{i}")(x)
+    x = layers.GlobalAveragePooling1D(name="mean")(WithSquares(name="squares")(x))
+    x = LogMoments(name="log")(x)
     x = layers.Dense(2 * units, activation="gelu", name="mix_1")(x)
     return layers.Dense(units, activation="gelu", name="mix_2")(x)
 

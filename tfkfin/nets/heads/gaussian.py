@@ -139,7 +139,8 @@ class GaussianHead(LinearHead):
 
     @classmethod
     def new(cls, options, names, channels, described, classes):
-        return cls._network(names, channels, described, classes, Knowledge(classes, name="knowledge"))
+        return cls._network(names, channels, described, classes, Knowledge(classes, name="knowledge"),
+                            options.lost_electrode and described > 0)
 
     def copy(self):
         new = super().copy()

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from tfkfin.nets.heads import Groups, Head
+from tfkfin.nets.imputation import MOST_CHANNELS, Imputation
 from tfkfin.nets.layers import LogScale, ZScore, found
 from tfkfin.nets.lda import lda
 
@@ -28,14 +29,21 @@ class LinearHead(Head):
     def __init__(self, classifier: keras.Model, describe: layers.Layer | None = None, channels: int = 0):
         super().__init__(classifier, describe, channels)
         self.log_scale, self.linear = found(classifier, "log_scale"), found(classifier, "linear")
+        self.imputation = found(classifier, "imputation")
 
     @classmethod
     def new(cls, options, names, channels, described, classes):
-        return cls._network(names, channels, described, classes)
+        return cls._network(names, channels, described, classes, impute=options.lost_electrode and described > 0)
 
     @staticmethod
-    def _network(names, channels, described, classes, kept: layers.Layer | None = None) -> keras.Model:
-        """The classifier. `kept`: a layer before the dense one that passes its input on, for what else is saved."""
+    def _network(names, channels, described, classes, kept: layers.Layer | None = None,
+                 impute: bool = False) -> keras.Model:
+        """The classifier.
+
+        Args:
+            kept: a layer before the dense one that passes its input on, for what else is saved.
+            impute: whether what a lost electrode would say is imputed.
+        """
         inputs, parts = [], []
         if names:
             inputs.append(keras.Input((channels, len(names)), name="features"))
@@ -43,7 +51,10 @@ class LinearHead(Head):
         if described:
             inputs.append(keras.Input((described,), name="described"))
             parts.append(inputs[-1])
-        x = ZScore(name="z_score", dtype="float32")(layers.Concatenate()(parts) if len(parts) > 1 else parts[0])
+        x = layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+        if impute and channels <= MOST_CHANNELS:
+            x = Imputation(channels, name="imputation", dtype="float32")(x)
+        x = ZScore(name="z_score", dtype="float32")(x)
         x = kept(x) if kept is not None else x
         outputs = layers.Softmax(dtype="float32", name="probabilities")(layers.Dense(classes, name="linear")(x))
         return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name="classifier")
@@ -64,6 +75,9 @@ class LinearHead(Head):
             coefficients, intercepts = np.concatenate([0 * coefficients, coefficients]), np.append(0.0, intercepts)
         self.set_weights(model.classes_, coefficients.T, intercepts)
         self.z_score.set(scaler.mean_, scaler.scale_)
+        if self.imputation is not None:
+            features = self.log_scale.output.shape[2] if self.log_scale is not None else 0
+            self.imputation.fit(np.asarray(x, np.float64), self.describe, features)
 
 
 HEAD = LinearHead

@@ -1,0 +1,110 @@
+"""A lost electrode: descriptions without it against signals without it, and decisions that hardly change."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfkfin
+from tfkfin.nets import descriptions
+from tfkfin.nets.imputation import Imputation
+from tfkfin.recipe import Recipe
+from tfkfin.serving.engines import Exported
+
+rng = np.random.default_rng(3)
+CHANNELS, LENGTH = 5, 120
+
+
+def mixed(count, channels=CHANNELS):
+    """Windows of channels that go together, differently in each window."""
+    gains = rng.lognormal(0, 0.5, (count, 1, channels))
+    return (gains * (rng.standard_normal((count, LENGTH, channels)) @ rng.standard_normal((channels, channels)))
+            ).astype(np.float32)
+
+
+def described_by(*kinds):
+    options = Recipe.model_validate({"classifier": {"kind": "gaussian", "describe": kinds}}).classifier
+    layer = descriptions.new(options, "describe")
+    layer.build((None, LENGTH, CHANNELS))
+    return layer
+
+
+@pytest.mark.parametrize("kinds", [("log_covariance",), ("correlations", "log_covariance"), ("broad",)])
+@pytest.mark.parametrize("electrode", [0, 3])
+def test_without_an_electrode_is_as_if_its_signal_were_constant(kinds, electrode):
+    layer, x = described_by(*kinds), mixed(20)
+    of = (layer.layout(CHANNELS)[:, 1:] == electrode).any(axis=1)
+    got = layer.without(np.asarray(layer(x)).astype(float), CHANNELS, electrode)
+    x[:, :, electrode] = 0.7
+    wanted = np.asarray(layer(x))
+    np.testing.assert_allclose(got[:, ~of], wanted[:, ~of], atol=2e-3)
+
+
+def test_only_flat_electrodes_are_seen_as_lost():
+    layer = described_by("correlations", "log_covariance")
+    x = mixed(300)
+    found = Imputation(CHANNELS)
+    found.build((None, len(layer.layout(CHANNELS))))
+    found.fit(np.asarray(layer(x)).astype(float), layer, 0)
+    for flat, change in ((False, lambda x: x), (False, lambda x: 30 * x), (False, lambda x: 0.05 * x),
+                         (True, lambda x: 0 * x + 4), (True, lambda x: 1e-3 * rng.standard_normal(x.shape))):
+        y = mixed(40)
+        y[:, :, 2] = change(y[:, :, 2])
+        np.testing.assert_array_equal(np.asarray(found.lost(layer(y))), np.tile([0, 0, flat, 0, 0], (40, 1)) > 0)
+
+
+def test_what_electrodes_have_in_common_is_imputed():
+    """Electrode 1 is the sum of its neighbours: nothing is lost with it."""
+    def windows(count):
+        x = mixed(count)
+        x[:, :, 1] = x[:, :, 0] + x[:, :, 2] + 0.05 * x[:, :, 1]
+        return x
+
+    layer = described_by("log_covariance")
+    found = Imputation(CHANNELS)
+    found.build((None, len(layer.layout(CHANNELS))))
+    x = windows(2000)
+    found.fit(np.asarray(layer(x)).astype(float), layer, 0)
+    y = windows(200)
+    true = np.asarray(layer(y))
+    np.testing.assert_array_equal(found(true), true)
+    y[:, :, 1] = -2.0
+    error = np.asarray(found(layer(y))) - true
+    assert (error.var(axis=0) < 0.5 * true.var(axis=0)).mean() > 0.7
+    assert (error**2).mean() < 0.25 * ((np.asarray(layer(y)) - true) ** 2).mean()
+
+
+@pytest.fixture(scope="module")
+def people(tiny_db2):
+    return tfkfin.read(tiny_db2)
+
+
+def test_a_decoder_goes_on_without_an_electrode(people, tmp_path):
+    """From Python, live, saved, exported, calibrated and adapting; one that was not lost changes nothing."""
+    options = {"window.length_ms": 60, "window.stride_ms": 20}
+    before = tfkfin.Decoder.from_preset("best", **options | {"classifier.lost_electrode": False}).fit(people[0])
+    now = tfkfin.Decoder.from_preset("best", **options).fit(people[0])
+    emg, spoilt = people[0].emg[:20000], people[0].emg[:20000].copy()
+    spoilt[:, 2] = 1e-4
+    np.testing.assert_allclose(now.stream(emg)["probabilities"], before.stream(emg)["probabilities"], atol=1e-6)
+    clean = now.stream(emg)["label"]
+
+    def agreement(decoder, **more):
+        return np.mean(decoder.stream(spoilt, **more)["label"] == clean)
+
+    assert agreement(now) > agreement(before) + 0.1 and agreement(now) > 0.7
+    assert agreement(now, adapt=True) > 0.6
+    calibrated = now.calibrate(people[1], repetitions=1)
+    assert np.mean(calibrated.stream(spoilt)["label"] == calibrated.stream(emg)["label"]) > 0.6
+    version = now.export(tmp_path / "model", "both")
+    now.save(tmp_path / "saved")
+    wanted = now.stream(spoilt)["probabilities"]
+    for other in (tfkfin.Decoder.load(tmp_path / "saved"), Exported(version, "savedmodel"), Exported(version, "onnx")):
+        np.testing.assert_allclose(other.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+
+
+def test_keras_knows_the_layer(tmp_path):
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, Imputation(3)(inputs))
+    model.save(tmp_path / "model.keras")
+    x = rng.standard_normal((4, 8)).astype(np.float32)
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), x)
