@@ -245,3 +245,26 @@ def test_what_was_recorded_without_cues_is_decided_and_adapted_to_but_not_scored
     recipe = recipes.load("best", {"source.kind": "recordings"})
     with pytest.raises(InputError, match="nobody was asked for movements"):
         open_dataset(recipe, tmp_path / "kept")
+
+
+def test_day_one_needs_no_model(tmp_path, caplog):
+    """A synthetic person does what the recording says; what is fitted decides that person live, by name."""
+    words = ["--source", "synthetic", "--speed", "0", "--movements", "fist,open hand,pinch", "--cued", "2"]
+    main(["data", "record", str(tmp_path / "kept"), *words])
+    one, = read(tmp_path / "kept")
+    assert one.names == {1: "fist", 2: "open hand", 3: "pinch"} and one.rate_hz == 2000
+    assert {(m, r) for m, r in zip(one.labels.tolist(), one.repetitions.tolist(), strict=True) if m} >= {
+        (m, r) for m in (1, 2, 3) for r in (1, 2)}
+    live.main([*words, "--calibrate", str(tmp_path / "days"), "--to", str(tmp_path / "new"), "--seconds", "9",
+               "--json", str(tmp_path / "said.json"), "--quiet"])
+    card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
+    assert card["movements"] == [0, 1, 2, 3] and card["names"]["2"] == "open hand" and card["channels"] == 8
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["scores"]["accuracy"] > 0.7  # of four, on the movements that it was fitted to
+    with pytest.raises(InputError, match="is of other recordings"):
+        main(["data", "record", str(tmp_path / "kept"), *words[:4], "--movements", "fist,open"])
+    for unfit in ("fist", "fist,fist"):
+        with pytest.raises(InputError, match="two movements or more"):
+            main(["data", "record", str(tmp_path / "other"), *words[:2], "--movements", unfit])
+    with pytest.raises(InputError, match="name the model"):
+        live.main(words[:2])
