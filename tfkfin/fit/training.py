@@ -20,7 +20,6 @@ from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale
 from tfkfin.pipeline.subject import Subject
 
-
 FIRST, TIMED = 3, 10  # steps before, and of, the time that a training is said to take
 
 
