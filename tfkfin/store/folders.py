@@ -216,7 +216,7 @@ def _let_go(lock: FileLock) -> None:
 def add_to_config(model: Path) -> None:
     """Names a model in the models.config beside it, for a server that has the folder at /models; entries stay.
 
-    A monitoring.config, which the command in the README names too, is written where there is none.
+    A monitoring.config, which the command in savedmodels/README.md names too, is written where there is none.
 
     A server started with --model_config_file_poll_wait_seconds picks it up without a restart.
     """
