@@ -11,7 +11,7 @@ import pytest
 
 from tfkfin.base.console import run
 from tfkfin.data import main
-from tfkfin.recordings import health
+from tfkfin.recordings import doubts, health
 
 
 def call(capsys, *argv) -> tuple[int, str, str]:
@@ -104,9 +104,9 @@ def test_millivolts_taken_for_volts_are_seen():
         emg = 3e-3 + size * rng.standard_normal((4000, 3)).astype(np.float32) * (1 + 9 * labels[:, None])
         return health.amplitude(Recording(RecordingFile(Path("x"), 1), emg, labels, labels, 1000.0))
 
-    assert rms(3e-6) == pytest.approx(30e-6, rel=0.05) and health.doubt(rms(3e-6)) == ""
-    assert "volts millivolts?" in health.doubt(rms(3e-3)) and "30 mV" in health.doubt(0.03)
-    assert "volts microvolts?" in health.doubt(rms(3.0)) and "smaller" in health.doubt(rms(3e-9))
+    assert rms(3e-6) == pytest.approx(30e-6, rel=0.05) and doubts.about_amplitude(rms(3e-6)) == ""
+    assert "volts millivolts?" in doubts.about_amplitude(rms(3e-3)) and "30 mV" in doubts.about_amplitude(0.03)
+    assert "volts microvolts?" in doubts.about_amplitude(rms(3.0)) and "smaller" in doubts.about_amplitude(rms(3e-9))
     assert [health.volts(v) for v in (0.5, 2.5e-3, 2.31e-5)] == ["500 mV", "2.5 mV", "23.1 uV"]
 
 

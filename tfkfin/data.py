@@ -171,7 +171,7 @@ def _info(options) -> None:
                       missing, f"{recording.seconds:.0f}", f"{recording.rate_hz:g}", str(recording.num_channels),
                       health.volts(found.rms_v), format_numbers(found.flat), format_numbers(found.clipped),
                       *(f"{100 * share:.1f}" for share in found.mains))
-        remarks = [note for note in (health.doubt(found.rms_v), *recording.notes) if note]
+        remarks = list(recording.notes)
         made = ["synthetic: nobody was recorded"] if recording.synthetic else []
         notes += [f"{file}: {note}" for note in made + remarks]
         names |= recording.names
@@ -214,14 +214,19 @@ def _plot(options) -> None:
 def _sheet(options) -> None:
     from tfkfin.base.files import write_text
     from tfkfin.recordings import readers
-    from tfkfin.recordings.sheet import SHEET, draft
+    from tfkfin.recordings.draft import draft
+    from tfkfin.recordings.sheet import SHEET
 
     if not options.folder.is_dir():
         raise InputError(f"{options.folder} is no folder")
     target = options.folder / SHEET
     if target.exists():
         raise InputError(f"{target} is there already: see python -m tfkfin.data info {options.folder}")
-    text = draft(options.folder, readers.walk(options.folder))
+    paths = readers.walk(options.folder)
+    if kind := readers.known(options.folder, paths):
+        raise InputError(f"{options.folder} is read as it is, by its layout of {kind}, so there is nothing to draft: "
+                         f"python -m tfkfin.data info {options.folder}. Keep own files in a folder of their own")
+    text = draft(options.folder, paths)
     answer({"sheet": text} | ({"made": target} if options.write else {}))
     if not options.write:
         paper(soft_wrap=True).print(text, end="", markup=False, highlight=False)

@@ -12,10 +12,15 @@ from tfkfin import evaluate
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
+from tfkfin.features import catalogue
+from tfkfin.fit import metrics
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import run_stage
 from tfkfin.live.stream import load
-from tfkfin.recordings import matfile
+from tfkfin.nets import fins
+from tfkfin.pipeline.subject import Subject
+from tfkfin.recordings import matfile, readers
+from tfkfin.store import presets
 
 FIRST = str(shipped("savedmodels") / "fin_conv" / "1")  # raw EMG was all that these learnt from
 SMALL = {"source.kind": "recordings", "fin.family": "conv", "split.subjects": "1", "window.stride_ms": 50,
@@ -102,3 +107,32 @@ def test_fins_that_were_changed_are_refused(tiny_db2, tmp_path):
     (tmp_path / "run" / "fins.json").write_text(json.dumps(noted | {"sha256": "0" * 64}))
     with pytest.raises(InputError, match="version .* of the shipped FINs"):
         open_run(run.recipe, run.folder).fin
+
+
+@pytest.fixture(scope="module")
+def envelopes_of_people(real_sets):
+    """Ninapro DB1: real envelopes."""
+    found = [folder for folder in real_sets if folder.name == "ninapro_db1"]
+    return found[0] if found else pytest.skip("no folder ninapro_db1 in TFKFIN_REAL_DATA")
+
+
+def test_shipped_fins_hold_on_envelopes_of_a_person(envelopes_of_people):
+    names = ("ENT", "RMS", "VAR", "SSI")
+    subject = Subject.of([readers.read(readers.find(envelopes_of_people)[0])], recipes.Window(stride_ms=200))
+    emg = subject.standardised()[subject.windows.starts[:, None] + np.arange(600)].astype(np.float32)[::2]
+    true = catalogue.direct(emg, names)
+    bank = fins.bank(fins.fins_of(presets.load("conv")), emg.shape[2])
+    said = np.concatenate([np.asarray(bank(emg[i : i + 64])) for i in range(0, len(emg), 64)])
+    floors = dict(zip(names, (0.97, 0.99, 0.98, 0.98), strict=True))
+    for i, name in enumerate(names):
+        assert metrics.r2(true[..., i], said[..., i]) > floors[name]
+
+
+def test_the_papers_method_loses_nothing_on_envelopes_of_a_person(envelopes_of_people, tmp_path):
+    run = open_run(recipes.load("db1", {"source.data": str(envelopes_of_people), "split.subjects": "1",
+                                        "split.train_repetitions": "1,3,4,6", "split.test_repetitions": "2,5",
+                                        "window.stride_ms": 200, "window.train_stride_ms": 50, "classify.epochs": 8,
+                                        "imitate.test_windows": 64}), tmp_path / "run")
+    results = run_stage(run, "finetune")
+    of_head, of_both = results["classifier"]["mean"], results["accuracy"]["mean"]
+    assert of_head > 0.55 and of_both > of_head - 0.06  # 0.21 with FINs that knew no envelopes

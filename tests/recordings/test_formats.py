@@ -323,7 +323,7 @@ DRAFTED = [csv, words, trials, apart, listed, npz, parquet, matlab, edf, bdf, tr
 @pytest.mark.parametrize("write", DRAFTED, ids=lambda write: write.__name__)
 def test_a_draft_reads_the_same_once_it_is_filled_in(tmp_path, write):
     """What a draft cannot know is left open; the rest is the owner's own sheet."""
-    from tfkfin.recordings.sheet import draft
+    from tfkfin.recordings.draft import draft
 
     write(tmp_path)
     (tmp_path / "recordings.toml").unlink()

@@ -141,7 +141,7 @@ def test_unfit_contents_are_said_in_one_line(tmp_path, changes, message):
 
 
 def test_large_finite_values_are_no_inf(tmp_path):
-    recording = ninapro.read(write(tmp_path, emg=contents()["emg"] * np.float32(1e14)))
+    recording = readers.read(write(tmp_path, emg=contents()["emg"] * np.float32(1e14)))
     assert np.isfinite(recording.emg).all() and any("volts" in note for note in recording.notes)
     emg = contents()["emg"]
     emg[:, 0] = 1e38  # whose sum overflows

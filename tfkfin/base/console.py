@@ -29,13 +29,13 @@ def parse_numbers(text: str) -> tuple[int, ...]:
     """Numbers and ranges as users write them: "1-3,6" -> (1, 2, 3, 6), sorted, each once.
 
     Raises:
-        InputError: anything else, a range that runs backwards, or a number outside 1..9999.
+        InputError: anything else, a range that runs backwards or is longer than 9999, or a number of ten digits.
     """
     numbers: set[int] = set()
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= low <= high:
+        if not 1 <= low <= high < low + 9999:
             raise InputError(f"'{text}' is not a list of numbers ('{part.strip()}' is not one): "
                              "write numbers from 1 and ranges, as in 1-25,30")
         numbers.update(range(low, high + 1))

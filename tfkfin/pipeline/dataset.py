@@ -125,7 +125,7 @@ def open_dataset(recipe: Recipe, folder: str | Path) -> Dataset:
             are missing, a movement without training windows, a window longer than every segment.
     """
     chosen = (*recipe.split.subjects, *recipe.split.pretrain_subjects) if recipe.split.subjects else None
-    files = readers.by_subject(readers.find(folder, chosen, recipe.source.exercise))
+    files = readers.by_subject(readers.find(folder, chosen, recipe.source.exercise, recipe.source.rate_hz))
     with ThreadPoolExecutor() as pool:
         headers = list(pool.map(partial(_header, recipe), [file for one in files.values() for file in one]))
     rate, channels = _common(headers, "rate_hz", "Hz"), _common(headers, "num_channels", "channels")

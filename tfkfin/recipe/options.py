@@ -56,7 +56,7 @@ def each_of(check: AfterValidator) -> AfterValidator:
     return AfterValidator(lambda values: tuple(check.func(value) for value in values))
 
 
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], BeforeValidator(_numbers)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=10**9)], ...], BeforeValidator(_numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 
@@ -86,6 +86,7 @@ class DataSource(Section):
     data: str = ""  # folder of .mat files; `--data` sets it
     exercise: Annotated[Numbers, Field(min_length=1)] = (1,)  # the k of S{n}_E{k}_A1.mat; exercise B is 1 in DB2, DB3,
     # DB7; 1-3: together, movements numbered through
+    rate_hz: Rate = 0.0  # samples a second of Ninapro files that do not say it; 0: what the files say
     note: str = ""  # about these people, shown with every table of the ladder: whether they served development, say
     synthetic: Synthetic = Synthetic()
 

@@ -26,6 +26,9 @@ def refused_as(what: str) -> Iterator[None]:
 
 def shape(path: Path, there: tuple[int, ...]) -> None:
     """Raises InputError unless this is the shape of a signal, (samples, channels)."""
+    if len(there) == 3:
+        raise InputError(f"{path}: emg has shape {there}: these are windows, and a recording (samples, channels) is "
+                         "needed. tfkfin.FINClassifier().fit(X, y) takes windows X (windows, channels, samples)")
     if len(there) != 2 or there[0] <= there[1] or not there[1]:
         raise InputError(f"{path}: emg has shape {there}, but (samples, channels) is needed with more samples "
                          "than channels")
@@ -55,10 +58,16 @@ def signal(path: Path, emg: np.ndarray) -> np.ndarray:
 
 
 def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    """`values`; raises InputError unless they are numbers."""
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"{path}: {name} is not numeric, but numbers are needed")
-    return values
+    """`values`; raises InputError unless they are numbers, or text that says numbers."""
+    if values.dtype.kind in "biuf":
+        return values
+    for row, cell in enumerate(values.reshape(-1).tolist()):
+        try:
+            float(cell)
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: {name} cannot be read as numbers: row {row + 1} has {str(cell)[:40]!r}"
+                             ) from None
+    return values.astype(np.float64)
 
 
 def rate(path: Path, hertz: float) -> float:

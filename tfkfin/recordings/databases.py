@@ -1,6 +1,6 @@
 """Ninapro's databases, from `ninapro.toml`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,9 @@ class Database(NamedTuple):
     channels: int
     subjects: int
     movements: Sequence[int]
+    fewer: Sequence[int] = ()
+    sides: Mapping[str, int] = {}
+    acquisitions: int = 1
     archive: str = ""
     folder: str = ""
     cite: Sequence[str] = ()

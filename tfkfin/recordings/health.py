@@ -1,4 +1,4 @@
-"""Finds flat or clipped channels, mains hum, odd amplitudes and missing repetitions in a readable recording."""
+"""Measures flat or clipped channels, mains hum, amplitudes, envelopes and missing repetitions of a recording."""
 
 from itertools import product
 from typing import NamedTuple
@@ -10,6 +10,9 @@ from tfkfin.recordings.recording import Recording, flat_channels
 MAINS_HZ = (50.0, 60.0)
 _PLATEAU = 3  # samples in a row at the extreme value make a plateau: one is a peak, two occur by quantisation
 _TIMES = 5  # plateaus of a clipped channel
+_COARSE = 16  # different values: of fewer the extreme ones are a quiet signal's, not the converter's ends
+SLOW_HZ, _SLOW = 10.0, 0.75  # an envelope has more than this share of its power below 10 Hz
+_TINY = float(np.finfo(float).tiny)
 SMALLEST, LARGEST = 0.5e-6, 5e-3  # V: RMS that surface EMG may have in movements
 
 
@@ -52,17 +55,6 @@ def is_likely(rms_v: float) -> bool:
     return SMALLEST <= rms_v <= LARGEST
 
 
-def doubt(rms_v: float) -> str:
-    """A remark on an implausible amplitude, such as millivolts read as volts; "" for a plausible one."""
-    if is_likely(rms_v) or not rms_v:
-        return ""
-    other = next((word for word, volts in (("millivolts", 1e-3), ("microvolts", 1e-6)) if is_likely(rms_v * volts)),
-                 "of a unit of the device's own")
-    what = f"are these volts {other}? " if rms_v > LARGEST else "was the unit taken for a smaller one? "
-    return f"{volts(rms_v)} RMS in movements, where surface EMG has {volts(SMALLEST)} to {volts(LARGEST)}: {what}" \
-           "unit in recordings.toml says which they are"
-
-
 def volts(value: float) -> str:
     """An amplitude in V, mV or uV, whichever is readable: 2.3e-5 gives "23 uV"."""
     unit, size = next(((unit, size) for unit, size in (("V", 1.0), ("mV", 1e-3)) if abs(value) >= size), ("uV", 1e-6))
@@ -70,26 +62,46 @@ def volts(value: float) -> str:
 
 
 def is_clipped(signal: np.ndarray) -> bool:
-    """True if `signal` (T,) has several plateaus at its largest or at its least value."""
-    for extreme in (signal.max(), signal.min()):
+    """True if `signal` (T,) has several plateaus at its largest or at its least value.
+
+    The floor of a rectified signal, where it rests, is none; nor are the few steps of the converter of a quiet one.
+    """
+    largest, least = signal.max(), signal.min()
+    floor = least >= 0 and np.median(signal) - least < 0.25 * (largest - least)
+    for extreme in (largest,) if floor else (largest, least):
         at = np.flatnonzero(signal == extreme)  # n in a row: the first and the n-th are n - 1 apart
         if np.sum(at[_PLATEAU - 1 :] - at[: -_PLATEAU + 1] == _PLATEAU - 1) >= _TIMES:
-            return True
+            return len(np.unique(signal)) > _COARSE
     return False
+
+
+def envelope(recording: Recording) -> float:
+    """The share of the power below SLOW_HZ if the signals are rectified and smoothed, else 0: median over channels."""
+    if recording.emg.min() < 0:
+        return 0.0
+    hertz, power = _spectrum(recording.emg, recording.rate_hz)
+    total = power[1:].sum(axis=0)
+    share = float(np.median((power[1:][hertz[1:] < SLOW_HZ].sum(axis=0) / np.maximum(total, _TINY))[total > 0]))
+    return share if share > _SLOW else 0.0
 
 
 def mains_share(emg: np.ndarray, rate_hz: float) -> tuple[float, ...]:
     """Share of the power within 1 Hz of each of MAINS_HZ; the mean is removed. 0 above Nyquist."""
+    hertz, power = _spectrum(emg, rate_hz)
+    total = np.maximum(power[2:].sum(axis=0), _TINY)
+    return tuple(float(np.median(power[np.abs(hertz - tone) <= 1.01].sum(axis=0) / total)) for tone in MAINS_HZ)
+
+
+def _spectrum(emg: np.ndarray, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Hertz (F,) and power (F, C) of up to 60 s of a signal, about its mean."""
     length = int(2 * rate_hz)  # 2 s, so 0.5 Hz a bin
-    chosen = np.unique(np.linspace(0, max(0, len(emg) - length), 30).astype(int))  # 60 s of the recording suffice
+    chosen = np.unique(np.linspace(0, max(0, len(emg) - length), 30).astype(int))
     power = np.zeros((length // 2 + 1, emg.shape[1]))
     for start in chosen:
         part = emg[start : start + length].astype(np.float64)
         part = (part - part.mean(axis=0)) * np.hanning(len(part))[:, None]
         power += np.abs(np.fft.rfft(part, length, axis=0)) ** 2
-    hertz = np.fft.rfftfreq(length, 1 / rate_hz)
-    total = np.maximum(power[2:].sum(axis=0), np.finfo(float).tiny)
-    return tuple(float(np.median(power[np.abs(hertz - tone) <= 1.01].sum(axis=0) / total)) for tone in MAINS_HZ)
+    return np.fft.rfftfreq(length, 1 / rate_hz), power
 
 
 def missing_pairs(recording: Recording) -> tuple[tuple[int, int], ...]:

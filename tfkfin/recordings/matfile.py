@@ -111,7 +111,8 @@ def _order(header: bytes) -> str:
 def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
     """`size`, a variable's bytes in memory; raises InputError if its file is too small for it."""
     if not numeric:
-        raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed")
+        raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed. MATLAB writes the "
+                         "fields of a struct as arrays by save new.mat -struct name")
     there = path.stat().st_size
     if size > max(_ALWAYS, _RATIO * there):
         raise InputError(f"{path}: {name} would unpack to {size / 1e9:.3g} GB out of a file of {there / 1e6:.3g} MB, "

@@ -28,6 +28,9 @@ class RecordingFile:
         more: the other signal files, in order.
         beside: other files that it is read from, such as those of labels.
         all_exercises: number movements consecutively through all exercises, because several are used together.
+        rate_hz: samples a second that the user states; 0: none.
+        notes: remarks from finding it, such as a person's name that became a number.
+        siblings: signal files found with it, which may tell what this one lacks.
     """
 
     path: Path
@@ -38,6 +41,9 @@ class RecordingFile:
     more: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
     all_exercises: bool = False
+    rate_hz: float = 0.0
+    notes: tuple[str, ...] = ()
+    siblings: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def signals(self) -> tuple[Path, ...]:
@@ -239,16 +245,20 @@ def flat_channels(recording: Recording) -> tuple[int, ...]:
                  if (emg[:1000, c] == emg[0, c]).all() and (emg[:, c] == emg[0, c]).all())
 
 
-def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], length: int,
-               rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
+def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], length: int, rate_hz: float,
+               hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Labels and repetitions (T,) int16 from (start s, stop s, movement, repetition); 0 elsewhere.
+
+    With `hold`, what lasts no time is held until the next begins, and the last to the end.
 
     Raises:
         InputError: two overlap, or one has no duration or lies outside the recording.
     """
     labels, repetitions = np.zeros((2, length), np.int16)
-    last = 0
-    for start_s, stop_s, movement, repetition in sorted(movements):
+    last, ordered = 0, sorted(movements)
+    following = [*(start_s for start_s, *_ in ordered[1:]), length / rate_hz]
+    for (start_s, stop_s, movement, repetition), next_s in zip(ordered, following, strict=False):
+        stop_s = next_s if hold and stop_s == start_s else stop_s
         if not np.isfinite([start_s, stop_s]).all() or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
             raise InputError(f"{path}: movement {movement}, repetition {repetition}, from {start_s:g} to {stop_s:g} s "
                              "is none: numbers from 0 to 32767 and times are needed")

@@ -1,59 +1,52 @@
-"""`recordings.toml`: the description of a folder of own recordings, and `draft`, which guesses one.
+"""`recordings.toml`: the description of a folder of own recordings.
 
     rate_hz = 1000                     # not needed where files contain it: EDF, BDF
     unit = "mV"                        # V, mV or uV; likewise
     files = "p{subject}_day{session}*.csv"  # {subject} {session} {run} {label} {repetition} stand for numbers, * for
-                                       # anything; {label} also for movements' names; "p{subject}/{label}_{run}.npy"
-    channels = ["ch1", "ch2"]          # columns by name, or by number from 1; default: all, or all in volts
+                                       # anything; {label} also for movements' names; "p{subject}/{label}_{run}.npy".
+                                       # {subject} and {session} may be words or dates: numbered in order
+    channels = ["ch1", "ch2"]          # columns by name, or by number from 1; default: all, or all in volts;
+                                       # "emg:1-8" are columns of an array
     label = "movement"                 # column of movements, 0 is rest; default: {label}, or annotations of EDF+
     repetition = "trial"               # column; default: {repetition}, or executions of a movement count as 1, 2...
     labels = "p{subject}_day{session}_labels.csv"   # where label and repetition are columns of other files
     start = "onset"                    # in those files: columns of seconds, where a row is a movement, not a sample
     duration = "length"                # or stop = "end"
-    time = "t"                         # column of seconds, which must agree with rate_hz
+    hold = true                        # annotations and rows that last no time are held until the next
+    time = "t"                         # column of s, ms, us or ns, which must agree with rate_hz
+    rest = 5                           # the label of rest, a number or a name, beside 0 and the usual names;
+                                       # false: none, so that movements are counted from 1 where labels are from 0
 
     [movements]                        # names, which label, {label} and annotations may use instead of numbers
     1 = "fist"
 
-A folder of Ninapro or BIDS files may have a recordings.toml with [movements] alone. A draft is made from names of
-files and columns and from amplitudes; the user has to check it.
+A folder of Ninapro files may have a recordings.toml with [movements] and rate_hz alone, and one of BIDS with
+[movements], label (a column of events.tsv), hold and rest. `tfkfin.recordings.draft` drafts one for own files.
 """
 
-import json
 import re
-import tomllib
-from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_toml
-from tfkfin.recordings import checks, formats, health, recording
+from tfkfin.recordings import checks, formats, recording
 
 SHEET = "recordings.toml"
 _MOST = 4
 REST = "rest"
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 UNITS = recording.VOLTS
 Column = Annotated[int, Field(ge=1)] | str
 _NUMBERS = ("subject", "session", "run", "repetition")
-_FIELDS = {  # words that precede a number in a file name
-    "subject": r"(s|sub|subj|subject|p|par|participant|person|patient|user|id)",
-    "session": r"(s|ses|sess|session|day|d|week|visit)",
-    "repetition": r"(rep|repetition|t|trial|r|try)",
-    "run": r"(run|block|part|set)",
-    "label": r"(m|mov|move|movement|g|gesture|c|class|label|motion|task)",
-}
-_LABEL = r"(?i).*(label|class|gesture|move|motion|stimulus|target|posture|activity).*|y"
-_REPETITION = r"(?i).*(rep|trial).*"
-_TIME = r"(?i)(t|time|timestamp|sec|seconds|time ?\[?\(?s.*)"
-_LABELS_OF = r"(?i)label|annot|event|marker|target"
-_toml = partial(json.dumps, ensure_ascii=False)  # numbers, text and lists are written alike in both
-MOST = 100  # different values that a column of labels may have
+_WORDS = "subject", "session"  # which may be words, too
+_ALONE = {"movements", "rate_hz", "label", "hold", "rest"}  # keys of a sheet beside Ninapro's or BIDS' files
+RESTS = ("", REST, "resting", "at rest", "hand at rest", "relax", "relaxed", "relaxation", "neutral", "idle", "none",
+         "no movement", "no motion", "no gesture", "nomovement", "nomotion", "baseline")
 
 
 class Sheet(BaseModel):
@@ -71,7 +64,9 @@ class Sheet(BaseModel):
     start: Column | None = None
     stop: Column | None = None
     duration: Column | None = None
+    hold: bool = False
     time: Column | None = None
+    rest: Literal[False] | Annotated[int, Field(ge=-32768, le=32767)] | str | None = None
     movements: dict[Annotated[int, Field(ge=0, le=32767)], str] = {}
 
     @field_validator("files", "labels")
@@ -88,26 +83,69 @@ class Sheet(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "Sheet":
-        if not self.files and set(self.model_fields_set) - {"movements"}:
+        if not self.files and set(self.model_fields_set) - _ALONE:
             raise ValueError("files is missing: how are the recordings named?")
         if self.label is not None and "{label}" in self.files:
             raise ValueError("label and {label} both give the movement: keep one")
         if self.labels and self.label is None:
             raise ValueError("labels names files, and label is missing: which of their columns is it?")
         ends = self.stop is not None or self.duration is not None
-        if (self.start is not None) != ends or ends and not self.labels:
-            raise ValueError("start goes with labels and with stop or duration")
+        if (self.start is not None) != (ends or self.hold and bool(self.labels)) or ends and not self.labels:
+            raise ValueError("start goes with labels and with stop or duration, or hold = true")
+        if self.stop is not None and self.duration is not None:
+            raise ValueError("stop and duration both say how long a movement lasts: keep one")
+        if self.repetition is not None and "{repetition}" in self.files:
+            raise ValueError("repetition and {repetition} both give the repetition: keep one")
+        if clash := self.clash(lambda column: column):
+            raise ValueError(clash)
         if len({name.lower() for name in self.movements.values()}) < len(self.movements):
             raise ValueError("two movements have the same name")
         return self
 
+    def clash(self, name: Callable[[Column], Column]) -> str:
+        """Which column has two meanings, in a message; "" where none has. `name` makes two ways to name one alike."""
+        once: dict[Column, str] = {}
+        beside = () if self.labels else (("label", self.label), ("repetition", self.repetition))
+        for key, column in (*beside, ("time", self.time), *(("channels", each) for each in self.channels or ())):
+            for each in () if column is None else _each(name(column)):
+                if each in once:
+                    return f"{key} has column {column}, which {once[each]} has already" + (
+                        ": a label or a clock is no electrode" if key == "channels" != once[each] else "")
+                once[each] = key
+        return ""
+
     def number(self, text: str) -> int | None:
-        """The number of a movement given by number or name; None: not in [movements]."""
-        text = text.strip()
-        if text.isdecimal():
-            return int(text) if len(text) <= 5 and int(text) <= 32767 else None
-        named = {REST: 0} | {name.lower(): number for number, name in self.movements.items()}
-        return named.get(text.lower())
+        """The number of a movement given by number or name, 0 for rest; None: not in [movements]."""
+        word = re.sub(r"^(\d+)\.0+$", r"\1", plain(text))
+        if word.isdecimal():
+            return self.numbered(int(word)) if len(word) <= 5 and int(word) <= 32767 else None
+        named = {plain(name): number for number, name in self.movements.items()}
+        if word in named:
+            return self.numbered(named[word])
+        return 0 if word in RESTS or word == plain(str(self.rest)) else None
+
+    def numbered(self, labels: Any) -> Any:
+        """The numbers of movements here, by their labels in the files: one, or an array."""
+        if self.rest is False:
+            return labels + 1
+        own = [number for number, name in self.movements.items() if plain(name) == plain(str(self.rest))]
+        return labels * (labels != (own[0] if own else self.rest if isinstance(self.rest, int) else 0))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of movements, by their number here."""
+        return {number: name for label, name in self.movements.items() if (number := self.numbered(label)) or not label}
+
+
+def plain(name: str) -> str:
+    """A movement's name without what files and people write differently: case, blanks, _ and -."""
+    return re.sub(r"[\s_-]+", " ", name).strip().lower()
+
+
+def _each(column: Column) -> Iterator[Column]:
+    """The columns of a name such as "emg:1-8"."""
+    part = formats.part_of(column)
+    yield from [f"{part[0]}:{i}" for i in range(part[1], part[2] + 1)] if part else [column]
 
 
 def of(folder: Path) -> Sheet:
@@ -137,169 +175,48 @@ def above(path: Path) -> Path | None:
 
 
 def matched(sheet: Sheet, pattern: str, folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, int | str]]:
-    """The files below `folder` that match a pattern, in natural order, each with the values of its braces."""
-    words = sorted(map(re.escape, (REST, *sheet.movements.values())), key=len, reverse=True)
-    groups = {"{%s}" % name: rf"(?P<{name}>\d{{1,4}})" for name in _NUMBERS}
-    groups |= {"*": "[^/]{0,100}?", "{label}": rf"(?P<label>\d{{1,5}}|{'|'.join(words)}|[^/]{{1,100}}?)"}
+    """The files below `folder` that match a pattern, in natural order, each with the values of its braces.
+
+    People and sessions are numbers, or words where no file matches with numbers.
+    """
+    tails = {path: "/".join(path.relative_to(folder).parts[-1 - pattern.count("/"):])
+             for path in sorted(paths, key=lambda path: natural(str(path)))}
+    own = [name for name in _WORDS if "{%s}" % name in pattern]
+    few = pattern.count("*") + pattern.count("{label}") <= _MOST - 2  # each word multiplies the time
+    for words in ((), *((name,) for name in own), own) if few else ((),):
+        expression, found = _expression(sheet, pattern, words), {}
+        for path, tail in tails.items():
+            if match := expression.fullmatch(tail):
+                found[path] = {name: text if name == "label" or name in words else int(text)
+                               for name, text in match.groupdict().items()}
+        if found:
+            break
+    return found
+
+
+def _expression(sheet: Sheet, pattern: str, words: Sequence[str]) -> re.Pattern:
+    names = sorted({re.sub(r"\\?[ _-]", "[ _-]", re.escape(name)) for name in (*RESTS[1:], *sheet.movements.values())},
+                   key=len, reverse=True)
+    groups = {"{%s}" % name: rf"(?P<{name}>\d{{1,9}}{'|[^/]{1,100}?' if name in words else ''})" for name in _NUMBERS}
+    groups |= {"*": "[^/]{0,100}?", "{label}": rf"(?P<label>\d{{1,5}}|{'|'.join(names)}|[^/]{{1,100}}?)",
+               "{repetition}": r"(?P<repetition>\d{1,4})"}
     used: set[str] = set()
     parts = []
     for part in re.split(r"(\{\w+\}|\*)", pattern):
         parts.append(f"(?P={part[1:-1]})" if part in used else groups.get(part, re.escape(part)))
         used |= {part} & groups.keys() - {"*"}
-    expression, found = re.compile("".join(parts), re.IGNORECASE), {}
-    for path in sorted(paths, key=lambda path: _natural(str(path))):
-        tail = "/".join(path.relative_to(folder).parts[-1 - pattern.count("/"):])
-        if match := expression.fullmatch(tail):
-            found[path] = {name: text if name == "label" else int(text) for name, text in match.groupdict().items()}
-    return found
+    return re.compile("".join(parts), re.IGNORECASE)
 
 
-def _natural(text: str) -> list:
+def numbers_of(values: set[int | str]) -> dict[int | str, int]:
+    """Numbers of people or sessions: their own, or, of words and dates, by order."""
+    own = [value for value in values if isinstance(value, int) and not re.fullmatch(r"(19|20)\d{6}", str(value))]
+    days = [plain(str(value))[:3] in DAYS for value in values]
+    order = sorted(values, key=(lambda value: DAYS.index(plain(str(value))[:3])) if all(days) else
+                   lambda value: natural(str(value)))
+    return {value: int(value) if len(own) == len(values) else i + 1 for i, value in enumerate(order)}
+
+
+def natural(text: str) -> list:
+    """A key that sorts numbers in text by size."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
-
-
-def draft(folder: Path, paths: Sequence[Path]) -> str:
-    """The text of a drafted recordings.toml.
-
-    Args:
-        folder: the recordings'.
-        paths: the files below it.
-
-    Raises:
-        InputError: no file has a known format.
-    """
-    known = [path for path in paths if path.suffix.lower().lstrip(".") in formats.suffixes()]
-    if not known:
-        raise InputError(f"{folder} holds no files of a known kind: {', '.join(formats.suffixes())}")
-    labels = [path for path in known if re.search(_LABELS_OF, path.stem)]
-    signals = [path for path in known if path not in labels] or labels
-    labels = [] if signals == labels else labels
-    pattern, words, left = _pattern(folder, signals)
-    lines = [f'files = "{pattern}"' + "   # {subject} {session} {run} {label} {repetition} stand for numbers, * for "
-             "anything", *left]
-    if labels:
-        lines += [f'labels = "{_pattern(folder, labels)[0]}"']
-    moving = next((path for path in signals if REST not in path.stem.lower()), signals[0])
-    settings, names = _columns(moving, "{label}" in pattern, labels[0] if labels else None)
-    names = names or words
-    table = ["", "[movements]", *(f'{i + 1} = "{name}"' for i, name in enumerate(
-        sorted({name for name in names if name.lower() != REST})))] if names else []
-    text = "\n".join([f"# A draft for {len(signals)} files: read it through, correct it, then: python -m tfkfin.data "
-                      f"info {folder}", *settings, *lines, *table]) + "\n"
-    tomllib.loads(text)
-    return text
-
-
-def _pattern(folder: Path, paths: Sequence[Path]) -> tuple[str, list[str], list[str]]:
-    """The pattern that most file names follow, the words found in {label}, and remarks on the other files."""
-    blank = "" if any("_" in path.stem for path in paths) else " "  # else blanks belong to the names of movements
-    split = {path: re.split(rf"([_\-./{blank}])", path.relative_to(folder).as_posix()) for path in paths}
-    shape = Counter(tuple(parts[1::2]) for parts in split.values()).most_common(1)[0][0]
-    rows = [parts[::2] for parts in split.values() if tuple(parts[1::2]) == shape]
-    columns = [sorted({row[i] for row in rows}) for i in range(len(rows[0]))]
-    places, words, taken = [], [], set()
-    for i, values in enumerate(columns):
-        whole = [re.fullmatch(r"([A-Za-z]*)(\d+)", value) for value in values]
-        prefixes = {match[1] for match in whole if match} if all(whole) else set()
-        if len(prefixes) == 1 and i < len(columns) - 1:
-            prefix = prefixes.pop()
-            before = columns[i - 1][0] if not prefix and i and len(columns[i - 1]) == 1 else prefix
-            field = _field(before, taken, len(values) > 1 or len(rows) == 1)
-            places.append(f"{prefix}{{{field}}}" if field else values[0] if len(values) == 1 else "*")
-            taken |= {field} - {None}
-        elif len(values) == 1:
-            places.append(values[0])
-        elif "label" not in taken and len(values) <= MOST and not any(re.search(r"\d", value) for value in values):
-            places.append("{label}")
-            taken |= {"label"}
-            words = values
-        else:
-            places.append("*")
-    text = "".join(a + b for a, b in zip(places, [*shape, ""], strict=True))
-    others = len(paths) - len(rows)
-    remarks = [f"# {others} files have other names and are left out"] if others else []
-    if "{subject}" not in text:
-        remarks.append("# no {subject} was found in the names: all files are taken to be of one person")
-    return text.replace('"', '\\"'), words, remarks
-
-
-def _field(before: str, taken: set[str], differs: bool) -> str | None:
-    """The field that a number stands for: by the word before it, else the first field not yet found."""
-    for field, words in _FIELDS.items():
-        if field not in taken and re.fullmatch(words, before.lower()):
-            return field
-    if not differs:
-        return None
-    return next(field for field in ("subject", "repetition" if "label" in taken else "session", "run", None)
-                if field not in taken)
-
-
-def _columns(path: Path, labelled: bool, labels: Path | None) -> tuple[list[str], list[str]]:
-    """Lines for rate, unit, channels and labels, and the names of movements where labels are words."""
-    if path.suffix.lower() in (".edf", ".bdf"):
-        return _self_describing(path, labelled)
-    columns = formats.read(path, formats.of(path).names(path)).columns
-    times = [name for name, v in columns.items() if re.fullmatch(_TIME, str(name)) and v.dtype.kind in "iuf"]
-    label = None if labelled else _label(columns, times)
-    repetition = next((name for name, v in columns.items() if re.fullmatch(_REPETITION, str(name))
-                       and v.dtype.kind in "iuf" and name != label), None)
-    channels = [name for name, v in columns.items() if name not in (*times, label, repetition)
-                and v.dtype.kind in "iuf" and v.ndim < 3 and len(v) > 1]
-    names = [] if label is None else _words(columns[label])
-    lines = _rate(columns[times[0]].reshape(-1), times[0]) if times else \
-        ["# rate_hz = 2000   # samples a second: fill in"]
-    lines += _unit([columns[name] for name in channels]) + [f"channels = {_toml(channels)}"]
-    if labels is not None:
-        beside = formats.read(labels, formats.of(labels).names(labels)).columns
-        label = _label(beside, []) or next(iter(beside))
-        names = _words(beside[label])
-        repetition = next((name for name in beside if re.fullmatch(_REPETITION, str(name))), None)
-        for key, words in (("start", r"(?i)(onset|start|begin).*"), ("stop", r"(?i)(stop|end|offset).*"),
-                           ("duration", r"(?i)(dur|length).*")):
-            lines += [f"{key} = {_toml(name)}" for name in beside if re.fullmatch(words, str(name))][:1]
-    lines += [f"label = {_toml(label)}"] if label is not None else [] if labelled else \
-        ['# label = "?"   # which column is the movement?']
-    return lines + ([f"repetition = {_toml(repetition)}"] if repetition is not None else []), names
-
-
-def _self_describing(path: Path, labelled: bool) -> tuple[list[str], list[str]]:
-    """As `_columns`, for files that contain their rate and unit, and perhaps movements as annotations."""
-    table = formats.read(path, None)
-    known = sorted({event.text for event in table.events if event.stop_s > event.start_s})
-    lines = [f"# rate and unit are in the files: {table.rate_hz or 0:g} Hz, {', '.join(set(table.units.values()))}"]
-    if not known and not labelled:
-        lines.append('# label = "?"   # there are no annotations: which signal is the label?')
-    return lines, known
-
-
-def _words(values: np.ndarray) -> list[str]:
-    """The different values of a column of text; none for a column of numbers."""
-    return [] if values.dtype.kind in "biuf" else sorted(set(values.astype(str).tolist()))
-
-
-def _label(columns: dict, times: list) -> int | str | None:
-    """The column most likely to hold movements: by name, else text, else whole numbers that rarely change."""
-    named = [name for name in columns if re.fullmatch(_LABEL, str(name))]
-    text = [name for name, v in columns.items() if v.dtype.kind not in "biuf" and len(np.unique(v)) <= MOST]
-    rare = [name for name, v in columns.items() if name not in times and v.dtype.kind in "biuf" and v.size == len(v)
-            and (v == np.round(v)).all() and 1 < len(np.unique(v)) <= MOST
-            and np.count_nonzero(np.diff(v.reshape(-1))) < len(v) / 20 and not re.fullmatch(_REPETITION, str(name))]
-    return next(iter([*named, *text, *rare]), None)
-
-
-def _rate(times: np.ndarray, name: int | str) -> list[str]:
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    if 0 < step < 0.1:
-        return [f"rate_hz = {round(1 / step, 3):g}   # by column {name}", f"time = {_toml(name)}"]
-    return [f"# rate_hz = {1000 / step if step else 2000:g}   # column {name} steps by {step:g}: in ms? fill in"]
-
-
-def _unit(channels: list[np.ndarray]) -> list[str]:
-    """The unit in which these amplitudes are plausible for EMG."""
-    if not channels:
-        return ['# unit = "mV"   # no channels were found: fill in']
-    size = float(np.median([np.median(np.std(np.asarray(v, float), axis=0)) for v in channels]))
-    unit = next((unit for unit, volts in UNITS.items() if health.is_likely(size * volts)), None)
-    if unit is None:
-        return [f'# unit = "V"   # amplitudes of {size:.3g} fit none of V, mV, uV: fill in']
-    return [f'unit = "{unit}"   # a guess: amplitudes of {size:.3g} are most likely {unit}']

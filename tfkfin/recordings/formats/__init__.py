@@ -4,8 +4,9 @@ What the columns mean is in `recordings.toml` (`tfkfin.recordings.sheet`) or in 
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"  # where `registry` finds formats
 Wanted = Sequence[int | str] | None  # columns of a file, by name, or by number from 1; None: all that may be channels
+_PART = re.compile(r"(.+):(\d{1,4})(?:-(\d{1,4}))?")  # "emg:1-8": columns 1 to 8 of emg, a name that holds several
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
 
 
@@ -38,12 +40,14 @@ class Table:
         rate_hz: the columns' rate, if the file contains it.
         units: the columns' units as the file spells them, if it contains them.
         events: the file's annotations.
+        notes: remarks on how it was read.
     """
 
     columns: Mapping[int | str, np.ndarray]
     rate_hz: float | None = None
     units: Mapping[int | str, str] = field(default_factory=dict)
     events: Sequence[Annotation] = ()
+    notes: Sequence[str] = ()
 
 
 class Format(NamedTuple):
@@ -81,11 +85,34 @@ def read(path: Path, wanted: Wanted) -> Table:
     """
     checks.openable(path)
     checks.fits(path, 2 * path.stat().st_size)
-    table = of(path).read(path, wanted)
+    parts = {name: found for name in wanted or () if (found := part_of(name))}
+    if parts:
+        there = set(of(path).names(path))
+        parts = {name: found for name, found in parts.items() if name not in there and found[0] in there}
+    whole = None if wanted is None else list(dict.fromkeys(parts[n][0] if n in parts else n for n in wanted))
+    table = of(path).read(path, whole)
+    columns, notes = dict(table.columns), list(table.notes)
+    for name, values in table.columns.items():
+        if values.ndim == 2 and values.shape[0] < values.shape[1]:
+            columns[name] = values.T
+            notes += [f"{name} has shape {values.shape}: turned to (samples, columns)"] * (values.shape[0] > 1)
+    for name, (whole_name, first, last) in parts.items():
+        if columns[whole_name].ndim != 2 or not 1 <= first <= last <= columns[whole_name].shape[1]:
+            raise InputError(f"{path}: {whole_name} has shape {columns[whole_name].shape}, so there is no {name}: "
+                             "correct recordings.toml")
+        columns[name] = columns[whole_name][:, first - 1 : last]
+    table = replace(table, columns={name: columns[name] for name in (columns if wanted is None else wanted)
+                                    if name in columns}, notes=notes)
     if missing := [name for name in wanted or () if name not in table.columns]:
         there = ", ".join(map(str, of(path).names(path)))
         raise InputError(f"{path} has no column {missing[0]}, only {there}: correct recordings.toml")
     return table
+
+
+def part_of(name: int | str) -> tuple[str, int, int] | None:
+    """The name, first and last column that "emg:1-8" or "emg:9" stands for; None for other names."""
+    found = _PART.fullmatch(str(name))
+    return (found[1], int(found[2]), int(found[3] or found[2])) if found else None
 
 
 def package(name: str, path: Path) -> Any:

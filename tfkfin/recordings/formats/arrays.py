@@ -25,6 +25,8 @@ def _columns(path: Path) -> dict[int | str, np.ndarray]:
         values = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the file's size with its header
     if values.ndim != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{path} is not a table of numbers (samples, columns)")
+    if values.shape[0] < values.shape[1]:  # channels first
+        values = values.T
     return {i + 1: values[:, i] for i in range(values.shape[1])}
 
 

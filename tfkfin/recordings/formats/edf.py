@@ -15,7 +15,8 @@ def read(path: Path, wanted: Wanted) -> Table:
         if len(signals) < 2 * len(file.signals):
             signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
         names = [s.label if s.label in signals else i + 1 for i, s in enumerate(file.signals)]
-        volts = [name for name in names if signals[name].physical_dimension in VOLTS]
+        units = {name: str(signals[name].physical_dimension).strip() for name in names}
+        volts = [name for name in names if units[name] in VOLTS] or [name for name in names if not units[name]]
         chosen = [name for name in (volts if wanted is None else wanted) if name in signals]
         rates = {signals[name].sampling_frequency for name in chosen}
         if len(rates) > 1:
@@ -25,7 +26,7 @@ def read(path: Path, wanted: Wanted) -> Table:
             raise InputError(f"{path} has gaps (it is discontinuous): split it into files without gaps")
         events = [Annotation(e.onset, e.onset + (e.duration or 0), e.text.strip()) for e in file.annotations]
         columns = {name: signals[name].data for name in chosen}
-        units = {name: signals[name].physical_dimension for name in chosen}
+        units = {name: unit for name in chosen if (unit := signals[name].physical_dimension.strip())}
         return Table(columns, rates.pop() if rates else None, units, events)
 
 

@@ -6,15 +6,16 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import format_numbers
+from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks, formats, remote, sheet
+from tfkfin.recordings import checks, doubts, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
@@ -42,8 +43,8 @@ def reader(name: str) -> Reader:
     return registry.load("recordings/readers", name, "READER")
 
 
-def find(folder: str | Path, subjects: Iterable[int] | None = None,
-         exercise: int | Sequence[int] = 1) -> list[RecordingFile]:
+def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: int | Sequence[int] = 1,
+         rate_hz: float = 0.0) -> list[RecordingFile]:
     """Finds recordings at any depth below `folder`, by file names alone, in order of subject and session.
 
     Args:
@@ -52,6 +53,7 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None,
         subjects: the wanted subjects; default: all.
         exercise: where formats number exercises, as Ninapro does: the k of S{n}_E{k}_A1.mat. "Exercise B" is 1 in DB2,
             DB3, DB7 and 2 in DB1, DB5. Of several, such as (1, 2, 3), movements are numbered consecutively: 49 in DB2.
+        rate_hz: samples a second of files that do not say it, as most of Ninapro; 0: what the files say.
 
     Raises:
         InputError: no such folder or files, a wanted subject is missing, or two files are of one subject and session.
@@ -68,9 +70,33 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None,
     others = (name for name in registry.names("recordings/readers") if name != "ninapro")  # which knows every folder
     name = next((name for name in others if reader(name).knows(where, paths)), "ninapro")
     fetch([path for path in paths if path.name.endswith(reader(name).needs)])
-    files = _chosen(url or where, name, _found(url or where, name, where, paths), subjects, exercise)
+    found = [replace(file, rate_hz=rate_hz) for file in _found(url or where, name, where, paths)]
+    for line in left_out(where, paths, found):
+        _tell(line)
+    files = _chosen(url or where, name, found, subjects, exercise)
     fetch([path for file in files for path in file.paths])
     return files
+
+
+def known(folder: Path, paths: Sequence[Path]) -> str:
+    """The reader that reads a folder without a sheet, "" for none."""
+    return next((name for name in registry.names("recordings/readers") if reader(name).knows(folder, paths)), "")
+
+
+def left_out(folder: Path, paths: Sequence[Path], found: Sequence[RecordingFile]) -> list[str]:
+    """A line for each kind of file of which some were found and others were not."""
+    used, lines = {path for file in found for path in file.paths}, []
+    for suffix in sorted({path.suffix.lower() for file in found for path in file.signals}):
+        left = [str(path.relative_to(folder)) for path in paths if path.suffix.lower() == suffix and path not in used]
+        if left:
+            lines.append(f"{len(left)} {suffix} files in {folder} have other names than the recordings found, and are "
+                         f"left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}")
+    return lines
+
+
+@cache
+def _tell(line: str) -> None:
+    log.warning(line)
 
 
 def header(file: RecordingFile) -> Header:
@@ -95,7 +121,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
             or Inf, or the labels have no movement.
     """
     checks.openable(file.path)
-    return _named(reader(file.reader).read(file, emg))
+    recording = _named(reader(file.reader).read(file, emg))
+    return replace(recording, notes=tuple(dict.fromkeys((*doubts.of(recording), *recording.notes))))
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:
@@ -107,7 +134,15 @@ def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile,
 
 
 def _named(recording: Any) -> Any:
-    """A recording or header; where it has no names of movements, those of the recordings.toml above its file."""
+    """A recording or header; where it has no names of movements, those of the recordings.toml above its file.
+
+    Raises:
+        InputError: it has another rate than the user says.
+    """
+    said = recording.file.rate_hz
+    if said and abs(recording.rate_hz / said - 1) > 1e-6:
+        raise InputError(f"{recording.file.path} is at {recording.rate_hz:g} Hz, and {said:g} Hz is said: leave out "
+                         "source.rate_hz")
     folder = None if recording.names else sheet.above(Path(recording.file.path))
     return recording if folder is None else replace(recording, names=dict(sheet.of(folder).movements))
 

@@ -1,7 +1,9 @@
 """Reads and writes EMG datasets in the Brain Imaging Data Structure (BIDS, since 1.11), in EDF or BDF.
 
-Movements are the events with a duration. Their numbers are `value` where each name has its own, else the order of
-names. Repetitions are the column `repetition` of `events.tsv`; without it each movement's executions are counted.
+Movements are the events with a duration, named by `trial_type`, or by `value` where all have one `trial_type`; `label`
+in a recordings.toml names another column, and `hold = true` there lets events without a duration last until the next.
+Numbers are `value` where each name has its own, else the order of names. Repetitions are the column `repetition` of
+`events.tsv`; without it each movement's executions are counted.
 
 `write` gives metadata that recordings do not have (filters, electrodes, mains) as "n/a". The dataset is read back with
 the same labels and repetitions, and signals to one step of the format's resolution.
@@ -31,6 +33,7 @@ from tfkfin.recordings.recording import Recording, RecordingFile, from_samples, 
 
 ROOT = "dataset_description.json"
 _SIDECARS = ("_events.tsv", "_channels.tsv", "_emg.json", "_events.json", ROOT)
+_NO_NAMES = ("onset", "duration", "sample", "response_time", "repetition", "trial", "trial_type", "stim_file", "HED")
 _MISSING, _PADDING = ("", "n/a"), "BAD_ACQ_SKIP"  # MNE's annotation of padding samples
 _TEXTS = Path(__file__).with_name("bids.json")  # what `write` says in every dataset
 
@@ -65,10 +68,18 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     Raises:
         InputError: a sidecar is missing or contradicts its signals, or no event has a duration.
     """
-    notes = _label_notes(file)
-    rows = [_events(path) for path in file.signals]
-    named = _movements(file, [row for of in rows for row in of], notes)
-    parts = [_run(path, of, named, notes) for path, of in zip(file.signals, rows, strict=True)]
+    notes, root = _label_notes(file), _root(file.path)
+    sheet = sheets.of(root) if (root / sheets.SHEET).is_file() else sheets.Sheet()
+    rows = [_events(path, sheet.hold) for path in file.signals]
+    whole = [row for of in _all_events(root, sheet.hold) for row in of]
+    column = str(sheet.label or _naming(file.path, whole, notes))
+    if sheet.label and not all(column in row.more for of in rows for row in of):
+        raise InputError(f"{file.path}: its events.tsv has no column {column}, which {root / sheets.SHEET} says is the "
+                         "label")
+    rows = [[row._replace(name=_text(row, column) or _text(row, "value")) for row in of] for of in rows]
+    every = {_text(row, column) or _text(row, "value") for row in whole}
+    named = _movements(file, [row for of in rows for row in of], notes, sheet, every)
+    parts = [_run(path, of, named, sheet.hold, notes) for path, of in zip(file.signals, rows, strict=True)]
     names = {number: name for name, number in named.items() if number and name not in (str(number),
                                                                                         default_name(number))}
     count = not any(part.repetitions.any() for part in parts)
@@ -86,13 +97,14 @@ def entities(path: Path) -> dict[str, str]:
 
 
 class Row(NamedTuple):
-    """One row of events.tsv: seconds, name and code (or ""), repetition (or 0)."""
+    """One row of events.tsv: seconds, name and code (or ""), repetition (or 0), and all columns."""
 
     start_s: float
     stop_s: float
     name: str
     value: str
     repetition: int
+    more: dict[str, str]
 
 
 def _is_emg(path: Path) -> bool:
@@ -145,48 +157,88 @@ def _metadata(path: Path) -> dict:
     return metadata
 
 
-def _events(path: Path) -> list[Row]:
-    """Events with a duration, without those that mark bad or missing samples."""
-    found = []
+def _events(path: Path, hold: bool) -> list[Row]:
+    """Events with a duration, without those that mark bad or missing samples; `hold`: others last until the next."""
+    found, brief = [], 0
     for row in _table(path, "_events.tsv"):
-        name, value = row.get("trial_type", ""), row.get("value", "")
         try:
             start, duration = (float("nan" if row.get(key, "") in _MISSING else row[key]) for key in
                                ("onset", "duration"))
             repetition = int(row["repetition"]) if row.get("repetition", "") not in _MISSING else 0
         except ValueError as error:
             raise InputError(f"{path}: its events.tsv has a row that is not numbers: {error}") from error
-        if not duration > 0 or name.upper().startswith(("BAD", "EDGE", "BOUNDARY")):
+        if row.get("trial_type", "").upper().startswith(("BAD", "EDGE", "BOUNDARY")):
             continue
-        name, value = ("" if text in _MISSING else text for text in (name, value))
-        found.append(Row(start, start + duration, name or value, value, repetition))
+        lasts, value = duration > 0, row.get("value", "")
+        brief += not lasts
+        if lasts or hold:
+            found.append(Row(start, start + duration if lasts else start, "", "" if value in _MISSING else value,
+                             repetition, row))
     if not found:
-        raise InputError(f"{path} has no events.tsv with events that last: its movements are unknown")
+        raise InputError(f"{path} has no events.tsv with events that last: its movements are unknown" + bool(brief) * (
+            f". {brief} last no time: hold = true in a {sheets.SHEET} holds each until the next"))
     return found
 
 
-def _movements(file: RecordingFile, rows: list[Row], notes: list[str]) -> dict[str, int]:
+def _all_events(root: Path, hold: bool) -> list[list[Row]]:
+    """The events of every recording of a dataset."""
+    return [_events(path, hold) for path in sorted(root.rglob("sub-*_emg.*df")) if _is_emg(path)]
+
+
+def _root(path: Path) -> Path:
+    return next((up for up in path.parents if (up / ROOT).is_file()), path.parent)
+
+
+def _text(row: Row, column: str) -> str:
+    return "" if row.more.get(column, "") in _MISSING else row.more[column]
+
+
+def _naming(path: Path, rows: list[Row], notes: list[str]) -> str:
+    """The column that names the movements.
+
+    Raises:
+        InputError: another column than `trial_type` seems to tell movements apart.
+    """
+    rows = [row for row in rows if sheets.plain(_text(row, "trial_type")) not in sheets.RESTS[1:]]
+    types = {_text(row, "trial_type") for row in rows}
+    able = {}
+    for column in dict.fromkeys(key for row in rows for key in row.more if key not in _NO_NAMES):
+        values = {_text(row, column) for row in rows} - {""}
+        if len(types) < len(values) <= len(rows) / 2 and (len(types) == 1 or not any(v.isdecimal() for v in values)):
+            able[column] = sorted(values)
+    if types == {""} or not able:
+        return "trial_type"
+    if list(able) == ["value"] and len(types) == 1:
+        notes.append(f"every trial_type is {types.pop()!r}: movements are named by value")
+        return "value"
+    which = "; ".join(f"{column} has {', '.join(values[:4])}" for column, values in able.items())
+    raise InputError(f"{path}: which column of events.tsv names the movements? trial_type has "
+                     f"{', '.join(sorted(types)[:4])}; {which}. Say label = \"trial_type\" or "
+                     f"label = \"{next(iter(able))}\" in a {sheets.SHEET} beside {ROOT}")
+
+
+def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sheets.Sheet,
+               every: set[str]) -> dict[str, int]:
     """The number of every movement of a recording, by name."""
     codes = {(row.name, row.value) for row in rows}
     whole = all(value.isdecimal() and int(value) < 2**15 for _, value in codes)
     if whole and len(codes) == len({name for name, _ in codes}) == len({value for _, value in codes}):
         return {name: int(value) for name, value in codes}
     names = {row.name for row in rows}
-    root = next((up for up in file.path.parents if (up / ROOT).is_file()), file.path.parent)
-    if (root / sheets.SHEET).is_file() and (sheet := sheets.of(root)).movements:
+    if sheet.movements:
         known = {name: sheet.number(name) for name in names}
         if unknown := sorted(name for name, number in known.items() if number is None):
-            raise InputError(f"{root / sheets.SHEET} does not list the movement {unknown[0]!r} in [movements]")
+            raise InputError(f"{_root(file.path) / sheets.SHEET} does not list the movement {unknown[0]!r} in "
+                             "[movements]")
         return known
     if all(name.isdecimal() for name in names):
         return {name: int(name) for name in names}
-    every = sorted({row.name for path in root.rglob("sub-*_emg.*df") if _is_emg(path) for row in _events(path)})
     notes.append("movements are numbered by the order of their names")
-    moved = [name for name in every if name.lower() != sheets.REST]
-    return {name: i + 1 for i, name in enumerate(moved)} | {name: 0 for name in every if name not in moved}
+    moved = [name for name in sorted(every | names) if sheet.number(name) != 0]
+    return {name: i + 1 for i, name in enumerate(moved)} | {name: 0 for name in (every | names) - set(moved)}
 
 
-def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -> Recording:
+def _run(path: Path, rows: list[Row], named: dict[str, int], hold: bool, notes: list[str]) -> Recording:
     """One file of signals with its labels."""
     rows_of = {row["name"]: row for row in _table(path, "_channels.tsv") if row.get("name")}
     chosen = [name for name, row in rows_of.items() if row.get("type", "").upper() == "EMG"]
@@ -210,7 +262,7 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], notes: list[str]) -
         notes.append(f"channels marked as bad: {', '.join(bad)}")
     emg, rate = checks.signal(path, emg.astype(np.float32)), float(rate)
     movements = ((row.start_s, row.stop_s, named[row.name], row.repetition) for row in rows)
-    return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate), rate)
+    return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate, hold), rate)
 
 
 def _length(table: formats.Table, metadata: dict, length: int) -> int:
