@@ -105,6 +105,18 @@ def test_unfit_parameters_are_said(change, said):
         tfkfin.FINClassifier(**change).fit(*windows())
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_swapped_axes_are_refused_before_anything_is_computed(estimator):
+    """(N, L, C), as Keras has windows: 600 channels would ask for hundreds of GB."""
+    X, y = windows()
+    other, fitted = np.moveaxis(X, 1, 2), clone(estimator).fit(X, y)
+    act = fitted.predict if hasattr(fitted, "predict") else fitted.transform
+    for call in (lambda: clone(estimator).fit(np.zeros((40, 600, 10)), y), lambda: act(other)):
+        with pytest.raises(ValueError, match=r"turn it with np\.moveaxis\(X, 1, 2\)"):
+            call()
+    np.testing.assert_array_equal(act(np.moveaxis(other, 1, 2)), act(X))
+
+
 def test_sessions_must_be_one_a_window():
     X, y = windows()
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):

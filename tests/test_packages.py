@@ -2,7 +2,11 @@
 
 import configparser
 import os
+import subprocess
+import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -41,3 +45,13 @@ def test_what_is_always_installed_has_a_lowest_version():
         least = lowest(one)
         assert least, f"{name} has none"
         assert Version(version(name)) == least or "TFKFIN_LOWEST" not in os.environ, (name, version(name))
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path):
+    """Not an import hook, which they do not run: the wheel holds a .pth with the checkout."""
+    root = Path(__file__).parents[1]
+    build = f"from setuptools import build_meta; print(build_meta.build_editable({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", build], cwd=root, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        paths = [wheel.read(name).decode().strip() for name in wheel.namelist() if name.endswith(".pth")]
+    assert [Path(path) for path in paths] == [root] and (root / "tfkfin" / "py.typed").is_file()

@@ -1,9 +1,11 @@
 """From Python in five lines: reading, fitting, predicting, streaming, saving, exporting, calibrating; scikit-learn."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
+from tfkfin.fit import scoring
+from tfkfin.live.stream import Stream
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.dataset import open_dataset
 from tfkfin.pipeline.subject import Subject, resampled
@@ -209,6 +213,39 @@ def test_updates_are_a_calibration_and_can_be_taken_back(fitted, people, tmp_pat
 def test_what_is_unfit_is_said(preset, give, said, people):
     with pytest.raises(InputError, match=said):
         tfkfin.Decoder.from_preset(preset).fit(*give(people[0]))
+
+
+def turned_as_said(call, name: str, swapped: np.ndarray) -> np.ndarray:
+    """What the call that the error message gives makes of an array whose axes are swapped."""
+    with pytest.raises(InputError, match="turn it with") as raised:
+        call(swapped)
+    found = re.search(rf"np\.moveaxis\({name}, (\d), (\d)\)", str(raised.value))
+    return np.moveaxis(swapped, *map(int, found.groups()))
+
+
+@pytest.mark.parametrize("act", ["predict", "stream", "update", "session", "fit", "recording", "live"])
+def test_swapped_axes_are_said_with_the_call_that_turns_them(act, fitted, people):
+    one = people[0]
+    signal, windows_ = one.emg[:4000], np.stack([one.emg[:600], one.emg[600:1200]])
+
+    def fit(emg):
+        return tfkfin.Decoder.from_preset("best_fins").fit(emg, one.labels, None, one.rate_hz)
+
+    calls = {"predict": (fitted.predict, windows_, (1, 2)), "stream": (fitted.stream, signal, (0, 1)),
+             "update": (lambda emg: fitted.update(emg, 1), windows_, (0, 2)), "fit": (fit, one.emg, (0, 1)),
+             "session": (lambda emg: fitted.session().stream(emg), signal, (0, 1)),
+             "recording": (lambda emg: fitted.predict(replace(one, emg=emg)), one.emg, (0, 1)),
+             "live": (Stream(fitted), signal, (0, 1))}
+    call, right, (source, target) = calls[act]
+    name = {"fit": "data", "live": "volts"}.get(act, "emg")
+    np.testing.assert_array_equal(turned_as_said(call, name, np.moveaxis(right, source, target)), right)
+
+
+def test_windows_at_another_rate_are_turned_too(slow):
+    recording, decoder, *_ = slow
+    length = windows.samples(decoder.card["length_ms"], recording.rate_hz)
+    right = recording.emg[:length][None]
+    np.testing.assert_array_equal(turned_as_said(decoder.predict, "emg", np.moveaxis(right, 1, 2)), right)
 
 
 def test_units_are_converted_and_never_mistaken(fitted, people):
@@ -407,7 +444,70 @@ def test_what_is_not_fitted_says_so(fitted):
     assert not hasattr(unfitted, "card") and hasattr(fitted, "card") and hasattr(unfitted, "recipe")
     assert "not fitted" in repr(unfitted) and unfitted.recipe.digest in repr(unfitted)
     assert repr(fitted) == (f"<tfkfin.Decoder: recipe {unfitted.recipe.digest}, head gaussian, 4 channels, 2000 Hz, "
-                            "movements 1-3>")
+                            "movements 1-3, FINs for ENT, RMS, VAR, SSI>")
+    assert "no FINs" in repr(tfkfin.Decoder.from_preset("best"))
+    for decoder in (unfitted, fitted):
+        for name in {*dir(decoder), *vars(type(decoder)), "head", "forward", "nothing"}:
+            hasattr(decoder, name)  # raises nothing
+
+
+def test_a_list_of_one_recording_is_that_recording(people, tiny_db2, fitted):
+    first = tfkfin.read(readers.find(tiny_db2)[0].path)
+    monday, tuesday = tfkfin.read(tiny_db2)
+    assert type(first) is type(tfkfin.read(tiny_db2)) and len(first) == 1 and monday.subject == first.subject
+    assert first.rate_hz == 2000 and not hasattr(first, "nothing")
+    np.testing.assert_array_equal(first.emg, monday.emg)
+    np.testing.assert_array_equal(fitted.predict(first), fitted.predict(monday))
+    assert not hasattr(people, "emg")
+    with pytest.raises(AttributeError, match="2 recordings"):
+        people.emg  # noqa: B018
+
+
+def test_frames_and_lists_are_arrays(fitted, people):
+    one = people[0]
+
+    class Frame:  # as pandas and polars have them
+        def __init__(self, values):
+            self._values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return self._values.astype(dtype or self._values.dtype)
+
+        def __iter__(self):  # over names of columns
+            return iter("abcd")
+
+    labels, rate_hz = np.where(half(one), one.labels, 0), one.rate_hz
+    wanted = tfkfin.Decoder.from_preset("best_fins").fit(one.emg, labels, None, rate_hz)
+    for turn in (Frame, np.ndarray.tolist):
+        again = tfkfin.Decoder.from_preset("best_fins").fit(turn(one.emg.astype(float)), turn(labels), None, rate_hz)
+        np.testing.assert_allclose(again.card["sd_v"], wanted.card["sd_v"])
+        np.testing.assert_array_equal(fitted.predict(turn(one.emg[:2000].astype(float)), rate_hz),
+                                      fitted.predict(one.emg[:2000], rate_hz))
+    with pytest.raises(InputError, match="`emg` is no array"):
+        fitted.predict([[1.0, 2.0], [3.0]], rate_hz)
+
+
+def test_score_is_that_of_evaluate(fitted, people, tiny_db2):
+    stride_ms = 1000 * fitted.stride / 2000
+    found = [fitted.score(one) for one in people]
+    cases = scoring.model_cases(fitted, str(tiny_db2), None, (1,), None, stride_ms)
+    wanted = scoring.evaluate("it", cases)[0]["accuracy"]
+    np.testing.assert_allclose(found, list(wanted["per_subject"].values()))
+    assert fitted.score(people) == pytest.approx(wanted["mean"]) and 0.5 < wanted["mean"] <= 1
+    one = people[0]
+    assert fitted.score(1e3 * one.emg, one.labels, one.rate_hz, "mV") == pytest.approx(found[0])
+    _, cut, labels = held(one, (2, 4), 600)
+    assert fitted.score(cut, labels, 2000.0) == np.mean(fitted.predict(cut, 2000.0) == labels)
+    for labels, said in ((labels[1:], "labels"), (None, "labels")):
+        with pytest.raises(InputError, match=said):
+            fitted.score(cut, labels, 2000.0)
+
+
+@pytest.mark.parametrize(("given", "key", "value"), [
+    ({"length_ms": 200}, "window.length_ms", 200), ({"classifier__vote": 3}, "classifier.vote", 3),
+    ({"window.stride_ms": 40}, "window.stride_ms", 40), ({"seed": 7}, "seed", 7)])
+def test_options_of_a_recipe_are_keywords(given, key, value):
+    assert attrgetter(key)(tfkfin.Decoder.from_preset("best", **given).recipe) == value
 
 
 def test_executions_are_counted():

@@ -7,11 +7,13 @@ import numpy as np
 
 import tfkfin
 from tfkfin.client import connect
-from tfkfin.recordings.recording import Recording
+from tfkfin.recordings.recording import Recording, Recordings
 
 found = tfkfin.read("folder")
-assert_type(found, Recording | list[Recording])
-one = found if isinstance(found, Recording) else found[0]
+assert_type(found, Recordings)
+monday, tuesday = found
+assert_type(monday, Recording)
+one = found[0]
 assert_type(one.rate_hz, float)
 
 decoder = tfkfin.Decoder.from_preset(Path("best")).fit(one)
@@ -24,6 +26,9 @@ assert_type(decoder.update(one.emg, 3).revert(), tfkfin.Decoder)
 assert_type(decoder.export("folder", "both"), Path)
 decoder.fit(one, unit="volts")  # type: ignore[arg-type]
 assert_type(decoder.predict(one), np.ndarray)
+assert_type(decoder.predict(found), np.ndarray)
+assert_type(decoder.predict([[0.0, 1.0]]), np.ndarray)
+assert_type(decoder.score(found), float)
 assert_type(decoder.session().stream(one), dict[str, np.ndarray])
 assert_type(decoder.session().carried(), tfkfin.Decoder)
 decoder.predict([one])  # type: ignore[arg-type]

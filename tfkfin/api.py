@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tfkfin import recipe as recipes
+from tfkfin.base import axes
 from tfkfin.base.console import format_numbers, parse_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, Missing
 from tfkfin.base.files import shipped
 from tfkfin.base.samples import checked
 from tfkfin.decoder import decoder
@@ -18,24 +20,25 @@ from tfkfin.decoder.session import AdaptiveSession
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile
+from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile, Recordings
 from tfkfin.signal import resampling
 from tfkfin.store import presets
 
 Unit = Literal["V", "mV", "uV"]
-Data = Recording | Sequence[Recording] | np.ndarray
-Samples = Recording | np.ndarray
+Data = Recording | Sequence[Recording] | ArrayLike
+Samples = Recording | Recordings | ArrayLike
 LOUDER, FAINTER = 100.0, 1 / 500  # times the fitted amplitude: muscles do not reach so far, wrong units do
 
 
-def read(path: str | Path) -> Recording | list[Recording]:
-    """A recording, or all of a folder in order of subject and session.
+def read(path: str | Path) -> Recordings:
+    """The recordings of a folder, in order of subject and session, or the one of a file.
 
     Args:
         path: a file of a format that `tfkfin.recordings.readers` knows, or a folder or URL of such files.
 
     Returns:
-        `emg` (T, C) float32 volts, `labels` (T,) with 0 for rest, `repetitions` (T,), `rate_hz`, as in the file.
+        A list of recordings: `emg` (T, C) float32 volts, `labels` (T,) with 0 for rest, `repetitions` (T,), `rate_hz`,
+        as in the file. A list of one may be used as the recording itself.
 
     Raises:
         InputError: no such file, or not of these formats.
@@ -45,12 +48,8 @@ def read(path: str | Path) -> Recording | list[Recording]:
                  if any(part.samefile(path) for part in file.signals)]
         if not found:
             raise InputError(f"{path} has no name by which a reader finds recordings: give the folder that it lies in")
-        return readers.read(found[0])
-    return [readers.read(file) for file in readers.find(path)]
-
-
-class Unfitted(InputError, AttributeError):
-    """What a decoder has only once it is fitted; an AttributeError too, so that `hasattr` answers."""
+        return Recordings([readers.read(found[0])])
+    return Recordings(readers.read(file) for file in readers.find(path))
 
 
 class Decoder(decoder.BaseDecoder):
@@ -72,8 +71,8 @@ class Decoder(decoder.BaseDecoder):
             name: a recipe, such as "best", or a TOML file of one, to be fitted; or a folder that `save` or an export
                 made, the name of a model in ./savedmodels, or hf://user/name on the Hugging Face Hub, which is fitted
                 already.
-            settings: keys of the recipe and their values, as `--set` takes them: `classifier__describe=""` or
-                `**{"classifier.describe": ""}`.
+            settings: options of the recipe and their values, as `--set` takes them: by their name, `length_ms=200`,
+                or, where several options have it, with their table: `classifier__batch_size=64`.
 
         Raises:
             InputError: none of these, an unknown key or an unfit value, or settings of a decoder that is fitted.
@@ -81,8 +80,7 @@ class Decoder(decoder.BaseDecoder):
         ours = (shipped("pipelines") / f"{name}.toml").is_file() and not Path(name).is_dir()
         if ours or Path(name).suffix == ".toml":
             new = cls.__new__(cls)
-            new.recipe = recipes.load(str(name), {key.replace("__", "."): value for key, value in settings.items()},
-                                      own=False)
+            new.recipe = recipes.load(str(name), {_key(option): value for option, value in settings.items()}, own=False)
             return new
         if settings:
             raise InputError(f"{name} is no recipe, and a decoder that is fitted has its settings. Received: "
@@ -91,17 +89,20 @@ class Decoder(decoder.BaseDecoder):
 
     def __getattr__(self, name: str) -> Any:
         if name in ("card", "model", "length", "channels", "stride", "movements", "decision"):
-            raise Unfitted("this decoder is not fitted yet: fit it first")
+            raise Missing("this decoder is not fitted yet: fit it first")
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def __repr__(self) -> str:
         if self.recipe is not None:
-            return f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, not fitted>"
+            return (f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, "
+                    f"{_fins(self.recipe.features.names)}, not fitted>")
         card, movements = self.card, format_numbers(self.movements.tolist())
+        movements = ", ".join(map(str, self.named(self.movements))) if card.get("names") else movements
         return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
-                f"{self.channels} channels, {card['rate_hz']:g} Hz, movements {movements}>")
+                f"{self.channels} channels, {card.get('rate_hz', 0):g} Hz, movements {movements}, "
+                f"{_fins(card.get('features', ()))}>")
 
-    def fit(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
+    def fit(self, data: Data, labels: ArrayLike | None = None, groups: ArrayLike | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Fits the recipe to every window inside one movement of what it is given.
 
@@ -185,7 +186,7 @@ class Decoder(decoder.BaseDecoder):
         """
         return OnlineSession(self, stride, smooth=smooth)
 
-    def calibrate(self, data: Data, labels: np.ndarray | None = None, groups: np.ndarray | None = None,
+    def calibrate(self, data: Data, labels: ArrayLike | None = None, groups: ArrayLike | None = None,
                   rate_hz: float = 0.0, unit: Unit = "V", *, labelled: bool = True,
                   repetitions: int | str | Iterable[int] | None = 1,
                   movements: int | str | Iterable[int] | None = None) -> Self:
@@ -212,12 +213,43 @@ class Decoder(decoder.BaseDecoder):
         recordings = _recordings(data, labels, groups, rate_hz, unit)
         if len(people := {one.subject for one in recordings}) > 1:
             raise InputError(f"`data` must be of one person. Received: subjects {sorted(people)}")
-        subject = scoring.windows_of(self.card, recordings)
+        subject = scoring.windows_of(self.card, recordings, labelled=labelled)
         chosen, among = (() if numbers is None else _numbers(numbers) for numbers in (repetitions, movements))
         self._check_amplitude(subject.emg)
         return calibration.calibrate(self, subject, chosen, labelled=labelled, movements=among)[0]
 
-    def update(self, emg: Samples, labels: np.ndarray | int | None = None, rate_hz: float = 0.0,
+    def score(self, data: Data, labels: ArrayLike | None = None, rate_hz: float = 0.0, unit: Unit = "V") -> float:
+        """Accuracy of decisions, from 0 to 1: the share of windows that are decided right.
+
+        Args:
+            data: recordings or a signal (T, C), whose windows inside one movement are decided in order of time, as
+                `tfkfin.evaluate` does; of several people the mean. Or windows (B, L, C), decided one by one.
+            labels: with a signal (T,), with windows (B,); `rate_hz` and `unit` as of `predict`.
+
+        Raises:
+            InputError: as of `predict`, or labels that do not fit.
+        """
+        if not _are_recordings(data):
+            data, rate_hz = _array("data", data), self._rate_of_samples(rate_hz)
+            if data.ndim == 3:
+                decided, true = self.predict(data, rate_hz, unit), np.asarray(labels)
+                if decided.shape != true.shape:
+                    raise InputError(f"`labels` must be ({len(decided)},). Received: shape {true.shape}")
+                return float(np.mean(decided == true))
+        people: dict[int, list[Recording]] = {}
+        for one in _recordings(data, labels, None, rate_hz, unit):
+            people.setdefault(one.subject, []).append(one)
+        return float(np.mean([self._accuracy(recordings, unit) for recordings in people.values()]))
+
+    def _accuracy(self, recordings: list[Recording], unit: Unit) -> float:
+        subject, where = scoring.windows_of(self.card, recordings), str(recordings[0].path)
+        scoring.check(self.card, subject, where, "decoder")
+        if not len(subject.windows):
+            raise InputError(f"{where} has no window inside one movement")
+        self._check_amplitude(subject.emg, unit)
+        return float(scoring.judged(scoring.Case(self, subject, self.stride, False))[0]["accuracy"])
+
+    def update(self, emg: Samples, labels: ArrayLike | None = None, rate_hz: float = 0.0,
                unit: Unit = "V") -> Self:
         """Adds labelled windows to the session, in place: the same as a calibration on all of its windows so far.
 
@@ -238,7 +270,8 @@ class Decoder(decoder.BaseDecoder):
         """
         samples = self._samples(emg, rate_hz, unit)
         if labels is not None:
-            return super().update(samples, labels)
+            return super().update(samples, np.asarray(labels))
+        emg = emg.only() if isinstance(emg, Recordings) else emg
         if not isinstance(emg, Recording):
             raise InputError("`labels` must be given with samples; a recording has its own")
         subject = scoring.windows_of(self.card, [emg])
@@ -248,27 +281,30 @@ class Decoder(decoder.BaseDecoder):
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
         from tfkfin.serving import version
 
-        return version.publish(self.card, self.model, Path(to), format, config=False)
+        return version.publish(self.card, self.model, Path(to), format)
 
     def _samples(self, emg: Samples, rate_hz: float, unit: Unit) -> np.ndarray:
         """A signal (T, C) or windows (B, L, C), float32 volts at the decoder's rate."""
+        emg = emg.only() if isinstance(emg, Recordings) else emg
         if isinstance(emg, Recording):
             if rate_hz not in (0, emg.rate_hz) or unit != "V":
                 raise InputError(f"a recording has its own rate, {emg.rate_hz:g} Hz, and is in volts: leave `rate_hz` "
                                  f"and `unit` out. Received: rate_hz={rate_hz:g}, unit={unit!r}")
+            _check_axes(emg)
             samples, rate = emg.emg, emg.rate_hz
         else:
             samples, rate = _volts(emg, unit), self._rate_of_samples(rate_hz)
-        self._check_amplitude(checked(samples), unit)
+        checked(samples)
+        if samples.ndim == 2:
+            axes.signal("emg", samples.shape, self.channels)
+        self._check_amplitude(samples, unit)
         wanted = self.card["rate_hz"]
         if samples.ndim == 2:
             return resampling.signal_at_rate(samples, rate, wanted)
         if samples.ndim != 3 or rate == wanted:
             return samples
         length = windows.samples(self.card.get("length_ms", 1000 * self.length / wanted), rate)
-        if samples.shape[1:] != (length, self.channels) or not len(samples):
-            raise InputError(f"`emg` must be windows (B, {length}, {self.channels}) at {rate:g} Hz, B > 0. Received: "
-                             f"shape {samples.shape}")
+        axes.windows("emg", samples.shape, length, self.channels, f" at {rate:g} Hz")
         return resampling.windows_at_rate(samples, rate, wanted, self.length)
 
     def _rate_of_samples(self, rate_hz: float) -> float:
@@ -320,12 +356,14 @@ class OnlineSession(AdaptiveSession):
         return cast(Decoder, super().carried())
 
 
-def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None, rate_hz: float,
-                unit: Unit) -> list[Recording]:
-    if not isinstance(data, np.ndarray):
-        found = [data] if isinstance(data, Recording) else list(data)
+def _recordings(data: Data, labels: ArrayLike | None, groups: ArrayLike | None, rate_hz: float, unit: Unit
+                ) -> list[Recording]:
+    if _are_recordings(data):
+        found = [data] if isinstance(data, Recording) else list(cast(Sequence[Recording], data))
         if not found:
             raise InputError("`data` must hold a recording. Received: none")
+        for one in found:
+            _check_axes(one)
         if len(channels := {recording.num_channels for recording in found}) > 1:
             raise InputError("`data` must be of recordings with the same channels. Received: "
                              f"{sorted(channels)} channels")
@@ -338,9 +376,10 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
         return found
     if labels is None or not 0 < rate_hz < np.inf:
         raise InputError("`labels` (T,) and `rate_hz`, in samples a second, must be given with a signal (T, C)")
-    labels = np.asarray(labels)
+    data, labels = _array("data", data), np.asarray(labels)
     if data.ndim != 2 or labels.shape != data.shape[:1] or not labels.size:
-        raise InputError(f"`data` must be (T, C) and `labels` (T,). Received: shapes {data.shape}, {labels.shape}")
+        raise InputError(f"`data` must be (T, C) and `labels` (T,). Received: shapes {data.shape}, {labels.shape}"
+                         f"{axes.turned('data', data.shape, {'T': labels.size, 'C': 0})}")
     labels = _whole("labels", labels)
     counted = _executions(labels) if groups is None else _whole("groups", np.asarray(groups))
     if counted.shape != labels.shape:
@@ -353,6 +392,13 @@ def _recordings(data: Data, labels: np.ndarray | None, groups: np.ndarray | None
     return [Recording(RecordingFile(Path("array"), 1), volts, labels, counted, float(rate_hz))]
 
 
+def _check_axes(recording: Recording) -> None:
+    shape, count = recording.emg.shape, len(recording.labels)
+    if len(shape) != 2 or shape[0] != count:
+        raise InputError(f"{recording.path}: `emg` must be ({count}, C), as many samples as `labels`. Received: shape "
+                         f"{shape}{axes.turned('emg', shape, {'T': count, 'C': 0})}")
+
+
 def _whole(name: str, values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         if values.dtype.kind not in "biuf" or not np.array_equal(values, values.astype(np.int16)):
@@ -360,10 +406,31 @@ def _whole(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int16)
 
 
-def _volts(emg: np.ndarray, unit: Unit) -> np.ndarray:
+def _array(name: str, values: Any) -> np.ndarray:
+    try:  # data frames and lists of lists are arrays too
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"`{name}` is no array: {str(error)[:150]}") from None
+
+
+def _are_recordings(data: Any) -> bool:
+    return isinstance(data, Recording) or isinstance(data, Sequence) and all(isinstance(r, Recording) for r in data)
+
+
+def _fins(features: Iterable[str]) -> str:
+    return f"FINs for {', '.join(features)}" if list(features) else "no FINs"
+
+
+def _key(option: str) -> str:
+    """The dotted key of a recipe's option: by its table, or by its name alone where one option has it."""
+    keys = [key for key in recipes.fields() if key.rpartition(".")[2] == option]
+    return keys[0] if len(keys) == 1 else option.replace("__", ".")
+
+
+def _volts(emg: Any, unit: Unit) -> np.ndarray:
     if unit not in VOLTS:
         raise InputError(f"`unit` must be one of {', '.join(VOLTS)}. Received: unit={unit!r}")
-    emg = np.asarray(emg)
+    emg = _array("emg", emg)
     if emg.dtype.kind not in "biuf":
         raise InputError(f"`emg` must be real numbers. Received: {emg.dtype}")
     return emg.astype(np.float32, copy=False) if unit == "V" else (emg * VOLTS[unit]).astype(np.float32)

@@ -2,6 +2,7 @@
 
 examples:
   python -m tfkfin.data synthesize data/synthetic --subjects 1-3 --hold 1.5 --rest 0.6
+  python -m tfkfin.data record MINE --source lsl --movements fist,open,pinch --cued 3
   python -m tfkfin.data download db2 --subjects 1-3 --to data/DB2
   python -m tfkfin.data info data/DB2
   python -m tfkfin.data verify data/DB2 && echo fit
@@ -16,6 +17,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from tfkfin.base import registry
 from tfkfin.base.answers import answer, answer_path, command_line, margin, paper, parsed, track
 from tfkfin.base.console import format_numbers, log, parse_numbers, run
 from tfkfin.base.errors import InputError
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> None:
     _add_synthesize(commands)
     _add_download(commands)
     _add_reading(commands)
+    _add_record(commands)
     options = parsed(parser, argv)
     options.action(options)
 
@@ -68,6 +71,22 @@ def _add_reading(commands) -> None:
         if name != "sheet":  # drafted before anything says what an exercise is
             add_options(parser, "data-exercise")
         add_options(parser, f"data-{name}")
+
+
+def _add_record(commands) -> None:
+    text = "ask for movements and record them from a device, an LSL stream, or a recording as if it were one"
+    parser = commands.add_parser("record", help=text, description=text)
+    kinds = registry.names("live/sources")
+    add_options(parser, "data-record", source=kinds)
+    for kind in kinds:
+        registry.load("live/sources", kind, "SOURCE").options(parser)
+    parser.set_defaults(action=_record, seconds=1.0)  # a synthetic person goes on
+
+
+def _record(options) -> None:
+    from tfkfin.live import first
+
+    answer_path(first.record(options, options.folder))
 
 
 def _say(console, *lines: str) -> None:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from tfkfin import recipe as recipes
 from tfkfin.base import samples
+from tfkfin.base.axes import turned
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, write_json
 from tfkfin.store import folders, presets
@@ -43,10 +44,14 @@ class _OfWindows(BaseEstimator):
         x, y = (checked, None) if isinstance(y, str) else checked
         if x.ndim != 3:
             raise ValueError(f"`X` must be windows (N, C, L). Received: shape {x.shape}. Reshape your data")
+        if reset and x.shape[1] > x.shape[2]:
+            raise ValueError(f"`X` must be windows (N, C, L) of more samples than channels. Received: shape {x.shape}"
+                             f"{turned('X', x.shape, {'N': len(x), 'C': x.shape[2], 'L': x.shape[1]})}")
         if not reset and x.shape[1:] != self.shape_:
             raise ValueError(f"X has {x.shape[1]} features, but {type(self).__name__} is expecting {self.shape_[0]} "
                              f"features as input: `X` must be (N, {self.shape_[0]}, {self.shape_[1]}), as in `fit`. "
-                             f"Received: shape {x.shape}")
+                             f"Received: shape {x.shape}"
+                             f"{turned('X', x.shape, {'N': 0, 'C': self.shape_[0], 'L': self.shape_[1]})}")
         return samples.checked(x, "X").transpose(0, 2, 1), y
 
     def _fit_scale(self, x: np.ndarray) -> None:

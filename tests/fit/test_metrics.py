@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
-from tfkfin.fit import metrics
+from tfkfin import recipe as recipes
+from tfkfin.fit import board, metrics
 
 rng = np.random.default_rng(3)
 
@@ -70,3 +71,29 @@ def test_intervals_are_over_people_and_need_six():
     assert many["mean"] - many["low"] == pytest.approx(normal, rel=0.2)
     assert many["high"] - many["mean"] == pytest.approx(normal, rel=0.2) and many["per_subject"]["99"] is None
     assert many == metrics.over_people(values | {99: None})
+
+
+def test_every_key_in_which_runs_differ_is_a_column(tmp_path):
+    """As TensorBoard's own plugin reads two runs of unlike recipes, two stages each."""
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams import backend_context, metadata
+
+    for name, settings in (("one", {}), ("two", {"seed": 11, "classifier.kind": "linear"})):
+        for stage, accuracy in (("classify", 0.5), ("finetune", 0.75)):
+            with board.Summaries(str(tmp_path / name / stage)) as shown:
+                shown.hparams(recipes.load("best", settings), stage, {"accuracy": accuracy})
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    context = backend_context.Context(base_plugin.TBContext(
+        data_provider=data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))))
+    asked = RequestContext()
+    tags = context.hparams_metadata(asked, "")
+    found = context.experiment_from_metadata(asked, "", True, tags, context.hparams_from_data_provider(asked, "", 0), 0)
+    differing = {info.name for info in found.hparam_infos if info.differs}
+    assert differing == {"seed", "classifier.kind", "stage"}
+    assert {metric.name.tag for metric in found.metric_infos} == {"accuracy"}
+    groups = {run: metadata.parse_session_start_info_plugin_data(of[metadata.SESSION_START_INFO_TAG]).group_name
+              for run, of in tags.items()}
+    assert len(set(groups.values())) == 4  # no accuracy is the mean of two stages

@@ -4,13 +4,19 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from live_cases import Kept, outlet
 
+import tfkfin
 from tfkfin import read
+from tfkfin import recipe as recipes
+from tfkfin.__main__ import main
 from tfkfin.base.errors import InputError
+from tfkfin.fit.calibration import evidence
+from tfkfin.fit.scoring import windows_of
 from tfkfin.live import __main__ as live
 from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues
 from tfkfin.live.loop import Loop
@@ -18,6 +24,7 @@ from tfkfin.live.sources import Chunk, LiveSource
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.sources.synthetic import person
 from tfkfin.live.stream import Stream
+from tfkfin.pipeline.dataset import open_dataset
 
 
 def test_every_movement_is_asked_for():
@@ -75,6 +82,63 @@ def test_another_person_is_calibrated_while_the_old_decoder_decides(streaming, t
     assert after > before + 0.1
 
 
+class Unlabelled(Replay):
+    """A person who does not follow the cues."""
+
+    def __iter__(self):
+        for chunk in super().__iter__():
+            yield chunk and replace(chunk, labels=None)
+
+
+def test_a_calibration_that_nobody_followed_replaces_nothing_unasked(streaming, tmp_path):
+    """What was recorded is at chance for the new decoder, and the old one decides on exactly as before."""
+    source = Cued(Unlabelled(person(2, 3, 4, 2000.0), 1.0, endless=True), cues([1, 2, 3], 2, 0.7, 0.3))
+    kept = Kept()
+    loop = Loop(Stream(streaming, 100), source, [kept])
+    calibration = Calibration(loop, streaming, tmp_path / "sessions", 2, replace=None)
+    weights, noted = [np.copy(w) for w in calibration.decoder.model.get_weights()], []
+
+    def between():
+        calibration.between()
+        if calibration.doing == "ready":
+            noted.append(len(kept.made))
+            if len(kept.made) > noted[0] + 5:
+                calibration.answer(False)
+        if calibration.failed or noted and not calibration.asked:
+            loop.stop()
+
+    loop.between = between
+    loop.run(60.0)
+    assert calibration.failed is None and calibration.made is None and calibration.report["replaced"] is False
+    evidence = calibration.report["evidence"]
+    assert not evidence["trusted"] and evidence["after"] < 0.6 and any("followed" in note for note in kept.notes)
+    assert all(map(np.array_equal, weights, calibration.decoder.model.get_weights()))
+    new = calibration.new()  # for a version beside the old one
+    assert any(not np.array_equal(a, b) for a, b in zip(weights, new.model.get_weights(), strict=True))
+    calibration.answer(True)  # too late
+    assert calibration.made is None and calibration._solver._process.is_alive()
+
+
+@pytest.mark.parametrize("repetitions", [(1, 2, 3), (1,)])
+def test_evidence_is_of_windows_that_were_left_out(streaming, tiny_db2, repetitions):
+    """Against calibrations through Python on the other repetitions, or the other halves, and counted here."""
+    own = read(tiny_db2)[1].select(repetitions)
+    subject = windows_of(streaming.card, [own])
+    found, right, decided = evidence(streaming, subject), [], streaming(subject.volts(streaming.length))["label"]
+    windows = subject.windows
+    assert found["before"] == np.mean(decided == windows.movements)
+    assert found["chance"] == max(np.mean(windows.movements == m) for m in np.unique(windows.movements))
+    if repetitions == (1,):
+        assert found["after"] > found["chance"] + 0.2
+        return
+    for left in repetitions:
+        new = streaming.calibrate(own, repetitions=set(repetitions) - {left})
+        mine = windows.repetitions == left
+        right += (new(subject.volts(streaming.length)[mine])["label"] == windows.movements[mine]).tolist()
+    assert found["after"] == pytest.approx(np.mean(right)) and found["trusted"] == (
+        found["after"] >= max(found["before"], found["chance"] + (1 - found["chance"]) / 3))
+
+
 def _true(recording, decoder):
     starts = np.arange(0, len(recording.emg) - decoder.length + 1, decoder.stride)
     inside = recording.labels[starts[:, None] + np.arange(decoder.length)]
@@ -89,7 +153,7 @@ def test_a_device_is_calibrated_from_the_command_line(device, exported, recordin
     """
     words = ["--model", exported, "--channels", "1-4", "--seconds", 30, "--calibrate", tmp_path / "sessions",
              "--hold-s", 0.8, "--rest-s", 0.4, "--to", tmp_path / "new", "--json", tmp_path / "said.json",
-             "--jsonl", tmp_path / "made.jsonl", "--stride-ms", 20, "--quiet"]
+             "--jsonl", tmp_path / "made.jsonl", "--stride-ms", 20, "--quiet", "--replace"]
     rate_hz, name = {"board": 250.0, "lsl": 2000.0}[device], f"test-{time.time_ns()}"
     np.save(tmp_path / "emg.npy", recording.emg)
     sender = outlet(name, tmp_path / "emg.npy", 600) if device == "lsl" else None
@@ -149,3 +213,58 @@ def test_a_recording_button_keeps_what_came(recording, tmp_path):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.txt"]
     with pytest.raises(InputError, match="holds something else"):
         check_folder(tmp_path / "other", 2000.0, {})
+
+
+def test_what_was_recorded_without_cues_is_decided_and_adapted_to_but_not_scored(streaming, recording, tiny_db2,
+                                                                                tmp_path):
+    """Calibrated without labels as a recording that holds one movement nobody named; never taken for rest."""
+    other = read(tiny_db2)[1]
+    kept = Recorder(tmp_path / "kept", 2, 2000.0, {})
+    kept.switch(True)
+    kept.samples(other.emg[:20000], np.full(20000, -1))
+    kept.close()
+    one, = read(tmp_path / "kept")
+    np.testing.assert_array_equal(one.emg, other.emg[:20000])
+    assert not one.cued and not one.labels.any() and "nobody was asked" in one.notes[0]
+    for command in ("verify", "info"):
+        main(["data", command, str(tmp_path / "kept")])
+    loop = Loop(Stream(streaming), Replay(one, 0), [out := Kept()])
+    loop.run()
+    np.testing.assert_array_equal(out.labels, streaming.predict(other.emg[:20000]))
+    assert loop.summary()["scores"] is None
+    np.testing.assert_array_equal(streaming.stream(one, adapt=True)["label"],
+                                  streaming.stream(other.emg[:20000], adapt=True)["label"])
+    new = streaming.calibrate(one, labelled=False)
+    starts = np.arange(0, 20000 - streaming.length + 1, streaming.stride)
+    wanted, _ = streaming.calibrated(streaming.inputs(one.emg, starts))
+    windows_ = one.emg[starts[:, None] + np.arange(streaming.length)]
+    np.testing.assert_allclose(new(windows_)["probabilities"], wanted(windows_)["probabilities"], atol=1e-4)
+    for refused in (streaming.score, streaming.calibrate, tfkfin.Decoder.from_preset("best").fit):
+        with pytest.raises(InputError, match="nobody was asked for movements"):
+            refused(one)
+    recipe = recipes.load("best", {"source.kind": "recordings"})
+    with pytest.raises(InputError, match="nobody was asked for movements"):
+        open_dataset(recipe, tmp_path / "kept")
+
+
+def test_day_one_needs_no_model(tmp_path, caplog):
+    """A synthetic person does what the recording says; what is fitted decides that person live, by name."""
+    words = ["--source", "synthetic", "--speed", "0", "--movements", "fist,open hand,pinch", "--cued", "2"]
+    main(["data", "record", str(tmp_path / "kept"), *words])
+    one, = read(tmp_path / "kept")
+    assert one.names == {1: "fist", 2: "open hand", 3: "pinch"} and one.rate_hz == 2000
+    assert {(m, r) for m, r in zip(one.labels.tolist(), one.repetitions.tolist(), strict=True) if m} >= {
+        (m, r) for m in (1, 2, 3) for r in (1, 2)}
+    live.main([*words, "--calibrate", str(tmp_path / "days"), "--to", str(tmp_path / "new"), "--seconds", "9",
+               "--json", str(tmp_path / "said.json"), "--quiet"])
+    card = json.loads((tmp_path / "new" / "1" / "model_card.json").read_text())
+    assert card["movements"] == [0, 1, 2, 3] and card["names"]["2"] == "open hand" and card["channels"] == 8
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["scores"]["accuracy"] > 0.7  # of four, on the movements that it was fitted to
+    with pytest.raises(InputError, match="is of other recordings"):
+        main(["data", "record", str(tmp_path / "kept"), *words[:4], "--movements", "fist,open"])
+    for unfit in ("fist", "fist,fist"):
+        with pytest.raises(InputError, match="two movements or more"):
+            main(["data", "record", str(tmp_path / "other"), *words[:2], "--movements", unfit])
+    with pytest.raises(InputError, match="name the model"):
+        live.main(words[:2])

@@ -51,6 +51,40 @@ def test_a_stream_of_another_process_is_decided_and_survives_its_end(streaming, 
     assert [int(mark) for mark, in marks] == kept.labels.tolist()[: len(marks)] and len(marks) > 20
 
 
+class Inlet:
+    """An inlet that has one sample."""
+
+    def __init__(self, values):
+        self.flush, self.time_correction = lambda: None, lambda timeout: 0.0
+        self.pull_sample, self.pull_chunk = lambda timeout: (values, 1.0), lambda timeout: ([], [])
+
+
+@pytest.mark.parametrize(("units", "values", "channels", "volts"), [
+    (["V", "microvolts", "microvolts"], [5, 50, 40], (3, 2), [4e-5, 5e-5]),  # a trigger first
+    (["seconds", "none", "uV", "mV"], [1, 1, 50, 2], (3, 4), [5e-5, 2e-3]),  # a counter first, unlike electrodes
+    (["mV"] * 3, [1, 2, 3], (), [1e-3, 2e-3, 3e-3]),
+    (["uV", "seconds", "uV"], [50, 1, 50], (), "channel 2 of the LSL stream.*'seconds'.*--unit"),
+    (["uV", None, "uV"], [50, 1, 50], (1, 2), "channel 2 of the LSL stream.*--unit"),
+    (["uV"], [50, 40], (), "channel 2 of the LSL stream.*--unit"),  # describes its first channel alone
+])
+def test_each_channel_of_a_stream_has_its_own_unit(monkeypatch, units, values, channels, volts):
+    import pylsl
+
+    info = pylsl.StreamInfo("units", "EMG", len(values), 500.0, "float32", "units")
+    described = info.desc().append_child("channels")
+    for unit in units:
+        channel = described.append_child("channel")
+        if unit:
+            channel.append_child_value("unit", unit)
+    monkeypatch.setattr(Lsl, "_find", lambda self, seconds: (Inlet(values), info))
+    if isinstance(volts, str):
+        with pytest.raises(InputError, match=volts):
+            Lsl("units", channels)
+        assert next(iter(Lsl("units", channels, "mV"))).samples[0, 0] == np.float32(values[0] * 1e-3)
+    else:
+        np.testing.assert_allclose(next(iter(Lsl("units", channels))).samples, [volts], rtol=1e-6)
+
+
 def test_the_synthetic_board_is_resampled_and_decided(streaming):
     source = BrainFlowBoard("synthetic", channels=(1, 2, 3, 4))
     assert source.rate_hz == 250

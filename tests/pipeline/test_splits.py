@@ -122,3 +122,21 @@ def test_windows_that_teach_may_lie_closer_than_those_that_test(tiny_db2):
     one, other = (s.select((2, 5)).windows for s in (alike, subject))
     for name in ("starts", "movements", "repetitions"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize(("there", "given", "test", "train"), [
+    (range(1, 7), {}, (2, 5), (1, 3, 4, 6)), (range(1, 5), {}, (2,), (1, 3, 4)), ((1, 3), {}, (3,), (1,)),
+    ((1, 3, 4), {"train_repetitions": (1, 3)}, (4,), (1, 3)), ((1, 2, 3), {"test_repetitions": (3,)}, (3,), (1, 2))])
+def test_few_repetitions_have_a_default_too(there, given, test, train):
+    numbers = np.array(there, np.int16)
+    windows = Windows(np.arange(len(numbers)), np.ones(len(numbers), np.int16), numbers)
+    found = splits.resolved(recipes.Split(**given), {1: windows})
+    assert (found.test_repetitions, found.train_repetitions) == (test, train)
+
+
+@pytest.mark.parametrize(("there", "given"), [((1,), {}), ((1, 2, 3), {"test_repetitions": (2, 6)})])
+def test_what_is_asked_for_and_not_there_is_refused(there, given):
+    numbers = np.array(there, np.int16)
+    windows = Windows(np.arange(len(numbers)), np.ones(len(numbers), np.int16), numbers)
+    with pytest.raises(InputError, match="no recording has the test_repetitions"):
+        splits.resolved(recipes.Split(**given), {1: windows})

@@ -131,6 +131,16 @@ def test_unfit_arrays_are_not_sent(url, emg, message):
         client.predict(emg)
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "stream"])
+def test_swapped_axes_are_said_and_not_sent(url, known, signature):
+    right = known["emg" if signature == "serving_default" else "stretch"]
+    with connect(url, "decoder") as client:
+        with pytest.raises(ServingError, match=r"turn it with np\.moveaxis\(emg, 1, 2\)"):
+            client.predict(np.moveaxis(right, 1, 2), signature)
+        with pytest.raises(ServingError, match="not compatible"):
+            client.predict(right[:, :, :3], signature)
+
+
 @needs_standin
 def test_retries_while_unavailable(server, url, known):
     with connect(url, "decoder", version=1, backoff_s=0.01) as client:

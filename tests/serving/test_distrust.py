@@ -97,6 +97,7 @@ REPLIES = {
     "label 2.7": with_(label=[2.7]), "label of text": with_(label=["2"]), "label of many digits": with_(label=[10**30]),
     "label null": with_(label=[None]), "two for one": with_(probabilities=[[0.5, 0.5]] * 2, label=[1, 2]),
     "labels for none": with_(label=[]), "label per probability": with_(label=[[1, 2]]),
+    "another number of movements": with_(probabilities=[[1.0]]), "an output is missing": with_(label=None),
     "ragged": with_(probabilities=[[0.5], [0.5, 0.5]]), "scalar": with_(probabilities=0.5),
     "text": with_(probabilities=[["0.5", "0.5"]]), "true": with_(label=[True]), "unknown output": with_(extra=[[1.0]]),
     "a list": [1, 2], "text alone": '"outputs"', "null": "null", "number": "7", "nothing": {}, "outputs null":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -223,6 +224,14 @@ def test_models_config_names_each_model_once(exported, fins, tmp_path):
     assert [c.name for c in parsed.model_config_list.config] == ["a", "b"]
     assert {c.base_path for c in parsed.model_config_list.config} == {"/models/a", "/models/b"}
     assert "tiny_s2" in (exported.parents[1] / "models.config").read_text()
+    texts = [path.read_text(encoding="utf-8") for path in (Path("README.md"), Path("savedmodels", "README.md"))]
+    named = {name for text in texts for name in re.findall(r"--\w+_config_file=/models/(\S+)", text)}
+    assert named == {"models.config", "monitoring.config"}  # what docker run names
+    for folder in (tmp_path, exported.parents[1]):
+        assert named <= {path.name for path in folder.iterdir()}
+    (tmp_path / "monitoring.config").write_text("mine")
+    folders.add_to_config(tmp_path / "c")
+    assert (tmp_path / "monitoring.config").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

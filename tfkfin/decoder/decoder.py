@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tfkfin.base import files, samples
+from tfkfin.base import axes, files, samples
 from tfkfin.base.answers import steps
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
@@ -116,8 +116,7 @@ class BaseDecoder:
             InputError: another shape, no window, NaN, Inf or what no amplifier gives.
         """
         emg = np.ascontiguousarray(emg, np.float32)
-        if emg.shape[1:] != (self.length, self.channels) or not len(emg):
-            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}), B > 0. Received: shape {emg.shape}")
+        axes.windows("emg", emg.shape, self.length, self.channels)
         return self._labelled(self._answer(samples.checked(emg)))
 
     def _labelled(self, answer: Answers) -> Answers:
@@ -151,6 +150,7 @@ class BaseDecoder:
 
     def windows_of(self, emg: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
         """A signal (T, C), filtered if the decoder has a filter, and the first samples of its windows."""
+        axes.signal("emg", np.shape(emg), self.channels)
         starts = np.arange(0, len(emg) - self.length + 1, stride)
         if not len(starts):
             raise InputError(f"`emg` must hold one window of {self.length} samples. Received: {len(emg)} samples")
@@ -170,8 +170,7 @@ class BaseDecoder:
             parts = [self(emg[part[:, None] + np.arange(self.length)])
                      for part in steps(np.array_split(starts, max(1, -(-len(starts) // BATCH))))]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if emg.ndim != 2 or emg.shape[1] != self.channels:
-            raise InputError(f"`emg` must be (T, {self.channels}). Received: shape {emg.shape}")
+        axes.signal("emg", emg.shape, self.channels)
         samples.checked(emg[starts.min() : starts.max() + self.length])
         return self._labelled(self.forward.recording(emg, starts, ("features", "probabilities")))
 
@@ -245,8 +244,8 @@ class BaseDecoder:
         if emg.ndim == 2:
             emg, starts = self.windows_of(emg, self.stride)
             emg = emg[starts[:, None] + np.arange(self.length)]
-        if samples.checked(emg).shape[1:] != (self.length, self.channels) or not len(emg):
-            raise InputError(f"`emg` must be (B, {self.length}, {self.channels}). Received: shape {emg.shape}")
+        axes.windows("emg", emg.shape, self.length, self.channels)
+        samples.checked(emg)
         if np.ndim(labels) and np.shape(labels) != (len(emg),):
             raise InputError(f"`labels` must be one, or ({len(emg)},). Received: shape {np.shape(labels)}")
         indices = self._indices(np.broadcast_to(labels, len(emg)))

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkfin.base import samples
-from tfkfin.base.errors import InputError
+from tfkfin.base import axes, samples
 from tfkfin.decoder.decision import Answers, Smoothed
 from tfkfin.sessions.online import OnlineAdaptation
 
@@ -62,8 +61,8 @@ class AdaptiveSession:
                 adapted to it.
         """
         emg = np.asarray(emg, np.float32)
-        if samples.checked(emg).ndim != 2 or emg.shape[1] != self.decoder.channels:
-            raise InputError(f"`emg` must be (T, {self.decoder.channels}). Received: shape {emg.shape}")
+        axes.signal("emg", emg.shape, self.decoder.channels)
+        samples.checked(emg)
         answers = self.decoder.forward.recording(*self.decoder.windows_of(emg, self.stride), WANTED)
         labels, probabilities = self._decide(self(answers["inputs"]))
         return {"label": labels, "probabilities": probabilities, "features": answers["features"]}
@@ -95,7 +94,8 @@ class LiveSession:
     """
 
     def __init__(self, network: Callable, decoder: Any, stride: int):
-        self.network, self.session, self._stride = network, AdaptiveSession(decoder, stride, LAG), stride
+        self.network, self._stride = network, stride
+        self.begin(decoder)
 
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> Answers | None:
         answers = self.network(volts, newest)
@@ -107,4 +107,8 @@ class LiveSession:
 
     def next(self) -> None:
         """Begins another session, with the prior that this one carried on."""
-        self.session = AdaptiveSession(self.session.carried(), self._stride, LAG)
+        self.begin(self.session.carried())
+
+    def begin(self, decoder: Any) -> None:
+        """Begins a session of a decoder with the same network."""
+        self.session = AdaptiveSession(decoder, self._stride, LAG)

@@ -54,20 +54,18 @@ class Summaries:
         with self._at(step):
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
-    def hparams(self, recipe: Recipe, metrics: dict[str, float]) -> None:
-        """The recipe as hyperparameters, with its scores.
+    def hparams(self, recipe: Recipe, stage: str, metrics: dict[str, float]) -> None:
+        """The recipe as hyperparameters of a stage, with its scores; each stage of a run is a row of its own.
 
-        TensorBoard's table begins with the options that are not at their default, since two runs differ in some of
-        these.
+        No table of columns is written: TensorBoard would show the first run's alone. Without one it finds the keys of
+        all runs and begins with those in which they differ.
         """
         from tensorboard.plugins.hparams import api
 
-        values = {key: attrgetter(key)(recipe) for key in fields()}
-        changed = [key for key, default in fields().items() if values[key] != default] or list(values)
+        values = {key: attrgetter(key)(recipe) for key in fields()} | {"stage": stage}
         with self._at(0):
-            api.hparams_config(hparams=[api.HParam(key) for key in changed], metrics=[api.Metric(m) for m in metrics])
             api.hparams({key: value if isinstance(value, bool | int | float | str) else str(value)
-                         for key, value in values.items()}, trial_id=recipe.digest)
+                         for key, value in values.items()}, trial_id=f"{recipe.digest}-{stage}")
         self.scalars(metrics, 0)
 
 

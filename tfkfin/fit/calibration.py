@@ -51,6 +51,8 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     inputs, windows = decoder.inputs(subject.emg, subject.windows.starts), subject.windows
     known = own & np.isin(windows.repetitions, repetitions)
     used = known & np.isin(windows.movements, movements) if movements else known
+    if not subject.cued and 0 not in decoder.movements:
+        used &= decoder.head.resume()[1](inputs)  # where it is active
     if not used.any():
         there = format_numbers(np.unique(windows.movements[known]).tolist())
         raise InputError(f"there is no movement {format_numbers(movements)} in repetitions "
@@ -67,6 +69,38 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
     new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report
+
+
+def evidence(decoder: BaseDecoder, subject: Subject) -> dict:
+    """What the windows of a calibration on all of them say of it: shares of windows that are decided right.
+
+    Args:
+        decoder: before the calibration, one that keeps session statistics.
+
+    Returns:
+        `after`: of the new decoder, each repetition by a calibration on the others; where there is one alone, each half
+        of its executions by the other halves; None where that leaves no window. `before`: of `decoder`. `chance`: who
+        always says the most frequent movement. `trusted`: whether `after` is not below `before`, and more than a third
+        of the way from `chance` to 1.
+    """
+    windows, inputs = subject.windows, decoder.inputs(subject.emg, subject.windows.starts)
+    folds = windows.repetitions
+    if len(np.unique(folds)) == 1:
+        middles = {s: np.median(windows.starts[windows.segments == s]) for s in np.unique(windows.segments).tolist()}
+        later = windows.starts - np.array([middles[s] for s in windows.segments.tolist()])
+        folds = np.where(later >= 0, 2, np.where(later + decoder.length <= 0, 1, 0))  # 0: in both halves
+    decided = np.full(len(folds), -1)
+    for fold in np.unique(folds[folds > 0]).tolist():
+        others, left = (folds > 0) & (folds != fold), folds == fold
+        if others.any():
+            new = decoder.calibrated(inputs[others], windows.movements[others], windows.repetitions[others])[0]
+            decided[left] = decoder.movements[new.probabilities(inputs[left]).argmax(axis=1)]
+    right, known = windows.movements == decided, decided >= 0
+    before = decoder.movements[decoder.probabilities(inputs).argmax(axis=1)] == windows.movements
+    chance = float(np.bincount(windows.movements).max() / len(windows))
+    after = float(right[known].mean()) if known.any() else None
+    found = {"after": after, "before": float(before.mean()), "chance": chance}
+    return found | {"trusted": after is not None and after >= max(found["before"], chance + (1 - chance) / 3)}
 
 
 def _calibrated(decoder: Kind, inputs: np.ndarray, labels: np.ndarray | None,

@@ -32,18 +32,34 @@ from tfkfin.store import folders, presets
 THREE_NUMBERS = ("accuracy", "execution", "false_per_minute")
 
 
-def windows_of(card: dict, recordings: Iterable[Recording], stride_ms: float = 0, rest: bool | None = None) -> Subject:
+def windows_of(card: dict, recordings: Iterable[Recording], stride_ms: float = 0, rest: bool | None = None,
+               labelled: bool = True) -> Subject:
     """One person's recordings as a model takes them: resampled, filtered and cut into windows as its card says.
 
     Args:
         card: of a decoder or of FINs.
         stride_ms: between windows; 0: the decoder's own.
         rest: whether windows of rest count; None: where rest is a class of the decoder.
+        labelled: False takes recordings without cues too, each as one execution of some movement.
+
+    Raises:
+        InputError: a recording without cues where labels are needed.
     """
+    without = []
+
+    def known() -> Iterator[Recording]:
+        for one in recordings:
+            if not one.cued and not labelled:
+                without.append(one.path)
+                one = replace(one, labels=np.full_like(one.labels, card["movements"][-1]),
+                              repetitions=np.ones_like(one.repetitions), cued=True)
+            yield one
+
     rest = 0 in card.get("movements", ()) if rest is None else rest
     window = recipes.Window(length_ms=1000 * card["length"] / card["rate_hz"], rest=rest, rate_hz=card["rate_hz"],
                             stride_ms=stride_ms or card["stride_ms"])
-    return Subject.of(recordings, window, card.get("filter"), context=card.get("decision", {}).get("vote", 1) - 1)
+    context = card.get("decision", {}).get("vote", 1) - 1
+    return replace(Subject.of(known(), window, card.get("filter"), context=context), cued=not without)
 
 
 def decide(probabilities: np.ndarray, segments: Iterable[np.ndarray], decision: Decision,

@@ -20,6 +20,8 @@ from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale
 from tfkfin.pipeline.subject import Subject
 
+FIRST, TIMED = 3, 10  # steps before, and of, the time that a training is said to take
+
 
 class Cosine(keras.callbacks.Callback):
     """Lowers the learning rates to zero along half a cosine, from step 0 to `total_steps`."""
@@ -43,7 +45,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, title: str, total_steps: int):
         super().__init__()
         self.title, self.total, self.step = title, total_steps, 0
-        self.bar, self.logged = None, time.monotonic()
+        self.bar, self.logged, self.began = None, time.monotonic(), 0.0
 
     def __enter__(self) -> "Progress":
         return self
@@ -69,6 +71,12 @@ class Progress(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise InputError(f"{self.title}: the loss is {loss:g} after step {self.step}: lower the learning rates, "
                              "and check the recordings with python -m tfkfin.data info DIR")
+        if self.step == FIRST:  # what comes before compiles
+            self.began = time.monotonic()
+        elif self.step == FIRST + TIMED:
+            left = (time.monotonic() - self.began) / TIMED * (self.total - self.step)
+            if left > 15:
+                log.info("%s: %d steps, about %.0f s", self.title, self.total, left)
         if self.bar is not None:
             self.bar.update(self.task, completed=self.step, loss=loss)
         elif time.monotonic() - self.logged > 15:

@@ -13,6 +13,8 @@ examples:
       any board of BrainFlow
   python -m tfkfin.live --model mine --source lsl --page --calibrate SESSIONS --cued 2
       asks for every movement twice, solves a new decoder while the old one decides, and goes on with the new one
+  python -m tfkfin.live --source lsl --calibrate SESSIONS --movements fist,open,pinch --cued 3 --to savedmodels/mine
+      day one, without a model: asks for every movement, fits the recipe best to what was recorded, and goes on with it
   python -m tfkfin.live --model mine --source lsl --adapt --to savedmodels/mine
       online adaptation without labels; it moves the prior of the version that is written for the next day
 """
@@ -49,13 +51,17 @@ def main(argv: list[str]) -> None:
     from tfkfin.decoder.decoder import FILE
     from tfkfin.store import presets
 
-    if not (Path(arguments.model) / FILE).is_file():  # errors that do not need TensorFlow come before it loads
+    if arguments.model is None and not arguments.calibrate:
+        raise InputError("name the model with --model, or make one: --calibrate DIR --movements fist,open")
+    if arguments.model and not (Path(arguments.model) / FILE).is_file():  # errors come before TensorFlow loads
         presets.find(arguments.model)
     if arguments.jsonl and arguments.jsonl.exists():
         raise InputError(f"{arguments.jsonl} is there already and is never overwritten: give another file")
     load_tensorflow()
-    from tfkfin.live import session
+    from tfkfin.live import first, session
 
+    if arguments.model is None:
+        arguments.model, arguments.calibrate = str(first.fitted(arguments)), None
     session.run(arguments)
 
 

@@ -1,7 +1,7 @@
 """Recording and calibration during a session: cues, new sessions of a person, a new decoder in place of the old.
 
 Recordings are in the project's own format: `recordings.toml` and one .npz file a session. The old decoder goes on
-deciding while a thread of its own solves and compiles the new one.
+deciding while `tfkfin.live.solving`, a process of its own, solves the new one.
 """
 
 import threading
@@ -19,13 +19,11 @@ from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing, write_text
 from tfkfin.base.samples import fit
 from tfkfin.decoder.decoder import BaseDecoder
-from tfkfin.fit import scoring
-from tfkfin.fit.calibration import calibrate
 from tfkfin.live.loop import Loop
 from tfkfin.live.measures import UNKNOWN
 from tfkfin.live.outputs import LiveOutput
+from tfkfin.live.solving import Solver
 from tfkfin.live.sources import Chunk, LiveSource
-from tfkfin.recordings import readers
 from tfkfin.recordings.recording import count_repetitions
 from tfkfin.recordings.sheet import SHEET
 
@@ -132,18 +130,20 @@ class Cued(LiveSource):
 
 
 class Calibration:
-    """The calibrations of a session: each records while cues are shown, solves, and then replaces the decoder.
+    """The calibrations of a session: each records while cues are shown, solves, and may then replace the decoder.
 
     Args:
         loop: of a `Cued` source; it calls `between`.
         decoder: with its network.
         folder: of recordings, which gets a new session.
         subject: number of the person.
+        replace: whether new decoders replace the one that decides; None: each waits for `answer`.
 
     Attributes:
-        made: the new decoder, with its card, once it decides.
-        report: of `tfkfin.fit.calibration.calibrate`, with `recording`, its file, and `ready_s`, seconds from the last
-            cue to the first decision.
+        decoder: decides; it has other weights once a new decoder replaced it.
+        made: `decoder` once one did.
+        report: of `tfkfin.fit.calibration.calibrate`, with `evidence` for it, `recording`, its file, `ready_s`, seconds
+            from the last cue until the new decoder could decide, and whether it `replaced` the one before.
         failed: why the last calibration failed.
         wanted: whether a calibration was started.
 
@@ -151,18 +151,22 @@ class Calibration:
         InputError: the decoder cannot be calibrated.
     """
 
-    def __init__(self, loop: Loop, decoder: BaseDecoder, folder: Path, subject: int):
+    def __init__(self, loop: Loop, decoder: BaseDecoder, folder: Path, subject: int, replace: bool | None = True):
         decoder.check_calibrates()  # before a person is asked for movements
-        self.loop, self.decoder, self.folder, self.subject = loop, decoder, folder, subject
-        self.made, self.report, self.failed = None, {}, None
-        self._thread, self._ready, self._shown = None, None, None
+        self.loop, self.folder, self.subject, self.replace = loop, folder, subject, replace
+        self.decoder = decoder.with_head(decoder.head.copy())  # the caller's stays as it is
+        self._solver = Solver(self.decoder)
+        loop.stream.use(self.decoder, loop.stream.prepared(self.decoder, apart=True))
+        self._solver.wait()
+        self.made, self.report, self.failed, self._new = None, {}, None, None
+        self._thread, self._ready, self._shown, self.asked = None, None, None, False
         self._begun = self.wanted = loop.source.asking
 
     @property
     def doing(self) -> str:
-        """"asking", "solving", or "" otherwise."""
+        """"asking", "solving", "ready" while a new decoder waits for `answer`, or "" otherwise."""
         solving = self._ready is not None or self._thread is not None and self._thread.is_alive()
-        return "asking" if self.loop.source.asking else "solving" if solving else ""
+        return "asking" if self.loop.source.asking else "solving" if solving else "ready" if self.asked else ""
 
     def begin(self) -> None:
         """Starts a calibration of the decoder that decides now, if none is in progress."""
@@ -173,7 +177,7 @@ class Calibration:
     def stop(self) -> None:
         """Ends the cues; what was recorded is not used."""
         self.loop.source.stop()
-        self.wanted = self.made is not None
+        self.wanted = self._new is not None
 
     def between(self) -> None:
         """Between decisions: shows cues, starts to solve, and replaces the decoder."""
@@ -193,23 +197,50 @@ class Calibration:
             self.failed = str(ready)
             self.loop.note(f"calibration failed, the old decoder goes on: {self.failed}")
             return
-        self.made, network, self.report = ready
-        self.decoder = self.made
-        self.loop.stream.use(self.made, network)
+        self._new, self.report, self.asked = ready, ready[2], True
         self.report["ready_s"] = time.monotonic() - self._start
-        self.loop.note(f"calibrated on {self.report['windows']} windows, solved in {self.report['seconds']:.2f} s; the "
-                       f"new decoder decides {self.report['ready_s']:.1f} s after the last cue")
+        self.loop.note(f"calibrated on {self.report['windows']} windows, solved in {self.report['seconds']:.2f} s, "
+                       f"{self.report['ready_s']:.1f} s after the last cue: {told(self.report['evidence'])}")
+        if self.replace is not None:
+            self.answer(self.replace)
+
+    def answer(self, replace: bool) -> None:
+        """Lets the new decoder that waits for it decide, or not; without one nothing happens."""
+        if not self.asked:
+            return
+        self.asked, self.report["replaced"] = False, replace
+        if replace:
+            self._solver.take()
+            snapshot, self.decoder.card, _ = self._new
+            self.decoder.head.restore(snapshot)
+            self.loop.stream.renewed()
+            self.made = self.decoder
+        self.loop.note("the new decoder decides" if replace else "the decoder before goes on deciding")
+
+    def new(self) -> BaseDecoder | None:
+        """The last new decoder, whether it replaced the one before or not."""
+        if self._new is None or self.made is not None and self.report.get("replaced"):
+            return self.made
+        made = self.decoder.with_head(self.decoder.head.copy())
+        snapshot, made.card, _ = self._new
+        made.head.restore(snapshot)
+        return made
 
     def _solve(self) -> None:
         card, cued = self.decoder.card, self.loop.source
         try:
             path, session = save(self.folder, self.subject, cued.rate_hz, movement_names(card), *cued.recorded())
-            files = [f for f in readers.find(self.folder, (self.subject,)) if f.path.samefile(path)]
-            subject = scoring.windows_of(card, map(readers.read, files))
-            made, report = calibrate(self.decoder, subject, session=session, where=str(path))
-            self._ready = made, self.loop.stream.prepared(made), report | {"recording": str(path)}
+            self._ready = self._solver(self.folder, self.subject, path, session)
         except Exception as error:  # the thread of the session reports it and goes on
             self._ready = error
+
+
+def told(evidence: dict) -> str:
+    """Evidence of a calibration, for people."""
+    after = "unknown" if evidence["after"] is None else f"{100 * evidence['after']:.1f} %"
+    return (f"of windows that were left out in turn it decides {after} right, the decoder before "
+            f"{100 * evidence['before']:.1f} %, chance is {100 * evidence['chance']:.1f} %"
+            + ("" if evidence["trusted"] else ": were the cues followed?"))
 
 
 def movement_names(card: dict) -> dict[int, str]:
@@ -241,7 +272,7 @@ def save(folder: Path, subject: int, rate_hz: float, names: dict[int, str], emg:
     Args:
         names: of movements.
         emg: (T, C) volts; samples that are not finite, or absurd, are left out.
-        labels, repetitions: (T,), 0 at rest.
+        labels, repetitions: (T,), 0 at rest; all labels UNKNOWN: nobody was asked for movements.
 
     Raises:
         InputError: the folder holds other recordings, or something else.
@@ -296,8 +327,9 @@ class Recorder(LiveOutput):
             return ""
         self._made += 1
         emg, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        labels = np.where(labels == UNKNOWN, 0, labels)
-        return f"recorded: {save(*self._to, emg, labels, count_repetitions(labels.astype(np.int16)))[0]}"
+        known = np.where(labels == UNKNOWN, 0, labels).astype(np.int16)
+        labels = labels if (labels == UNKNOWN).all() else known
+        return f"recorded: {save(*self._to, emg, labels, count_repetitions(known))[0]}"
 
     def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
         if self._parts is not None and not self.full:

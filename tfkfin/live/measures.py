@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-UNKNOWN = -1  # the label of a sample whose true movement is unknown
+from tfkfin.recordings.recording import UNKNOWN as UNKNOWN
+
 SECONDS = np.geomspace(1e-6, 1e3, int(np.log(1e9) / np.log(1.01)) + 1)  # neighbouring bins are 1 % apart
 LEVELS = np.arange(-25, 25, 0.05)  # log levels, 5 % apart
 AMPLITUDES = ("RMS", "MAV", "WL", "IAV", "SSI", "VAR", "LOG")  # features that grow with force, the best first

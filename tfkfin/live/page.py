@@ -157,12 +157,14 @@ class View:
         self.words = Div(text="waiting for the signal", styles={"font-size": "150%"}, height=40)
         self.notes = Div(text="", height=40)
         self.pausing, self.recording = (Button(label=label, width=120) for label in ("Pause", "Record"))
-        self.calibrating = Button(label="Calibrate", width=120, visible=False)
-        for button in (self.pausing, self.recording, self.calibrating):
+        self.calibrating, self.keeping = (Button(label=label, width=120, visible=False)
+                                          for label in ("Calibrate", "Keep old decoder"))
+        for button in (self.pausing, self.recording, self.calibrating, self.keeping):
             button.on_click(partial(self._press, button))
         across, down = (partial(layout, sizing_mode="stretch_width") for layout in (row, column))
         right = down(across(self.hand.plot, probabilities), across(imitation, latency))
-        document.add_root(down(row(self.pausing, self.recording, self.calibrating, self.words), self.cue.panel,
+        buttons = row(self.pausing, self.recording, self.calibrating, self.keeping, self.words)
+        document.add_root(down(buttons, self.cue.panel,
                                across(down(signals, course), right), self.notes))
         document.title = "tfkfin live"
 
@@ -252,8 +254,10 @@ class View:
         self.recording.button_type = "danger" if session.get("recording") else "default"
         doing = session.get("calibration")  # None: the session has no calibration
         self.calibrating.visible, self.calibrating.disabled = doing is not None, doing == "solving"
-        self.calibrating.label = {"asking": "Stop calibrating", "solving": "Solving"}.get(doing, "Calibrate")
-        self.pausing.disabled = bool(doing)  # cues follow the clock of the samples
+        self.calibrating.label = {"asking": "Stop calibrating", "solving": "Solving",
+                                  "ready": "Use new decoder"}.get(doing, "Calibrate")
+        self.keeping.visible = doing == "ready"
+        self.pausing.disabled = doing in ("asking", "solving")  # cues follow the clock of the samples
 
     def _show_quality(self) -> None:
         """Updates the scales of the lanes and the quality of the electrodes."""

@@ -2,9 +2,12 @@
 
 import argparse
 import gc
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import jinja2
@@ -18,13 +21,13 @@ from tfkfin.base.extras import required
 from tfkfin.base.files import PACKAGE
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.live import outputs
-from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues, movement_names
+from tfkfin.live.calibration import Calibration, Cued, Recorder, check_folder, cues, movement_names, told
 from tfkfin.live.loop import Loop
 from tfkfin.live.outputs import LiveOutput
 from tfkfin.live.stream import Stream, load, with_network
 from tfkfin.pipeline.windows import samples
 from tfkfin.serving import version
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 SHOWN = ("rate_hz", "length", "channels", "features", "movements", "mean_v", "sd_v")  # of a card, on the page
 
@@ -50,8 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
     loop, subject = Loop(stream, source, made, first=not arguments.usual_priority), arguments.subject or 1
     calibrating, between = None, []
     if arguments.calibrate:
-        calibrating = Calibration(loop, with_network(decoder, arguments.model), arguments.calibrate, subject)
-        between.append(calibrating.between)
+        asks = arguments.page is not None or sys.stdin.isatty()
+        calibrating = Calibration(loop, with_network(decoder, arguments.model), arguments.calibrate, subject,
+                                  True if arguments.replace else None if asks else False)
+        between += [calibrating.between, *([Question(calibrating).between] if asks and sys.stdin.isatty() else [])]
     if arguments.page is not None:
         between.append(open_page(loop, arguments.page, arguments.record, subject, calibrating, arguments.page_host))
     loop.between = lambda: [call() for call in between]
@@ -64,18 +69,41 @@ def run(arguments: argparse.Namespace) -> None:
     summary = {"model": str(arguments.model), "source": source.described, "engine": engine} | loop.summary()
     print_summary(summary)
     if calibrating and calibrating.wanted:
-        if calibrating.made is None and not calibrating.failed and signals:
+        new = calibrating.new()
+        if new is None and not calibrating.failed and signals:
             log.warning("no new decoder was made: the session was ended before")
             sys.exit(128 + signals[0])
-        if calibrating.made is None:
+        if new is None:
             raise InputError(f"no new decoder was made: {calibrating.failed or 'the session ended before'}")
-        to = arguments.to or presets.find(arguments.model).parent
-        summary["calibration"] = calibrating.report | publish(calibrating.made, to)
+        to = Path(arguments.to or presets.find(arguments.model).parent)
+        if not calibrating.report.get("replaced") and folders.versions(to):  # whose newest version servers load
+            to = to.with_name(f"{to.name}_calibrated")
+            log.warning("the new decoder replaces none (--replace) and is written beside it, to %s: %s", to,
+                        told(calibrating.report["evidence"]))
+        summary["calibration"] = {"replaced": False} | calibrating.report | publish(new, to)
     elif arguments.adapt:
         adapted = stream.network.session
         summary["adapted"] = {"moved": adapted.moved} | (
             publish(adapted.carried(), arguments.to) if arguments.to else {})
     answer(summary)
+
+
+class Question:
+    """Asks on the terminal whether a new decoder replaces the one before; decisions do not wait for the answer."""
+
+    def __init__(self, calibration: Calibration):
+        self._calibration, self._answers, self._open = calibration, queue.SimpleQueue(), False
+
+    def between(self) -> None:
+        """Asks where a new decoder waits, and passes the answer on."""
+        if self._calibration.asked and not self._open:
+            self._open = True
+            log.warning("replace the decoder by the new one? y or n, then Enter")
+            threading.Thread(target=lambda: self._answers.put(sys.stdin.readline()), daemon=True).start()
+        with suppress(queue.Empty):
+            said = self._answers.get_nowait()
+            self._open = False
+            self._calibration.answer(said.strip().lower() in ("y", "yes"))
 
 
 def publish(decoder: BaseDecoder, model: Path) -> dict:
@@ -125,7 +153,9 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
                "record": lambda: loop.note(recorder.switch(True)),
                "stop recording": lambda: loop.note(recorder.switch(False))}
     if calibration:
-        actions |= {"calibrate": calibration.begin, "stop calibrating": calibration.stop}
+        actions |= {"calibrate": calibration.begin, "stop calibrating": calibration.stop,
+                    "use new decoder": lambda: calibration.answer(True),
+                    "keep old decoder": lambda: calibration.answer(False)}
 
     def obey() -> None:
         for command in feed.commands():

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfkfin.base import registry, samples
+from tfkfin.base import axes, registry, samples
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
@@ -69,6 +70,28 @@ class CutWindows:
         return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]} if answers else None
 
 
+class HeadApart:
+    """A live network whose head decides apart from it: given new weights, it goes on at once, with nothing compiled.
+
+    Args:
+        network: answers for `WANTED`.
+    """
+
+    def __init__(self, network: Callable, head: Any):
+        import tensorflow as tf
+
+        inputs = tf.TensorSpec((None, head.z_score.input.shape[-1]), tf.float32)
+        self.network, self.restart = network, network.restart
+        self._decide = tf.function(head.decide, input_signature=[inputs], autograph=False).get_concrete_function()
+
+    def __call__(self, volts: np.ndarray, newest: int | None = None) -> Answers | None:
+        import tensorflow as tf
+
+        answers = self.network(volts, newest)
+        return answers and {"probabilities": self._decide(tf.constant(answers["inputs"], tf.float32)).numpy(),
+                            "features": answers["features"]}
+
+
 class Stream:
     """Decides a live signal once a stride, with the vote and the rejection of the decoder.
 
@@ -99,15 +122,19 @@ class Stream:
         self.use(decoder, self.prepared(decoder))
         self.restart()
 
-    def prepared(self, decoder: BaseDecoder) -> Callable:
-        """A decoder's network for `use`. All of it is compiled here, which takes a while."""
+    def prepared(self, decoder: BaseDecoder, apart: bool = False) -> Callable:
+        """A decoder's network for `use`. All of it is compiled here, which takes a while.
+
+        Args:
+            apart: the head may get other weights later.
+        """
         from tfkfin.decoder.session import WANTED, LiveSession
 
         if self._adapt and decoder.model is None:
             raise InputError("an exported graph alone cannot adapt: the engine must be live or keras")
         if self._adapt:
             decoder.check_calibrates()
-        wanted = WANTED if self._adapt else ("features", "probabilities")
+        wanted = WANTED if self._adapt or apart else ("features", "probabilities")
         if decoder.model is None:
             network = CutWindows(decoder, self.stride)
         elif decoder.forward.streams:
@@ -116,7 +143,9 @@ class Stream:
             network = CutWindows(decoder, self.stride, lambda emg: decoder.forward.windows(emg, wanted))
         network(np.tile(np.asarray(decoder.card["mean_v"], np.float32), (self.length + self.stride, 1)))
         network.restart()
-        return LiveSession(network, decoder, self.stride) if self._adapt else network
+        if self._adapt:
+            return LiveSession(network, decoder, self.stride)
+        return HeadApart(network, decoder.head) if apart else network
 
     def use(self, decoder: BaseDecoder, network: Callable) -> None:
         """Continues with another decoder of the same windows and filter, and its `prepared` network, without a gap."""
@@ -124,6 +153,11 @@ class Stream:
             network(self._past)
         self.decoder, self.network, self.movements = decoder, network, decoder.movements
         self._decide = decoder.decision.start(decoder.movements)
+
+    def renewed(self) -> None:
+        """The decoder's head has other weights: online adaptation begins anew with them."""
+        if self._adapt:
+            self.network.begin(self.decoder)
 
     @property
     def delay_s(self) -> float:
@@ -188,8 +222,7 @@ class Stream:
 
     def _repaired(self, volts: np.ndarray) -> np.ndarray:
         volts = np.asarray(volts, np.float32)
-        if volts.ndim != 2 or volts.shape[1] != self.channels:
-            raise InputError(f"`volts` must be (n, {self.channels}). Received: shape {volts.shape}")
+        axes.signal("volts", volts.shape, self.channels)
         fit = samples.fit(volts)
         if not fit.all():
             rows = np.where(fit, np.arange(1, len(volts) + 1)[:, None], 0)  # of the last fit value; 0: before

@@ -106,27 +106,34 @@ def logarithm(matrices, ridge: float = RIDGE):
 def _jacobi(matrices):
     """Eigenvalues (B, C) and vectors (B, C, C), float64, of symmetric matrices (B, C, C).
 
-    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985).
+    Half the channels' pairs are rotated at once, in the order of a round robin (Brent, Luk 1985). Sweeps are a loop of
+    the graph: laid out one after another, thousands of operations take minutes to export.
     """
     size = matrices.shape[-1]
     if size == 1:
         return matrices[:, 0], ops.ones_like(matrices)
-    eye, vectors = np.eye(size), ops.ones_like(matrices) * np.eye(size)
-    for first, second in _rounds(size) * SWEEPS:
-        a, b, off = (ops.take(ops.reshape(matrices, (-1, size * size)), i * size + j, axis=1)
-                     for i, j in ((first, first), (second, second), (first, second)))
-        apart = b - a
-        sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
-        tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
-        cosine = 1 / ops.sqrt(1 + tangent**2)
-        p, q = eye[first], eye[second]  # (pairs, C)
-        stay = np.einsum("ki,kj->kij", p, p) + np.einsum("ki,kj->kij", q, q)
-        turn = np.einsum("ki,kj->kij", p, q) - np.einsum("ki,kj->kij", q, p)
-        parts = zip((cosine - 1, tangent * cosine), (stay, turn), strict=True)
-        rotation = sum(ops.matmul(amount, part.reshape(len(p), -1)) for amount, part in parts)
-        rotation = ops.reshape(rotation, (-1, size, size)) + eye
-        matrices = ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation))
-        vectors = ops.matmul(vectors, rotation)
+    eye = np.eye(size)
+
+    def sweep(_, state):
+        matrices, vectors = state
+        for first, second in _rounds(size):
+            a, b, off = (ops.take(ops.reshape(matrices, (-1, size * size)), i * size + j, axis=1)
+                         for i, j in ((first, first), (second, second), (first, second)))
+            apart = b - a
+            sign = ops.where(apart < 0, -ops.ones_like(off), ops.ones_like(off))
+            tangent = 2 * sign * off / (ops.abs(apart) + ops.sqrt(apart**2 + 4 * off**2) + 1e-300)
+            cosine = 1 / ops.sqrt(1 + tangent**2)
+            p, q = eye[first], eye[second]  # (pairs, C)
+            stay = np.einsum("ki,kj->kij", p, p) + np.einsum("ki,kj->kij", q, q)
+            turn = np.einsum("ki,kj->kij", p, q) - np.einsum("ki,kj->kij", q, p)
+            parts = zip((cosine - 1, tangent * cosine), (stay, turn), strict=True)
+            rotation = sum(ops.matmul(amount, part.reshape(len(p), -1)) for amount, part in parts)
+            rotation = ops.reshape(rotation, (-1, size, size)) + eye
+            matrices = ops.matmul(ops.transpose(rotation, (0, 2, 1)), ops.matmul(matrices, rotation))
+            vectors = ops.matmul(vectors, rotation)
+        return matrices, vectors
+
+    matrices, vectors = ops.fori_loop(0, SWEEPS, sweep, (matrices, ops.ones_like(matrices) * eye))
     return ops.sum(matrices * eye, axis=2), vectors
 
 

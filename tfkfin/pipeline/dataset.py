@@ -17,7 +17,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.subject import Subject, labels_at_rate
 from tfkfin.recipe import Filter, Recipe, Split, Window
-from tfkfin.recordings import readers
+from tfkfin.recordings import checks, readers
 from tfkfin.recordings.recording import Header, RecordingFile
 from tfkfin.signal.filtering import sections
 
@@ -162,6 +162,7 @@ def _windows(file: RecordingFile, *arguments) -> windows.Windows:
 def _header(recipe: Recipe, file: RecordingFile) -> tuple[Header, list[windows.Segment]]:
     """A recording's header, without its labels: those of forty recordings are 260 MB; and its segments."""
     header, nothing = readers.header(file), np.empty(0, np.int16)
+    checks.cued(file.path, header.cued)
     found = splits.segments(labels_at_rate(header, recipe.window.rate_hz), recipe.split, recipe.window.rest)
     return replace(header, labels=nothing, repetitions=nothing), found
 

@@ -13,6 +13,7 @@ from tfkfin.pipeline.windows import Segment, Windows
 from tfkfin.recipe import Split, Window
 from tfkfin.recordings.recording import Header, Recording, owners
 
+DEFAULT = Split.model_fields["test_repetitions"].default
 SIDES = ("train", "pretrain", "finetune", "test")
 
 
@@ -74,6 +75,11 @@ def resolved(split: Split, every: dict[int, Windows]) -> Split:
 
     there = present(Part())
     training, tested = (present(Part(None, s or None)) for s in (split.train_sessions, split.test_sessions))
+    if split.test_repetitions == DEFAULT and len(tested) > 1 and not set(DEFAULT) <= set(tested):
+        free = [r for r in tested if r not in split.train_repetitions]
+        split = split.model_copy(update={"test_repetitions": tuple(set(DEFAULT) & set(free)) or tuple(free[-1:])})
+        log.info("there are repetitions %s: %s is tested, unless split.test_repetitions says otherwise",
+                 format_numbers(tested), format_numbers(split.test_repetitions))
     test = tuple(r for r in split.test_repetitions or tested if r in tested)
     missing = {name: gone for name, have in (("test_repetitions", tested), ("train_repetitions", training))
                if (gone := sorted(set(getattr(split, name)) - set(have)))}

@@ -21,6 +21,7 @@ from tfkfin.pipeline import splits, windows
 from tfkfin.pipeline.splits import Part
 from tfkfin.pipeline.windows import Segment
 from tfkfin.recipe import Filter, Split, Window
+from tfkfin.recordings import checks
 from tfkfin.recordings.recording import Header, Recording, flat_channels
 from tfkfin.signal import resampling
 from tfkfin.signal.filtering import filtered, sections
@@ -106,6 +107,7 @@ class Subject:
         rate_hz: of `emg`.
         recorded_hz: rates of the recordings themselves, before they were resampled.
         statistics: what `mean` and `sd` come from, to be added to those of others.
+        cued: False where it is not known what was done in a recording, or when.
     """
 
     number: int
@@ -118,6 +120,7 @@ class Subject:
     rate_hz: float = 0.0
     recorded_hz: tuple[float, ...] = ()
     statistics: ChannelStatistics | None = None
+    cued: bool = True
 
     @classmethod
     def of(cls, recordings: Iterable[Recording], window: Window, filter: Filter | Mapping | None = None,
@@ -132,12 +135,13 @@ class Subject:
             context: windows that are kept before each tested segment (without a split: each), for votes.
 
         Raises:
-            InputError: no training sample, or windows that are longer than every segment.
+            InputError: no training sample, windows that are longer than every segment, or a recording without cues.
         """
         sides = {name: Part() if split is None else splits.part(split, name) for name in splits.SIDES}
         train, test, wanted = sides["train"], sides["test"], wanted or tuple(sides.values())
         statistics, pieces, kept, origins, rest, recorded, position = [], [], [], [], [], [], 0
         for number, recording in enumerate(recordings):
+            checks.cued(recording.path, recording.cued)
             recorded.append(recording.rate_hz)
             recording, found = preprocessed(recording, window, filter, split)
             rate, person = recording.rate_hz, recording.subject

@@ -94,6 +94,13 @@ def column(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     return whole
 
 
+def cued(path: Path, known: bool) -> None:
+    """Raises InputError for a recording in which nobody was asked for movements, where labels are needed."""
+    if not known:
+        raise InputError(f"{path}: nobody was asked for movements, so it cannot be trained on or scored: replay it "
+                         "(tfkfin live, --adapt too), or calibrate without labels (--unlabelled)")
+
+
 def has_movement(path: Path, labels: np.ndarray, repetitions: np.ndarray) -> None:
     """Raises InputError unless some sample has both a movement and a repetition."""
     if not ((labels > 0) & (repetitions > 0)).any():

@@ -45,7 +45,7 @@ def examine(recording: Recording) -> Health:
 
 def amplitude(recording: Recording) -> float:
     """RMS about the mean in movements, volts, median over channels that are not flat; 0 where all are."""
-    moving = np.flatnonzero(recording.labels > 0)  # 100,000 samples suffice
+    moving = np.flatnonzero((recording.labels > 0) | (not recording.cued))  # 100,000 samples suffice
     sizes = np.std(recording.emg[moving[:: max(1, len(moving) // 100_000)]], axis=0, dtype=np.float64)
     return float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 0.0
 

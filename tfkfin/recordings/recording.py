@@ -5,16 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from tfkfin.base.console import format_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, Missing
 from tfkfin.recordings import checks
 
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
 LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
+UNKNOWN = -1  # the label of a sample whose true movement is unknown
 OWN_UNIT_HZ = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
 
 
@@ -69,6 +70,7 @@ class Recording:
         synthetic: the file states that its signal is synthetic.
         seams: samples at which another file begins, where trials or runs were joined; no window contains one inside.
         names: of movements, as far as they are known.
+        cued: False where nobody was asked for movements: labels are all 0, and it is not known what was done.
     """
 
     file: RecordingFile
@@ -80,6 +82,7 @@ class Recording:
     synthetic: bool = False
     seams: tuple[int, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    cued: bool = True
 
     @property
     def path(self) -> Path:
@@ -139,6 +142,21 @@ class Recording:
                                  file=replace(self.file, session=session)) for session in np.unique(sessions).tolist()}
 
 
+class Recordings(list[Recording]):
+    """A list of recordings; one that holds a single recording has that one's attributes and methods too."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.only(), name)
+
+    def only(self) -> Recording:
+        """The single recording."""
+        if len(self) != 1:
+            raise Missing(f"these are {len(self)} recordings: take one of them, such as recordings[0]")
+        return self[0]
+
+
 @dataclass(frozen=True)
 class Header:
     """A recording without its signal; other values are those of the Recording."""
@@ -152,6 +170,7 @@ class Header:
     synthetic: bool
     seams: tuple[int, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    cued: bool = True
 
 
 def owners(recording: Recording | Header) -> np.ndarray:
@@ -184,7 +203,7 @@ def owners(recording: Recording | Header) -> np.ndarray:
 def header_of(file: RecordingFile, whole: Recording) -> Header:
     """The header of a recording, for formats whose files have to be read completely for it."""
     return Header(file, whole.labels, whole.repetitions, whole.rate_hz, whole.num_channels, whole.notes,
-                  whole.synthetic, whole.seams, whole.names)
+                  whole.synthetic, whole.seams, whole.names, whole.cued)
 
 
 def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | None, notes: list[str], count: bool,
@@ -208,10 +227,14 @@ def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | No
     if count:
         repetitions = count_repetitions(labels, seams)
         notes.append("the files do not number repetitions: the executions of each movement are counted")
-    checks.has_movement(file.path, labels, repetitions)
+    if cued := any(part.cued for part in parts):
+        checks.has_movement(file.path, labels, repetitions)
+    else:
+        notes.append("nobody was asked for movements: it can be decided, adapted to, and calibrated on without labels")
     if emg is None:
         emg = parts[0].emg if len(parts) == 1 else np.concatenate([part.emg for part in parts])
-    return Recording(file, emg, labels, repetitions, rates.pop(), tuple(dict.fromkeys(notes)), synthetic, seams, names)
+    return Recording(file, emg, labels, repetitions, rates.pop(), tuple(dict.fromkeys(notes)), synthetic, seams, names,
+                     cued)
 
 
 def flat_channels(recording: Recording) -> tuple[int, ...]:

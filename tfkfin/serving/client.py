@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import SimpleNamespace
 from typing import Any, Self
@@ -21,15 +21,16 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tfkfin.base import samples
+from tfkfin.base.axes import turned
 from tfkfin.base.bounded import TooMuch, body, within
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import InputError
+from tfkfin.serving import answers
 from tfkfin.store import folders
 
 __path__: list[str] = []  # modules that were in a package of this name are found by `base.moved`
 
 LEAST, RATIO = 16 << 20, 16  # an answer may have LEAST bytes, or RATIO bytes for each byte of the request
-_RANGES = {"rate_hz": (1, 1e6), "length": (1, 1e7), "stride": (1, 1e7), "vote": (1, 1e4), "reject": (0, 1 - 1e-9)}
 
 
 class ServingError(InputError):
@@ -102,6 +103,7 @@ class Client(abc.ABC):
     timeout_s: float = 10.0
     retries: int = 5
     backoff_s: float = 0.1
+    _known: dict | None = field(default=None, init=False, repr=False, compare=False)  # as of `metadata`, asked once
 
     @abc.abstractmethod
     def _predict(self, emg: np.ndarray, signature: str, seconds: float) -> dict[str, np.ndarray]:
@@ -133,13 +135,27 @@ class Client(abc.ABC):
 
         Raises:
             ValueError: `emg` does not have three axes, is empty, or is not finite.
-            ServingError: the server refused the request, is not there, or was too slow.
+            ServingError: `emg` does not fit the model's signature, or the server refused the request, is not there, or
+                was too slow.
         """
         emg = np.ascontiguousarray(emg, np.float32)
         if emg.ndim != 3 or not emg.size:
             raise ValueError(f"`emg` must be windows (B, L, C), at least one. Received: emg.shape={emg.shape}")
         samples.checked(emg)
-        return self._retrying(lambda seconds: _checked_answers(self._predict(emg, signature, seconds), len(emg)))
+        return self._retrying(lambda seconds: self._answers(emg, signature, time.monotonic() + seconds))
+
+    def _answers(self, emg: np.ndarray, signature: str, end: float) -> dict[str, np.ndarray]:
+        """One attempt, until the time `end`; request and answer are compared with the signature."""
+        if self._known is None:
+            self._known = answers.signatures(self._metadata(max(1e-3, end - time.monotonic())))
+        wanted = self._known.get(signature, {"inputs": {}, "outputs": {}})  # the server says that it has none
+        shape = wanted["inputs"].get("emg", ("", None))[1]
+        if not answers.compatible(emg.shape, shape):
+            hint = turned("emg", emg.shape, dict(zip("BLC", (max(0, size) for size in shape), strict=False)))
+            raise ServingError("INVALID_ARGUMENT", f"{self.target.described}: `emg` has the shape {emg.shape}, not "
+                                                   f"compatible with expected shape {shape} of {signature}{hint}")
+        found = self._predict(emg, signature, max(1e-3, end - time.monotonic()))
+        return answers.checked_answers(found, len(emg), wanted["outputs"])
 
     def about(self) -> dict[str, np.ndarray] | None:
         """How the model decides: `rate_hz`, `length`, `stride`, `vote`, `reject` and `movements`.
@@ -154,23 +170,22 @@ class Client(abc.ABC):
         if "about" not in self._signatures:
             return None
         ignored = np.zeros(1, np.float32)
-        return self._retrying(lambda seconds: _checked_about(self._predict(ignored, "about", seconds)))
+        return self._retrying(lambda seconds: answers.checked_about(self._predict(ignored, "about", seconds)))
 
-    @functools.cached_property
+    @property
     def _signatures(self) -> dict:
-        return self.metadata()
+        if self._known is None:
+            self._known = self.metadata()
+        return self._known
 
     def metadata(self) -> dict[str, dict[str, dict[str, tuple]]]:
         """{signature: {"inputs": {name: (dtype, shape)}, "outputs": ...}}; an axis of any size is -1."""
-        return self._retrying(lambda seconds: {
-            name: {kind: {key: _tensor(info) for key, info in sorted(signature.get(kind, {}).items())}
-                   for kind in ("inputs", "outputs")}
-            for name, signature in self._metadata(seconds).items() if not name.startswith("__")})
+        return self._retrying(lambda seconds: answers.signatures(self._metadata(seconds)))
 
     def window_length(self) -> int:
         """Samples L of a window, from the model's metadata."""
         shape = self._signatures.get("serving_default", {}).get("inputs", {}).get("emg", ("", None))[1]
-        if shape is None or len(shape) != 3 or not 1 <= shape[1] <= _RANGES["length"][1]:
+        if shape is None or len(shape) != 3 or not 1 <= shape[1] <= answers.RANGES["length"][1]:
             raise InputError(f"{self.target.described} takes no windows (B, L, C): it is no decoder")
         return shape[1]
 
@@ -197,57 +212,10 @@ class Client(abc.ABC):
             time.sleep(pause)
 
 
-def _checked_answers(found: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Answers for `count` windows or signals.
-
-    Raises:
-        ValueError: there are not so many, or the values are not probabilities or integer labels.
-    """
-    for name, values in found.items():
-        if values.ndim < 1 or len(values) != count:
-            raise ValueError(f"{name} has the shape {values.shape} for {count} windows")
-    probabilities, label = found.get("probabilities"), found.get("label")
-    if probabilities is not None and (probabilities.dtype.kind != "f" or probabilities.ndim not in (2, 3)
-                                      or not ((probabilities >= -1e-3) & (probabilities <= 1.001)).all()):
-        raise ValueError("probabilities are not numbers from 0 to 1")
-    if label is not None and (label.dtype.kind not in "iu"
-                              or probabilities is not None and label.shape != probabilities.shape[:-1]):
-        raise ValueError(f"label has the shape {label.shape} and the type {label.dtype}")
-    return found
-
-
-def _checked_about(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the signature `about` answers.
-
-    Raises:
-        ValueError, KeyError, TypeError: a value is missing or impossible.
-    """
-    for name, (low, high) in _RANGES.items():
-        if not low <= float(found[name]) <= high:
-            raise ValueError(f"{name} is {float(found[name]):g}")
-    movements = found["movements"]
-    if movements.dtype.kind not in "iu" or movements.ndim != 1 or not 1 <= len(movements) == len(np.unique(movements)):
-        raise ValueError("movements is not a list of different integers")
-    sections, names = found.get("filter", np.empty((0, 6))), found.get("names", movements)
-    if sections.ndim != 2 or sections.shape[1] != 6 or len(sections) > 1000 or not np.isfinite(sections).all():
-        raise ValueError("filter is not second-order sections")
-    a0, a1, a2 = sections.T[3:]
-    if not ((np.abs(a2) < a0) & (np.abs(a1) < a0 + a2)).all():
-        raise ValueError("filter is not stable")
-    if names.size != len(movements):
-        raise ValueError(f"names has {names.size} names of {len(movements)} movements")
-    return found
-
-
-def _tensor(info: dict) -> tuple[str, tuple[int, ...] | None]:
-    shape, kind = info.get("tensor_shape", {}), info["dtype"].removeprefix("DT_").lower()
-    return kind, None if shape.get("unknown_rank") else tuple(int(d.get("size", 0)) for d in shape.get("dim", []))
-
-
 CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 408: "DEADLINE_EXCEEDED", 412: "FAILED_PRECONDITION",
          413: "RESOURCE_EXHAUSTED", 429: "RESOURCE_EXHAUSTED", 501: "UNIMPLEMENTED", 502: "UNAVAILABLE",
          503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
-DTYPES = {"float": np.float32, "double": np.float64, "int64": np.int64, "int32": np.int32, "string": np.str_}
+
 
 
 @dataclass
@@ -272,7 +240,7 @@ class RestClient(Client):
         kinds = self._signatures[signature]["outputs"]
         if not isinstance(outputs, dict):  # the server leaves out the name of a single output
             outputs = {next(iter(kinds)): outputs}
-        return {name: _array(values, DTYPES[kinds[name][0]]) for name, values in outputs.items()}
+        return {name: answers.array(values, answers.DTYPES[kinds[name][0]]) for name, values in outputs.items()}
 
     def _metadata(self, seconds: float) -> dict:
         return self._call("GET", "/metadata", seconds)["metadata"]["signature_def"]["signature_def"]
@@ -315,21 +283,6 @@ class RestClient(Client):
             if 300 <= answer.status_code < 400:
                 return answer.status_code, answer.reason, answer.headers.get("Location", "").encode()
             return answer.status_code, answer.reason, body(answer, most, end)
-
-
-def _array(values: Any, kind: type) -> np.ndarray:
-    """Numbers or strings from JSON as an array of the type that the signature has.
-
-    Raises:
-        ValueError: the values are of another type.
-    """
-    found = np.asarray(values)
-    if np.dtype(kind).kind in "OSU" and found.dtype.kind == "U":
-        return found
-    if found.dtype.kind not in "if" or found.dtype.kind == "f" and np.dtype(kind).kind == "i":
-        raise ValueError(f"{str(values)[:40]} where {np.dtype(kind).name} is expected")
-    with np.errstate(over="ignore"):  # too large values become Inf, which is refused
-        return found.astype(kind)
 
 
 def _cause(error: BaseException) -> str:

@@ -147,10 +147,15 @@ def save_onnx(function: Callable, spec: tf.TensorSpec, path: Path) -> None:
         InputError: tf2onnx is not installed, or ONNX lacks one of the operations.
     """
     onnx, tf2onnx = (required(name, "edge", "--format onnx needs tf2onnx") for name in ("onnx", "tf2onnx"))
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with engine("keras"):
-        traced = tf.function(function, input_signature=[spec], autograph=False)
-        model, _ = tf2onnx.convert.from_function(traced, [spec], opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])})
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))  # tf2onnx says each thing a hundred times, by the root logger too
+    try:
+        with engine("keras"):
+            traced = tf.function(function, input_signature=[spec], autograph=False)
+            model, _ = tf2onnx.convert.from_function(traced, [spec], opset=OPSET,
+                                                     custom_op_handlers={"Erfc": (_erfc, [])})
+    finally:
+        logging.disable(before)
     try:
         onnx.checker.check_model(model)  # tf2onnx leaves an operation in the graph that it cannot convert
     except onnx.checker.ValidationError as error:

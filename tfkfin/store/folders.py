@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from tfkfin.base.console import log, unfinished
 from tfkfin.base.errors import InputError
-from tfkfin.base.files import making, read_json, write_text
+from tfkfin.base.files import making, read_json, shipped, write_text
 from tfkfin.store import schema
 
 if TYPE_CHECKING:
@@ -217,11 +217,15 @@ def _let_go(lock: FileLock) -> None:
 def add_to_config(model: Path) -> None:
     """Names a model in the models.config beside it, for a server that has the folder at /models; entries stay.
 
+    A monitoring.config, which the command in savedmodels/README.md names too, is written where there is none.
+
     A server started with --model_config_file_poll_wait_seconds picks it up without a restart.
     """
     checked_name(model.name)
     path = model.parent / "models.config"
     with FileLock(model.parent / ".models.config.lock"):
+        if not (monitoring := model.parent / "monitoring.config").exists():
+            write_text(monitoring, (shipped("savedmodels") / monitoring.name).read_text("utf-8"))
         text = path.read_text(encoding="utf-8") if path.is_file() else "model_config_list {\n}\n"
         if re.search(rf'\bname:\s*["\']{re.escape(model.name)}["\']', text):
             return

@@ -171,5 +171,5 @@ def _over_subjects(run: Run, stage: str) -> dict:
         what = "synthetic recordings" if run.dataset.synthetic else f"{len(every)} subjects"
         figure = board.confusion_figure(matrix, movements, f"{stage}, {what}, all test windows", run.dataset.names)
         shown.figure("confusion matrix", figure, 0, run.folder / "plots" / f"confusion_{stage}.png")
-        shown.hparams(run.recipe, {"accuracy": summary["accuracy"]["mean"]})
+        shown.hparams(run.recipe, stage, {"accuracy": summary["accuracy"]["mean"]})
     return summary | {"confusion": {"movements": movements, "counts": matrix.tolist()}}

@@ -53,7 +53,7 @@ class Lsl(LiveSource):
     Args:
         name: name or type of the stream; "" takes the first of the types EMG, ExG, EEG.
         channels: numbers from 1, in the order that the decoder expects; () takes all.
-        unit: V, mV or uV; "" takes the one in the stream's description.
+        unit: V, mV or uV, of all channels; "" takes each channel's own in the stream's description.
         find_s: time limit of the search, in seconds.
 
     Raises:
@@ -70,9 +70,11 @@ class Lsl(LiveSource):
             raise InputError(f"the {stream} ({kind}) has no samples at a rate")
         self.rate_hz = rate(f"the {stream} ({kind})", info.nominal_srate())
         self._indices = channel_indices(channels, info.channel_count(), f"the {stream}")
-        self._scale = np.float32(volts_per(unit or self._about["unit"], f"the {stream}"))
+        units = [unit] * info.channel_count() if unit else self._about["units"]
+        self._scale, self.channels = np.float32([volts_per(units[i], f"channel {i + 1} of the {stream}")
+                                                 for i in self._indices]), len(self._indices)
         self._name = info.name() or name  # the one that is searched for where it is lost
-        self.channels, self._gaps = len(self._indices), StampGaps(self.rate_hz)
+        self._gaps = StampGaps(self.rate_hz)
         self.described = f"{stream} ({kind}), {self.channels} channels at {self.rate_hz:g} Hz"
 
     @classmethod
@@ -137,9 +139,11 @@ class Lsl(LiveSource):
 
 
 def _about(info: Any) -> dict[str, Any]:
-    """What must stay as it is while a stream is decided."""
-    unit = info.desc().child("channels").child("channel").child_value("unit")
-    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "unit": unit,
+    """What must stay as it is while a stream is decided; "" of the unit of a channel of which it says nothing."""
+    units, channel = [""] * info.channel_count(), info.desc().child("channels").child("channel")
+    for i in range(len(units)):
+        units[i], channel = channel.child_value("unit"), channel.next_sibling("channel")
+    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "units": units,
             "format": info.channel_format()}
 
 

@@ -53,7 +53,8 @@ class Replay(LiveSource):
                    for first in range(start, end, self._packet)]
         while True:
             for part, begins in packets:
-                samples, labels, late_s = self.recording.emg[part], self.recording.labels[part], float("nan")
+                samples, late_s = self.recording.emg[part], float("nan")
+                labels = self.recording.labels[part] if self.recording.cued else None
                 sent += len(samples)
                 if self.speed:
                     due = began + sent / (self.rate_hz * self.speed)

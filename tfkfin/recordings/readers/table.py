@@ -14,7 +14,7 @@ from tfkfin.recordings import checks, doubts, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
 from tfkfin.recordings.readers import Reader, bids, ninapro
-from tfkfin.recordings.recording import Recording, RecordingFile, joined, to_samples
+from tfkfin.recordings.recording import UNKNOWN, Recording, RecordingFile, joined, to_samples
 from tfkfin.recordings.sheet import SHEET, Sheet
 
 _FROM_ZERO = "repetitions in the names of files count from 0: each is one more here"
@@ -138,7 +138,8 @@ def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: li
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
-    return Recording(RecordingFile(path, 1), emg, labels, repetitions, rate)
+    cued = not (labels == UNKNOWN).all()
+    return Recording(RecordingFile(path, 1), emg, np.maximum(labels, 0), repetitions, rate, cued=cued)
 
 
 def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
@@ -206,7 +207,9 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
 def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
     """A column of movements' numbers or names as numbers (T,) int16."""
     if values.dtype.kind in "biuf":
-        return checks.column(path, "label", sheet.numbered(values))
+        unknown = values == UNKNOWN
+        known = checks.column(path, "label", sheet.numbered(np.where(unknown, 0, values)))
+        return np.where(unknown, np.int16(UNKNOWN), known)
     words, where = np.unique(values.astype(str), return_inverse=True)
     numbers = [sheet.number(word) for word in words.tolist()]
     if None in numbers:
