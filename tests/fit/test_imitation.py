@@ -42,7 +42,7 @@ def envelopes(tiny_db2, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def everything_told(caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="tfkfin")
 
 
 def trained(folder, data, stage="finetune", **more):

@@ -123,7 +123,8 @@ class Hostile:
 
     def info(self, timeout=0):
         told = {"name": "A", "type": "EMG", "rate": 2000.0, "channels": 4, "unit": "V"} | self.lives[self.life]
-        node = SimpleNamespace(child=lambda _: node, child_value=lambda _: told["unit"])
+        node = SimpleNamespace(child=lambda _: node, child_value=lambda _: told["unit"],
+                               next_sibling=lambda: node)
         return SimpleNamespace(name=lambda: told["name"], type=lambda: told["type"], desc=lambda: node,
                                nominal_srate=lambda: told["rate"], channel_count=lambda: told["channels"],
                                channel_format=lambda: 1)
@@ -159,7 +160,7 @@ def test_a_rate_that_no_device_has_is_one_line(monkeypatch, rate):
 
 @pytest.mark.parametrize("change, said", [
     ({"channels": 5}, "channels 4, now 5"), ({"rate": 1000.0}, "rate 2000.0, now"),
-    ({"unit": "mV"}, "unit 'V', now 'mV'")])
+    ({"unit": "mV"}, r"units \['V'.*, now \['mV'")])
 def test_a_stream_that_comes_back_as_another_ends_the_session(monkeypatch, streaming, recording, change, said):
     chunks = [(recording.emg[:400].tolist(), (np.arange(400) / 2000).tolist()), ((), ())]
     source = opened(monkeypatch, {}, change, chunks=chunks)
