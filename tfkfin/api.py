@@ -96,11 +96,10 @@ class Decoder(decoder.BaseDecoder):
         if self.recipe is not None:
             return (f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, "
                     f"{_fins(self.recipe.features.names)}, not fitted>")
-        card, movements = self.card, format_numbers(self.movements.tolist())
-        movements = ", ".join(map(str, self.named(self.movements))) if card.get("names") else movements
+        card, numbers = self.card, format_numbers(self.movements.tolist())
+        movements = ", ".join(map(str, self.named(self.movements))) if card.get("names") else numbers
         return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
-                f"{self.channels} channels, {card.get('rate_hz', 0):g} Hz, movements {movements}, "
-                f"{_fins(card.get('features', ()))}>")
+                f"{self.channels} channels, {card.get('rate_hz', 0):g} Hz, movements {movements}, {_fins(card.get('features', ()))}>")
 
     def fit(self, data: Data, labels: ArrayLike | None = None, groups: ArrayLike | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:
@@ -116,8 +115,7 @@ class Decoder(decoder.BaseDecoder):
         Args:
             data: recordings of one person or of several, or a signal (T, C). Volts are standardised by all movements.
             labels: with a signal: the movement of each sample (T,), 0 for rest.
-            groups: with a signal: the repetition of each sample (T,); by default each movement's executions are
-                counted.
+            groups: with a signal: the repetition of each sample (T,); by default executions are counted.
             rate_hz: of the signal; the recipe's `window.rate_hz`, where it has one, is what it is resampled to.
             unit: of the signal.
 
@@ -125,8 +123,7 @@ class Decoder(decoder.BaseDecoder):
             This decoder.
 
         Raises:
-            InputError: fewer than two movements, recordings that differ in channels, or a signal that is not in its
-                unit.
+            InputError: fewer than two movements, recordings of unlike channels, or a signal that is not in its unit.
         """
         if self.recipe is None:
             raise InputError("this decoder is fitted already: calibrate it, or fit one from a recipe such as "

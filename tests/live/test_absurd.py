@@ -124,7 +124,7 @@ class Hostile:
     def info(self, timeout=0):
         told = {"name": "A", "type": "EMG", "rate": 2000.0, "channels": 4, "unit": "V"} | self.lives[self.life]
         node = SimpleNamespace(child=lambda _: node, child_value=lambda _: told["unit"],
-                               next_sibling=lambda: node)
+                               next_sibling=lambda *_: node)
         return SimpleNamespace(name=lambda: told["name"], type=lambda: told["type"], desc=lambda: node,
                                nominal_srate=lambda: told["rate"], channel_count=lambda: told["channels"],
                                channel_format=lambda: 1)

@@ -37,7 +37,8 @@ def feed():
 def asked(feed, path: str | None = None, method: str = "GET", **headers) -> int:
     parts = urlsplit(feed.url)
     url = f"http://{parts.netloc}{parts.path if path is None else path}"
-    return requests.request(method, url, headers=headers, timeout=20).status_code
+    with requests.request(method, url, headers=headers, timeout=20) as answer:
+        return answer.status_code
 
 
 def test_the_address_holds_a_key_that_nothing_is_told_without(feed):
