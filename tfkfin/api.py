@@ -96,10 +96,10 @@ class Decoder(decoder.BaseDecoder):
         if self.recipe is not None:
             return (f"<tfkfin.Decoder: recipe {self.recipe.digest}, head {self.recipe.classifier.kind}, "
                     f"{_fins(self.recipe.features.names)}, not fitted>")
-        card, numbers = self.card, format_numbers(self.movements.tolist())
-        movements = ", ".join(map(str, self.named(self.movements))) if card.get("names") else numbers
-        return (f"<tfkfin.Decoder: recipe {card.get('recipe_digest')}, head {card.get('head')}, "
-                f"{self.channels} channels, {card.get('rate_hz', 0):g} Hz, movements {movements}, {_fins(card.get('features', ()))}>")
+        get, numbers = self.card.get, format_numbers(self.movements.tolist())
+        movements = ", ".join(map(str, self.named(self.movements))) if get("names") else numbers
+        return (f"<tfkfin.Decoder: recipe {get('recipe_digest')}, head {get('head')}, {self.channels} channels, "
+                f"{get('rate_hz', 0):g} Hz, movements {movements}, {_fins(get('features', ()))}>")
 
     def fit(self, data: Data, labels: ArrayLike | None = None, groups: ArrayLike | None = None,
             rate_hz: float = 0.0, unit: Unit = "V") -> Self:

@@ -52,6 +52,18 @@ def test_only_flat_electrodes_are_seen_as_lost():
         np.testing.assert_array_equal(np.asarray(found.lost(layer(y))), np.tile([0, 0, flat, 0, 0], (40, 1)) > 0)
 
 
+def test_an_electrode_that_is_often_flat_is_not_missed():
+    """Envelopes rest at the converter's lowest step, in movements too."""
+    layer, x = described_by("correlations", "log_covariance"), mixed(300)
+    x[::20, :, 2] = 0.5
+    found = Imputation(CHANNELS)
+    found.build((None, len(layer.layout(CHANNELS))))
+    found.fit(np.asarray(layer(x)).astype(float), layer, 0)
+    y = mixed(40)
+    y[:, :, [1, 2]] = 0.5
+    np.testing.assert_array_equal(np.asarray(found.lost(layer(y)))[0], np.arange(CHANNELS) == 1)
+
+
 def test_what_electrodes_have_in_common_is_imputed():
     """Electrode 1 is the sum of its neighbours: nothing is lost with it."""
     def windows(count):

@@ -20,6 +20,7 @@ MOST_CHANNELS = 16  # A has channels x D x D numbers: 1.4 MB of 8 channels, 35 M
 MOST_WINDOWS = 2000  # that the regression is learnt from, evenly spread
 PENALTY = 1e-2  # of the ridge regression, in variances of an input
 APART = 1e-2  # sum of |log S_jk| over other electrodes k below which electrode j goes with none
+SELDOM = 0.01  # of training windows: an electrode that is flat in more, as envelopes are at rest, is never called lost
 FLAT = 2.5 + np.log(RIDGE)  # log S_jj less the mean power's logarithm, below which electrode j is flat
 
 
@@ -94,7 +95,7 @@ class Imputation(layers.Layer):
             self.parts[name].assign(value)
         self.parts["known"].assign(np.ones(self.channels))
         there = ops.convert_to_numpy(self.lost(ops.convert_to_tensor(x, "float32"))).mean(axis=0)
-        self.parts["known"].assign(there < 0.5)  # an electrode that training has not is not missed
+        self.parts["known"].assign(there < SELDOM)
 
     def get_config(self):
         return {**super().get_config(), "channels": self.channels}
