@@ -153,8 +153,8 @@ def windows(*pairs) -> Windows:
 
 def test_a_test_repetition_that_is_missing_is_said(caplog):
     whole = windows(*((m, r) for m in (1, 2) for r in (1, 2, 3)))
-    split = recipes.Split(test_repetitions=(2, 5))
-    with pytest.raises(InputError, match=r"test_repetitions \[5\]: there are repetitions \[1, 2, 3\]"):
+    split = recipes.Split(test_repetitions=(2, 6))
+    with pytest.raises(InputError, match=r"test_repetitions \[6\]: there are repetitions \[1, 2, 3\]"):
         splits.resolved(split, {1: whole})
     splits.check({1: whole, 2: windows((1, 1), (2, 1), (1, 2), (2, 2))}, (1,), (2, 3))
     assert "subject 2 has no window in test repetition 3" in caplog.text and "subject 1 has no" not in caplog.text
@@ -164,7 +164,7 @@ def test_a_test_repetition_that_is_missing_is_said(caplog):
     ("seed", -1), ("seed", 2**32), ("source.synthetic.seed", -5), ("window.length_ms", float("nan")),
     ("imitate.learning_rate", float("inf")), ("classifier.noise", float("inf")), ("fin.units", 10**5),
     ("fin.layers", 1000), ("classifier.filters", [10**6]), ("classifier.copies", 10**6), ("window.length_ms", 1e9),
-    ("window.rate_hz", 1e300), ("imitate.batch_size", 10**9), ("split.subjects", [10**6]), ("fin." * 50 + "x", 1)])
+    ("window.rate_hz", 1e300), ("imitate.batch_size", 10**9), ("split.subjects", [10**10]), ("fin." * 50 + "x", 1)])
 def test_options_have_bounds(key, value):
     with pytest.raises(InputError):
         recipes.load("demo", {key: value})
