@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     _add_synthesize(commands)
     _add_download(commands)
     _add_reading(commands)
-    _add_record(commands)
+    _add_record(commands, "record" in argv)
     options = parsed(parser, argv)
     options.action(options)
 
@@ -73,12 +73,13 @@ def _add_reading(commands) -> None:
         add_options(parser, f"data-{name}")
 
 
-def _add_record(commands) -> None:
+def _add_record(commands, asked: bool) -> None:
+    """`asked`: whether sources are loaded for their options, which takes a while."""
     text = "ask for movements and record them from a device, an LSL stream, or a recording as if it were one"
     parser = commands.add_parser("record", help=text, description=text)
     kinds = registry.names("live/sources")
     add_options(parser, "data-record", source=kinds)
-    for kind in kinds:
+    for kind in kinds if asked else ():
         registry.load("live/sources", kind, "SOURCE").options(parser)
     parser.set_defaults(action=_record, seconds=1.0)  # a synthetic person goes on
 

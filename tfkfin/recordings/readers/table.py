@@ -209,7 +209,7 @@ def _numbers(path: Path, sheet: Sheet, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "biuf":
         unknown = values == UNKNOWN
         known = checks.column(path, "label", sheet.numbered(np.where(unknown, 0, values)))
-        return np.where(unknown, np.int16(UNKNOWN), known)
+        return np.where(unknown.reshape(-1), np.int16(UNKNOWN), known)
     words, where = np.unique(values.astype(str), return_inverse=True)
     numbers = [sheet.number(word) for word in words.tolist()]
     if None in numbers:
