@@ -21,7 +21,8 @@ TEST = (2, 5)
 RECIPES = [p.stem for p in sorted(Path("pipelines").glob("*.toml")) if not p.stem.startswith(("fin_", "tune_"))]
 TINY = {"source.kind": "recordings", "window.length_ms": 30, "window.stride_ms": 25, "fin.units": 3, "fin.layers": 2,
         "fin.family": "conv", "fin.pretrained": "", "features.names": "ENT,RMS", "split.subjects": "1,2",
-        "split.pretrain_subjects": "1", "split.test_repetitions": TEST, "imitate.epochs": 3,
+        "split.pretrain_subjects": "1", "split.train_repetitions": (1, 3, 4, 6), "split.test_repetitions": TEST,
+        "imitate.epochs": 3,
         "imitate.windows_per_epoch": 48, "imitate.validation_windows": 24, "imitate.test_windows": 24,
         "classify.epochs": 2, "finetune.windows_per_epoch": 32, "classifier.vote": 3}
 

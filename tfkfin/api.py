@@ -356,8 +356,8 @@ class OnlineSession(AdaptiveSession):
 def _recordings(data: Data, labels: ArrayLike | None, groups: ArrayLike | None, rate_hz: float, unit: Unit
                 ) -> list[Recording]:
     if _are_recordings(data):
-        found = [data] if isinstance(data, Recording) else list(cast(Sequence[Recording], data))
-        if not found:
+        every = [data] if isinstance(data, Recording) else cast(Sequence[Recording], data)
+        if not (found := [one for part in every for one in (part if isinstance(part, Recordings) else [part])]):
             raise InputError("`data` must hold a recording. Received: none")
         for one in found:
             _check_axes(one)
@@ -411,7 +411,7 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 
 def _are_recordings(data: Any) -> bool:
-    return isinstance(data, Recording) or isinstance(data, Sequence) and all(isinstance(r, Recording) for r in data)
+    return isinstance(data, Recording) or isinstance(data, Sequence) and {*map(type, data)} <= {Recording, Recordings}
 
 
 def _fins(features: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import tfkfin
+from tfkfin.base.files import shipped
 
 HERE = Path(__file__).parent
 FOLDERS, ARRAYS, SCORES = HERE / "folders.tar.xz", HERE / "answers.npz", HERE / "answers.json"
@@ -339,8 +340,10 @@ def served(place: Place) -> dict:
 
 
 def fits(place: Place) -> dict:
-    """The recipe `best_fins` as it ships, with the FINs that ship, fitted to two days from Python."""
-    decoder = tfkfin.Decoder.from_preset("best_fins").fit([place.day(1), place.day(2)])
+    """The recipe `best_fins` as it ships, with the first FINs that shipped, fitted to two days from Python."""
+    first = shipped("savedmodels") / "fin_conv" / "1"
+    new = tfkfin.Decoder.from_preset("best_fins", **{"fin.pretrained": str(first)})
+    decoder = new.fit([place.day(1), place.day(2)])
     emg = np.repeat(volts(place.day(4))[1], 2, axis=0)  # it decides at 2000 Hz
     return under("stream", decoder.stream(emg[:4000], rate_hz=2 * RATE)) | {name: np.array(decoder.card[name])
                                                           for name in ("mean_v", "sd_v", "movements")}

@@ -170,5 +170,7 @@ def new(options, names: Sequence[str], length: int, channels: int, classes: int)
     if options.forces and not made.takes_virtual:
         raise InputError(f"classifier.forces is for heads that keep a prior of sessions, such as gaussian. Received: "
                          f"{options.kind}")
+    if not hasattr(describe, "without"):  # where no electrodes are mixed, a lost one spoils what is its own alone
+        options = options.model_copy(update={"lost_electrode": False})
     described = describe.compute_output_shape((None, length, channels))[-1] if describe is not None else 0
     return joined_head(made.new(options, names, channels, described, classes), describe, length, channels, len(names))
