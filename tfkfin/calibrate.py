@@ -108,9 +108,9 @@ def show(report: dict) -> None:
     log.info("other repetitions: %s", "; ".join(f"{when} {100 * one['accuracy']:.1f} % of windows, "
                                                 f"{100 * one['execution']:.1f} % of executions"
                                                 for when, one in (("before", before), ("after", after))))
-    if after["accuracy"] < before["accuracy"]:
-        log.warning("the new version decides them worse than the one before, which stays: check recordings and "
-                    "labels, or go on with the version before (MODEL/N)")
+    if report["worse"]:
+        log.warning("warning: the new version decides them worse than the one before, which stays: check recordings "
+                    "and labels, or go on with the version before (MODEL/N)")
     if after["recall_unseen"] is not None:
         log.info("recall of movements that it was calibrated on: %s; of others: %s", *(
             f"{100 * before[part]:.1f} -> {100 * after[part]:.1f} %" for part in ("recall_seen", "recall_unseen")))

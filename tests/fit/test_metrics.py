@@ -97,3 +97,15 @@ def test_every_key_in_which_runs_differ_is_a_column(tmp_path):
     groups = {run: metadata.parse_session_start_info_plugin_data(of[metadata.SESSION_START_INFO_TAG]).group_name
               for run, of in tags.items()}
     assert len(set(groups.values())) == 4  # no accuracy is the mean of two stages
+
+
+def test_fewer_right_is_a_sign_test_over_executions():
+    """By hand: 5 of 5 worse have p = 1 / 32, 4 of 4 have 1 / 16, 6 of 7 have 8 / 128."""
+    def found(*changes):
+        segments = np.repeat(np.arange(len(changes)), 4)
+        before = np.tile([True, True, False, False], len(changes))
+        after = np.concatenate([np.arange(4) < 2 + change for change in changes])
+        return metrics.fewer_right(before, after, segments)
+
+    assert found(*[-1] * 5) and found(*[-1] * 5, 0, 0) and found(*[-2] * 8, 1)
+    assert not found(*[-1] * 4) and not found(*[-1] * 6, 1) and not found(1, 1, 1, 1, 1, 1) and not found(0, 0)

@@ -13,7 +13,7 @@ import numpy as np
 from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
-from tfkfin.fit import scoring
+from tfkfin.fit import metrics, scoring
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import RecordingFile
@@ -63,9 +63,12 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}
+    left, right = own & ~known, {}
     for when, one in (("before", decoder), ("after", new)):
         decided = scoring.decide(one.probabilities(inputs), segments, one.decision, one.movements)
-        report[when] = _scores(one, windows[own & ~known], decided[own & ~known], np.unique(rows.movements))
+        report[when] = _scores(one, windows[left], decided[left], np.unique(rows.movements))
+        right[when] = (decided == windows.movements)[left]
+    report["worse"] = metrics.fewer_right(right["before"], right["after"], windows.segments[left])
     recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
     new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
     return new, report

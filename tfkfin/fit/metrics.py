@@ -91,6 +91,21 @@ def execution_accuracy(true: np.ndarray, decided: np.ndarray, segments: np.ndarr
     return float(np.mean(right)) if right else float("nan")
 
 
+def fewer_right(before: np.ndarray, after: np.ndarray, segments: np.ndarray) -> bool:
+    """Whether executions have fewer windows decided right than before, by a sign test over executions (p < 0.05).
+
+    Args:
+        before, after: which windows (N,) are decided right.
+        segments: (N,) the execution that each window lies in.
+    """
+    from scipy.stats import binomtest
+
+    changes = [int(after[here].sum()) - int(before[here].sum()) for here in segments == np.unique(segments)[:, None]]
+    changed = [change for change in changes if change]
+    fewer = sum(change < 0 for change in changed)
+    return bool(changed) and bool(binomtest(fewer, len(changed), alternative="greater").pvalue < 0.05)
+
+
 def false_activations(true: np.ndarray, decided: np.ndarray, stride_s: float) -> float | None:
     """Runs of decisions for a movement that begin in rest, a minute of rest; None where no window is rest.
 
