@@ -109,8 +109,7 @@ def show(report: dict) -> None:
                                                 f"{100 * one['execution']:.1f} % of executions"
                                                 for when, one in (("before", before), ("after", after))))
     if report["worse"]:
-        log.warning("warning: the new version decides them worse than the one before, which stays: check recordings "
-                    "and labels, or go on with the version before (MODEL/N)")
+        log.warning("warning: the new version decides them worse; the one before stays: check recordings and labels")
     if after["recall_unseen"] is not None:
         log.info("recall of movements that it was calibrated on: %s; of others: %s", *(
             f"{100 * before[part]:.1f} -> {100 * after[part]:.1f} %" for part in ("recall_seen", "recall_unseen")))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfkfin
+from tfkfin.live.stream import Stream
 from tfkfin.nets import descriptions
 from tfkfin.nets.imputation import Imputation
 from tfkfin.recipe import Recipe
@@ -110,6 +111,9 @@ def test_a_decoder_goes_on_without_an_electrode(people, tmp_path):
     version = now.export(tmp_path / "model", "both")
     now.save(tmp_path / "saved")
     wanted = now.stream(spoilt)["probabilities"]
+    live = Stream(now)
+    made = [found for part in np.split(spoilt, range(777, len(spoilt), 777)) if (found := live(part)) is not None]
+    np.testing.assert_allclose(np.concatenate([one.probabilities for one in made]), wanted, atol=1e-4)
     for other in (tfkfin.Decoder.load(tmp_path / "saved"), Exported(version, "savedmodel"), Exported(version, "onnx")):
         np.testing.assert_allclose(other.stream(spoilt)["probabilities"], wanted, atol=1e-4)
 

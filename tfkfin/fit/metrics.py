@@ -5,6 +5,7 @@ import numpy as np
 HOLDS = 0.9  # R² on training windows from which on FINs count as imitating a feature
 LOOKED_AT = 256  # training windows of a person that this is measured on, evenly spread
 
+
 def r2(true: np.ndarray, predicted: np.ndarray) -> float:
     """Coefficient of determination R² = 1 − Σ(ŷ − y)² / Σ(y − ȳ)² over all elements; NaN for a constant `true`."""
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
@@ -100,10 +101,10 @@ def fewer_right(before: np.ndarray, after: np.ndarray, segments: np.ndarray) -> 
     """
     from scipy.stats import binomtest
 
-    changes = [int(after[here].sum()) - int(before[here].sum()) for here in segments == np.unique(segments)[:, None]]
-    changed = [change for change in changes if change]
-    fewer = sum(change < 0 for change in changed)
-    return bool(changed) and bool(binomtest(fewer, len(changed), alternative="greater").pvalue < 0.05)
+    every = segments == np.unique(segments)[:, None]  # (executions, N)
+    changes = np.sign(every @ after.astype(int) - every @ before.astype(int))
+    fewer, changed = int((changes < 0).sum()), int((changes != 0).sum())
+    return changed > 0 and bool(binomtest(fewer, changed, alternative="greater").pvalue < 0.05)
 
 
 def false_activations(true: np.ndarray, decided: np.ndarray, stride_s: float) -> float | None:

@@ -283,10 +283,10 @@ def where_fins_fail(forward: Forward, part: Subject, names: tuple[str, ...]) -> 
     """
     if not names or not len(part.windows):
         return {}
-    starts = part.windows.starts[windows.evenly(len(part.windows), metrics.LOOKED_AT)]
-    emg = ((part.emg[starts[:, None] + np.arange(forward.trunk.length)] - part.mean) / part.sd).astype(np.float32)
-    name, r2 = metrics.lowest_r2(catalogue.direct(emg, names, part.rate_hz),
-                                 forward.recording(part.emg, starts, ("features",))["features"], names)
+    chosen = windows.evenly(len(part.windows), metrics.LOOKED_AT)
+    true = catalogue.direct(part.cut(forward.trunk.length, chosen), names, part.rate_hz)
+    said = forward.recording(part.emg, part.windows.starts[chosen], ("features",))["features"]
+    name, r2 = metrics.lowest_r2(true, said, names)
     if r2 >= metrics.HOLDS:
         return {}
     log.warning("warning: S%d: the FINs do not hold on these recordings: R² of %s is %.2f on training windows. Let "

@@ -91,9 +91,8 @@ class Imputation(layers.Layer):
             kernel[j, kept] = solved * sd / spread[:, None]
             bias[j] = mean - centre @ kernel[j, kept]
         values = {"kernel": kernel, "bias": bias, "mean": mean, "of": of, "power": power, "others": others}
-        for name, value in (values | {"known": np.zeros(self.channels)}).items():
+        for name, value in (values | {"known": np.ones(self.channels)}).items():
             self.parts[name].assign(value)
-        self.parts["known"].assign(np.ones(self.channels))
         there = ops.convert_to_numpy(self.lost(ops.convert_to_tensor(x, "float32"))).mean(axis=0)
         self.parts["known"].assign(there < SELDOM)
 

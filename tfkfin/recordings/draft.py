@@ -3,19 +3,19 @@
 What follows from neither is left open with a `#`, and what is left out is told; the owner has to check the draft.
 """
 
-import json
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfkfin.base.console import shown
 from tfkfin.base.errors import InputError
+from tfkfin.base.quoted import toml
 from tfkfin.recordings import checks, doubts, formats, health
 from tfkfin.recordings.doubts import MOST, Look
 from tfkfin.recordings.sheet import DAYS, RESTS, UNITS, plain
@@ -38,7 +38,13 @@ _LABELS_OF = r"(?i)label|annot|event|marker|target"
 _DATE = r"(?:\d{4}[-._]\d\d[-._]\d\d|\d\d[-.]\d\d[-.](?:\d{4}|\d\d)|(?:19|20)\d{6})"
 _HOUR = r"\d\d[-.:h_]?\d\d(?:[-.:m_]?\d\d)?"
 _STAMP = re.compile(rf"(?<!\d)(?:{_DATE}(?:[-_T ]?{_HOUR})?|{_HOUR}[-_ ]{_DATE})(?!\d)")
-_toml = partial(json.dumps, ensure_ascii=False)  # numbers, text and lists are written alike in both
+
+
+def _toml(value: Any) -> str:
+    """A number, a text or a list of these."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return toml(value) if isinstance(value, str) else str(value)
 
 
 class Names(NamedTuple):
@@ -105,7 +111,7 @@ def draft(folder: Path, paths: Sequence[Path]) -> str:
     table = ["", "[movements]", *(f"{i + 1} = {_toml(name)}" for i, name in enumerate(moved))] if moved else []
     lines = [f"# A draft from all {len(signals)} files: read it through, correct it, then: python -m "
              f"tfkfin.data info {folder}", *settings, *lines, *table]
-    text = "\n".join(re.sub(r"[\x00-\x1f\x7f]", " ", line) for line in lines) + "\n"
+    text = "\n".join(shown(line).replace("\n", " ") for line in lines) + "\n"
     tomllib.loads(text)
     return text
 

@@ -55,10 +55,9 @@ def _by_kind(run: Run, predict: training.Predictor) -> dict[str, dict[str, float
 
 def _epochs_needed(run: Run) -> int:
     """The recipe's epochs; of "auto" none where the FINs hold on everybody's training windows."""
-    epochs, signals = run.recipe.imitate.epochs, run.recipe.source.kind == "signals"
-    if epochs != "auto":
-        return epochs
-    if signals or not run.recipe.fin.pretrained:
+    if run.recipe.imitate.epochs != "auto":
+        return run.recipe.imitate.epochs
+    if run.recipe.source.kind == "signals" or not run.recipe.fin.pretrained:
         return AUTO_EPOCHS
     data, names = run.dataset, run.recipe.features.names
     predict = training.Predictor(presets.new_bank(run.fin, names, run.length, data.channels))

@@ -19,6 +19,7 @@ optional; a layer without one is one of which it is not known.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -42,7 +43,7 @@ class Beside(layers.Layer):
             if all(hasattr(part, name) for part in self.parts):
                 setattr(self, name, getattr(self, f"_{name}"))
         if hasattr(self, "layout") and any(hasattr(part, "without") for part in self.parts):
-            self.without, self.flatness = self._without, self._flatness
+            self.without, self.flatness = partial(without, self.parts), partial(flatness, self.parts)
 
     def build(self, input_shape):
         for part in self.parts:
@@ -60,12 +61,6 @@ class Beside(layers.Layer):
     def _layout(self, channels: int) -> np.ndarray:
         return side_by_side([part.layout(channels) for part in self.parts])
 
-    def _without(self, described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
-        return without(self.parts, described, channels, electrode)
-
-    def _flatness(self, channels: int) -> tuple[np.ndarray, ...]:
-        return flatness(self.parts, channels)
-
     def compute_output_shape(self, input_shape):
         return (input_shape[0], sum(part.compute_output_shape(input_shape)[1] for part in self.parts))
 
@@ -82,14 +77,14 @@ def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def without(parts: Sequence[layers.Layer], described: np.ndarray, channels: int, electrode: int) -> np.ndarray:
-    """The same of the outputs (N, S) of several descriptions side by side; those that mix no electrodes stay."""
+    """`without` of the outputs (N, S) of several descriptions side by side; those that mix no electrodes stay."""
     ends = np.cumsum([0] + [len(part.layout(channels)) for part in parts])
     return np.concatenate([part.without(described[:, a:b], channels, electrode) if hasattr(part, "without") else
                            described[:, a:b] for part, a, b in zip(parts, ends, ends[1:], strict=False)], axis=1)
 
 
 def flatness(parts: Sequence[layers.Layer], channels: int) -> tuple[np.ndarray, ...]:
-    """The same of several descriptions side by side."""
+    """`flatness` of several descriptions side by side."""
     found = [part.flatness(channels) if hasattr(part, "flatness") else
              (np.zeros((len(part.layout(channels)), channels)),) * 2 for part in parts]
     return tuple(np.concatenate(one) for one in zip(*found, strict=True))

@@ -13,29 +13,27 @@ def body(inputs, options):
     What most temporal features are: moments of some function of a few neighbouring samples, and a function of such
     moments. Logarithms of variances over time: Schirrmeister et al. 2017, doi:10.1002/hbm.23730.
     """
-    units = options.units
-    last = 3 * units // 4  # filters whose squares are averaged, too
-    widths = [units] * (options.layers - 2) + [last]
+    x = _filtered(inputs, [options.units] * (options.layers - 2) + [3 * options.units // 4])
+    x = layers.GlobalAveragePooling1D(name="mean")(WithSquares(name="squares")(x))
+    return _mixed(LogMoments(name="log")(x), options.units)
+
+
+def first_body(inputs, options):
+    """What it was in version 1, for runs that began with that: the mean alone."""
+    x = layers.GlobalAveragePooling1D(name="mean")(_filtered(inputs, [options.units] * options.layers))
+    return _mixed(LogScale(("RMS",) * options.units, floor=1e-4, name="log")(x), options.units)
+
+
+def _filtered(inputs, widths: list[int]):
     first = layers.Conv1D(widths[0], 3, padding="same", activation="relu", name="conv_1")
     x = first(inputs)
     first.set_weights(_scattered(widths[0]))
     for i, width in enumerate(widths[1:], 2):
         x = layers.Conv1D(width, 1, activation="relu", name=f"conv_{i}")(x)
-    x = layers.GlobalAveragePooling1D(name="mean")(WithSquares(name="squares")(x))
-    x = LogMoments(name="log")(x)
-    x = layers.Dense(2 * units, activation="gelu", name="mix_1")(x)
-    return layers.Dense(units, activation="gelu", name="mix_2")(x)
+    return x
 
 
-def first_body(inputs, options):
-    """What it was in version 1, for runs that began with that: the mean alone."""
-    units = options.units
-    first = layers.Conv1D(units, 3, padding="same", activation="relu", name="conv_1")
-    x = first(inputs)
-    first.set_weights(_scattered(units))
-    for i in range(2, options.layers):
-        x = layers.Conv1D(units, 1, activation="relu", name=f"conv_{i}")(x)
-    x = LogScale(("RMS",) * units, floor=1e-4, name="log")(layers.GlobalAveragePooling1D(name="mean")(x))
+def _mixed(x, units: int):
     x = layers.Dense(2 * units, activation="gelu", name="mix_1")(x)
     return layers.Dense(units, activation="gelu", name="mix_2")(x)
 
