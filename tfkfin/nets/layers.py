@@ -67,14 +67,11 @@ class LogScale(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")
-class WithSquares(layers.Layer):
-    """(..., D) -> (..., 2 D): the input, then its squares."""
+class Moments(layers.Layer):
+    """Means over time, (N, L, D) -> (N, 2 D): of the input, then of its squares."""
 
     def call(self, inputs):
-        return ops.concatenate([inputs, inputs * inputs], axis=-1)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2 * input_shape[-1])
+        return ops.concatenate([ops.mean(inputs, axis=1), ops.mean(ops.square(inputs), axis=1)], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="tfkfin")

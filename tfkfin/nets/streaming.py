@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfkfin.nets.fins import fins_of
-from tfkfin.nets.layers import WithSquares
+from tfkfin.nets.layers import Moments
 from tfkfin.nets.sliding import cut, jitted, over_signal, samples_at, size, windows_in
 
 
@@ -41,17 +42,15 @@ class Means:
 def taken_apart(fin: keras.Model) -> Means | None:
     """The parts of a FIN that streams; None of another."""
     layers = fin.layers[1:]
-    means = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.GlobalAveragePooling1D)]
+    means = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.GlobalAveragePooling1D | Moments)]
     if len(means) != 1 or not means[0]:
         return None
     filters, after = tuple(layers[: means[0]]), tuple(layers[means[0] + 1 :])
-    squares = len(filters) > 1 and isinstance(filters[-1], WithSquares)
-    filters = filters[:-1] if squares else filters
     plain = all(isinstance(f, keras.layers.Conv1D) and (f.padding == "same" or f.kernel_size == (1,)) and f.use_bias
                 and f.groups == 1 and (f.strides, f.dilation_rate) == ((1,), (1,)) for f in filters)
     if not plain or any(f.kernel_size != (1,) for f in filters[1:]) or filters[0].kernel_size[0] > fin.input_shape[1]:
         return None
-    return Means(filters, after, squares)
+    return Means(filters, after, isinstance(layers[means[0]], Moments))
 
 
 def streams(bank: keras.Model) -> bool:
@@ -118,25 +117,27 @@ def _means(filters: Sequence[tuple], squares: bool, x: tf.Tensor, length: int, s
     edges = [tf.pad(samples_at(x, count, offset, taps - 1, stride), [[0, 0], [0, 0], zeros, [0, 0]])
              for offset, zeros in ((0, ((taps - 1) // 2, 0)), (length - taps + 1, (0, taps // 2))) if any(zeros)]
 
-    def over_windows(terms):
+    def over_windows(terms, added=None):
         """Sums over windows of terms (B, n, C, ...) of samples: (B, W, C, ...)."""
-        total = slide(terms, x, length, stride, taps - 1)
+        total = slide(terms, x, length, stride, taps - 1, added)
         for edge in edges:
-            total += tf.reduce_sum(terms(tf, edge, 2), axis=2)
+            rows = terms(tf, edge, 2)
+            total += added(tf, rows) if added else tf.reduce_sum(rows, axis=2)
         return total
 
     def sums(kernels, biases):
         def answers(xp, samples, axis=1):
             y = _taps(xp, samples, kernels[0], axis, xla) + xp.reshape(biases[0], (-1,))
             y = activated(xp, activations[0], y)
-            if pointwise or squares:
+            if pointwise:
                 y = xp.reshape(y, (*_shape(y)[:-1], len(filters), y.shape[-1] // len(filters)))
             for activation, kernel, bias in zip(activations[1:], kernels[1:], biases[1:], strict=True):
                 y = activated(xp, activation, xp.einsum("...fd,fde->...fe", y, kernel) + bias)
-            return xp.concat([y, y * y], axis=-1) if squares else y
+            return y
 
-        total = over_windows(answers)
-        return tf.reshape(total, (*_shape(total)[:2], x.shape[2], len(filters), (1 + squares) * filters[0][-1].filters))
+        total = over_windows(answers, with_squares if squares else None)
+        shape = (*_shape(total)[:2], x.shape[2], 1 + squares, len(filters), filters[0][-1].filters)
+        return tf.concat(tf.unstack(tf.reshape(total, shape), axis=3), axis=-1)
 
     @tf.custom_gradient
     def of_weights(*weights):
@@ -160,6 +161,11 @@ def _means(filters: Sequence[tuple], squares: bool, x: tf.Tensor, length: int, s
     kernels += [tf.stack([tf.convert_to_tensor(layer.kernel)[0] for layer in layers]) for layers in pointwise]
     biases = [tf.stack([tf.convert_to_tensor(layer.bias) for layer in layers]) for layers in (first, *pointwise)]
     return of_weights(*kernels, *biases) / length
+
+
+def with_squares(xp, rows):
+    """Blocks (B, n, R, C, ...) -> (B, n, C, 2, ...): the rows added up, and their squares."""
+    return xp.stack([(tf.reduce_sum if xp is tf else np.sum)(part, axis=2) for part in (rows, rows * rows)], axis=3)
 
 
 def _shape(x: tf.Tensor) -> list:

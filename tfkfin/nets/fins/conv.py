@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers
 
 from tfkfin.nets.fins import Family
-from tfkfin.nets.layers import LogMoments, LogScale, WithSquares
+from tfkfin.nets.layers import LogMoments, LogScale, Moments
 
 
 def body(inputs, options):
@@ -14,13 +14,12 @@ def body(inputs, options):
     moments. Logarithms of variances over time: Schirrmeister et al. 2017, doi:10.1002/hbm.23730.
     """
     x = _filtered(inputs, [options.units] * (options.layers - 2) + [3 * options.units // 4])
-    x = layers.GlobalAveragePooling1D(name="mean")(WithSquares(name="squares")(x))
-    return _mixed(LogMoments(name="log")(x), options.units)
+    return _mixed(LogMoments(name="log")(Moments(name="mean")(x)), options.units)
 
 
 def first_body(inputs, options):
     """What it was in version 1, for runs that began with that: the mean alone."""
-    x = layers.GlobalAveragePooling1D(name="mean")(_filtered(inputs, [options.units] * options.layers))
+    x = layers.GlobalAveragePooling1D(name="mean")(_filtered(inputs, [options.units] * max(1, options.layers - 1)))
     return _mixed(LogScale(("RMS",) * options.units, floor=1e-4, name="log")(x), options.units)
 
 
