@@ -17,9 +17,10 @@ class Correlations(layers.Layer):
     """Fisher's z of correlations inside a window: (B, L, C) -> (B, C·len(lags) + C·(C-1)).
 
     First each channel's autocorrelation at `lags`, then the correlation of every two channels, of the signal and of
-    its first difference: about zero, or about the signal's means in the window. Autocorrelations are what AR models are solved from (Yule-Walker);
-    correlations between channels are the scale-free part of the spatial covariance, the input of Riemannian EMG
-    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0).
+    its first difference: about zero, or about the signal's means in the window. Autocorrelations are what AR models
+    are solved from (Yule-Walker); correlations between channels are the scale-free part of the spatial covariance, the
+    input of Riemannian EMG decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing
+    (0).
 
     Args:
         lags: in samples; 1, 2, 3, 4, 6, 8 are 0.5 to 4 ms at 2 kHz.
