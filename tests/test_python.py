@@ -123,7 +123,7 @@ def test_a_fitted_decoder_knows_what_it_was_not_shown(fitted, people):
     assert np.mean(fitted.predict(stretch) == movement) > 0.6  # of three
     windows = np.stack([stretch[:600], stretch[200:800]])
     np.testing.assert_array_equal(fitted.predict(windows), fitted(windows)["label"])
-    assert set(fitted.stream(stretch)) == {"probabilities", "label", "features"}
+    assert set(fitted.stream(stretch)) == {"probabilities", "label", "features", *OUTPUTS}
 
 
 def test_saved_exported_and_loaded_it_says_the_same(fitted, people, tmp_path):

@@ -225,7 +225,7 @@ def test_rows_are_chosen_by_name():
     assert rows_of(line) == ("best", "tdar_lda")  # in the table's order
     assert rows_of(parser().parse_args(["ladder"])) == ()
     for words, said in ((["ladder", "--rows", "worst"], "no row worst; there are"),
-                        (["imitation", "--rows", "best"], "of the experiment ladder")):
+                        (["imitation", "--rows", "best"], "of the experiments ladder and faults")):
         with pytest.raises(InputError, match=said):
             rows_of(parser().parse_args(words))
 

@@ -62,7 +62,9 @@ def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> di
 
 
 class BaseDecoder:
-    """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}.
+    """Windows (B, L, C) in volts -> {"probabilities": (B, G), "label": (B,) int64, "features": (B, C, F)}; and, where
+    the card has the ranges of training's signals, {"quality": (B, C), "quality_overall": (B,), "fault": (B, C) int64}
+    of `tfkfin.nets.quality`.
 
     Attributes:
         model: the network, or None where only an exported graph is there.
@@ -95,7 +97,12 @@ class BaseDecoder:
         """The network over windows, recordings and live signals."""
         from tfkfin.nets.forward import Forward
 
-        return Forward(self.model)
+        return Forward(self.model, self.card.get("signal"), self.card.get("rate_hz", 0.0))
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What the network is asked for, window by window."""
+        return ("features", "probabilities", *(("quality",) if "signal" in self.card else ()))
 
     @cached_property
     def head(self) -> "Head":
@@ -105,7 +112,7 @@ class BaseDecoder:
         return heads.kind(self.card["head"]).of(self.forward.parts)
 
     def _keras(self, emg: np.ndarray) -> Answers:
-        return self.forward.windows(emg, ("features", "probabilities"))
+        return self.forward.windows(emg, self.wanted)
 
     # === Decisions ===
 
@@ -120,7 +127,8 @@ class BaseDecoder:
         return self._labelled(self._answer(samples.checked(emg)))
 
     def _labelled(self, answer: Answers) -> Answers:
-        return answer | {"label": self.movements[answer["probabilities"].argmax(-1)]}
+        faults = {"fault": answer["fault"].astype(np.int64)} if "fault" in answer else {}
+        return answer | faults | {"label": self.movements[answer["probabilities"].argmax(-1)]}
 
     def named(self, labels: np.ndarray) -> np.ndarray:
         """What movements (...) are called; their numbers where no recording named them, "rejected" for -1."""
@@ -172,7 +180,7 @@ class BaseDecoder:
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         axes.signal("emg", emg.shape, self.channels)
         samples.checked(emg[starts.min() : starts.max() + self.length])
-        return self._labelled(self.forward.recording(emg, starts, ("features", "probabilities")))
+        return self._labelled(self.forward.recording(emg, starts, self.wanted))
 
     # === Sessions ===
 

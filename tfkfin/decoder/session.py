@@ -14,7 +14,7 @@ from tfkfin.decoder.decision import Answers, Smoothed
 from tfkfin.sessions.online import OnlineAdaptation
 
 LAG = 20  # windows until an update decides live: a second at 50 ms; it takes a tenth of one, longer than a stride
-WANTED = ("inputs", "features")  # of a network, by a session
+WANTED = ("inputs", "features", "quality")  # of a network, by a session
 
 
 class AdaptiveSession:
@@ -65,7 +65,8 @@ class AdaptiveSession:
         samples.checked(emg)
         answers = self.decoder.forward.recording(*self.decoder.windows_of(emg, self.stride), WANTED)
         labels, probabilities = self._decide(self(answers["inputs"]))
-        return {"label": labels, "probabilities": probabilities, "features": answers["features"]}
+        rest = {name: part for name, part in answers.items() if name != "inputs"}
+        return rest | {"label": labels, "probabilities": probabilities}
 
     @property
     def moved(self) -> bool:
@@ -99,7 +100,7 @@ class LiveSession:
 
     def __call__(self, volts: np.ndarray, newest: int | None = None) -> Answers | None:
         answers = self.network(volts, newest)
-        return answers and {"probabilities": self.session(answers["inputs"]), "features": answers["features"]}
+        return answers and answers | {"probabilities": self.session(answers["inputs"])}
 
     def restart(self) -> None:
         """Forgets the signal, not the session."""

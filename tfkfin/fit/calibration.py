@@ -15,8 +15,10 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import metrics, scoring
 from tfkfin.pipeline.subject import Subject
+from tfkfin.pipeline.windows import evenly
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import RecordingFile
+from tfkfin.signal import condition
 from tfkfin.store import card as cards
 
 Kind = TypeVar("Kind", bound=BaseDecoder)
@@ -71,6 +73,12 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     report["worse"] = metrics.fewer_right(right["before"], right["after"], windows.segments[left])
     recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
     new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
+    if "signal" in new.card:
+        from tfkfin.nets import quality
+
+        volts = subject.volts(decoder.length, np.flatnonzero(used)[evenly(int(used.sum()), quality.MOST_WINDOWS)])
+        new.card["signal"] = condition.wider(new.card["signal"], quality.learnt(
+            [volts], *(np.asarray(decoder.card[name]) for name in ("mean_v", "sd_v")), decoder.card["rate_hz"]))
     return new, report
 
 

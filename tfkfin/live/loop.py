@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import samples
-from tfkfin.live.measures import UNKNOWN, Proportional, Recent, Scores, Times, Timing
+from tfkfin.live.measures import UNKNOWN, FaultsSaid, Proportional, Recent, Scores, Times, Timing
 from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.sources import Chunk, Drift, LiveSource
 from tfkfin.live.stream import Decisions, Stream
@@ -71,6 +71,7 @@ class Loop:
         rests = 0 in stream.movements or stream.decoder.decision.reject > 0
         self.scores = scores or Scores(stream.movements, stride_s, source.rate_hz, rests)
         self.scores.start_recording(source.rate_hz)
+        self._faults = FaultsSaid(stride_s)
         self._force = Proportional(list(stream.decoder.card["features"]), stride_s)
         reach = int((stream.length + stream.stride) * source.rate_hz / stream.rate_hz) + 64
         self._recent = Recent(reach)  # (n, 2): true label, and whether the sample was replaced
@@ -257,7 +258,10 @@ class Loop:
             decision = LiveDecision(
                 int(number), (last + 1) / self.source.rate_hz, int(decisions.labels[i]),
                 float(decisions.probabilities[i].max()), decisions.probabilities[i], decisions.features[i],
-                self._force(decisions.features[i]), None if true == UNKNOWN else true, int(replaced.sum()))
+                self._force(decisions.features[i]), None if true == UNKNOWN else true, int(replaced.sum()),
+                *(decisions.quality[name][i] if name in decisions.quality else None for name in ("quality", "fault")))
+            if decision.fault is not None:
+                self.note(self._faults(decision.fault))
             for output in self.outputs:
                 output(decision)
             sent = time.perf_counter()

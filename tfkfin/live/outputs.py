@@ -43,6 +43,8 @@ class LiveDecision:
         features: (C, F), imitated.
         force: from 0 to 1, the level of the signal within the person's own range so far.
         true: the true movement of the whole window; None where it is unknown or changes.
+        quality: (C,) of each electrode, 1: as in training; None where the decoder does not know that.
+        fault: (C,) what is wrong with it, an index of `tfkfin.signal.condition.FAULTS`; or None.
         filled: samples of the window that were lost, not finite or absurd, and were replaced by the last value before.
     """
 
@@ -55,6 +57,8 @@ class LiveDecision:
     force: float
     true: int | None
     filled: int
+    quality: np.ndarray | None = None
+    fault: np.ndarray | None = None
 
     @property
     def speed(self) -> float:
@@ -63,9 +67,12 @@ class LiveDecision:
 
     def line(self) -> dict:
         """The decision as a line of JSON."""
-        return {"window": self.window, "time_s": round(self.time_s, 6), "label": self.label,
-                "probability": round(self.probability, 6), "speed": round(self.speed, 4), "true": self.true,
-                "filled": self.filled, "probabilities": [round(float(p), 6) for p in self.probabilities]}
+        found = {"window": self.window, "time_s": round(self.time_s, 6), "label": self.label,
+                 "probability": round(self.probability, 6), "speed": round(self.speed, 4), "true": self.true,
+                 "filled": self.filled, "probabilities": [round(float(p), 6) for p in self.probabilities]}
+        return found if self.quality is None else found | {
+            "quality": np.round(self.quality.astype(float), 4).tolist(),
+            "quality_overall": round(float(self.quality.min()), 4), "fault": np.asarray(self.fault, int).tolist()}
 
 
 class LiveOutput:

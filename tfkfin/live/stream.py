@@ -13,6 +13,7 @@ from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import FILE, BaseDecoder
+from tfkfin.signal.condition import OUTPUTS
 from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
 from tfkfin.store import presets
@@ -29,6 +30,7 @@ class Decisions:
         labels: (W,) int64, -1 where rejected.
         probabilities: (W, G), averaged by the vote.
         features: (W, C, F), imitated.
+        quality: of `tfkfin.signal.condition.OUTPUTS`, where the decoder knows training's signals.
         prepared_s, inferred_s: time that all of them together took before the network, and in it.
     """
 
@@ -36,6 +38,7 @@ class Decisions:
     labels: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray
+    quality: Answers
     prepared_s: float
     inferred_s: float
 
@@ -88,8 +91,8 @@ class HeadApart:
         import tensorflow as tf
 
         answers = self.network(volts, newest)
-        return answers and {"probabilities": self._decide(tf.constant(answers["inputs"], tf.float32)).numpy(),
-                            "features": answers["features"]}
+        return answers and answers | {
+            "probabilities": self._decide(tf.constant(answers["inputs"], tf.float32)).numpy()}
 
 
 class Stream:
@@ -134,7 +137,7 @@ class Stream:
             raise InputError("an exported graph alone cannot adapt: the engine must be live or keras")
         if self._adapt:
             decoder.check_calibrates()
-        wanted = WANTED if self._adapt or apart else ("features", "probabilities")
+        wanted = WANTED if self._adapt or apart else decoder.wanted
         if decoder.model is None:
             network = CutWindows(decoder, self.stride)
         elif decoder.forward.streams:
@@ -218,7 +221,8 @@ class Stream:
             return None
         labels, probabilities = self._decide(answers["probabilities"])
         numbers, spent = np.arange(self.following - len(labels), self.following), time.perf_counter() - prepared
-        return Decisions(numbers, labels, probabilities, answers["features"], prepared - start, spent)
+        quality = {name: answers[name] for name in OUTPUTS if name in answers}
+        return Decisions(numbers, labels, probabilities, answers["features"], quality, prepared - start, spent)
 
     def _repaired(self, volts: np.ndarray) -> np.ndarray:
         volts = np.asarray(volts, np.float32)

@@ -7,6 +7,7 @@ Every answer is a dict with, as far as they are asked for,
     "inputs"         head inputs (.., D), the rows that the head's z-score gets; (.., C, F) of the paper's head
     "features"       what the FINs imitate, in their own units (.., C, F)
     "probabilities"  (.., G)
+    "quality"        `tfkfin.signal.condition.OUTPUTS`, where the decoder knows what training's signals were like
 
 What is compiled belongs to the trunk, which a decoder shares with those that are calibrated from it, and with others
 that are fitted on the same FINs.
@@ -24,6 +25,7 @@ from tfkfin.base.answers import steps
 from tfkfin.nets.heads import CHUNK, Head
 from tfkfin.nets.network import Parts
 from tfkfin.nets.one_stride import Live
+from tfkfin.nets.quality import Measures, judged
 from tfkfin.nets.sliding import over_signal, size, windows_in
 from tfkfin.nets.streaming import stream_bank, stream_layer, streams
 
@@ -42,24 +44,27 @@ class Trunk:
         length, channels: of the windows.
         bank: windows (B, L, C) -> features (B, C, F), or None.
         describe: windows (B, L, C) -> (B, S), or None.
+        measures: windows (B, L, C) -> (B, C, 5), or None: those of `tfkfin.nets.quality`.
     """
 
     def __init__(self, length: int, channels: int, bank: keras.Model | None = None,
-                 describe: keras.layers.Layer | None = None):
+                 describe: keras.layers.Layer | None = None, measures: Measures | None = None):
         self.length, self.channels = length, channels
-        parts = {"features": bank, "described": describe}
+        parts = {"features": bank, "described": describe, "measures": measures}
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.streams = bank is None or streams(bank)
         self._functions = {}
 
     @classmethod
-    def of(cls, bank: keras.Model, describe: keras.layers.Layer | None = None) -> "Trunk":
+    def of(cls, bank: keras.Model, describe: keras.layers.Layer | None = None,
+           measures: Measures | None = None) -> "Trunk":
         """The trunk of a bank and a description; the same object whenever they are the same."""
         what = keras.saving.serialize_keras_object(describe) if describe is not None else None
-        key = id(describe) if what and describe.weights else json.dumps(what, sort_keys=True, default=str)
+        key = (id(describe) if what and describe.weights else json.dumps(what, sort_keys=True, default=str),
+               measures and measures.rate_hz)
         known = bank.__dict__.setdefault("_trunks", {})
         if key not in known:
-            known[key] = cls(*bank.input_shape[1:], bank, describe)
+            known[key] = cls(*bank.input_shape[1:], bank, describe, measures)
         return known[key]
 
     def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described")) -> dict[str, tf.Tensor]:
@@ -69,7 +74,8 @@ class Trunk:
     def signal(self, stride: int, wanted: Sequence[str] = ("features", "described"), compiled: bool = True,
                slide: Callable = over_signal) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """A function of signals (B, T, C) -> (B, W, ..), for the windows [w stride, w stride + L)."""
-        make = {"features": stream_bank, "described": partial(stream_layer, length=self.length)}
+        layer = partial(stream_layer, length=self.length)
+        make = {"features": stream_bank, "described": layer, "measures": layer}
         parts = {name: make[name](part, stride=stride, compiled=compiled, slide=slide)
                  for name, part in self.parts.items() if name in wanted}
         return lambda x: {name: part(x) for name, part in parts.items()}
@@ -139,16 +145,25 @@ class Forward:
         parts: the network's layers.
         trunk: its FINs and descriptions.
         head: its classifier, with what every kind of head can do.
+
+    Args:
+        ranges: of the measures of training's signals, as `tfkfin.nets.quality.learnt` gives them; None: not known.
+        rate_hz: of the windows.
     """
 
-    def __init__(self, network: keras.Model):
-        self.parts = Parts.of(network)
-        self.trunk, self.head = Trunk.of(self.parts.bank, self.parts.describe), Head.of(self.parts)
+    def __init__(self, network: keras.Model, ranges: dict | None = None, rate_hz: float = 0.0):
+        self.parts, self.ranges = Parts.of(network), ranges
+        measures = Measures(rate_hz) if ranges else None
+        self.trunk, self.head = Trunk.of(self.parts.bank, self.parts.describe, measures), Head.of(self.parts)
 
     @property
     def streams(self) -> bool:
         """Whether each sample of a signal goes through the FINs once."""
         return self.trunk.streams
+
+    def quality(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Of standardised windows (B, L, C): `tfkfin.signal.condition.OUTPUTS`; nothing where ranges are not known."""
+        return judged(self.trunk.parts["measures"](x), self.ranges) if self.ranges else {}
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and sd of each channel (C,) that volts are standardised by."""
@@ -209,8 +224,10 @@ class Forward:
 
     def _answers(self, found: dict[str, tf.Tensor], wanted: Sequence[str]) -> dict[str, tf.Tensor]:
         answers = {"features": found["features"]} if "features" in wanted else {}
+        if "measures" in found:
+            answers |= judged(found["measures"], self.ranges)
         if set(wanted) - {"features"}:
-            inputs = self.head.inputs(**found)
+            inputs = self.head.inputs(**{name: found[name] for name in ("features", "described") if name in found})
             answers |= {"inputs": inputs} if "inputs" in wanted else {}
             answers |= {"probabilities": self.head.decide(inputs)} if "probabilities" in wanted else {}
         return answers
@@ -218,7 +235,8 @@ class Forward:
 
 def _needed(wanted: Sequence[str]) -> tuple[str, ...]:
     """The parts of a trunk that answers are made of."""
-    return ("features",) if set(wanted) == {"features"} else ("features", "described")
+    needed = ("features",) if set(wanted) == {"features"} else ("features", "described")
+    return (*needed, "measures") if "quality" in wanted else needed
 
 
 def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:

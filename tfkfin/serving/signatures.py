@@ -34,6 +34,8 @@ class Signatures:
         parts = self.forward.parts
         per_channel = (self.channels, parts.bank.output_shape[-1])
         self.shapes = {"probabilities": (len(self.movements),), "features": per_channel}  # of one window
+        if self.forward.ranges:
+            self.shapes |= {"quality": (self.channels,), "quality_overall": (), "fault": (self.channels,)}
         self.window = tf.TensorSpec((None, self.length, self.channels), tf.float32, name="emg")
         self.signal = tf.TensorSpec((None, None, self.channels), tf.float32, name="emg")
         stock(parts.bank)
@@ -89,13 +91,14 @@ class Signatures:
     def _network(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         windows = self.standardise(emg)
         features = self.fins(windows)
-        return {"probabilities": self.head([features, windows]), "features": features}
+        return {"probabilities": self.head([features, windows]), "features": features} | self.forward.quality(windows)
 
     def _windows(self, emg: tf.Tensor) -> tf.Tensor:
         return (tf.shape(emg)[1] - self.length) // self.stride + 1
 
     def _labelled(self, answers: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return answers | {"label": tf.gather(self.movements, tf.argmax(answers["probabilities"], axis=-1))}
+        faults = {"fault": tf.cast(answers["fault"], tf.int64)} if "fault" in answers else {}
+        return answers | faults | {"label": tf.gather(self.movements, tf.argmax(answers["probabilities"], axis=-1))}
 
     def _decided(self, emg: tf.Tensor, answered: Callable) -> dict[str, tf.Tensor]:
         """Decisions for all windows of signals (B, T, C). It adds in the same order as `Decision`, so that both agree.

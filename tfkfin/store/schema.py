@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 R2 = Annotated[float, Field(allow_inf_nan=True)]  # NaN where a feature never varied
 Hertz = Annotated[float, Field(gt=0, le=FASTEST_HZ)]
 Volts = Annotated[float, Field(ge=-1e10, le=1e10)]
+Five = Annotated[list[Annotated[float, Field(ge=-1e9, le=1e9)]], Field(min_length=5, max_length=5)]
 Label = Annotated[int, Field(ge=-(2**15), lt=2**15)]
 
 
@@ -61,6 +62,13 @@ class CardData(CardTable):
     synthetic: bool
 
 
+class Ranges(CardTable):
+    """Of `tfkfin.nets.quality`: five measures of each channel."""
+
+    low: Annotated[list[Five], Field(max_length=100_000)]
+    high: Annotated[list[Five], Field(max_length=100_000)]
+
+
 class Card(CardTable):
     """A card; keys that another version of tfkfin doesn't write are left out."""
 
@@ -78,6 +86,7 @@ class Card(CardTable):
     length_ms: Annotated[float, Field(gt=0)] = 1.0
     stride_ms: Annotated[float, Field(gt=0)] = 1.0
     recorded_hz: list[Hertz] = []
+    signal: Ranges | None = None
     movements: Annotated[list[Label], Field(min_length=1, max_length=10_000)] | None = None
     names: dict[Annotated[str, Field(pattern=r"^-?\d{1,5}$")], Text] = {}
     mean_v: list[Volts] | None = None
@@ -105,6 +114,8 @@ class Card(CardTable):
             values = getattr(self, name)
             if values is not None and "channels" in self.model_fields_set and len(values) != self.channels:
                 raise ValueError(f"{name}: {len(values)} values for {self.channels} channels")
+        if self.signal and {len(self.signal.low), len(self.signal.high)} != {self.channels}:
+            raise ValueError(f"signal: it has not {self.channels} channels")
         highest = max(self.filter.high_pass_hz, self.filter.low_pass_hz, self.filter.notch_hz) if self.filter else 0.0
         if highest >= self.rate_hz / 2 and highest:
             raise ValueError(f"filter: {highest:g} Hz do not lie below half of rate_hz, {self.rate_hz:g}")

@@ -13,8 +13,8 @@ from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage, SubjectCache
-from tfkfin.fit.trainers import JointTrainer, virtual_inputs, where_fins_fail
-from tfkfin.nets import saving
+from tfkfin.fit.trainers import JointTrainer, some_windows, virtual_inputs, where_fins_fail
+from tfkfin.nets import quality, saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
 
@@ -67,6 +67,7 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
                  data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic,
                                       "parameters": trainer.network.count_params(), "scores": known} | poor
+    card["signal"] = quality.learnt(some_windows(subject.part("finetune"), run.length), own.mean, own.sd, data.rate_hz)
     BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
 

@@ -1,0 +1,22 @@
+"""The condition of electrodes, as decisions tell it: names, sentences and ranges; `tfkfin.nets.quality` computes it."""
+
+import numpy as np
+
+FAULTS = ("none", "offset", "loud", "quiet", "noise", "slow", "hum", "clipped", "flat")
+OFTEN = 0.25  # of windows from which on a fault is told
+REMEDY = "Look at electrodes and cables; one repetition of each movement (calibrate) restores most of what is lost"
+OUTPUTS = ("quality", "quality_overall", "fault")
+
+
+def said(fault: np.ndarray) -> str:
+    """What is wrong for a quarter of windows (N, C) or more, in a sentence; "" where nothing is."""
+    shares = (np.asarray(fault)[..., None] == np.arange(1, len(FAULTS))).mean(axis=0)  # (C, faults)
+    parts = [f"{what} ({', '.join(map(str, 1 + np.flatnonzero(shares[:, i] >= OFTEN)))})"
+             for i, what in enumerate(FAULTS[1:]) if (shares[:, i] >= OFTEN).any()]
+    return f"electrodes are unlike those that the decoder learnt from: {'; '.join(parts)}. {REMEDY}" if parts else ""
+
+
+def wider(ranges: dict, others: dict) -> dict:
+    """Ranges that hold what two hold: of a decoder, and of what it is calibrated on."""
+    return {"low": np.minimum(ranges["low"], others["low"]).tolist(),
+            "high": np.maximum(ranges["high"], others["high"]).tolist()}
