@@ -165,8 +165,8 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
                 feed.passed_over += 1
         if recorder.full:
             loop.note(recorder.switch(False))
-        feed.session = {"paused": loop.paused, "recording": recorder.on,
-                        "calibration": calibration.doing if calibration else None}
+        feed.session = {"paused": loop.paused, "recording": recorder.on, "recorded_s": recorder.seconds,
+                        "calibration": None} | (calibration.shown() if calibration else {})
 
     return obey
 
