@@ -21,8 +21,8 @@ SEEN = ("status", "buttons", "cards", "signals", "course", "bars", "latency")  #
 
 
 @contextmanager
-def session(folder: Path) -> Iterator[tuple[str, threading.Event]]:
-    """The page's address, and an event that is set once the session has come to `AT_S`, where it waits."""
+def session(folder: Path) -> Iterator[tuple[str, threading.Thread, threading.Event]]:
+    """The page's address, a thread to start, and an event that is set once it has come to `AT_S`, where it waits."""
     from dataclasses import replace
 
     import tfkfin
@@ -41,7 +41,7 @@ def session(folder: Path) -> Iterator[tuple[str, threading.Event]]:
     decoder = decoder.fit(person)
     played = person.repetitions == 2  # one of each movement, in order
     parts = {name: getattr(person, name)[played] for name in ("emg", "labels", "repetitions")}
-    loop = Loop(Stream(decoder), Replay(replace(person, **parts), 1.0), [])
+    loop = Loop(Stream(decoder), Replay(replace(person, **parts), 1.0), [], first=True)
     obey = open_page(loop, 0, folder / "kept", 1)
     there, over = threading.Event(), threading.Event()
 
@@ -53,9 +53,8 @@ def session(folder: Path) -> Iterator[tuple[str, threading.Event]]:
 
     loop.between = between
     running = threading.Thread(target=loop.run)
-    running.start()
     try:
-        yield next(output.url for output in loop.outputs if isinstance(output, Feed)), there
+        yield next(output.url for output in loop.outputs if isinstance(output, Feed)), running, there
     finally:
         over.set()
         loop.stop()
@@ -67,22 +66,24 @@ def screenshots(to: Path) -> dict[str, dict[str, dict[str, float]]]:
     from playwright.sync_api import sync_playwright
 
     boxes = {}
-    with (tempfile.TemporaryDirectory() as folder, session(Path(folder)) as (url, there),
+    with (tempfile.TemporaryDirectory() as folder, session(Path(folder)) as (url, running, there),
           sync_playwright() as playwright):
         browser = playwright.chromium.launch(executable_path=first_screen.chromium(),
                                              args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport=dict(zip(("width", "height"), SCREENS["page"], strict=True)))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(120_000)  # for busy machines
         page.goto(url)
+        page.get_by_text("waiting for the signal").wait_for()
+        running.start()
         while not there.is_set():
-            page.wait_for_timeout(100)
-        page.wait_for_timeout(1500)
+            page.wait_for_timeout(500)
+        page.wait_for_timeout(3000)
         for name, (width, height) in SCREENS.items():
             page.set_viewport_size({"width": width, "height": height})
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
-                page.wait_for_timeout(1500)
-                first_screen.save(page.screenshot(), to / f"live_{name}{'_dark' * (scheme == 'dark')}.png", 128)
+                page.wait_for_timeout(3000)
+                first_screen.save(page.screenshot(), to / f"live_{name}{'_dark' * (scheme == 'dark')}.png")
             boxes[name] = {part: page.locator(f".{part}").bounding_box() for part in SEEN}
         browser.close()
     return boxes
