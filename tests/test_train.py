@@ -351,8 +351,9 @@ def test_the_table_says_what_is_compared_on_80_columns(fins, joined, synthetic, 
     """When piped. Without FINs nothing is said of them, and no column is there twice."""
     from tfkfin import train
 
-    train.show({"stage": "finetune", "fin": {"RMS": {"r2": 0.99}} if fins else None, "dataset": {"synthetic": synthetic},
-                "classifier": accuracies(0.78), "svm": accuracies(0.64), "accuracy": accuracies(joined),
+    train.show({"stage": "finetune", "fin": {"RMS": {"r2": 0.99}} if fins else None,
+                "dataset": {"synthetic": synthetic}, "classifier": accuracies(0.78),
+                "svm": accuracies(0.64), "accuracy": accuracies(joined),
                 "execution": accuracies(0.83), "protocol": "honest", "seconds": {"imitate": 3.0}}, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if not line.startswith(str(tmp_path)) and "tensorboard" not in line]

@@ -68,8 +68,8 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
         if recipe.source.kind != "signals":
             about = opened.dataset.describe()
             log.info("%d subject%s, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
-                     len(about["subjects"]), "s" * (len(about["subjects"]) > 1), about["channels"], about["rate_hz"], len(about["movements"]),
-                     about["train_repetitions"], about["test_repetitions"],
+                     len(about["subjects"]), "s" * (len(about["subjects"]) > 1), about["channels"],
+                     about["rate_hz"], len(about["movements"]), about["train_repetitions"], about["test_repetitions"],
                      " (synthetic recordings: scores show that the software works, and say nothing about people)"
                      if about["synthetic"] else "")
         device.set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)

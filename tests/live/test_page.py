@@ -20,7 +20,7 @@ from tfkfin.features import catalogue
 from tfkfin.live import calibration, session
 from tfkfin.live.calibration import Cue
 from tfkfin.live.loop import Loop
-from tfkfin.live.outputs import Feed
+from tfkfin.live.outputs import Feed, LiveDecision
 from tfkfin.live.page import State, View
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
@@ -69,6 +69,28 @@ def shown(about, filtered, recording):
         loop.run(3.0)
         take()
     return state, kept.made[-1]
+
+
+def test_late_decisions_and_names_of_channels_reach_the_page(about):
+    from tfkfin.live.measures import Timing
+    from tfkfin.live.sources import LiveSource
+
+    class Device(LiveSource):
+        channel_names = ("FCR", "ECR", "a very long name of an electrode", "FDS")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        feed, timing, state = Datagrams(there.getsockname()), Timing(0.05), State(about)
+        feed.begin(Device(), timing)
+        timing.missed, timing.dropped = 3, 1
+        feed._decision = LiveDecision(1, 0.1, 1, 0.9, np.full(4, 0.25), np.zeros((4, 4)), 0.5, None, 0)
+        feed.close()
+        state.take(there.recv(65536))
+    view = View(Document(), state, print)
+    view.update()
+    assert "3 late, 1 dropped" in view.status.text
+    labels = [text.split("  ")[0] for text in view.plot.yaxis[0].major_label_overrides.values()]
+    assert labels == ["FCR", "ECR", "a very lo…f an electrode", "FDS"]
 
 
 def test_the_state_has_what_was_sent(shown, about, recording):
