@@ -59,7 +59,6 @@ def screenshot(to: Path, width: int = WIDTH, height: int = HEIGHT, whole: bool =
     """Takes it. Returns where each of `PARTS` ends."""
     import tempfile
 
-    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     with tempfile.NamedTemporaryFile("w", suffix=".html", encoding="utf-8") as file, sync_playwright() as playwright:
@@ -71,8 +70,15 @@ def screenshot(to: Path, width: int = WIDTH, height: int = HEIGHT, whole: bool =
         shown.goto(f"file://{file.name}")
         raw, found = shown.screenshot(full_page=whole), bottoms(shown)
         browser.close()
-    Image.open(io.BytesIO(raw)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(to, optimize=True)
+    save(raw, to)
     return found
+
+
+def save(screen: bytes, to: Path, colours: int = 64) -> None:
+    """Writes a screenshot as a small picture."""
+    from PIL import Image
+
+    Image.open(io.BytesIO(screen)).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(to, optimize=True)
 
 
 if __name__ == "__main__":

@@ -217,7 +217,8 @@ def gallery_models():
     from tfkfin.experiments import figures
 
     rng = np.random.default_rng(2)
-    titles = {"fin": "pre-trained FINs, fine-tuned", "random": "random FINs, fine-tuned", "lda": "LDA on true features"}
+    titles = {"fin": "pre-trained FINs, fine-tuned", "random": "random FINs, fine-tuned",
+              "lda": "LDA on exact features"}
     scores = {}
     for name, mean in (("fin", 0.88), ("random", 0.76), ("lda", 0.92)):
         people = {str(s): float(np.clip(rng.normal(mean, 0.06), 0, 1)) for s in range(1, 9)}

@@ -121,6 +121,38 @@ def test_readme_s_commands_have_these_options(line):
     assert not [word for word in words if word.startswith("--") and word not in shown.stdout]
 
 
+LIVE = [f"live_{name}.png" for name in ("page", "page_dark", "tablet", "tablet_dark")]
+
+
+@pytest.mark.slow
+def test_the_live_page_fits_its_screens_and_is_as_its_pictures(monkeypatch, tmp_path):
+    """Every part is inside 1280 x 720 and 820 x 1180 without scrolling, none on another; in the dark it is dark."""
+    import numpy as np
+    from PIL import Image
+
+    monkeypatch.syspath_prepend(str(DOCS))
+    import live_page
+
+    if not live_page.first_screen.chromium():
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    for name, boxes in live_page.screenshots(tmp_path).items():
+        width, height = live_page.SCREENS[name]
+        taken = np.zeros((height, width), int)
+        for box in boxes.values():
+            left, top, across, down = (round(box[key]) for key in ("x", "y", "width", "height"))
+            assert left >= 0 and top >= 0 and left + across <= width and top + down <= height
+            taken[top : top + down, left : left + across] += 1
+        assert taken.max() == 1 and boxes["cards"]["height"] > 200 and boxes["signals"]["height"] > 250
+    means = {}
+    for name in LIVE:
+        there, here = (np.asarray(Image.open(folder / name).convert("L").resize((64, 36)), float)
+                       for folder in (DOCS / "images", tmp_path))
+        assert np.abs(there - here).mean() < 12, f"{name}: python docs/live_page.py takes it anew"
+        means[name] = here.mean()
+    assert min(means["live_page.png"], means["live_tablet.png"]) > 200
+    assert max(means["live_page_dark.png"], means["live_tablet_dark.png"]) < 60
+
+
 @pytest.fixture(scope="module")
 def pictures():
     with pytest.MonkeyPatch.context() as patch:
@@ -147,8 +179,8 @@ def test_pictures_are_as_their_script_draws_them(pictures, tmp_path):
     pictures.draw(tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
     kept = {path.name: path for path in (DOCS / "images").iterdir()}
-    assert set(kept) == drawn | {"first_screen.png"}
-    assert sum(path.stat().st_size for path in kept.values()) < 300_000
+    assert set(kept) == drawn | {"first_screen.png", *LIVE}
+    assert sum(path.stat().st_size for path in kept.values()) < 420_000
     for name in drawn:  # other versions of fonts and libraries may move edges by a pixel, and no more
         there, here = (Image.open(path).convert("L") for path in (kept[name], tmp_path / name))
         assert all(abs(a - b) <= 6 for a, b in zip(there.size, here.size, strict=True)), name

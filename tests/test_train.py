@@ -337,3 +337,31 @@ def test_real_recordings_are_decoded_far_above_chance(real_data, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dataset"]["movements"] == list(range(1, 11)) and results["dataset"]["synthetic"] is False
     assert results["accuracy"]["mean"] > 0.7  # ten movements; 0.93 ± 0.02 was seen over seeds
+
+
+def accuracies(mean: float) -> dict:
+    return {"per_subject": {1: mean - 0.01, 2: mean + 0.01}, "mean": mean, "std": 0.01}
+
+
+@pytest.mark.parametrize("fins, joined, synthetic, said, why", [
+    (True, 0.74, True, ["network on exact features", "FINs + network, raw signal", "the same, a repetition"], True),
+    (True, 0.80, True, ["FINs + network, raw signal"], False), (True, 0.74, False, ["every test window"], False),
+    (False, 0.74, True, ["decoder, raw signal"], False)])
+def test_the_table_says_what_is_compared_on_80_columns(fins, joined, synthetic, said, why, capsys, tmp_path):
+    """When piped. Without FINs nothing is said of them, and no column is there twice."""
+    from tfkfin import train
+
+    train.show({"stage": "finetune", "fin": {"RMS": {"r2": 0.99}} if fins else None,
+                "dataset": {"synthetic": synthetic}, "classifier": accuracies(0.78),
+                "svm": accuracies(0.64), "accuracy": accuracies(joined),
+                "execution": accuracies(0.83), "protocol": "honest", "seconds": {"imitate": 3.0}}, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if not line.startswith(str(tmp_path)) and "tensorboard" not in line]
+    assert max(map(len, table)) <= 80
+    words = " ".join(" ".join(lines).replace("┃", " ").split())
+    cells = [" ".join(part) for part in zip(*([cell.strip() for cell in line.strip("┃").split("┃")]
+                                             for line in lines if "┃" in line and "R²" not in line), strict=True)]
+    found = [" ".join(cell.split()) for cell in cells] + [words]
+    assert all(any(text in one for one in found) for text in said), found
+    assert ("imitate these closely" in words) is why
+    assert fins or not any(text in words for text in ("FINs", "exact"))

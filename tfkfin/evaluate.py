@@ -88,9 +88,9 @@ def _model(arguments: argparse.Namespace) -> tuple[Path, bool]:
 
 def show(scores: dict) -> None:
     console, made = paper(), " (synthetic recordings)" if scores["synthetic"] else ""
-    columns = [(f"accuracy % {what}", scores[key]) for key, what in (("accuracy", "a window"), (
-        "execution", "an execution")) if key in scores]
-    run_folder.show_scores(scores["fin"], f"Imitation{made}", columns, f"Accuracy{made}")
+    columns = [(f"raw signal, {what}", scores[key]) for key, what in (("accuracy", "a window"), (
+        "execution", "a repetition")) if key in scores]
+    run_folder.show_scores(scores["fin"], f"FINs against exact features{made}", columns, f"Accuracy %{made}")
     if scores["synthetic"]:
         console.print("No person was recorded: these scores say nothing about people.")
     if scores["trained_on"]:

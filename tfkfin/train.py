@@ -67,9 +67,9 @@ def one(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
     with opened.alone():
         if recipe.source.kind != "signals":
             about = opened.dataset.describe()
-            log.info("%d subjects, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
-                     len(about["subjects"]), about["channels"], about["rate_hz"], len(about["movements"]),
-                     about["train_repetitions"], about["test_repetitions"],
+            log.info("%d subject%s, %d channels, %g Hz, %d movements, train repetitions %s, test %s%s",
+                     len(about["subjects"]), "s" * (len(about["subjects"]) > 1), about["channels"],
+                     about["rate_hz"], len(about["movements"]), about["train_repetitions"], about["test_repetitions"],
                      " (synthetic recordings: scores show that the software works, and say nothing about people)"
                      if about["synthetic"] else "")
         device.set_up_device(arguments.device, arguments.mixed_precision, arguments.strategy)
@@ -100,16 +100,23 @@ def many(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> None:
 def show(results: dict, folder: Path) -> None:
     """Prints the score table of a run."""
     answer(results | {"run": folder})
-    columns = [(title, results[key]) for key, title in
-               (("svm", "SVM, true features"), ("classifier", "classifier, true features")) if key in results]
-    if results["stage"] == "finetune":
-        columns += [("FINs + classifier, raw", results["accuracy"]), ("the same, an execution", results["execution"])]
-    about = results.get("dataset") or {}
-    what = "synthetic recordings" if about.get("synthetic") else "every test window"
-    run_folder.show_scores(results.get("fin"), "Imitation (test windows)", columns,
-                           f"Accuracy % ({what}, {results['protocol']})")
-    spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items())
-    paper().print(f"{spent}\n{folder / 'results.json'}   watch: tensorboard --logdir {folder}", soft_wrap=True)
+    fins, joined, console = bool(results.get("fin")), results["stage"] == "finetune", paper()
+    exact = (("svm", "SVM on exact features"), ("classifier", "network on exact features")) if fins else (
+        ("classifier", "decoder"),) if not joined else ()  # without FINs both stages have the same decoder
+    columns = [(title, results[key]) for key, title in exact if key in results]
+    if joined:
+        columns += [("FINs + network, raw signal" if fins else "decoder, raw signal", results["accuracy"]),
+                    ("the same, a repetition", results["execution"])]
+    synthetic = bool((results.get("dataset") or {}).get("synthetic"))
+    what = "synthetic recordings" if synthetic else "every test window"
+    run_folder.show_scores(results.get("fin"), "FINs against exact features, test windows", columns,
+                           f"Accuracy %, {what}")
+    known, own = (results.get(key, {}).get("mean") for key in ("classifier", "accuracy"))
+    if fins and joined and synthetic and None not in (known, own) and own < known:
+        console.print("FINs + network have less here than the network on exact features, on which it was trained: FINs "
+                      "imitate these closely, not exactly (R² above), and a demo fine-tunes both for few steps.")
+    console.print(", ".join(f"{stage} {s:.0f} s" for stage, s in results["seconds"].items()))
+    console.print(f"{folder / 'results.json'}\nwatch: tensorboard --logdir {folder}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -422,3 +422,23 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
     other.run(["ladder"])
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert results["rungs"] == {"random": {"it": 4}} and results["experiments"] == {"ladder": {"a": 1}}
+
+
+@pytest.mark.parametrize("seconds, said", [(1.0, "about 1 s left"), (600.0, "about 10 min left"),
+                                           (9000.0, "about 2.5 h left")])
+def test_the_time_that_is_left_is_said_in_units_that_people_read(seconds, said, monkeypatch, caplog):
+    from tfkfin.experiments import evaluation
+
+    now, kept = [0.0], {}
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: now[0])
+
+    class Kept:
+        get, put = staticmethod(kept.get), staticmethod(lambda key, *_: kept.update({key: {}}))
+
+    def work(fit):
+        now[0] += seconds
+        return {"accuracy": 0.5}, {}
+
+    with caplog.at_level("INFO", "tfkfin"):
+        evaluation.finish(Kept, [Fit(subject, "svm") for subject in (1, 2)], work, "downstream")
+    assert said in caplog.messages[1]

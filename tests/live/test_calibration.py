@@ -34,6 +34,16 @@ def test_every_movement_is_asked_for():
     assert [c.following for c in asked[:3]] == [2, 0, 5] and asked[-1].following is None
 
 
+def test_progress_says_which_movement_and_what_comes_after_it():
+    """At times worked out by hand: rest from 0, 5, 10 s and from 15 s on, movements from 2, 7, 12 s."""
+    cued = Cued(Silent(), cues([0, 4, 2, 7]))
+    found = []
+    for at_s in (0.0, 1.9, 2.5, 4.99, 5.0, 8.0, 11.0, 14.0, 16.0):
+        cued._count = round(at_s * cued.rate_hz)
+        found.append(tuple(cued.progress().values()))
+    assert found == [(1, 3, 2)] * 4 + [(2, 3, 7)] * 2 + [(3, 3, None)] * 3
+
+
 class Silent(LiveSource):
     """A device that knows nothing of what is done: blocks of numbered samples, some of them lost."""
 

@@ -76,6 +76,7 @@ def test_each_channel_of_a_stream_has_its_own_unit(monkeypatch, units, values, c
         channel = described.append_child("channel")
         if unit:
             channel.append_child_value("unit", unit)
+            channel.append_child_value("label", f"muscle {unit}")
     monkeypatch.setattr(Lsl, "_find", lambda self, seconds: (Inlet(values), info))
     if isinstance(volts, str):
         with pytest.raises(InputError, match=volts):
@@ -83,6 +84,8 @@ def test_each_channel_of_a_stream_has_its_own_unit(monkeypatch, units, values, c
         assert next(iter(Lsl("units", channels, "mV"))).samples[0, 0] == np.float32(values[0] * 1e-3)
     else:
         np.testing.assert_allclose(next(iter(Lsl("units", channels))).samples, [volts], rtol=1e-6)
+        shown = channels or range(1, len(units) + 1)
+        assert list(Lsl("units", channels).channel_names) == [f"muscle {units[i - 1]}" for i in shown]
 
 
 def test_the_synthetic_board_is_resampled_and_decided(streaming):

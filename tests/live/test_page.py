@@ -20,8 +20,8 @@ from tfkfin.features import catalogue
 from tfkfin.live import calibration, session
 from tfkfin.live.calibration import Cue
 from tfkfin.live.loop import Loop
-from tfkfin.live.outputs import Feed
-from tfkfin.live.page import State, View, posture
+from tfkfin.live.outputs import Feed, LiveDecision
+from tfkfin.live.page import State, View
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
 from tfkfin.signal.filtering import filtered as through
@@ -71,6 +71,28 @@ def shown(about, filtered, recording):
     return state, kept.made[-1]
 
 
+def test_late_decisions_and_names_of_channels_reach_the_page(about):
+    from tfkfin.live.measures import Timing
+    from tfkfin.live.sources import LiveSource
+
+    class Device(LiveSource):
+        channel_names = ("FCR", "ECR", "a very long name of an electrode", "FDS")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        feed, timing, state = Datagrams(there.getsockname()), Timing(0.05), State(about)
+        feed.begin(Device(), timing)
+        timing.missed, timing.dropped = 3, 1
+        feed._decision = LiveDecision(1, 0.1, 1, 0.9, np.full(4, 0.25), np.zeros((4, 4)), 0.5, None, 0)
+        feed.close()
+        state.take(there.recv(65536))
+    view = View(Document(), state, print)
+    view.update()
+    assert "3 late, 1 dropped" in view.status.text
+    labels = [text.split("  ")[0] for text in view.plot.yaxis[0].major_label_overrides.values()]
+    assert labels == ["FCR", "ECR", "a very lo…f an electrode", "FDS"]
+
+
 def test_the_state_has_what_was_sent(shown, about, recording):
     state, last = shown
     np.testing.assert_array_equal(state.raw[-state._count :], recording.emg[: state._count])
@@ -86,7 +108,7 @@ def test_a_decoder_without_fins_is_shown(about, recording):
     view = View(Document(), state, print)
     state._add(recording.emg[:4000])
     state.last = {"label": 1, "session": {}, "probabilities": [0.25] * 4, "probability": 0.25, "cue": None,
-                  "time_s": 2.0, "speed": 0.0, "features": np.empty((4, 0)).tolist()}
+                  "time_s": 2.0, "speed": 0.0, "true": None, "features": np.empty((4, 0)).tolist()}
     for _ in range(6):
         view.update()
     assert len(view.signals.data["t"]) == len(state.extremes) and not view.imitated
@@ -107,12 +129,15 @@ def test_every_electrode_keeps_to_its_lane(about):
         view._show_quality()
         lanes = np.array([view.signals.data[f"c{c}"] for c in range(4)])
         points = np.array([v for _, v in state.extremes])  # all of them in the present scale
-        wanted = np.clip((points - view._middle) / (2 * view._reach), -0.48, 0.48).T + np.arange(4)[:, None]
+        wanted = np.clip((view._middle - points) / (2 * view._reach), -0.48, 0.48).T + np.arange(4)[:, None]
         np.testing.assert_allclose(lanes, wanted, atol=6e-4)
         drawn[second] = np.ptp(lanes[:, -100:], axis=1)
     for second in (2, 5, 9):  # once the three seconds shown are of one kind, every lane is used and none is full
         assert (drawn[second] > 0.3).all() and (drawn[second] < 0.97).all()
-    said = [float(text.split("±")[1].split()[0]) for text in view.plot.yaxis[0].major_label_overrides.values()]
+    labels = view.plot.yaxis[0].major_label_overrides
+    said = [float(text.split("±")[1].split()[0]) for text in labels.values()]
+    assert labels[0].startswith("1  good  ±") and "4 good" in view.plot.title.text
+    assert view.plot.y_range.start > view.plot.y_range.end  # the first electrode above, and a positive peak upwards
     np.testing.assert_allclose(said, 1e6 * view._reach, rtol=0.01)
     assert 1.5e6 * 0.1 * 1e-3 < said[3] < 6e6 * 0.1 * 1e-3
 
@@ -131,21 +156,26 @@ def test_electrodes_are_judged(about):
 def test_a_view_shows_it_and_its_buttons_send(shown):
     state, last = shown
     sent, document = [], Document()
+    state.last["session"] = {"progress": {"at": 2, "of": 3, "next": 3}, "calibration": "asking", "late": 4}
     view = View(document, state, sent.append)
     for _ in range(6):
         view.update()
     assert len(view.signals.data["t"]) == len(state.extremes) > 500
     np.testing.assert_allclose(view.bars.data["p"], last.probabilities, atol=1e-5)
-    assert view.course.data["decided"][-1] == last.label and sum(view.bins.data["top"]) == state.counts.sum()
-    assert "please: <b>open</b>" in view.cue.words.text and ">2</div>" in view.cue.words.text and view.cue.panel.visible
-    assert view.cue.ramp.data == {"t": [0, 5.0], "force": [0.3, 1.0]} and "something happened" in view.notes.text
-    assert view.cue.own.data["force"][-1] == pytest.approx(last.force, abs=1e-4)
-    view.cue.show({"movement": 0, "following": 3, "start_s": 2.5, "stop_s": 4.0}, 2.9, state.decisions)
-    assert "rest, then <b>3</b>" in view.cue.words.text and min(view.cue.own.data["t"]) >= 0
-    view.cue.show(None, 3.0, state.decisions)
-    assert not view.cue.panel.visible
+    assert view.course.data["decided"][-1] == last.label == view.about["movements"].index(last.label)
+    assert sum(view.bins.data["top"]) == state.counts.sum() and "something happened" in view.notes.text
+    assert 'please, 2 of 3' in view.cards.text and '<div class="name">open</div>' in view.cards.text
+    assert '>2</div>' in view.cards.text and "then" in view.cards.text and "<b>3</b>" in view.cards.text
+    assert "calibrating: 2 of 3" in view.status.text and '<span class="chip alarm">4 late' in view.status.text
+    assert view.force.visible and not view.latency.visible
+    assert view.ramp.data == {"t": [0, 5.0], "force": [0.3, 1.0]}
+    assert view.own.data["force"][-1] == pytest.approx(last.force, abs=1e-4)
+    view._show_force({"movement": 0, "following": 3, "start_s": 2.5, "stop_s": 4.0})
+    assert view.ramp.data["force"] == [0, 0] and min(view.own.data["t"]) >= 0
+    view._show_force(None)
+    assert not view.force.visible and view.latency.visible
     for doing in ({}, {"paused": True, "recording": True}, {"calibration": ""}, {"calibration": "asking"}):
-        view._buttons(doing)
+        view._show_buttons(doing)
         for button in (view.pausing, view.recording, view.calibrating):
             if button.visible and not button.disabled:
                 view._press(button)
@@ -153,12 +183,65 @@ def test_a_view_shows_it_and_its_buttons_send(shown):
                     "stop calibrating"]
 
 
-def test_a_hand_is_curled_as_the_movement_is_called():
-    assert posture(3, "Close Hand", 1.0) == (1.0,) * 5 and posture(1, "Open hand", 1.0) == (0.0,) * 5
-    assert posture(4, "Pointer", 1.0)[1] == 0 and posture(-1, "rejected", 1.0) == posture(0, "rest", 0.0)
-    assert len({posture(label, str(label), 1.0) for label in range(1, 18)}) == 17
-    weak, strong = posture(3, "fist", 0.0), posture(3, "fist", 1.0)
-    assert all(a < b for a, b in zip(weak, strong, strict=True))
+def words(about, **changes) -> str:
+    """The status and the cards at a decision for "fist", and what of it changes."""
+    view = View(Document(), State(about), print)
+    last = {"label": 1, "session": {}, "probability": 0.75, "cue": None, "time_s": 2.0, "speed": 0.0, "true": None}
+    view._show_words(last | changes)
+    return f"{view.status.text}\n{view.cards.text}"
+
+
+def test_what_is_decided_stands_beside_what_is_asked_for_or_done(about):
+    assert words(about).count("<svg") == 1 and "<h2>done" not in words(about)
+    assert words(about, true=2).count("<svg") == 2 and "card same" not in words(about, true=2)
+    assert words(about, true=1).count("card same") == 2
+    nobody_knows = words(about, label=3, true=-1)
+    assert "<svg" not in nobody_knows and '<div class="plain">3</div>' in nobody_knows
+    assert '<div class="plain">rejected</div>' in words(about, label=-1)
+    named = words(about | {"names": {"1": "<script>$$x$$", "2": "b"}})
+    assert "<script>" not in named and "$$" not in named and "&lt;script&gt;" in named
+    cue, session = {"start_s": 1.0, "stop_s": 3.5}, {"calibration": "asking", "progress": {"at": 1, "of": 2, "next": 2}}
+    rest = words(about, cue=cue | {"movement": 0, "following": 1}, session=session)
+    assert "please rest, 1 of 2" in rest and ">2</div>" in rest and "<b>fist</b>" in rest
+    assert "then it is solved" in words(about, cue=cue | {"movement": 0, "following": None}, session=session)
+
+
+def test_a_calibration_ends_with_its_result_against_the_decoder_before(about):
+    result = {"after": 0.92, "before": 0.61, "chance": 0.25, "trusted": False, "replaced": False}
+    ready = words(about, session={"calibration": "ready", "result": result})
+    told = ("92 %", "61 %", "25 %", "width: 92.0%", "were the cues followed?")
+    assert [ready.count(text) for text in told] == [1] * 5
+    kept = words(about, session={"calibration": "", "result": result})
+    assert "old decoder kept: 92 % right, before 61 %" in kept
+    taken = words(about, session={"calibration": "", "result": result | {"replaced": True, "after": None}})
+    assert "calibrated: unknown right, before 61 %" in taken
+    assert "not calibrated here" in words(about, session={"calibration": "", "result": {}})
+    assert "calibra" not in words(about, session={"calibration": None})
+    assert "● recording 1:05" in words(about, session={"recording": True, "recorded_s": 65.4})
+
+
+def test_a_decision_is_drawn_where_it_differs_from_the_truth(about):
+    state = State(about)
+    view = View(Document(), state, print)
+    state.decisions.extend([(1.0, 1, 1, 0.5), (1.1, 2, 1, 0.5), (1.2, -1, None, 0.5), (9.0, 3, 7, 0.5)])
+    view._show_course()
+    drawn = view.course.data
+    assert drawn["begin"] == [0.5, 1.0, 1.1, 8.5] and drawn["decided"] == [1, 2, -1, 3]
+    assert drawn["asked"][:2] == [1, 1] and np.isnan(drawn["asked"][2:]).all()  # 7: the decoder does not know it
+    right, wrong = drawn["colour"][:2]
+    assert right != wrong and drawn["colour"][2:] == [right, wrong] and view.course_plot.y_range.start == -1.5
+
+
+def test_the_rate_of_decisions_is_counted_over_two_seconds(about, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tfkfin.live.state.time.monotonic", lambda: now[0])
+    state = State(about)
+    for _ in range(100):
+        now[0] += 0.05
+        state._sent.append((now[0], 2))
+    assert state.rate_hz == pytest.approx(40, abs=1)
+    now[0] += 5
+    assert state.rate_hz == 0
 
 
 def test_the_page_is_a_process_that_ends_with_the_session(about):
@@ -249,13 +332,13 @@ def test_a_browser_begins_a_calibration_and_shows_what_is_asked_for(browser, fil
     with opened(browser, loop, tmp_path / "kept", doing) as (page, press, there):
         press("Calibrate")
         there("Stop calibrating")
-        page.get_by_text("rest, then").wait_for()
+        page.get_by_text("please rest, 1 of 3").wait_for()
         press("Stop calibrating")
         there("Calibrate")
-        page.get_by_text("rest, then").wait_for(state="hidden")
+        page.get_by_text("please rest").wait_for(state="hidden")
         assert not doing.wanted and not (tmp_path / "days").exists()
         press("Calibrate")
-        page.get_by_text("please: ").wait_for()
+        page.get_by_text("please, 1 of 3").wait_for()
         assert page.get_by_role("button", name="Pause", exact=True).is_disabled()
         page.get_by_text("calibrated on").wait_for()
         there("Calibrate")

@@ -299,3 +299,22 @@ def test_exercises_together_have_49_movements(tmp_path):
     (tmp_path / "S1_E3_A1.mat").unlink()
     with pytest.raises(InputError, match="no subject 1 for exercise 1-3: it has none"):
         open_dataset(asked, tmp_path)
+
+
+@pytest.mark.parametrize("exercise, first, movements, channels, named", [
+    (1, 1, 17, 12, True), (1, 1, 16, 12, False), (2, 18, 23, 12, False), (1, 3, 17, 12, False),
+    (2, 1, 17, 10, True), (2, 13, 17, 10, True)])
+def test_movements_of_exercise_b_have_their_names(tmp_path, exercise, first, movements, channels, named):
+    """Where all 17 are there, so that nothing is shifted; never a guess. Names from Ninapro's description, by hand."""
+    labels = np.zeros((T, 1), np.uint8)
+    for i in range(movements):
+        labels[100 * i + 50 : 100 * i + 100] = first + i
+    file = write(tmp_path, f"S1_E{exercise}_A1.mat", channels=channels, restimulus=labels,
+                 exercise=np.array([[exercise]]), frequency=np.array([[2000.0 if channels == 12 else 100.0]]))
+    for one in (ninapro.header(replace(file, exercise=exercise)), ninapro.read(replace(file, exercise=exercise))):
+        some = {0: "Thumb up", 5: "Fingers flexed together in fist", 8: "Wrist supination (axis: middle finger)",
+                16: "Wrist extension with closed hand"}
+        assert len(one.names) == 17 * named
+        assert not named or {i: one.names[first + i] for i in some} == some
+    (tmp_path / "recordings.toml").write_text('[movements]\n1 = "own"\n')
+    assert not ninapro.header(replace(file, exercise=exercise)).names  # the user's own count

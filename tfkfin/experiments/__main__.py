@@ -5,7 +5,7 @@ examples:
       everything on an embedded synthetic DB2, in minutes; shows that it runs, says nothing about people
   python -m tfkfin.experiments downstream --data MINE --set split.train_repetitions=1,3 \\
       --set split.test_repetitions=2
-      classifiers on true features of your own recordings
+      classifiers on exact features of your own recordings
   python -m tfkfin.experiments finetune --data DB2 --pipeline db2_all --seeds 3
       gain of pre-training on Ninapro DB2; the same command goes on where it stopped
   python -m tfkfin.experiments downstream --data DB2 --pipeline db2_all --launcher local

@@ -1,7 +1,7 @@
 """Arms of the ablation: one network with different starts, trained by equal updates on the ladder's sessions.
 
     fin      shipped FINs and a random head, trained end to end
-    random   the same network with random FINs, their output scale set from true features
+    random   the same network with random FINs, their output scale set from exact features
     frozen   shipped FINs that are not trained; the head is
     true     the same head on closed-form features
 

@@ -98,7 +98,8 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
         if title:
             score = f": accuracy {100 * scores['accuracy']:.1f} %" if "accuracy" in scores else ""
             left = (time.monotonic() - began) / i * (len(todo) - i)
-            log.info("%s %d/%d: %s%s, about %.0f s left", title, i, len(todo), fit.key, score, left)
+            told = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min" if left < 7200 else f"{left / 3600:.1f} h"
+            log.info("%s %d/%d: %s%s, about %s left", title, i, len(todo), fit.key, score, told)
 
 
 @dataclass(frozen=True)

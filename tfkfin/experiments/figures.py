@@ -24,7 +24,7 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options)
 
 def imitation(true: np.ndarray, imitated: np.ndarray, names: Sequence[str], titles: Sequence[str],
               log: Sequence[bool]) -> Figure:
-    """Imitated against true features (N, F) above, residuals over their sd below; `log`: which axes are logarithmic."""
+    """Imitated against exact features (N, F) above, residuals over their sd below; `log`: logarithmic axes."""
     figure, axes = new(3.1 * len(names), 5.6, 2, len(names))
     chosen = np.linspace(0, len(true) - 1, min(len(true), 4000)).astype(int)
     for i, name in enumerate(names):

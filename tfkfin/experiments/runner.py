@@ -4,7 +4,6 @@ A task of a launcher has all fits of one subject and seed.
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from functools import cache, partial
@@ -115,7 +114,7 @@ class Runner:
         from rich.markdown import Markdown
 
         answer(self.evaluation.run.ledger.of("results") | {"report": self.folder / "report.html"})
-        console = paper(width=None if sys.stdout.isatty() else 160)
+        console = paper()
         for result in self.results(names):
             lines = [line for block in result.blocks if isinstance(block, ReportTable) for line in block.markdown()]
             lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]

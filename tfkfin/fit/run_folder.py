@@ -114,12 +114,12 @@ def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]
     from rich.table import Table
 
     if fin:
-        table = Table("feature", "R²", title=imitation)
+        table = Table("feature", "R²", title=imitation, min_width=len(imitation))
         for name, scores in fin.items():
             table.add_row(name, f"{scores['r2']:.4f}")
         paper().print(table)
     if columns:
-        table = Table("subject", *(title for title, _ in columns), title=accuracy)
+        table = Table("subject", *(title for title, _ in columns), title=accuracy, min_width=len(accuracy))
         for subject in columns[0][1]["per_subject"]:
             table.add_row(f"S{subject}", *(_percent(c["per_subject"].get(subject)) for _, c in columns))
         table.add_section()

@@ -70,6 +70,7 @@ class Cued(LiveSource):
         self.source, self._cues, self._count = source, list(cues), 0
         self.rate_hz, self.channels, self.speed = source.rate_hz, source.channels, source.speed
         self.described, self.drifts, self.labelled = source.described, source.drifts, False
+        self.channel_names = source.channel_names
         self._lock = threading.Lock()
         self.begin()
         self.asking = begins
@@ -92,6 +93,13 @@ class Cued(LiveSource):
         """The cue at this moment; None where there is none, or where the signal brings its own labels."""
         now = self._count / self.rate_hz
         return next((c for c in self.cues if now < c.stop_s), None) if self.asking and not self.labelled else None
+
+    def progress(self) -> dict:
+        """The movement that is done, or that comes next: which of how many it is, and the one after it."""
+        asked, now = [c for c in self.cues if c.movement], self._count / self.rate_hz
+        done = sum(self._ended[c.movement] >= c.repetition if self.labelled else c.stop_s <= now for c in asked)
+        return {"at": min(done + 1, len(asked)), "of": len(asked),
+                "next": asked[done + 1].movement if done + 1 < len(asked) else None}
 
     def __iter__(self) -> Iterator[Chunk | None]:
         for chunk in self.source:
@@ -167,6 +175,12 @@ class Calibration:
         """"asking", "solving", "ready" while a new decoder waits for `answer`, or "" otherwise."""
         solving = self._ready is not None or self._thread is not None and self._thread.is_alive()
         return "asking" if self.loop.source.asking else "solving" if solving else "ready" if self.asked else ""
+
+    def shown(self) -> dict:
+        """What the page shows: what is being done, how far it is, and what the last one came to."""
+        result = self.report.get("evidence", {}) | {"replaced": self.report.get("replaced", False)}
+        return {"calibration": self.doing, "progress": self.loop.source.progress(),
+                "result": result if self.report else {}}
 
     def begin(self) -> None:
         """Starts a calibration of the decoder that decides now, if none is in progress."""
@@ -305,6 +319,11 @@ class Recorder(LiveOutput):
     def full(self) -> bool:
         """Whether a recording is as long as it may be: it has to be switched off."""
         return self.on and self._count >= LONGEST_S * self._to[2]
+
+    @property
+    def seconds(self) -> float:
+        """Of the recording so far."""
+        return self._count / self._to[2]
 
     @property
     def on(self) -> bool:

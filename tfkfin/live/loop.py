@@ -86,6 +86,8 @@ class Loop:
         if self._first:
             self._priority.take()
             self.priority = self._priority.how
+        for output in self.outputs:
+            output.begin(self.source, self.timing)
         try:
             for chunks in self._available() if self.source.speed else ([chunk] for chunk in self.source):
                 self._decide([chunk for chunk in chunks if chunk is not None])

@@ -23,7 +23,8 @@ from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
 from tfkfin.base.quoted import line
-from tfkfin.live.measures import Times
+from tfkfin.live.measures import Times, Timing
+from tfkfin.live.sources import LiveSource
 
 FRAME_S = 1 / 30  # between datagrams to the page
 LARGEST = 60_000  # bytes of a datagram
@@ -77,6 +78,9 @@ class LiveDecision:
 
 class LiveOutput:
     """Something that takes decisions as they are made. Its methods must return at once."""
+
+    def begin(self, source: LiveSource, timing: Timing) -> None:
+        """The session begins; `timing` goes on counting its decisions."""
 
     def __call__(self, decision: LiveDecision) -> None:
         """A decision."""
@@ -242,6 +246,10 @@ class Feed(LiveOutput):
         self._key, self.passed_over = key.encode(), 0
         self._to, self._samples, self._times, self._notes = to, [], [], []
         self._decision, self._cue, self._due, self.session = None, None, 0.0, {}
+        self._names, self._timing = [], Timing(0.0)
+
+    def begin(self, source: LiveSource, timing: Timing) -> None:
+        self._names, self._timing = [line(name, 80) for name in source.channel_names], timing
 
     def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
         self._samples.append(volts)
@@ -293,7 +301,8 @@ class Feed(LiveOutput):
         head = self._decision.line() | {
             "force": round(self._decision.force, 4), "features": np.round(self._decision.features, 5).tolist(),
             "cue": self._cue, "notes": self._notes, "ms": np.round(self._times, 3).tolist(), "shape": volts.shape,
-            "session": self.session}
+            "session": self.session | {"late": self._timing.missed, "dropped": self._timing.dropped,
+                                       "channel_names": self._names}}
         self._samples, self._times, self._notes = [], [], []
         with suppress(OSError):  # the page is too slow or has gone: decisions go on
             self._socket.sendto(b" ".join([self._key, json.dumps(head).encode()]) + b"\n" + volts.tobytes(), self._to)

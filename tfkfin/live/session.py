@@ -165,8 +165,8 @@ def open_page(loop: Loop, port: int, folder: Path, subject: int,
                 feed.passed_over += 1
         if recorder.full:
             loop.note(recorder.switch(False))
-        feed.session = {"paused": loop.paused, "recording": recorder.on,
-                        "calibration": calibration.doing if calibration else None}
+        feed.session = {"paused": loop.paused, "recording": recorder.on, "recorded_s": recorder.seconds,
+                        "calibration": None} | (calibration.shown() if calibration else {})
 
     return obey
 
@@ -184,7 +184,7 @@ def print_summary(summary: dict) -> None:
     environment.filters["number"] = _number
     template = environment.from_string((PACKAGE / "live" / "summary.jinja").read_text("utf-8"))
     for line in template.render(summary).splitlines():
-        console.print(line, soft_wrap=line.startswith("accuracy"))
+        console.print(line)
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0, unit: str = "") -> str:

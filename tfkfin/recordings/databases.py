@@ -28,5 +28,11 @@ class Database(NamedTuple):
 def databases() -> dict[str, Database]:
     """Every database, by name."""
     facts = read_toml(Path(__file__).with_name("ninapro.toml"))
-    papers = facts.pop("papers")
+    papers, _ = facts.pop("papers"), facts.pop("names")
     return {name: Database(**of | {"cite": [papers[key] for key in of.get("cite", ())]}) for name, of in facts.items()}
+
+
+@cache
+def movement_names(movements: int) -> Sequence[str]:
+    """Of the exercise that has so many; () where tfkfin does not know them."""
+    return read_toml(Path(__file__).with_name("ninapro.toml"))["names"].get(str(movements), ())

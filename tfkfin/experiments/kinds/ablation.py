@@ -1,4 +1,4 @@
-"""Ladder ablation: the same network from FINs and from random weights, its head on true features; equal updates."""
+"""Ladder ablation: the same network from FINs and from random weights, its head on exact features; equal updates."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Experiment 2 (Table 2, upper rows): classifiers on true features, and the baseline that the field uses."""
+"""Experiment 2 (Table 2, upper rows): classifiers on exact features, and the baseline that the field uses."""
 
 from tfkfin.experiments import figures
 from tfkfin.experiments.evaluation import Evaluation
@@ -26,7 +26,7 @@ def result(evaluation: Evaluation) -> Result:
                  epochs=evaluation.recipe.classify.epochs, seeds=len(evaluation.seeds),
                  protocol=text("downstream.optimistic" if evaluation.optimistic else "downstream.honest"),
                  others=", ".join(f"{name} {value:g}" for name, value in published.OTHERS.items()))
-    return Result("downstream", "2. Classifiers on true features (paper's Table 2, upper rows)",
+    return Result("downstream", "2. Classifiers on exact features (paper's Table 2, upper rows)",
                   [_finding(list(data.values())[-1])], [table, plot], trust, {"groups": data})
 
 

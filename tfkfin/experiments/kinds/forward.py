@@ -13,7 +13,7 @@ from tfkfin.experiments.kinds import Experiment
 from tfkfin.experiments.paper import published
 from tfkfin.experiments.report import ReportTable, Result, over_subjects, percent, text
 
-MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on true features"}
+MODELS = {"fin": "LSTM-FIN+CNN-II", "cnn2": "CNN-II on exact features"}
 
 
 def settings() -> list[Setting]:

@@ -131,7 +131,7 @@ def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def updates(recipe: Recipe) -> int:
-    """Gradient steps of the rows that are trained end to end, after their heads were trained on true features."""
+    """Gradient steps of the rows that are trained end to end, after their heads were trained on exact features."""
     options = recipe.finetune
     return options.epochs * -(-options.windows_per_epoch // options.batch_size)
 

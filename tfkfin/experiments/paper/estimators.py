@@ -1,8 +1,8 @@
 """Estimators: the models that experiments fit and score, by name.
 
-    svm, lda       classical, on true features of the recipe; td_svm, td_lda: on the field's usual features
-    cnn2           classifier of one subject on true features (paper: CNN-II)
-    cnn1           one classifier on true features of all pre-training subjects (paper: CNN-I)
+    svm, lda       classical, on exact features of the recipe; td_svm, td_lda: on the field's usual features
+    cnn2           classifier of one subject on exact features (paper: CNN-II)
+    cnn1           one classifier on exact features of all pre-training subjects (paper: CNN-I)
     fin            pre-trained FINs + that subject's cnn2, fine-tuned as a whole (paper: LSTM-FIN+CNN-II)
     scratch        the same network, nothing pre-trained (paper: LSTM+CNN-II)
     random         random FINs; the classifier is first trained on their outputs, as long as cnn2; then fine-tuned
@@ -105,7 +105,7 @@ class Estimators:
         return self._scored(fit, test, lambda: baselines.predict(make(), (train.features, train.labels), test.features))
 
     def classifier(self, fit: Fit) -> tuple[dict, dict]:
-        """A classifier on true features of the fit's subject, or of all subjects pooled, trained once a seed."""
+        """A classifier on exact features of the fit's subject, or of all subjects pooled, trained once a seed."""
         ledger, pooled = self.evaluation.ledger, fit.model == "cnn1"
         key = f"{fit.model}/{fit.setting.slug}/pooled-seed{fit.seed}" if pooled else fit.key
         test, trainer = self.evaluation.examples(fit, "test"), self._head(fit)

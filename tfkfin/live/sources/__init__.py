@@ -5,7 +5,7 @@ Another package registers its own by an entry point of the group `tfkfin.sources
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -53,6 +53,7 @@ class LiveSource:
         speed: seconds of signal that pass in one second; 0: the source waits until its samples are taken.
         drifts: whether the source samples by its own clock, which may differ from the clock of this machine.
         described: what the source is, for people.
+        channel_names: as the device calls its channels; (): it does not.
         table: of its options in tfkfin's own `options.toml`; "": none.
     """
 
@@ -61,6 +62,7 @@ class LiveSource:
     speed: float = 1.0
     drifts: bool = False
     described: str = ""
+    channel_names: Sequence[str] = ()
     table: str = ""
 
     @classmethod

@@ -73,6 +73,8 @@ class Lsl(LiveSource):
         units = [unit] * info.channel_count() if unit else self._about["units"]
         self._scale, self.channels = np.float32([volts_per(units[i], f"channel {i + 1} of the {stream}")
                                                  for i in self._indices]), len(self._indices)
+        labels = _of_channels(info, "label")
+        self.channel_names = [labels[i] or str(i + 1) for i in self._indices]
         self._name = info.name() or name  # the one that is searched for where it is lost
         self._gaps = StampGaps(self.rate_hz)
         self.described = f"{stream} ({kind}), {self.channels} channels at {self.rate_hz:g} Hz"
@@ -140,11 +142,17 @@ class Lsl(LiveSource):
 
 def _about(info: Any) -> dict[str, Any]:
     """What must stay as it is while a stream is decided; "" of the unit of a channel of which it says nothing."""
-    units, channel = [""] * info.channel_count(), info.desc().child("channels").child("channel")
-    for i in range(len(units)):
-        units[i], channel = channel.child_value("unit"), channel.next_sibling("channel")
-    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "units": units,
+    return {"channels": info.channel_count(), "rate": info.nominal_srate(), "units": _of_channels(info, "unit"),
             "format": info.channel_format()}
+
+
+def _of_channels(info: Any, what: str) -> list[str]:
+    """What the description of a stream says of each channel; "" where nothing."""
+    found, channel = [], info.desc().child("channels").child("channel")
+    for _ in range(info.channel_count()):
+        found.append(channel.child_value(what))
+        channel = channel.next_sibling("channel")
+    return found
 
 
 SOURCE = Lsl

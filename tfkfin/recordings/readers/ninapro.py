@@ -19,7 +19,7 @@ import numpy as np
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, matfile
 from tfkfin.recordings import sheet as sheets
-from tfkfin.recordings.databases import Database, databases
+from tfkfin.recordings.databases import Database, databases, movement_names
 from tfkfin.recordings.readers import Reader
 from tfkfin.recordings.recording import Header, Recording, RecordingFile
 
@@ -59,7 +59,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
                              "signal here: describe the file in a recordings.toml")
         emg = np.delete(emg, _EMPTY, axis=1)
     return Recording(file, emg[: len(head.labels)], head.labels, head.repetitions, head.rate_hz, head.notes,
-                     head.synthetic)
+                     head.synthetic, names=head.names)
 
 
 def _load(path: Path, names: tuple[str, ...]) -> tuple[dict[str, tuple], tuple[str, str], dict]:
@@ -99,7 +99,9 @@ def _header(file: RecordingFile, there: dict[str, tuple], names: tuple[str, str]
     if _DB6.fullmatch(path.name) and channels == databases()["db6"].channels + len(_EMPTY):
         channels -= len(_EMPTY)
         notes.append(f"columns {_EMPTY[0] + 1} and {_EMPTY[1] + 1}, which have no electrode, are left out")
-    return Header(file, labels, repetitions, rate_hz, channels, tuple(notes), bool(scalars.get("synthetic", 0)))
+    synthetic = bool(scalars.get("synthetic", 0))
+    return Header(file, labels, repetitions, rate_hz, channels, tuple(notes), synthetic,
+                  names={} if synthetic else _names(file, np.unique(labels[labels > 0]), fitting))
 
 
 def _fitting(file: RecordingFile, there: Mapping[str, tuple], movements: int) -> dict[str, Database]:
@@ -148,6 +150,17 @@ def _rate(file: RecordingFile, channels: int, frequency: float | None, fitting: 
     raise InputError(f"{file.path} does not say its rate: it has no variable frequency, and {channels} channels "
                      f"{f'may be {which}' if which else 'with these variables are those of no database'}. Say it: "
                      f"rate_hz = ... in a {sheets.SHEET} in its folder, or --set source.rate_hz=...")
+
+
+def _names(file: RecordingFile, labels: np.ndarray, fitting: Mapping[str, Database]) -> dict[int, str]:
+    """Names of movements, where all databases that a file may be from agree, all are there, and none is given."""
+    folder, sizes = sheets.above(Path(file.path)), {of.movements[file.exercise - 1] for of in fitting.values()}
+    known = movement_names(len(labels)) if sizes == {len(labels)} else ()
+    firsts = {1, *(1 + sum(of.movements[: file.exercise - 1]) for of in fitting.values())}
+    whole = labels[0] in firsts and labels[-1] - labels[0] == len(labels) - 1
+    if not known or not whole or folder and sheets.of(folder).movements:
+        return {}
+    return dict(zip(labels.tolist(), known, strict=True))
 
 
 def _movements(path: Path) -> int:
