@@ -12,7 +12,7 @@ import logging
 import re
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,8 +23,7 @@ from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, 
 
 TYPES = ("emg", "exg", "eeg")  # of streams of electrodes, the likeliest first
 GAP_S = 0.5  # a step of stamps by more is a gap, and samples before and after do not continue each other
-CLOCK = 0.01  # no clock is off by more: then it is not the clock that makes the true rate another than the stated one
-_TOLD = 5e-4
+CLOCK, TOLD = 0.01, 5e-4  # shares of the stated rate that the true one may differ by: no clock is off by more; untold
 _MOST_CHANNELS, _LONGEST_XML = 10_000, 1 << 22
 _BYTES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "double64": 8, "string": 2}  # at least
 _NUMBERS = {1: "<B", 4: "<I", 8: "<Q"}  # bytes of a length -> how it is written
@@ -48,16 +47,11 @@ class _Stream:
             raise ValueError(f"stream {self.name} has {self.channels} channels at {self.rate_hz:g} Hz")
 
 
-class _Content(NamedTuple):
-    streams: dict[str, _Stream]  # by name, and number where several have one name
-    end: int  # of what is whole
-    cut: bool  # whether more follows
-
-
 def read(path: Path, wanted: Wanted) -> Table:
     """Streams by name, all at the times of the first; without names the one stream of electrodes."""
     pyxdf = package("pyxdf", path)
-    streams, end, cut = _content(path)
+    streams, end = _content(path)
+    cut = end < path.stat().st_size
     marks = [name for name, stream in streams.items() if stream.marks]
     names = [_electrodes(path, streams)] if wanted is None else [
         str(name) for name in wanted if name in streams and name not in marks]
@@ -80,8 +74,9 @@ def read(path: Path, wanted: Wanted) -> Table:
         times = np.asarray(first["time_stamps"])
         if len(times) < 2 or not (np.diff(times) >= 0).all():
             raise InputError(f"{path}: {names[0]} has no samples, or times that run back")
-        columns = {name: np.asarray(found[name]["time_series"])[_at(found[name]["time_stamps"], times)]
-                   if name != names[0] else np.asarray(first["time_series"]) for name in names}
+        last = {name: np.searchsorted(found[name]["time_stamps"], times + 1e-9, "right") - 1 for name in names[1:]}
+        columns = {names[0]: np.asarray(first["time_series"])} | {
+            name: np.asarray(found[name]["time_series"])[np.maximum(place, 0)] for name, place in last.items()}
         units = {name: streams[name].units for name in names if any(streams[name].units)}
         if wanted is None:
             columns, units = _in_volts(columns, units, notes)
@@ -90,11 +85,6 @@ def read(path: Path, wanted: Wanted) -> Table:
         seams = [int(start) for start, _ in first["info"]["segments"][1:]]
         notes += [f"{names[0]} has {len(seams)} gaps: what is before one and after it is read as two"] * bool(seams)
         return Table(columns, rate, units, events, notes, seams, True, doubt)
-
-
-def _at(stamps: Any, times: np.ndarray) -> np.ndarray:
-    """The places of the samples of a stream that are the last ones at given times."""
-    return np.maximum(np.searchsorted(stamps, times + 1e-9, "right") - 1, 0)
 
 
 def _in_volts(columns: dict, units: dict, notes: list[str]) -> tuple[dict, dict]:
@@ -113,7 +103,7 @@ def _rate(name: str, stated: float, true: float, notes: list[str]) -> tuple[floa
         return None, f"says no rate of {name}, of which {true:g} samples a second came"
     if abs(true / stated - 1) > CLOCK:
         return None, f"says that {name} is at {stated:g} Hz, and {true:g} samples a second came"
-    if abs(true / stated - 1) > _TOLD:
+    if abs(true / stated - 1) > TOLD:
         notes.append(f"{true:.2f} samples of {name} came a second, by its stated rate {stated:g}")
     return stated, ""
 
@@ -145,8 +135,11 @@ def _electrodes(path: Path, streams: dict[str, _Stream]) -> str:
                      "channels = [\"NAME\"] in recordings.toml says which")
 
 
-def _content(path: Path) -> _Content:
-    """Looks through a file without reading its samples; checks that nothing takes more room than the file has."""
+def _content(path: Path) -> tuple[dict[str, _Stream], int]:
+    """Streams by name (and number, where several have one name), and where what is whole ends.
+
+    Looks through a file without reading its samples, and checks that nothing takes more room than the file has.
+    """
     by_number: dict[int, _Stream] = {}
     end, size = 4, path.stat().st_size
     with checks.refused_as(f"{path} is not a whole XDF file"), open(path, "rb") as file:
@@ -168,8 +161,8 @@ def _content(path: Path) -> _Content:
                 stream.count += count
             end = file.seek(stop)
     names = [stream.name for stream in by_number.values()]
-    return _Content({one.name if one.name and names.count(one.name) == 1 else f"{one.name}#{one.number}": one
-                     for one in by_number.values()}, end, end < size)
+    return {one.name if one.name and names.count(one.name) == 1 else f"{one.name}#{one.number}": one
+            for one in by_number.values()}, end
 
 
 def _length(file: BinaryIO) -> int:
@@ -227,5 +220,5 @@ class Writer:
         self._file.write(struct.pack("<BIH", 4, 2 + len(content), tag) + content)
 
 
-FORMAT = Format(("xdf",), read, lambda path: [name for name, one in _content(path).streams.items() if not one.marks],
-                lambda path: [name for name, one in _content(path).streams.items() if one.marks])
+FORMAT = Format(("xdf",), read, lambda path: [name for name, one in _content(path)[0].items() if not one.marks],
+                lambda path: [name for name, one in _content(path)[0].items() if one.marks])
