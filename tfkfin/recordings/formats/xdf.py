@@ -59,8 +59,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         return Table({})
     if twins := [name for name in names[1:] if streams[name].kind.lower() in TYPES]:
         raise InputError(f"{path}: streams {names[0]} and {twins[0]} have a clock each: choose channels of one stream")
-    checks.fits(path, sum((64 if one in marks else 48) * (8 + streams[one].channels * 8) * streams[one].count // 8
-                          for one in (*names, *marks)))
+    checks.fits(path, sum(streams[one].count * (160 + 28 * streams[one].channels) for one in (*names, *marks)))
     logging.getLogger("pyxdf.pyxdf").disabled = True  # what it warns of is told here
     with checks.refused_as(f"{path} is not a whole XDF file"):
         source: Any = io.BytesIO(path.read_bytes()[:end]) if cut else str(path)
