@@ -47,7 +47,7 @@ def test_the_way_from_files_to_live_decisions(kind, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(journey(kind).replace("--speed 0\n", "--speed 0 --json live.json\n"), encoding="utf-8")
     done = subprocess.run([sys.executable, Path(__file__).with_name("docs_session.py"), page], cwd=tmp_path, text=True,
-                          env=environment(tmp_path), capture_output=True, timeout=600)
+                          env=environment(tmp_path), capture_output=True, timeout=1800)
     assert not done.returncode, (done.stdout + done.stderr)[-4000:]
     scores = json.loads((tmp_path / "live.json").read_text())["scores"]
     assert scores["accuracy"] > 0.8, scores  # of windows inside one label; half of them were learnt from
