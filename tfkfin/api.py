@@ -141,7 +141,8 @@ class Decoder(decoder.BaseDecoder):
 
         Args:
             emg: a `Recording`, which brings its own rate and unit; or a signal (T, C); or windows (B, L, C), where L is
-                `card["length_ms"]` at `rate_hz`. Samples at another rate than the decoder's are resampled.
+                `card["length_ms"]` at `rate_hz`. What is at another rate than the decoder's is resampled, a signal
+                causally, as live: that delays it by 10 samples of the lower rate.
             rate_hz: of a signal or windows; 0: the one rate of the recordings that the decoder was fitted on
                 (`card["recorded_hz"]`).
             unit: of a signal or windows.
@@ -157,8 +158,7 @@ class Decoder(decoder.BaseDecoder):
                *, adapt: bool = False) -> Answers:
         """As `predict` of a signal (T, C), with "probabilities" (W, G) and "features" (W, C, F) beside "label" (W,).
 
-        Window w covers the samples [w stride, w stride + L) at the decoder's rate. Seams of a recording are not heeded:
-        windows lie across them, and resampling and filters go on.
+        Window w covers [w stride, w stride + L) at the decoder's rate, across a recording's seams too.
 
         Args:
             stride: samples at the decoder's rate between decisions; 0: the decoder's own.
@@ -305,7 +305,7 @@ class Decoder(decoder.BaseDecoder):
         self._check_amplitude(samples, unit)
         wanted = self.card["rate_hz"]
         if samples.ndim == 2:
-            return resampling.signal_at_rate(samples, rate, wanted)
+            return resampling.stream_at_rate(samples, rate, wanted)
         if samples.ndim != 3 or rate == wanted:
             return samples
         length = windows.samples(self.card.get("length_ms", 1000 * self.length / wanted), rate)

@@ -136,3 +136,35 @@ def test_the_papers_method_loses_nothing_on_envelopes_of_a_person(envelopes_of_p
     results = run_stage(run, "finetune")
     of_head, of_both = results["classifier"]["mean"], results["accuracy"]["mean"]
     assert of_head > 0.55 and of_both > of_head - 0.06  # 0.21 with FINs that knew no envelopes
+
+
+FORETOLD = {"window.train_stride_ms": 25, "finetune.epochs": 2, "finetune.windows_per_epoch": 0, "classify.epochs": 20,
+            "classify.batch_size": 32, "finetune.batch_size": 2, "imitate.epochs": 0}
+
+
+@pytest.mark.slow
+def test_a_training_says_before_it_begins_how_long_it_takes(tiny_db2, tmp_path, caplog, monkeypatch):
+    """Steps are slowed to a known time each; what was tried for the forecast changes no weight."""
+    import time
+
+    from tfkfin.fit import stages, training
+
+    took, step = 0.2, training.Progress.on_train_batch_end
+
+    def slow(self, batch, logs=None):
+        time.sleep(took)
+        step(self, batch, logs)
+
+    monkeypatch.setattr(training.Progress, "on_train_batch_end", slow)
+    monkeypatch.setattr(stages, "LONG_S", 0.0)
+    told, _ = trained(tmp_path / "told", tiny_db2, **FORETOLD)
+    lines = [one.getMessage() for one in caplog.records]
+    said, = [i for i, line in enumerate(lines) if line.startswith("classify and finetune of 1 people: about ")]
+    assert said < min(i for i, line in enumerate(lines) if "accuracy" in line)
+    minutes = float(lines[said].split()[-4])
+    assert minutes / 2 < sum(told.seconds[name] for name in ("classify", "finetune")) / 60 < 2 * minutes
+    monkeypatch.setattr(training.Progress, "on_train_batch_end", step)
+    monkeypatch.setattr(stages, "_foretell", lambda *arguments: None)
+    untold, _ = trained(tmp_path / "untold", tiny_db2, **FORETOLD)
+    one, other = (run.decoder(1).model.get_weights() for run in (told, untold))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -51,6 +51,26 @@ def test_fine_tuning_shuffles_every_epoch(monkeypatch):
     assert not np.array_equal(orders[0], orders[1])
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(50, 1), (10, 4), (2, 1)])
+def test_a_few_steps_tell_how_long_a_training_takes(steps, epochs):
+    """The first of which takes long; each of the others 20 ms."""
+    import time
+
+    model, done = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]), []
+    model.compile("sgd", "mse")
+
+    def fit(calls):
+        slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
+            done.append(1), time.sleep(0.02 if len(done) > 1 else 0.5)))
+        model.fit(np.ones((2 * steps, 3)), np.ones(2 * steps), 2, epochs, verbose=0, callbacks=[slow, *calls])
+
+    told = training.seconds_of(fit)
+    if steps * epochs < 3:
+        assert told == 0 and len(done) == steps  # it is done
+    else:
+        assert len(done) == 3 and 0.02 * steps * epochs <= told < 0.2 * steps * epochs  # on a busy machine
+
+
 def stretched(family="conv"):
     """A subject of two runs and an odd window, and a decoder's network that is trained on it."""
     from tfkfin import recipe

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +258,31 @@ def test_what_was_recorded_without_cues_is_decided_and_adapted_to_but_not_scored
     recipe = recipes.load("best", {"source.kind": "recordings"})
     with pytest.raises(InputError, match="nobody was asked for movements"):
         open_dataset(recipe, tmp_path / "kept")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["board", "lsl"])
+def test_day_one_as_the_documentation_says(device, recording, tmp_path, monkeypatch):
+    """Its own command lines, with a device that does not do what is asked: that they go through is all there is."""
+    page = Path(__file__).parents[2].joinpath("docs", "live.md").read_text("utf-8")
+    begin, record = (shlex.split(line.removeprefix("$ tfkfin "), comments=True) for line in re.findall(
+        r"^\$ tfkfin .*--movements .*$", page, re.MULTILINE))
+    name = f"test-{time.time_ns()}"
+    monkeypatch.chdir(tmp_path)
+    np.save("emg.npy", recording.emg)
+    sender = outlet(name, "emg.npy", 600) if device == "lsl" else None
+    source = ["--stream", name] if sender else ["--source", "brainflow", "--board", "synthetic", "--channels", "1-4"]
+    try:
+        main([*record, *source, "--hold-s", "0.8", "--rest-s", "0.4", "--cued", "1"])
+        main([*begin, *source, "--hold-s", "0.8", "--rest-s", "0.4", "--seconds", "2", "--json", "said.json"])
+    finally:
+        if sender:
+            sender.kill()
+            sender.wait()
+    first, second = read("SESSIONS")
+    assert first.names == {1: "fist", 2: "open hand", 3: "pinch"} and second.repetitions.max() == 3
+    assert json.loads(Path("said.json").read_text())["timing"]["decisions"] > 5
+    assert Path("savedmodels", "mine", "1", "saved_model.pb").is_file()
 
 
 def test_day_one_needs_no_model(tmp_path, caplog):

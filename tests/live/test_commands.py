@@ -142,3 +142,18 @@ def test_a_source_of_another_package_needs_its_own_options_alone(exported, strea
     monkeypatch.setattr(Ramp, "options", classmethod(lambda cls, group: group.add_argument("--seconds")))
     with pytest.raises(InputError, match="live source ramp .* exists already"):
         live.main(["--model", str(exported), "--source", "ramp"])
+
+
+def test_a_session_is_recorded_as_xdf(exported, tiny_db2, tmp_path, recording):
+    """What is read of it is the recording that was replayed, to the last sample and label."""
+    pytest.importorskip("pyxdf")
+    words = ["--model", str(exported), "--source", "replay", "--data", str(tiny_db2), "--subject", "1", "--speed", "0",
+             "--quiet", "--record", str(tmp_path / "p1.xdf")]
+    live.main(words)
+    (tmp_path / "recordings.toml").write_text('files = "p{subject}.xdf"\nhold = true\n')
+    again = readers.read(readers.find(tmp_path)[0])
+    assert again.rate_hz == recording.rate_hz
+    np.testing.assert_array_equal(again.emg, recording.emg)
+    np.testing.assert_array_equal(again.labels, recording.labels)
+    with pytest.raises(InputError, match="p1.xdf cannot be written: File exists"):
+        live.main(words)

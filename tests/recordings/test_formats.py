@@ -160,6 +160,18 @@ def trigger(folder):
     sheet(folder, 'files = "p{subject}_{session}.edf"\nlabel = "trigger"\n')
 
 
+def xdf(folder):
+    """As LabRecorder writes what comes by LSL; movements are marks."""
+    import xdf_writer
+
+    emg, stamps = 1e3 * truth()[0], 1e5 + np.arange(len(truth()[0])) / RATE
+    marks = sorted([(1e5 + s, name) for s, _, name, _ in held()] + [(1e5 + s + d, "rest") for s, d, *_ in held()])
+    (folder / "p7_2.xdf").write_bytes(xdf_writer.whole(
+        xdf_writer.header(1, "Amplifier", "EMG", 3, RATE, "double64", ["uV"] * 3),
+        xdf_writer.samples(1, stamps, emg, "double64"), xdf_writer.marks(2, "Cues", marks)))
+    sheet(folder, 'files = "p{subject}_{session}.xdf"\nhold = true\n')
+
+
 def own_bids(folder, kind="bdf"):
     emg, labels, repetitions = truth()
     made = Recording(RecordingFile(Path("x"), 7, session=2), (emg * 1e-3).astype(np.float32), labels.astype(np.int16),
@@ -186,13 +198,15 @@ def mne_bids(folder):
                                event_id={"fist": 1, "open hand": 2})
 
 
-FORMATS = [csv, words, trials, apart, listed, runs, npz, parquet, matlab, ninapro, edf, bdf, trigger, own_bids,
+FORMATS = [csv, words, trials, apart, listed, runs, npz, parquet, matlab, ninapro, edf, bdf, trigger, xdf, own_bids,
            own_bids_edf, mne_bids]
 SIXTEEN_BITS = edf, trigger, own_bids_edf
 
 
 @pytest.mark.parametrize("write", FORMATS, ids=lambda write: write.__name__)
 def test_reads_back_equal(tmp_path, write):
+    if write is xdf:
+        pytest.importorskip("pyxdf")
     folder = tmp_path / "own"
     folder.mkdir()
     write(folder)

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -20,7 +20,7 @@ from tfkfin.nets.forward import runs_of
 from tfkfin.nets.layers import FeatureScale
 from tfkfin.pipeline.subject import Subject
 
-FIRST, TIMED = 3, 10  # steps before, and of, the time that a training is said to take
+FIRST, TIMED = 1, 3  # steps before, and of, the time that a training is said to take
 
 
 class Cosine(keras.callbacks.Callback):
@@ -82,6 +82,36 @@ class Progress(keras.callbacks.Callback):
         elif time.monotonic() - self.logged > 15:
             self.logged = time.monotonic()
             log.info("%s: step %d/%d, loss %.4f", self.title, self.step, self.total, loss)
+
+
+class _Probe(keras.callbacks.Callback):
+    """Ends a training after a few steps by raising `_Probed`, with the seconds that all of it would take."""
+
+    def on_train_begin(self, logs=None):
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ends.append(time.monotonic())
+        if len(self.ends) == FIRST + TIMED - 1:  # before `Progress` says how long it takes
+            step_s = (self.ends[-1] - self.ends[FIRST - 1]) / (TIMED - 1)
+            raise _Probed(step_s * self.params["epochs"] * self.params["steps"])
+
+
+class _Probed(Exception):
+    pass
+
+
+def seconds_of(fit: Callable[[list[keras.callbacks.Callback]], object]) -> float:
+    """About how long a call of Keras's `fit` would take, of which a few steps are done; 0 if it has no more of them.
+
+    Args:
+        fit: does it with the callbacks that it is given.
+    """
+    try:
+        fit([_Probe()])
+    except _Probed as found:
+        return found.args[0]
+    return 0.0
 
 
 class Restart:

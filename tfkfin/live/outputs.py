@@ -23,8 +23,9 @@ from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.extras import required
 from tfkfin.base.quoted import line
-from tfkfin.live.measures import Times, Timing
+from tfkfin.live.measures import UNKNOWN, Times, Timing
 from tfkfin.live.sources import LiveSource
+from tfkfin.recordings.formats import xdf
 
 FRAME_S = 1 / 30  # between datagrams to the page
 LARGEST = 60_000  # bytes of a datagram
@@ -150,6 +151,27 @@ class JsonLines(LiveOutput):
 
     def close(self) -> None:
         self._file.close()
+
+
+class XdfFile(LiveOutput):
+    """The session's samples, and what is done in them where that is known, as LabRecorder would write them.
+
+    Raises:
+        InputError: the file exists already, or cannot be written.
+    """
+
+    def __init__(self, path: Path, rate_hz: float, channels: int, names: Mapping[int, str]):
+        self._to, self._names, self._label = xdf.Writer(path, rate_hz, channels), {0: "rest"} | dict(names), UNKNOWN
+
+    def samples(self, volts: np.ndarray, labels: np.ndarray) -> None:
+        for place in np.flatnonzero(np.diff(labels, prepend=self._label)).tolist():
+            self._label = int(labels[place])
+            if self._label != UNKNOWN:
+                self._to.mark(self._names.get(self._label, str(self._label)), place)
+        self._to.samples(volts)
+
+    def close(self) -> None:
+        self._to.close()
 
 
 class Udp(LiveOutput):

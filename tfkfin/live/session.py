@@ -50,6 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
         asked = cues(card["movements"], arguments.cued, arguments.hold_s, arguments.rest_s)
         source = Cued(source, asked, arguments.page is None)
     made = open_outputs(arguments, card, stream.rate_hz / stride)
+    if arguments.record.suffix.lower() == ".xdf":
+        made.append(outputs.XdfFile(arguments.record, source.rate_hz, source.channels, movement_names(card)))
+        arguments.record = Path("recordings")
     loop, subject = Loop(stream, source, made, first=not arguments.usual_priority), arguments.subject or 1
     calibrating, between = None, []
     if arguments.calibrate:

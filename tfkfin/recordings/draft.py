@@ -65,7 +65,7 @@ class Seen(NamedTuple):
     several: set[int | str]  # columns of which some file holds more than one value beside rest
     rates: set[float]
     units: set[str]
-    marks: Counter  # texts of annotations, with whether they last
+    marks: Counter  # texts of annotations, with whether they last, or never can
     remarks: list[str]
 
 
@@ -124,7 +124,7 @@ def _seen(paths: Sequence[Path]) -> Seen:
     for path in paths:
         try:
             names = formats.of(path).names(path)
-            table = formats.read(path, None if path.suffix.lower() in (".edf", ".bdf") else names)
+            table = formats.read(path, None if path.suffix.lower() in (".edf", ".bdf", ".xdf") else names)
         except InputError as error:
             failed.append(error)
             continue
@@ -132,8 +132,8 @@ def _seen(paths: Sequence[Path]) -> Seen:
         rates |= {float(v.reshape(-1)[0]) for name, v in scalars.items() if v.dtype.kind in "iuf" and re.fullmatch(
             r"(?i)fs|srate|freq(uency)?|(sampling|sample)[ _]?(rate|freq\w*)|rate(_hz)?", str(name))}
         rates |= {table.rate_hz} - {None}
-        units |= set(table.units.values())
-        marks.update((event.text, event.stop_s > event.start_s) for event in table.events)
+        units |= {one for of in table.units.values() for one in ([of] if isinstance(of, str) else of)}
+        marks.update((event.text, event.stop_s > event.start_s, bool(event.stream)) for event in table.events)
         for values in (values for values in table.columns.values() if values.ndim > 2):
             checks.shape(path, values.shape)
         every.setdefault((path.suffix, *(name for name in table.columns if name not in scalars)), []).append(path)
@@ -188,10 +188,11 @@ def _columns(seen: Seen, labels: Sequence[Path]) -> tuple[list[str], list[str], 
         more, words, label = _beside(labels[0])
         return [*lines, *more], words, label
     if seen.marks and label is None:
-        lasting = {text for text, lasts in seen.marks if lasts}
+        lasting = {text for text, lasts, _ in seen.marks if lasts}
         if not lasting:
-            lines.append(f"# hold = true   # {seen.marks.total()} annotations last no time: hold each until the next?")
-        return lines, sorted(lasting or {text for text, _ in seen.marks}), ""
+            lines.append("# " * (not all(never for *_, never in seen.marks)) + f"hold = true   # {seen.marks.total()} "
+                         "annotations last no time: hold each until the next?")
+        return lines, sorted(lasting or {text for text, *_ in seen.marks}), ""
     if label is None:
         both = f"columns {', '.join(map(str, unsure))} hold steps: which is the movement?"
         lines.append('# label = "?"   # ' + (both if unsure else "which column is the movement?"))

@@ -221,7 +221,9 @@ def joined(file: RecordingFile, parts: Sequence[Recording], emg: np.ndarray | No
     rates, widths = {part.rate_hz for part in parts}, {part.num_channels for part in parts}
     if len(rates) > 1 or len(widths) > 1:
         raise InputError(f"{file}: files have {sorted(rates)} Hz and {sorted(widths)} channels, which must be the same")
-    seams = tuple(np.cumsum([len(part.labels) for part in parts])[:-1].tolist())
+    ends = np.cumsum([0, *(len(part.labels) for part in parts)]).tolist()
+    inside = [end + seam for end, part in zip(ends, parts, strict=False) for seam in part.seams]
+    seams = tuple(sorted([*inside, *ends[1:-1]]))
     labels = np.concatenate([part.labels for part in parts])
     repetitions = np.concatenate([part.repetitions for part in parts])
     if count:

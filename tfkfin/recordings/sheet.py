@@ -1,13 +1,14 @@
 """`recordings.toml`: the description of a folder of own recordings.
 
-    rate_hz = 1000                     # not needed where files contain it: EDF, BDF
+    rate_hz = 1000                     # not needed where files contain it: EDF, BDF, XDF
     unit = "mV"                        # V, mV or uV; likewise
     files = "p{subject}_day{session}*.csv"  # {subject} {session} {run} {label} {repetition} stand for numbers, * for
                                        # anything; {label} also for movements' names; "p{subject}/{label}_{run}.npy".
                                        # {subject} and {session} may be words or dates: numbered in order
     channels = ["ch1", "ch2"]          # columns by name, or by number from 1; default: all, or all in volts;
-                                       # "emg:1-8" are columns of an array
-    label = "movement"                 # column of movements, 0 is rest; default: {label}, or annotations of EDF+
+                                       # "emg:1-8" are columns of an array, or channels of a stream of XDF
+    label = "movement"                 # column of movements, 0 is rest; default: {label}, or annotations of EDF+ and
+                                       # marks of XDF, of which it may name one stream
     repetition = "trial"               # column; default: {repetition}, or executions of a movement count as 1, 2...
     labels = "p{subject}_day{session}_labels.csv"   # where label and repetition are columns of other files
     start = "onset"                    # in those files: columns of seconds, where a row is a movement, not a sample

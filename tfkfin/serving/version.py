@@ -13,6 +13,7 @@ points of accuracy.
 """
 
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -149,6 +150,7 @@ def save_onnx(function: Callable, spec: tf.TensorSpec, path: Path) -> None:
     onnx, tf2onnx = (required(name, "edge", "--format onnx needs tf2onnx") for name in ("onnx", "tf2onnx"))
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))  # tf2onnx says each thing a hundred times, by the root logger too
+    os.environ["TF2ONNX_CATCH_ERRORS"] = ""  # else it copies the graph before each of its optimisations: a third of all
     try:
         with engine("keras"):
             traced = tf.function(function, input_signature=[spec], autograph=False)

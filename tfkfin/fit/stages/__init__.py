@@ -11,6 +11,7 @@ Stages that go subject by subject go together: each subject is read once for all
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -24,6 +25,8 @@ from tfkfin.fit.metrics import macro_f1
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS, decide, mean_and_sd, mean_imitation, score, three_numbers
 from tfkfin.pipeline.subject import Subject
+
+LONG_S = 60.0  # what takes longer is said before it begins
 
 
 class SubjectCache:
@@ -83,13 +86,16 @@ class Stage:
     Attributes:
         needs: stages that must be finished before it.
         run: does the whole stage and returns its scores; or
-        each: opens the stage and returns a function that does it for one subject and returns the subject's scores.
+        each: opens the stage and returns a partial function that does it for one subject and returns the subject's
+            scores.
+        expected: with the arguments of that function, about how many seconds it will take, by a few steps of it.
     """
 
     name: str
     needs: tuple[str, ...]
     run: Callable[[Run], dict] | None = None
-    each: Callable[[Run], Callable[[SubjectCache], dict]] | None = None
+    each: Callable[[Run], partial] | None = None
+    expected: Callable[..., float] = lambda *arguments: 0.0
 
 
 def run_stage(run: Run, name: str) -> dict:
@@ -132,6 +138,8 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
     left = [s for s in run.dataset.split.subjects if any(run.done(name, f"S{s}") is None for name in doing)]
     for subject in run.dataset.subjects(left, context=run.recipe.classifier.vote - 1):  # the next is read meanwhile
         cache = SubjectCache(run, subject)
+        if subject.number == left[0]:
+            _foretell(stages, doing, cache, len(left))
         for name, does in doing.items():
             if run.done(name, f"S{cache.number}") is None:
                 began = time.monotonic()
@@ -140,6 +148,13 @@ def _by_subject(run: Run, stages: list[Stage]) -> None:
     for name in doing:
         run.seconds[name] = spent[name]
         run.publish(name, run.finish(name, _over_subjects(run, name)))
+
+
+def _foretell(stages: list[Stage], doing: dict[str, partial], cache: SubjectCache, people: int) -> None:
+    """Says how long stages will take for all people, by a few steps for the first one, which leave no trace."""
+    seconds = people * sum(stage.expected(*doing[stage.name].args, cache) for stage in stages)
+    if seconds > LONG_S:
+        log.info("%s of %d people: about %.2g min in all", " and ".join(doing), people, seconds / 60)
 
 
 def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:

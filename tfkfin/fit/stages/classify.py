@@ -4,7 +4,7 @@ from functools import partial
 
 import keras
 
-from tfkfin.fit import baselines, board
+from tfkfin.fit import baselines, board, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.stages import Stage, SubjectCache
 from tfkfin.fit.trainers import HeadTrainer, SolvedHead
@@ -46,4 +46,12 @@ def _train(run: Run, trainer: HeadTrainer, subject: SubjectCache, train: tuple) 
                     callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=after)])
 
 
-STAGE = Stage("classify", (), each=classify)
+def _expected(run: Run, trainer: SolvedHead | HeadTrainer, subject: SubjectCache) -> float:
+    if isinstance(trainer, SolvedHead):
+        return 0.0
+    train = subject.features("train"), subject.labels("train")
+    return training.seconds_of(lambda calls: trainer.fit(*train, run.recipe.seed, f"classify S{subject.number}",
+                                                       callbacks=calls))
+
+
+STAGE = Stage("classify", (), each=classify, expected=_expected)

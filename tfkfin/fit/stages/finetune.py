@@ -1,5 +1,6 @@
 """The stage `finetune`: FINs and head, loaded from earlier stages, are trained end to end, subject by subject."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,7 @@ from tfkfin.nets import quality, saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
 
+MANY = 16  # steps: a training of fewer is not worth a forecast; and windows whose scoring is timed for one
 _AGAIN = "remove {}, and the same command makes it anew"
 
 
@@ -98,4 +100,17 @@ def _first_fit_profiled(folder: str) -> keras.callbacks.Callback:
         on_train_begin=lambda logs: None if calls else tf.profiler.experimental.start(folder), on_train_end=end)
 
 
-STAGE = Stage("finetune", ("imitate", "classify"), each=finetune)
+def _expected(run: Run, trainer: JointTrainer, subject: SubjectCache) -> float:
+    options, part, scored = run.recipe.finetune, subject.part("finetune"), subject.part("context")
+    count = min(len(part.windows), options.windows_per_epoch or len(part.windows))
+    if options.epochs * count < MANY * options.batch_size:
+        return 0.0
+    features, labels = subject.features("finetune"), subject.labels("finetune")
+    seconds = training.seconds_of(lambda calls: trainer.fit(part, features, labels, run.recipe.seed, callbacks=calls))
+    for _ in range(2):  # the first time compiles
+        began, starts = time.monotonic(), scored.windows.starts[:MANY]
+        trainer.forward.recording(scored.emg[: starts[-1] + run.length], starts, ("features", "probabilities"))
+    return options.epochs * seconds + (time.monotonic() - began) * len(scored.windows) / len(starts)
+
+
+STAGE = Stage("finetune", ("imitate", "classify"), each=finetune, expected=_expected)

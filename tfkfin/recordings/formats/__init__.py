@@ -23,11 +23,12 @@ VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has 
 
 
 class Annotation(NamedTuple):
-    """A marked interval: seconds from the first sample, and its text."""
+    """A marked interval: seconds from the first sample, its text, and the stream of the file that holds it."""
 
     start_s: float
     stop_s: float
     text: str
+    stream: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,22 @@ class Table:
         columns: name, or number from 1 -> values (T,), or (T, C) where one name holds several channels; numbers or
             text.
         rate_hz: the columns' rate, if the file contains it.
-        units: the columns' units as the file spells them, if it contains them.
+        units: the columns' units as the file spells them, if it contains them; of several channels one each.
         events: the file's annotations.
         notes: remarks on how it was read.
+        seams: samples at which the recording begins anew, after a gap.
+        places: whether annotations are given in samples, not seconds.
+        doubt: why it has no rate.
     """
 
     columns: Mapping[int | str, np.ndarray]
     rate_hz: float | None = None
-    units: Mapping[int | str, str] = field(default_factory=dict)
+    units: Mapping[int | str, str | Sequence[str]] = field(default_factory=dict)
     events: Sequence[Annotation] = ()
     notes: Sequence[str] = ()
+    seams: Sequence[int] = ()
+    places: bool = False
+    doubt: str = "does not say its rate"
 
 
 class Format(NamedTuple):
@@ -57,11 +64,13 @@ class Format(NamedTuple):
         suffixes: of file names, without the dot.
         read: (path, wanted columns; None: all that may be channels) -> those of them that the file has, in this order.
         names: path -> the names of all columns, for drafts and messages.
+        marks: path -> the names of its streams that hold annotations alone, if it has several kinds.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[[Path, Wanted], Table]
     names: Callable[[Path], Sequence[int | str]]
+    marks: Callable[[Path], Sequence[str]] = lambda path: ()
 
 
 def suffixes() -> tuple[str, ...]:
@@ -91,7 +100,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         parts = {name: found for name, found in parts.items() if name not in there and found[0] in there}
     whole = None if wanted is None else list(dict.fromkeys(parts[n][0] if n in parts else n for n in wanted))
     table = of(path).read(path, whole)
-    columns, notes = dict(table.columns), list(table.notes)
+    columns, notes, units = dict(table.columns), list(table.notes), dict(table.units)
     for name, values in table.columns.items():
         if values.ndim == 2 and values.shape[0] < values.shape[1]:
             columns[name] = values.T
@@ -101,8 +110,9 @@ def read(path: Path, wanted: Wanted) -> Table:
             raise InputError(f"{path}: {whole_name} has shape {columns[whole_name].shape}, so there is no {name}: "
                              "correct recordings.toml")
         columns[name] = columns[whole_name][:, first - 1 : last]
+        units |= {name: units[whole_name][first - 1 : last]} if whole_name in units else {}
     table = replace(table, columns={name: columns[name] for name in (columns if wanted is None else wanted)
-                                    if name in columns}, notes=notes)
+                                    if name in columns}, notes=notes, units=units)
     if missing := [name for name in wanted or () if name not in table.columns]:
         there = ", ".join(map(str, of(path).names(path)))
         raise InputError(f"{path} has no column {missing[0]}, only {there}: correct recordings.toml")

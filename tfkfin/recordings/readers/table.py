@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.errors import InputError
+from tfkfin.base.quoted import toml
 from tfkfin.recordings import checks, doubts, formats
 from tfkfin.recordings import sheet as sheets
 from tfkfin.recordings.formats import VOLTS, Table
@@ -118,14 +119,16 @@ def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: li
     if clash := sheet.clash(lambda column: names[column - 1] if isinstance(column, int) and column <= len(names)
                             else column):
         raise InputError(f"{path}: {clash}. Correct {SHEET}")
-    own = [] if sheet.labels else [name for name in (sheet.label, sheet.repetition) if name is not None]
+    marks = formats.of(path).marks(path)
+    own = [] if sheet.labels else [n for n in (sheet.label, sheet.repetition) if n is not None and n not in marks]
     extra = [*own, *([] if sheet.time is None else [sheet.time])]
     table = formats.read(path, None if sheet.channels is None else [*sheet.channels, *extra])
     notes += table.notes
     if sheet.channels is None:
         taken = {names[name - 1] if isinstance(name, int) and name <= len(names) else name for name in extra}
         channels = [name for name in table.columns if name not in taken]
-        table = replace(table, columns={**table.columns, **(formats.read(path, extra).columns if extra else {})})
+        more = formats.read(path, [*channels[:1], *extra]).columns if extra else {}
+        table = replace(table, columns={**more, **table.columns})
     else:
         channels = list(sheet.channels)
     rate = _rate(path, sheet, table, notes)
@@ -134,19 +137,25 @@ def _part(path: Path, sheet: Sheet, fields: dict, beside: Path | None, notes: li
         raise InputError(f"{path}: channels {', '.join(map(str, channels)) or '(none)'} are not equally long")
     checks.shape(path, next((column.shape for column in volts if column.ndim > 2), (2, 1)))
     emg = checks.signal(path, np.column_stack(volts))
+    if table.places:
+        only = {sheet.label} & {*marks} or marks
+        table = replace(table, events=[each._replace(start_s=each.start_s / rate, stop_s=each.stop_s / rate)
+                                       for each in table.events if each.stream in only])
+        sheet = sheet.model_copy(update={"label": None}) if sheet.label in marks else sheet
     labels, repetitions = _labels(path, sheet, fields, table, beside, len(emg), rate, notes)
     if not len(emg) == len(labels) == len(repetitions):
         raise InputError(f"{path}: channels, label and repetition have {len(emg)}, {len(labels)} and "
                          f"{len(repetitions)} samples, but equally many are needed")
     cued = not (labels == UNKNOWN).all()
-    return Recording(RecordingFile(path, 1), emg, np.maximum(labels, 0), repetitions, rate, cued=cued)
+    return Recording(RecordingFile(path, 1), emg, np.maximum(labels, 0), repetitions, rate, seams=tuple(table.seams),
+                     cued=cued)
 
 
 def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
     """The rate, on which sheet, file and a column of times have to agree."""
     rate = sheet.rate_hz or table.rate_hz
     if rate is None:
-        raise InputError(f"{path} does not say its rate: give rate_hz in {SHEET}")
+        raise InputError(f"{path} {table.doubt}: give rate_hz in {SHEET}")
     if table.rate_hz and abs(rate - table.rate_hz) > 1e-6 * rate:
         raise InputError(f"{path} is at {table.rate_hz:g} Hz, and {SHEET} says rate_hz = {rate:g}: leave it out")
     if sheet.time is not None:
@@ -156,15 +165,19 @@ def _rate(path: Path, sheet: Sheet, table: Table, notes: list[str]) -> float:
 
 def _volts(path: Path, sheet: Sheet, table: Table, name: int | str) -> np.ndarray:
     """A channel (T,), or several (T, C), in volts."""
-    file_unit, values = table.units.get(name), table.columns[name]
-    unit = sheet.unit or file_unit
-    if file_unit is not None and (file_unit not in VOLTS or VOLTS[file_unit] != VOLTS.get(unit)):
-        raise InputError(f"{path}: {name} is in {file_unit or 'no unit'}, and " + (
-            f"{SHEET} says unit = \"{unit}\": leave it out" if sheet.unit else "not in volts: choose other channels"))
-    if unit is None:
+    values, said = table.columns[name], table.units.get(name)
+    units = [sheet.unit or ""] if said is None else [said] if isinstance(said, str) else said
+    for unit in () if said is None else units:
+        if unit not in VOLTS or VOLTS[unit] != VOLTS.get(sheet.unit or unit):
+            raise InputError(f"{path}: {name} is in {unit or 'no unit'}, and " + (
+                f"{SHEET} says unit = \"{sheet.unit}\": leave it out" if sheet.unit else
+                "not in volts: choose other channels"))
+    if units == [""]:
         raise InputError(f"{path} does not say its unit: give unit = \"V\", \"mV\" or \"uV\" in {SHEET}")
     with np.errstate(over="ignore"):  # Inf is refused later
-        return np.asarray(checks.numbers(path, f"channel {name}", values) * VOLTS[unit], np.float32)
+        scale = np.array([VOLTS[unit] for unit in units])
+        return np.asarray(checks.numbers(path, f"channel {name}", values) * (scale if len(scale) > 1 else scale[0]),
+                          np.float32)
 
 
 def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path | None, length: int, rate: float,
@@ -174,6 +187,8 @@ def _labels(path: Path, sheet: Sheet, fields: dict, table: Table, beside: Path |
     if "label" in fields:
         labels = np.full(length, sheet.number(fields["label"]), np.int16)
     elif sheet.label is None:
+        if not table.events and formats.of(path).marks(path):  # where nobody was asked for anything
+            return np.full(length, UNKNOWN, np.int16), repetition
         if not table.events:
             raise InputError(f"{path} has no annotations, and {SHEET} has no label: which column, or which "
                              "part of the name, is the movement?")
@@ -226,6 +241,9 @@ def _annotated(path: Path, sheet: Sheet, table: Table, length: int, rate: float,
     if not any(number for _, number in known):
         raise InputError(f"{path}: no annotation is a movement that {SHEET} lists in [movements]: there are "
                          f"{', '.join(left[:8])}")
+    if len(streams := sorted({event.stream for event, number in known if number})) > 1:
+        raise InputError(f"{path}: streams {', '.join(streams)} have movements: label = {toml(streams[0])} in {SHEET} "
+                         "says which")
     if left:
         notes.append(f"annotations that are no movement of {SHEET} are left out: {', '.join(left[:5])}")
     brief = [event.text for event, number in known if number and event.stop_s == event.start_s]
