@@ -69,7 +69,7 @@ def _find(pipeline: str | Path) -> Path:
     may_be_shipped = len(path.parts) == 1 or path.parts[0] == "pipelines"
     candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
     for candidate in candidates if may_be_shipped else candidates[:1]:
-        if candidate.is_file():
+        if candidate.exists() and not candidate.is_dir():
             return candidate
     if may_be_shipped and path.stem in RECIPES:
         raise InputError(f"the recipe {path.stem} was removed: {RECIPES[path.stem]}")
