@@ -4,7 +4,7 @@
     nice -n 19 python tests/fuzz.py --count 12000 --seed 12000      goes on where that ended
     python tests/fuzz.py --kind mat5 --count 1 --seed 3 --show      one input, with the traceback
 
-Counted are crashes (a process that dies), hangs (> 5 s), memory (> 2 GiB above the start) and errors that are no
+Counted are crashes (a process that dies), hangs (> 5 s), memory (> 1 GiB above the start) and errors that are no
 InputError. Past the first parser are those whose container is whole and whose content lies: see `fuzz_kinds.py`.
 """
 
@@ -25,8 +25,9 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-KINDS = ("mat5", "hdf5", "recipe", "sheet", "bids", "run_file", "card", "zipped", "reply")
-HANG_S, MOST_BYTES = 5, 2 << 30
+KINDS = ("mat5", "hdf5", "recipe", "sheet", "bids", "run_file", "card", "zipped", "reply", "bomb",
+         "special")
+HANG_S, MOST_BYTES = 5, 1 << 30
 BATCH = 1000  # inputs of one process
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # files that no disk has to keep
 

@@ -18,11 +18,12 @@ import pytest
 from scipy.io import savemat
 
 from tfkfin import models, recipe
-from tfkfin.base import reading
+from tfkfin.base import files, reading
 from tfkfin.base.errors import InputError
 from tfkfin.data import main as data
 from tfkfin.fit.ledger import Ledger
 from tfkfin.recordings import readers
+from tfkfin.recordings.download import unpack
 from tfkfin.recordings.readers import bids
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.store import folders
@@ -366,3 +367,31 @@ def test_numbers_that_none_can_be(where, number, tmp_path):
         assert not surely
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+def test_archives_packed_in_other_ways_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("S1_E1_A1.mat", bytes(1000))
+    with refused("packed as none of Ninapro's"):
+        unpack(tmp_path / "a.zip", 1, {1: tmp_path / "S1_E1_A1.mat"}, lambda: None)
+    assert not (tmp_path / "S1_E1_A1.mat").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("a.json", b'{"a": [' + b"[]," * 12_000_000 + b"0]}"), ("a.toml", b"x = 1 # \n" * 150_000)])
+def test_texts_are_as_large_as_ours_are(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with refused("MB, and one of its kind at most", name):
+        (files.read_toml if name.endswith("toml") else files.read_json)(tmp_path / name)
+
+
+def test_of_many_wrong_options_some_are_explained(tmp_path):
+    (tmp_path / "r.toml").write_text("".join(f"x{i} = 1\n" for i in range(40_000)))
+    with refused("unknown key 'x0'; .*; and 39992 more", "r.toml"):
+        recipe.load(tmp_path / "r.toml")
+
+
+def test_a_link_to_nothing_says_so(tmp_path):
+    (tmp_path / "recordings.toml").symlink_to("gone")
+    with refused("is a link to what is not there", "recordings.toml"):
+        readers.find(tmp_path)

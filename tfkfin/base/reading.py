@@ -31,15 +31,16 @@ def size_of(path: Path) -> int:
     """Bytes of a regular file, which links may lead to.
 
     Raises:
-        InputError: it is a folder, pipe, socket or device, or a link that leads to itself.
+        InputError: it is a folder, pipe, socket or device, or a link that leads to itself or to nothing.
         OSError: there is none.
     """
     try:
         found = os.stat(path)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        why = {errno.ELOOP: "that leads to itself", errno.ENOENT: "to what is not there"}.get(error.errno)
+        if not why or not os.path.islink(path):
             raise
-        raise InputError(f"{path} is a link that leads to itself: move it away") from None
+        raise InputError(f"{path} is a link {why}: move it away, or fetch what it leads to") from None
     return _size(path, found)
 
 
