@@ -30,7 +30,7 @@ from tfkfin.store import folders
 
 # === Nothing is opened past the door ===
 
-ROOMS = ("recordings", "store", "recipe")
+ROOMS = ("recordings", "store", "recipe", "fit")
 OPENS = {"open", "read_text", "read_bytes", "FileIO", "ZipFile", "TarFile", "loadmat", "whosmat", "fromfile", "memmap",
          "open_memmap", "genfromtxt", "File", "ParquetFile", "ParquetDataset", "read_table", "read_parquet", "read_csv",
          "read_edf", "read_bdf", "load_model", "load_weights", "from_hdf5"}
@@ -40,6 +40,8 @@ PAST = {  # what opens a file itself, and why it may
     "recordings/formats/parquet.py": {"parquet.ParquetFile"},  # after `reading.size_of`
     "recordings/matfile.py": {"loadmat", "h5py.File", "tfio.IODataset.from_hdf5"},  # after `is_v73`
     "recordings/download.py": {"zipfile.ZipFile", "opened.open"},  # of what `reading.opened` gives
+    "fit/stages/finetune.py": {"saving.load_weights"},  # which `nets/saving.py` opens, after its digest was right
+    "fit/training.py": {"saving.load_weights"},
     "recordings/transfer.py": {"open", "os.open", "self.open"},  # to write
 }
 
