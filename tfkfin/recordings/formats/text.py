@@ -6,6 +6,7 @@ Lines above the heading, comments or others, are skipped, and a sampling rate th
 import codecs
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
 
 _LONGEST = 1 << 20  # characters of a line
 _HEAD = 200  # lines within which the values begin
-_ROWS = 50_000  # that are read at once as text
+_CELLS = 1 << 20  # that are read at once as text
 _COMMENT = re.compile(r"\s*(#|%|//|!)+\s*")
 _RATE = re.compile(r"(?i)(?:sampl\w*[ _-]*(?:rate|freq\w*)|^\W*freq\w*|\bfs\b|\bsrate\b)[^\d\n]{0,20}?"
                    r"(\d+(?:\.\d+)?)\s*(k?)")
@@ -42,7 +43,8 @@ class Layout(NamedTuple):
     @property
     def names(self) -> list[int | str]:
         """Columns by name, or by number from 1 where the name is missing or not the only one."""
-        return [name if name and self.heading.count(name) == 1 else i + 1 for i, name in enumerate(
+        counts = Counter(self.heading)
+        return [name if name and counts[name] == 1 else i + 1 for i, name in enumerate(
             self.heading or [""] * len(self.first))]
 
 
@@ -85,8 +87,9 @@ def _load(path: Path, layout: Layout, places: dict[int | str, int], kind: type) 
 def _texts(path: Path, rows: Iterator[str], how: dict[str, Any]) -> np.ndarray:
     """Rows as text (T, columns), all as wide as the longest cell, which is known before memory is taken for it."""
     parts, longest, count = [], 0, 0
+    most = max(1, _CELLS // len(how["usecols"]))  # rows that memory is taken for at once
     for first in rows:
-        cells = np.loadtxt(chain([first], rows), object, max_rows=_ROWS, **how)
+        cells = np.loadtxt(chain([first], rows), object, max_rows=most, **how)
         longest, count = max(longest, *map(len, cells.flat)), count + cells.size
         reading.unpacks(path, 4 * longest * count, "text as wide as its longest cell")
         parts.append(cells.astype(str))
