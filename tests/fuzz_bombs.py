@@ -91,7 +91,7 @@ def parquet(rng: random.Random, path: Path) -> None:
     import pyarrow
     from pyarrow import parquet as files
 
-    rows, groups = rng.choice([9, 1000, 100_000]), rng.choice([1, 1, 30, 400])
+    rows, groups = rng.choice([(9, 1), (9, 400), (1000, 30), (100_000, 1), (100_000, 40)])
     long = rng.choice([1, 100, 10_000, 100_000])
     plain = rows * long <= 10**7 and rng.random() < 0.5
     words = pyarrow.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["x" * long])

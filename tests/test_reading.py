@@ -259,12 +259,22 @@ def deltas_parquet(path: Path) -> None:
     text_parquet(path, use_dictionary=False, column_encoding={"m": "DELTA_BYTE_ARRAY"})
 
 
+def lists_parquet(path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    part = pyarrow.table({"a": pyarrow.array([[1]] * 100_000), "m": np.zeros(100_000, np.int8)})
+    with parquet.ParquetWriter(path, part.schema) as file:
+        for _ in range(60):
+            file.write_table(part)
+
+
 def arrays_mat(path: Path) -> None:
     savemat(path, {name: np.zeros((1 << 25, 1), np.float32) for name in "abm"}, do_compression=True)
 
 
 BOMBS = {"csv": (text_csv,), "npz": (numbers_npz, bytes_npz, text_npz, packed_npz), "mat": (arrays_mat,),
-         "parquet": (rows_parquet, text_parquet, pages_parquet, deltas_parquet)}
+         "parquet": (rows_parquet, text_parquet, pages_parquet, deltas_parquet, lists_parquet)}
 
 
 @pytest.mark.parametrize(("suffix", "make"), [(suffix, make) for suffix, every in BOMBS.items() for make in every],

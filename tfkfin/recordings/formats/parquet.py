@@ -33,6 +33,8 @@ def read(path: Path, wanted: Wanted) -> Table:
         kinds = {field.name: str(field.type) for field in file.schema_arrow}
         nested = {field.name for field in file.schema_arrow if field.type.num_fields}  # lists and structs: no columns
         flat = list(dict.fromkeys(named[name] for name in chosen if named[name] not in nested))
+        for name in nested & {named[name] for name in chosen}:  # which says its type in every row
+            reading.unpacks(path, 4 * len(kinds[name][:40]) * file.metadata.num_rows, name)
         texts = _check(path, file, {name: kinds[name] for name in flat})
         table = (_open(path, read_dictionary=texts) if texts else file).read(columns=flat)
         return Table({name: _values(path, named[name], table[named[name]]) if named[name] in flat else
