@@ -407,3 +407,12 @@ def test_a_link_to_nothing_says_so(tmp_path):
     (tmp_path / "recordings.toml").symlink_to("gone")
     with refused("is a link to what is not there", "recordings.toml"):
         readers.find(tmp_path)
+
+
+def test_a_signal_without_a_unit_is_named(tmp_path):
+    (path,) = dataset(tmp_path).glob("*_emg.edf")
+    content = path.read_bytes()
+    assert content.count(b"uV      " * 2) == 1
+    path.write_bytes(content.replace(b"uV      " * 2, b"uV      " + b" " * 8))
+    with refused("EMG02 is in no unit", str(path)):
+        read(tmp_path / "b")

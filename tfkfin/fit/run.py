@@ -341,6 +341,7 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
     trusted = (_known(beside) if beside else {}) | known
 
     def entry(path: str) -> list:
+        reading.size_of(Path(path))
         stat = Path(path).stat()
         now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         before = trusted.get(path)

@@ -267,7 +267,7 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], hold: bool, notes: 
     table, metadata = formats.read(path, chosen or None), _metadata(path)
     if table.rate_hz is None:
         raise InputError(f"{path} has no signal in volts")
-    for name, unit in table.units.items():
+    for name, unit in ((name, table.units.get(name, "")) for name in table.columns):
         listed = rows_of.get(name, {}).get("units", unit)
         if unit not in VOLTS or listed not in (*VOLTS, *_MISSING):
             raise InputError(f"{path}: {name} is in {unit or 'no unit'}, its channels.tsv says {listed}: not volts")
