@@ -21,11 +21,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
@@ -492,19 +493,25 @@ def main() -> int:
     options = parser.parse_args()
     faults = options.fault or [fault for fault in FAULTS if fault not in MOUNTED or can_mount()]
     done, wrong, names = Counter(), 0, options.command or list(COMMANDS)
-    with bench() as made:
+    stopped, said_at = "", time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end with the verdict so far
+    with bench() as made, suppress(KeyboardInterrupt):
+        stopped = "stopped: "
         trials = everywhere(made, names, faults, options.seed) if options.everywhere else (
             (name, fault, seed, None) for seed in range(options.seed, options.seed + options.count) for name in names
             for fault in faults if fits(name, fault))
         for name, fault, seed, at in trials:
+            if time.monotonic() - said_at > 15:
+                said_at = time.monotonic()
+                print(f"{done.total()} trials, {wrong} wrong; now {name}, {fault}", file=sys.stderr, flush=True)
+            found = trial(made, name, fault, seed, at)
             done[fault] += 1
-            if not sum(done.values()) % 20:
-                print(f"{sum(done.values())} trials, {wrong} wrong; now {name}", file=sys.stderr, flush=True)
-            if found := trial(made, name, fault, seed, at):
+            if found:
                 wrong += 1
                 print(f"{name}, {fault}, --seed {seed}{'' if at is None else f', at {at}'}: {found}", flush=True)
-    print(f"{sum(done.values())} trials of {len(names)} commands ({dict(done)}): {wrong} wrong")
-    return 1 if wrong else 0
+        stopped = ""
+    print(f"{stopped}{done.total()} trials of {len(names)} commands ({dict(done)}): {wrong} wrong")
+    return 1 if wrong else 130 if stopped else 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import edfio
+import fuzz_bombs
 import h5py
 import numpy as np
 import tomli_w
@@ -39,7 +40,7 @@ from tfkfin.fit.ledger import Ledger
 from tfkfin.fit.run import Run, fingerprint
 from tfkfin.fit.search import Search, state_of
 from tfkfin.models import show_card, show_list
-from tfkfin.recordings import readers
+from tfkfin.recordings import draft, readers
 from tfkfin.recordings.download import unpack
 from tfkfin.recordings.readers import bids as bids_files
 from tfkfin.recordings.recording import Recording, RecordingFile
@@ -69,11 +70,11 @@ def each(*calls: Callable) -> None:
 def words(rng: random.Random) -> str:
     """A cell of a table."""
     return rng.choice([str(numbers(rng)), "", "nan", "1e999", "-", '"', "0x10", "1_000", "1,5", "\u0663",
-                       "1e-400", "a" * 2000])
+                       "1e-400", "a" * 2000, "9" * 5000, "9" * 400, "1e308", "-1e308"])
 
 
 def numbers(rng: random.Random):
-    return rng.choice([0, 1, -1, 2, 3, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 10**30, -2**31, 0.5,
+    return rng.choice([0, 1, -1, 2, 3, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 10**30, 10**400, -2**31, 0.5,
                        1e-300, 1e300, float("nan"), float("inf"), -float("inf"),
                        True, False, None, "", "a", "\x00", "\x1b[2J", "1",
                        "../..", "x" * 5000, [], {}, [[]], [1, 2], {"a": 1}])
@@ -317,13 +318,17 @@ def _edf(kind: str) -> bytes:
 
 def edf_table(rng: random.Random, path: Path) -> None:
     """A whole file, some of whose header's fields (8 characters from byte 168 on) say something else."""
-    content = bytearray(_edf(path.suffix[1:]))
+    path.write_bytes(edf_lies(rng, _edf(path.suffix[1:])))
+
+
+def edf_lies(rng: random.Random, content: bytes) -> bytes:
+    content = bytearray(content)
     for _ in range(rng.choice([0, 1, 1, 2, 4])):
         at = rng.choice([0, 8, 88, 168, 176, 184, 192, 236, 244, 252, *range(256, 1536, 8)])
         said = rng.choice(["0", "-1", "1", "2", "99999999", "1e9", "nan", "inf", "uV", "", "EDF+D", "a", "-32768",
                            "32767"])
         content[at : at + 8] = said.ljust(8).encode()
-    path.write_bytes(content)
+    return bytes(content)
 
 
 TABLES = {"csv": text_table, "txt": text_table, "npy": npy_table, "npz": npz_table, "mat": mat_table,
@@ -389,11 +394,13 @@ def _bids() -> dict[str, bytes]:
 def bids(rng: random.Random, folder: Path) -> Input:
     """BIDS: a sidecar, or a table of events or channels, that says something else."""
     every = _bids()
-    sidecars = [name for name in every if name.endswith((".json", ".tsv")) and "sub-" in name]
-    name, damaged = rng.choice(sidecars), rng.random() < 0.2
+    names = [name for name in every if name.endswith((".json", ".tsv", ".edf")) and "sub-" in name]
+    name, damaged = rng.choice(names), rng.random() < 0.2
     content = every[name]
     if damaged:
         content = flipped(rng, content)
+    elif name.endswith(".edf"):
+        content = edf_lies(rng, content)
     elif name.endswith(".json"):
         content = json.dumps(changed(rng, json.loads(content))).encode()
     else:
@@ -401,6 +408,8 @@ def bids(rng: random.Random, folder: Path) -> Input:
         for _ in range(rng.choice([1, 1, 2, 4])):
             row = rng.choice(rows)
             row[rng.randrange(len(row))] = words(rng).replace("\t", "")
+        if rng.random() < 0.1:
+            del rng.choice(rows)[rng.randrange(1, 3) :]
         content = "\n".join("\t".join(row) for row in rows).encode()
     for path, kept in every.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -410,6 +419,8 @@ def bids(rng: random.Random, folder: Path) -> Input:
         each(*(partial(read, file) for file in readers.find(folder) for read in (readers.header, readers.read)))
 
     def parse():
+        if name.endswith(".edf"):
+            return edfio.read_edf(folder / name)
         text = (folder / name).read_text(encoding="utf-8")
         return json.loads(text) if name.endswith(".json") else list(csv.reader(text.splitlines(), delimiter="\t"))
 
@@ -526,6 +537,43 @@ def reply(rng: random.Random, folder: Path) -> Input:
                  lambda: [json.loads(text) for text in texts])
 
 
+def bomb(rng: random.Random, folder: Path) -> Input:
+    """Small files of every kind that unpack to much."""
+    which = rng.choice([*fuzz_bombs.TABLES, *fuzz_bombs.TABLES, "events.tsv", "channels.tsv", "emg.json",
+                        "recordings.toml", "card", "recipe"])
+    if which in fuzz_bombs.TABLES:
+        path = folder / f"p1.{which}"
+        fuzz_bombs.TABLES[which](rng, path)
+        said = {"rate_hz": 1000, "unit": "mV", "files": f"p{{subject}}.{which}", "label": "m"}
+        said |= {"channels": rng.choice([["a"], ["a", "t"], ["t"], ["n"], ["d"]])} if rng.random() < 0.7 else {}
+        (folder / "recordings.toml").write_text(tomli_w.dumps(said))
+        sheets_draft = partial(draft.draft, folder, [path])
+        return Input(lambda: each(lambda: readers.read(readers.find(folder)[0]), sheets_draft), lambda: None)
+    if which in ("card", "recipe"):
+        path = folder / (folders.CARD if which == "card" else "own.toml")
+        path.write_bytes((fuzz_bombs.trees if which == "card" else fuzz_bombs.toml)(rng))
+        return Input(lambda: folders.card(folder) if which == "card" else recipes.load(path), lambda: None)
+    for path, kept in _bids().items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(kept)
+    path = next(folder.rglob(f"sub-*_{which}"), folder / which)
+    if which.endswith(".tsv"):
+        fuzz_bombs.text(rng, path)
+        heading, *rows = path.read_text().replace(",", "\t").replace(";", "\t").split("\n")
+        known = "onset\tduration\ttrial_type" if which == "events.tsv" else "name\ttype\tunits"
+        path.write_text("\n".join([heading.replace("a\tm\tt", known), *rows]))
+    else:
+        path.write_bytes((fuzz_bombs.toml if which.endswith(".toml") else fuzz_bombs.trees)(rng))
+    return Input(lambda: readers.read(readers.find(folder)[0]), lambda: None)
+
+
+def special(rng: random.Random, folder: Path) -> Input:
+    """Pipes, sockets, devices, folders and links in the place of a file of any other kind."""
+    made = rng.choice([mat5, recipe, sheet, bids, run_file, card])(rng, folder)
+    fuzz_bombs.replace(rng, folder)
+    return Input(made.act, lambda: None)
+
+
 def planted(rng: random.Random, folder: Path) -> Input:
     """What the search for errors has to find; of no product."""
     return Input(rng.choice([lambda: os.kill(os.getpid(), signal.SIGSEGV), lambda: time.sleep(60), lambda: {}["gone"],
@@ -536,4 +584,5 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-KINDS = {kind.__name__: kind for kind in (mat5, hdf5, recipe, sheet, bids, run_file, card, zipped, reply, planted)}
+KINDS = {kind.__name__: kind for kind in (mat5, hdf5, recipe, sheet, bids, run_file, card, zipped, reply, bomb,
+                                          special, planted)}

@@ -16,6 +16,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from tfkfin.base import reading
 from tfkfin.base.answers import answer, answer_path, command_line, paper, parsed
 from tfkfin.base.console import run, shown
 from tfkfin.base.errors import InputError
@@ -61,7 +62,7 @@ def show_card(name: str) -> None:
     version, console = presets.find(name), paper()
     altered, readme = folders.changed(version), version / folders.README
     if readme.is_file():
-        text = folders.without_front_matter(readme.read_bytes()).decode("utf-8", "replace")
+        text = folders.without_front_matter(reading.content(readme)).decode("utf-8", "replace")
         console.print(Markdown(shown(text), hyperlinks=False))  # where a link leads is shown
     if altered:
         raise InputError(f"{version}: not as it was exported: {', '.join(altered)}")

@@ -148,7 +148,7 @@ LIES = {
                                                  chunks=(1, 750_000_000))), "would unpack to 3 GB"),
     "no values at all": (lambda p: v73(p, replaced(data=h5py.Empty("f4"))), "emg"),
     "text in HDF5": (lambda p: v73(p, replaced(data=[b"volts"])), "emg"),
-    "a pipe": (pipe, "is not a file"),
+    "a pipe": (pipe, "is a pipe, not a file"),
 }
 
 
@@ -220,7 +220,7 @@ def test_tables_that_lie(name, write, tmp_path):
 
 def test_a_sheet_may_be_no_pipe(tmp_path):
     os.mkfifo(tmp_path / "recordings.toml")
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="a pipe, not a file"):
         readers.find(tmp_path)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfkfin.base import reading
 from tfkfin.base.console import log, terminal
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
@@ -110,7 +111,9 @@ def _check_own(path: Path, result: Any = None) -> None:
     if not path.exists():
         return
     try:
-        there = json.loads(path.read_bytes())
+        there = json.loads(reading.content(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError):
         there = None
     keys = [sorted(one) if isinstance(one, dict) else [] for one in (

@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_LARGEST = 256 << 20  # bytes of JSON or TOML: whatever is larger is none of ours
+_LARGEST_TOML = 1 << 20  # bytes, which the parser takes a second for
 
 
 @contextmanager
@@ -151,12 +152,14 @@ def read_json(path: Path, remedy: str = "repair or remove it", kind: "type[BaseM
     Raises:
         InputError: it is none, or not of its kind; the message ends with `remedy`.
     """
-    if not path.is_file():
-        return None
     try:
-        value = json.loads(_text(path))
+        value = json.loads(reading.text(path))
         if kind is not None:
             kind.model_validate(value)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except InputError:
+        raise
     except (ValueError, RecursionError):  # no JSON, no text at all, nested thousands deep, or of another kind
         value = None
     if not isinstance(value, dict):
@@ -170,18 +173,12 @@ def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
     Raises:
         InputError: it is none, or no regular file.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no file")
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(reading.text(path, _LARGEST_TOML))
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not {what}: {_why(error)}") from None
-
-
-def _text(path: Path) -> str:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path.stat().st_size} bytes")
-    return path.read_text(encoding="utf-8")
 
 
 def _why(error: Exception) -> str:

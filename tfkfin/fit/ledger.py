@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, write_json
 
@@ -68,8 +69,9 @@ class Ledger:
         """
         path = self.folder / f"{key}.npz"
         try:
-            with path.open("rb") as file, np.load(file) as kept:
-                return dict(kept)
+            return reading.arrays(path)
+        except InputError:
+            raise
         except Exception:  # for damaged archives zipfile, zlib and NumPy raise errors of many kinds
             raise InputError(f"{path} is damaged or gone: remove {path.with_name(path.stem + '.json')}, and the same "
                              "command makes both anew") from None

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from tfkfin import __version__
 from tfkfin import recipe as recipes
-from tfkfin.base import files, machine
+from tfkfin.base import files, machine, reading
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json, write_text
@@ -298,7 +298,7 @@ def cleared(folder: Path) -> Iterator[None]:
 
 def _digest(version: Path) -> str:
     """SHA-256 of the FINs in a version folder."""
-    with open(version / folders.FINS_FILE, "rb") as file:
+    with reading.opened(version / folders.FINS_FILE) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -341,12 +341,13 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
     trusted = (_known(beside) if beside else {}) | known
 
     def entry(path: str) -> list:
+        reading.size_of(Path(path))
         stat = Path(path).stat()
         now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         before = trusted.get(path)
         if isinstance(before, list) and len(before) == 5 and before[:4] == now:
             return before
-        with open(path, "rb") as file:
+        with reading.opened(Path(path)) as file:
             return [*now, hashlib.file_digest(file, "sha256").hexdigest()]
 
     with ThreadPoolExecutor() as pool:  # hashing frees the GIL

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import recipe as recipes
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_text
 from tfkfin.fit.device import set_up_worker
@@ -175,7 +176,7 @@ def _keep(folder: Path, text: str) -> str:
         path = folder / (f"best-{i}.toml" if i > 1 else "best.toml")
         if not path.exists():
             write_text(path, text)
-        if path.read_text(encoding="utf-8") == text:
+        if reading.text(path) == text:
             return path.name
     raise InputError(f"{folder} has 999 different best recipes: give another folder with --run")
 

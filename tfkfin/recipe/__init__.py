@@ -19,6 +19,7 @@ from tfkfin.recipe.options import Classifier, Filter, Fin, Launch, Recipe, Split
 from tfkfin.recipe.removed import RECIPES, RemovedError
 
 _HOST = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # C:\ is none
+_MOST = 8  # wrong options that are explained at once
 _DEEPEST = 8  # tables inside tables: bounds the recursion over what users give
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
            "parse_setting", "replaced"]
@@ -69,7 +70,7 @@ def _find(pipeline: str | Path) -> Path:
     may_be_shipped = len(path.parts) == 1 or path.parts[0] == "pipelines"
     candidates = [path, shipped("pipelines") / path.name, shipped("pipelines") / f"{path.name}.toml"]
     for candidate in candidates if may_be_shipped else candidates[:1]:
-        if candidate.is_file():
+        if candidate.exists() and not candidate.is_dir():
             return candidate
     if may_be_shipped and path.stem in RECIPES:
         raise InputError(f"the recipe {path.stem} was removed: {RECIPES[path.stem]}")
@@ -104,7 +105,8 @@ def _validated(options: dict[str, Any], where: str, settings: dict[str, Any] | N
         found = error.errors()
         if all(any(key.startswith(_key(e)) for key in settings or {}) for e in found):
             where = "--set"
-        raise InputError(f"{where}: " + "; ".join(_explain(e) for e in found)) from None
+        more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
+        raise InputError(f"{where}: {'; '.join(map(_explain, found[:_MOST]))}{more}") from None
 
 
 def _key(error: dict[str, Any]) -> str:

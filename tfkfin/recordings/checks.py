@@ -69,12 +69,6 @@ def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def openable(path: Path) -> None:
-    """Raises InputError for a pipe or a device: opening it would block."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is not a file but a pipe or a device: leave it out of the folder")
-
-
 def fits(path: Path, size: float) -> None:
     """Raises InputError unless `size` bytes read from a file fit into memory."""
     machine.afford(size, f"{path}", "close other programs, or read fewer recordings at once")

@@ -21,6 +21,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
+from tfkfin.base import reading
 from tfkfin.base.console import format_numbers
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import alone, replacing, sweep, write_text
@@ -254,7 +255,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Call
         FetchError: the archive is unsafe, does not fit on the disk, or lacks a recording.
     """
     try:
-        with zipfile.ZipFile(archive) as opened, ExitStack() as stack:
+        with reading.opened(archive) as file, zipfile.ZipFile(file) as opened, ExitStack() as stack:
             _refuse(opened.infolist(), archive.stat().st_size)
             chosen = _choose(opened.namelist(), subject, targets)
             room(archive.parent, sum(opened.getinfo(name).file_size for name in chosen))
@@ -263,8 +264,8 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Call
             partial = {name: stack.enter_context(replacing(path)) for name, path in chosen.items()}
             for info in opened.infolist():
                 pause()
-                with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as file:
-                    shutil.copyfileobj(member, file, _BLOCK)  # to its end, where zipfile checks the CRC
+                with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as target:
+                    shutil.copyfileobj(member, target, _BLOCK)  # to its end, where zipfile checks the CRC
             sums = {path: sha256(partial[name]) for name, path in chosen.items()}
             if appeared := [path for path in sums if path.exists()]:
                 raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
@@ -284,7 +285,9 @@ def _refuse(members: list[zipfile.ZipInfo], size: int) -> None:
         for reason, holds in (
                 ("leaves the folder", path.anchor or ".." in path.parts),
                 ("is a link or a device", stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)),
-                ("is encrypted", info.flag_bits & 1)):
+                ("is encrypted", info.flag_bits & 1),
+                ("is packed as none of Ninapro's", info.compress_type not in (  # zipfile reads others without bounds
+                    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))):
             if holds:
                 raise FetchError(f"unsafe archive: {what} {reason}; nothing was unpacked")
     for what, packed, unpacked in sizes:
@@ -309,7 +312,7 @@ def _choose(names: list[str], subject: int, targets: Mapping[int, Path]) -> dict
 
 
 def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with reading.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -319,7 +322,7 @@ class Checksums:
     def __init__(self, folder: Path, database: str):
         self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
         try:
-            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+            lines = reading.text(self._path).splitlines() if self._path.exists() else []
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self._path} cannot be read ({error}): move it away") from error
         owner = next((line.removeprefix(_OWNER).split(",")[0] for line in lines if line.startswith(_OWNER)), None)

@@ -155,8 +155,9 @@ def _seen(paths: Sequence[Path]) -> Seen:
     remarks = [f"# {len(failed)} files cannot be read: {failed[0]}"] if failed else []
     most, *others = sorted(every, key=lambda names: len(every[names]), reverse=True)
     remarks += [f"# {len(every[few])} files have other columns than most: {every[few][0]}" for few in others]
-    looks = {name: doubts.together(of) for name, of in looks.items() if str(name).rpartition(":")[0] in most
-             or name in most}
+    usual = set(most)
+    looks = {name: doubts.together(of) for name, of in looks.items() if str(name).rpartition(":")[0] in usual
+             or name in usual}
     return Seen(looks, widths, clocks, several, rates, units, marks, remarks)
 
 
@@ -174,9 +175,9 @@ def _columns(seen: Seen, labels: Sequence[Path]) -> tuple[list[str], list[str], 
         name].steps and not looks[name].text and re.fullmatch(_REPETITION, str(name))), None)
     left = {name: one.why or "by its name" for name, one in looks.items() if name not in (time, label, repetition)
             and (one.why or re.fullmatch(_OTHER, str(name)))}
-    channels = [name for name in looks if name not in (time, label, repetition, *left)]
+    channels = [name for name in looks if name not in (time, label, repetition) and name not in left]
     named = [name for name in channels if re.search(r"(?i)e[mx]g", str(name))]
-    left |= {name: "not named as EMG" for name in channels if named and name not in named}
+    left |= {name: "not named as EMG" for name in channels if named and not re.search(r"(?i)e[mx]g", str(name))}
     channels = [name for name in channels if name not in left]
     lines = _rate(seen, time) + _unit(seen, channels) + [f"channels = {_toml(_joined(channels, seen.widths))}"]
     if not channels:

@@ -24,13 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfkfin.base import machine
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 
 _HEADER = 128  # bytes of a v5 header: 116 text, 8 subsystem offset, 2 version, 2 byte order
 _HDF5_BLOCK = 512  # bytes that MATLAB reserves for its header before the HDF5 superblock
-_ALWAYS, _RATIO = 256 << 20, 100  # bytes that any variable may have, and bytes of a variable per byte of its file
 MATRIX, COMPRESSED = 14, 15  # element types
 _NUMERIC = {6: 8, 7: 4, 8: 1, 9: 1, 10: 2, 11: 2, 12: 4, 13: 4, 14: 8, 15: 8}  # class -> bytes a value in memory
 _STORED = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # type -> bytes a value in the file
@@ -75,8 +74,8 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
     _afford(path, {variable.name: _fits(path, variable.name, variable.size, variable.numeric)
                    for variable in _v5(path) if variable.name in names})
-    with _guarded(path):
-        found = loadmat(str(path), variable_names=list(names))
+    with _guarded(path), reading.opened(path) as file:
+        found = loadmat(file, variable_names=list(names))
     return {name: found[name] for name in names if name in found}
 
 
@@ -113,17 +112,13 @@ def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
     if not numeric:
         raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed. MATLAB writes the "
                          "fields of a struct as arrays by save new.mat -struct name")
-    there = path.stat().st_size
-    if size > max(_ALWAYS, _RATIO * there):
-        raise InputError(f"{path}: {name} would unpack to {size / 1e9:.3g} GB out of a file of {there / 1e6:.3g} MB, "
-                         "which no recording does: fetch it again")
+    reading.holds(path, size, name)
     return size
 
 
 def _afford(path: Path, sizes: dict[str, int]) -> None:
-    """Raises InputError unless variables of these bytes fit into memory."""
-    machine.afford(2 * sum(sizes.values()), f"{path}: {' with '.join(sizes)}",
-                   "close other programs, or read fewer recordings at once")
+    """Raises InputError unless variables of these bytes together are what the file can hold, and fit into memory."""
+    reading.unpacks(path, sum(sizes.values()), " with ".join(sizes))
 
 
 @contextmanager
@@ -141,10 +136,8 @@ def _guarded(path: Path) -> Iterator[None]:
 def is_v73(path: Path) -> bool:
     """True for v7.3, False for a complete v5 file; raises InputError for anything else."""
     try:
-        if not path.is_file() and path.exists():
-            raise InputError(f"{path} is not a file: give the folder of recordings")  # opening a pipe would block
-        size = path.stat().st_size
-        with open(path, "rb") as file:
+        size = reading.size_of(path)
+        with reading.opened(path) as file:
             header = file.read(_HEADER)
             if header[:8] == b"\x89HDF\r\n\x1a\n" or (file.seek(_HDF5_BLOCK) and file.read(4) == b"\x89HDF"):
                 return True
@@ -243,7 +236,7 @@ def variables(path: Path) -> Iterator[Variable]:
     Raises:
         Inconsistent, struct.error, zlib.error: the file is damaged.
     """
-    with open(path, "rb") as file:
+    with reading.opened(path) as file:
         order = _order(file.read(_HEADER))
         for i, (position, kind, count) in enumerate(elements(file, order)):
             if i == _MOST_VARIABLES:

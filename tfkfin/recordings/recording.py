@@ -16,6 +16,7 @@ from tfkfin.recordings import checks
 VOLTS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}  # per unit
 LARGEST_V = 0.1  # V: surface EMG stays below 0.01 V, so larger values are in another unit
 UNKNOWN = -1  # the label of a sample whose true movement is unknown
+_LONGEST_S = 1e9  # s: no recording is as long
 OWN_UNIT_HZ = 200.0  # Hz: sensors with lower rates, such as the Myo, may have units of their own
 
 
@@ -261,7 +262,8 @@ def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], l
     following = [*(start_s for start_s, *_ in ordered[1:]), length / rate_hz]
     for (start_s, stop_s, movement, repetition), next_s in zip(ordered, following, strict=False):
         stop_s = next_s if hold and stop_s == start_s else stop_s
-        if not np.isfinite([start_s, stop_s]).all() or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
+        inside = max(abs(start_s), abs(stop_s)) <= _LONGEST_S  # not where one is NaN, or Inf
+        if not inside or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
             raise InputError(f"{path}: movement {movement}, repetition {repetition}, from {start_s:g} to {stop_s:g} s "
                              "is none: numbers from 0 to 32767 and times are needed")
         start, stop = round(start_s * rate_hz), round(stop_s * rate_hz)

@@ -21,6 +21,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
+from tfkfin.base import reading
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import cache, partial_of, put, write_text
@@ -92,7 +93,7 @@ class Tree:
     def _is_here(self, path: Path) -> bool:
         size, stamp = self._stamps[path]
         try:
-            here = path.stat().st_size == size and _stamp_file(path).read_text("utf-8") == stamp
+            here = path.stat().st_size == size and reading.text(_stamp_file(path)) == stamp
         except FileNotFoundError:
             return False
         os.utime(path)  # now the most recently used

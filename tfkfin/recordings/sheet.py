@@ -33,6 +33,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_toml
 from tfkfin.recordings import checks, formats, recording
@@ -156,6 +157,7 @@ def of(folder: Path) -> Sheet:
         InputError: it is not TOML, or has an unknown key or an invalid value.
     """
     path = folder / SHEET
+    reading.size_of(path)
     return _read(path, path.stat().st_mtime_ns)
 
 
@@ -172,7 +174,7 @@ def _read(path: Path, _changed: int) -> Sheet:
 
 def above(path: Path) -> Path | None:
     """The nearest folder above a file that has a sheet."""
-    return next((up for up in path.parents if (up / SHEET).is_file()), None)
+    return next((up for up in path.parents if (up / SHEET).exists()), None)
 
 
 def matched(sheet: Sheet, pattern: str, folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, int | str]]:

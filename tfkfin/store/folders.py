@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from tfkfin.base import reading
 from tfkfin.base.console import log, unfinished
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import making, read_json, shipped, write_text
@@ -88,7 +89,7 @@ def checksums(version: Path) -> dict[str, str]:
     """SHA-256 of every file but the card, of a README without front matter: relative path -> hex digest."""
     found = {}
     for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
-        with open(path, "rb") as file:
+        with reading.opened(path) as file:
             digest = hashlib.sha256(without_front_matter(file.read())) if path.name == README else \
                 hashlib.file_digest(file, "sha256")
         found[path.relative_to(version).as_posix()] = digest.hexdigest()
@@ -146,8 +147,8 @@ def next_version(model: Path) -> int:
     """A number above every version that is, is being written, or ever was under `model`."""
     numbers = [int(v.name) for v in versions(model)]
     numbers += [int(number) for p in model.glob(PARTIAL + "*") if (number := p.name.removeprefix(PARTIAL)).isdecimal()]
-    if (model / LAST).is_file():
-        last = (model / LAST).read_bytes()[:20].strip()
+    if (model / LAST).exists():
+        last = reading.content(model / LAST)[:20].strip()
         if not last.isdigit():
             raise InputError(f"{model / LAST} is damaged: write the highest version's number into it")
         numbers.append(int(last))
@@ -225,8 +226,8 @@ def add_to_config(model: Path) -> None:
     path = model.parent / "models.config"
     with FileLock(model.parent / ".models.config.lock"):
         if not (monitoring := model.parent / "monitoring.config").exists():
-            write_text(monitoring, (shipped("savedmodels") / monitoring.name).read_text("utf-8"))
-        text = path.read_text(encoding="utf-8") if path.is_file() else "model_config_list {\n}\n"
+            write_text(monitoring, reading.text(shipped("savedmodels") / monitoring.name))
+        text = reading.text(path) if path.exists() else "model_config_list {\n}\n"
         if re.search(rf'\bname:\s*["\']{re.escape(model.name)}["\']', text):
             return
         end = text.rstrip().rfind("}")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.store import folders
 
@@ -64,7 +65,7 @@ def push(version: Path, name: str, private: bool = False) -> str:
     if altered := folders.changed(version):
         raise InputError(f"{version} is not as it was exported: {', '.join(altered)}")
     files = {path.relative_to(version).as_posix(): path for path in sorted(version.rglob("*")) if path.is_file()}
-    texts: dict[str, Any] = {folders.README: (front_matter(card) + files[folders.README].read_text("utf-8")).encode(),
+    texts: dict[str, Any] = {folders.README: (front_matter(card) + reading.text(files[folders.README])).encode(),
                             folders.CARD: json.dumps(folders.sealed(without_paths(card)), indent=2).encode()}
     with _told(name) as hub:
         api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfkfin.base import registry
+from tfkfin.base import reading, registry
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks, recording
 
@@ -79,7 +79,12 @@ def suffixes() -> tuple[str, ...]:
 
 
 def of(path: Path) -> Format:
-    """The format of a file, by its suffix."""
+    """The format of a file, by its suffix.
+
+    Raises:
+        InputError: none is known, or it is a pipe or something else that is no file.
+    """
+    reading.size_of(path)
     suffix = path.suffix.lower().lstrip(".")
     if found := [each for each in _formats() if suffix in each.suffixes]:
         return found[0]
@@ -92,8 +97,7 @@ def read(path: Path, wanted: Wanted) -> Table:
     Raises:
         InputError: the file is damaged, a package that reads it is missing, or a wanted column is.
     """
-    checks.openable(path)
-    checks.fits(path, 2 * path.stat().st_size)
+    checks.fits(path, 2 * reading.size_of(path))
     parts = {name: found for name in wanted or () if (found := part_of(name))}
     if parts:
         there = set(of(path).names(path))

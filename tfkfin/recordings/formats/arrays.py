@@ -1,27 +1,35 @@
 """NumPy: .npy, a table (T, columns), and .npz, where each name is a column (T,) or several channels (T, C)."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import Format, Table, Wanted
 
 
 def read(path: Path, wanted: Wanted) -> Table:
+    if path.suffix.lower() == ".npz":
+        with _whole(path):
+            return Table(reading.arrays(path, None if wanted is None else list(map(str, wanted))))
     columns = _columns(path)
     return Table({name: columns[name] for name in (columns if wanted is None else wanted) if name in columns})
 
 
-def _columns(path: Path) -> dict[int | str, np.ndarray]:
-    with checks.refused_as(f"{path} is not a whole {path.suffix} of plain arrays"):
-        if path.suffix.lower() == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                checks.fits(path, 2 * sum(member.file_size for member in archive.infolist()))
-            with np.load(path, allow_pickle=False) as values:
-                return {key: values[key] for key in values.files}
+def _names(path: Path) -> list[int | str]:
+    with _whole(path):
+        return list(reading.names(path) if path.suffix.lower() == ".npz" else _columns(path))
+
+
+def _whole(path: Path):
+    return checks.refused_as(f"{path} is not a whole {path.suffix} of plain arrays")
+
+
+def _columns(path: Path) -> dict[int, np.ndarray]:
+    with _whole(path):
+        reading.size_of(path)
         values = np.load(path, mmap_mode="r", allow_pickle=False)  # compares the file's size with its header
     if values.ndim != 2 or values.dtype.kind not in "biuf":
         raise InputError(f"{path} is not a table of numbers (samples, columns)")
@@ -30,4 +38,4 @@ def _columns(path: Path) -> dict[int | str, np.ndarray]:
     return {i + 1: values[:, i] for i in range(values.shape[1])}
 
 
-FORMAT = Format(("npy", "npz"), read, lambda path: list(_columns(path)))
+FORMAT = Format(("npy", "npz"), read, _names)

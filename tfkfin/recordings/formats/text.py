@@ -6,19 +6,22 @@ Lines above the heading, comments or others, are skipped, and a sampling rate th
 import codecs
 import csv
 import re
-from collections.abc import Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
 
 _LONGEST = 1 << 20  # characters of a line
 _HEAD = 200  # lines within which the values begin
+_CELLS = 1 << 20  # that are read at once as text
 _COMMENT = re.compile(r"\s*(#|%|//|!)+\s*")
 _RATE = re.compile(r"(?i)(?:sampl\w*[ _-]*(?:rate|freq\w*)|^\W*freq\w*|\bfs\b|\bsrate\b)[^\d\n]{0,20}?"
                    r"(\d+(?:\.\d+)?)\s*(k?)")
@@ -40,7 +43,8 @@ class Layout(NamedTuple):
     @property
     def names(self) -> list[int | str]:
         """Columns by name, or by number from 1 where the name is missing or not the only one."""
-        return [name if name and self.heading.count(name) == 1 else i + 1 for i, name in enumerate(
+        counts = Counter(self.heading)
+        return [name if name and counts[name] == 1 else i + 1 for i, name in enumerate(
             self.heading or [""] * len(self.first))]
 
 
@@ -51,7 +55,7 @@ def read(path: Path, wanted: Wanted) -> Table:
     chosen = [name for name in (layout.names if wanted is None else wanted) if name in places]
     if twice := [name for name in wanted or () if name not in places and layout.heading.count(str(name)) > 1]:
         raise InputError(f"{path} has several columns named {twice[0]}: say which by number, counted from 1")
-    checks.fits(path, 5 * path.stat().st_size)  # two bytes such as "1," become eight in memory
+    checks.fits(path, 5 * reading.size_of(path))  # two bytes such as "1," become eight in memory
     numbers = [name for name in chosen if _is_number(layout.first[places[name]], layout.comma)]
     try:
         columns = _load(path, layout, {name: places[name] for name in numbers}, np.float64)
@@ -69,12 +73,27 @@ def _load(path: Path, layout: Layout, places: dict[int | str, int], kind: type) 
     """Columns of one type."""
     if not places:
         return {}
-    with open(path, encoding=layout.encoding) as file:
-        rows = (line.replace(",", ".") if layout.comma and kind is not str else line
-                for line in islice(file, layout.above, None))
-        values = np.loadtxt(rows, kind, delimiter=layout.delimiter, comments=None, usecols=list(places.values()),
-                            ndmin=2, quotechar='"')
+    how = {"delimiter": layout.delimiter, "comments": None, "usecols": list(places.values()), "ndmin": 2,
+           "quotechar": '"'}
+    with reading.opened_text(path, layout.encoding) as file:
+        rows = islice(file, layout.above, None)
+        if kind is str:
+            values = _texts(path, (line for line in rows if line.strip()), how)
+        else:
+            values = np.loadtxt((line.replace(",", ".") if layout.comma else line for line in rows), kind, **how)
     return dict(zip(places, values.T, strict=True))
+
+
+def _texts(path: Path, rows: Iterator[str], how: dict[str, Any]) -> np.ndarray:
+    """Rows as text (T, columns), all as wide as the longest cell, which is known before memory is taken for it."""
+    parts, longest, count = [], 0, 0
+    most = max(1, _CELLS // len(how["usecols"]))  # rows that memory is taken for at once
+    for first in rows:
+        cells = np.loadtxt(chain([first], rows), object, max_rows=most, **how)
+        longest, count = max(longest, *map(len, cells.flat)), count + cells.size
+        reading.unpacks(path, 4 * longest * count, "text as wide as its longest cell")
+        parts.append(cells.astype(str))
+    return np.concatenate(parts)
 
 
 def _numbers(cells: np.ndarray, comma: bool) -> np.ndarray:
@@ -88,7 +107,7 @@ def _numbers(cells: np.ndarray, comma: bool) -> np.ndarray:
 def _layout(path: Path) -> Layout:
     with checks.refused_as(f"{path} cannot be read as text"):
         encoding = _encoding(path)
-        with open(path, encoding=encoding) as file:
+        with reading.opened_text(path, encoding) as file:
             lines = [file.readline(_LONGEST).strip("\r\n") for _ in range(_HEAD)]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -151,7 +170,7 @@ def _cells(line: str, delimiter: str | None) -> tuple[str, ...]:
 def _encoding(path: Path) -> str:
     """UTF-16 and UTF-8 by their marks or bytes, else Latin-1, as older programs write."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with open(path, "rb") as file:
+    with reading.opened(path) as file:
         begin = file.read(1 << 20)
         if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"

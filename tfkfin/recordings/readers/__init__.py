@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfkfin.base import registry
+from tfkfin.base import reading, registry
 from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks, doubts, formats, remote, sheet
+from tfkfin.recordings import doubts, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
 
 
@@ -104,7 +105,7 @@ def header(file: RecordingFile) -> Header:
 
     Errors are those of `read`, except that NaN and Inf in the signal are not detected.
     """
-    checks.openable(file.path)
+    _check(file)
     own = reader(file.reader)
     return _named(own.header(file) if own.header else header_of(file, own.read(file, None)))
 
@@ -120,9 +121,16 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
         InputError: the file is damaged, a variable is missing, has a wrong shape or is not numeric, the signal has NaN
             or Inf, or the labels have no movement.
     """
-    checks.openable(file.path)
+    _check(file)
     recording = _named(reader(file.reader).read(file, emg))
     return replace(recording, notes=tuple(dict.fromkeys((*doubts.of(recording), *recording.notes))))
+
+
+def _check(file: RecordingFile) -> None:
+    """Raises InputError where a signal is no file; what is missing its reader says."""
+    for path in file.signals:
+        with suppress(FileNotFoundError):
+            reading.size_of(path)
 
 
 def by_subject(files: Iterable[RecordingFile]) -> dict[int, tuple[RecordingFile, ...]]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkfin import __version__
+from tfkfin.base import reading
 from tfkfin.base.console import unfinished
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import bury, making, partial_of, read_json, replacing, write_json, write_text
@@ -69,7 +70,7 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
         InputError: a sidecar is missing or contradicts its signals, or no event has a duration.
     """
     notes, root = _label_notes(file), _root(file.path)
-    sheet = sheets.of(root) if (root / sheets.SHEET).is_file() else sheets.Sheet()
+    sheet = sheets.of(root) if (root / sheets.SHEET).exists() else sheets.Sheet()
     rows = [_events(path, sheet.hold) for path in file.signals]
     whole = [row for of in _all_events(root, sheet.hold) for row in of]
     column = str(sheet.label or _naming(file.path, whole, notes))
@@ -111,6 +112,19 @@ def _is_emg(path: Path) -> bool:
     return path.suffix.lower() in (".edf", ".bdf") and path.stem.endswith("_emg") and path.name.startswith("sub-")
 
 
+def _whole(text: str) -> int:
+    """A whole number; raises ValueError where it is none, or has too many digits."""
+    if len(text) > 9:
+        raise ValueError(f"{text[:20]}... has {len(text)} characters")
+    return int(text)
+
+
+def _real(value: object) -> float | None:
+    """A number of a JSON file, which may have any number of digits; None where it is none, or too large."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if known else None
+
+
 def _numbered(labels: set[str]) -> dict[str, int]:
     """Labels with numbers: the labels themselves where all are different numbers, else by order."""
     own = {int(label) for label in labels if label.isdecimal()}
@@ -144,9 +158,14 @@ def _table(path: Path, end: str) -> list[dict[str, str]]:
     files = _above(path, end)
     if not files:
         return []
-    with checks.refused_as(f"{files[-1]} cannot be read"), open(files[-1], encoding="utf-8-sig", newline="") as file:
-        return [{key: (value or "").strip() for key, value in row.items() if key} for row in
-                csv.DictReader(file, delimiter="\t")]
+    found, left = [], reading.size_of(files[-1])
+    with checks.refused_as(f"{files[-1]} cannot be read"), reading.opened_text(files[-1], "utf-8-sig", "") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            if (left := left - len(row)) < -1:  # each cell ends in a tab or a line's end
+                raise InputError(f"{files[-1]}: rows have fewer cells than its heading, which has {len(row)}: "
+                                 "complete them")
+            found.append({key: (value or "").strip() for key, value in row.items() if key})
+    return found
 
 
 def _metadata(path: Path) -> dict:
@@ -164,7 +183,7 @@ def _events(path: Path, hold: bool) -> list[Row]:
         try:
             start, duration = (float("nan" if row.get(key, "") in _MISSING else row[key]) for key in
                                ("onset", "duration"))
-            repetition = int(row["repetition"]) if row.get("repetition", "") not in _MISSING else 0
+            repetition = _whole(row["repetition"]) if row.get("repetition", "") not in _MISSING else 0
         except ValueError as error:
             raise InputError(f"{path}: its events.tsv has a row that is not numbers: {error}") from error
         if row.get("trial_type", "").upper().startswith(("BAD", "EDGE", "BOUNDARY")):
@@ -221,7 +240,7 @@ def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sh
                every: set[str]) -> dict[str, int]:
     """The number of every movement of a recording, by name."""
     codes = {(row.name, row.value) for row in rows}
-    whole = all(value.isdecimal() and int(value) < 2**15 for _, value in codes)
+    whole = all(value.isdecimal() and len(value) < 10 and int(value) < 2**15 for _, value in codes)
     if whole and len(codes) == len({name for name, _ in codes}) == len({value for _, value in codes}):
         return {name: int(value) for name, value in codes}
     names = {row.name for row in rows}
@@ -232,7 +251,8 @@ def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sh
                              "[movements]")
         return known
     if all(name.isdecimal() for name in names):
-        return {name: int(name) for name in names}
+        with checks.refused_as(f"{file.path}: its events.tsv has a movement that is none"):
+            return {name: _whole(name) for name in names}
     notes.append("movements are numbered by the order of their names")
     moved = [name for name in sorted(every | names) if sheet.number(name) != 0]
     return {name: i + 1 for i, name in enumerate(moved)} | {name: 0 for name in (every | names) - set(moved)}
@@ -247,20 +267,20 @@ def _run(path: Path, rows: list[Row], named: dict[str, int], hold: bool, notes: 
     table, metadata = formats.read(path, chosen or None), _metadata(path)
     if table.rate_hz is None:
         raise InputError(f"{path} has no signal in volts")
-    for name, unit in table.units.items():
+    for name, unit in ((name, table.units.get(name, "")) for name in table.columns):
         listed = rows_of.get(name, {}).get("units", unit)
         if unit not in VOLTS or listed not in (*VOLTS, *_MISSING):
             raise InputError(f"{path}: {name} is in {unit or 'no unit'}, its channels.tsv says {listed}: not volts")
         if VOLTS.get(listed, VOLTS[unit]) != VOLTS[unit]:  # MNE-BIDS writes V for every file
             notes.append(f"channels.tsv says {listed}, the signal files {unit}: the latter is used")
     rate = metadata.get("SamplingFrequency", table.rate_hz)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not abs(rate / table.rate_hz - 1) <= 1e-3:
-        raise InputError(f"{path} is at {table.rate_hz:g} Hz, and its emg.json says {rate}")
+    if (real := _real(rate)) is None or not abs(real / table.rate_hz - 1) <= 1e-3:
+        raise InputError(f"{path} is at {table.rate_hz:g} Hz, and its emg.json says {str(rate)[:60]}")
     emg = np.column_stack([values * VOLTS[table.units[name]] for name, values in table.columns.items()])
     emg = emg[: _length(table, metadata, len(emg))]
     if bad := [name for name in table.columns if rows_of.get(name, {}).get("status") == "bad"]:
         notes.append(f"channels marked as bad: {', '.join(bad)}")
-    emg, rate = checks.signal(path, emg.astype(np.float32)), float(rate)
+    emg, rate = checks.signal(path, emg.astype(np.float32)), real
     movements = ((row.start_s, row.stop_s, named[row.name], row.repetition) for row in rows)
     return Recording(RecordingFile(path, 1), emg, *to_samples(path, movements, len(emg), rate, hold), rate)
 
@@ -270,8 +290,8 @@ def _length(table: formats.Table, metadata: dict, length: int) -> int:
     rate = table.rate_hz
     padded = [event.start_s for event in table.events if event.text == _PADDING and event.stop_s * rate > length - 1]
     seconds = min(padded, default=metadata.get("RecordingDuration"))  # MNE-BIDS gives the last sample's time
-    known = isinstance(seconds, int | float) and 0 <= seconds * rate < length
-    return max(1, round(seconds * rate)) if known else length
+    real = _real(seconds)
+    return max(1, round(real * rate)) if real is not None and 0 <= real * rate < length else length
 
 
 def write(recordings: Iterable[Recording], folder: Path, name: str, kind: str = "bdf") -> list[Path]:
