@@ -1,21 +1,34 @@
-"""Loading what was saved: whatever a saved model may hold registers itself first."""
+"""Loading what was saved: whatever a saved model may hold registers itself first.
+
+Keras reads no HDF5 that came from elsewhere: it gets a copy, written here, of what a process without rights has read.
+"""
 
 import importlib
 import io
+import os
+import shutil
+import zipfile
+import zlib
 from pathlib import Path
+from typing import IO
 
 import keras
 
-from tfkfin.base import registry
+from tfkfin.base import hdf5, machine, registry
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import write_bytes
 
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # inside a `.keras` file
 _REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions had
 
 
 class _Memory(io.BytesIO):
+    def __init__(self, name: str = "memory.weights.h5"):
+        super().__init__()
+        self._name = name
+
     def __str__(self) -> str:
-        return "memory.weights.h5"  # Keras tells the format by the name
+        return self._name  # Keras tells the format by the name
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
@@ -32,10 +45,11 @@ def load_weights(model: keras.Model, path: Path, remedy: str) -> None:
         InputError: the file is gone, damaged, or of another network; the message ends with `remedy`.
     """
     try:
-        model.load_weights(path)
-    except Exception as error:  # Keras and HDF5 let anything escape on damaged bytes
-        if isinstance(error, MemoryError):
-            raise
+        with open(path, "rb") as file:
+            model.load_weights(_copy(file))
+    except (MemoryError, InputError):
+        raise
+    except Exception as error:  # Keras lets anything escape on damaged bytes
         why = "is gone" if not path.is_file() else "is damaged, or of another network"
         raise InputError(f"{path} {why}: {remedy}") from error
 
@@ -49,12 +63,47 @@ def load(path: Path) -> keras.Model:
     """
     _register()
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(_copied(path), compile=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
     except (TypeError, ValueError) as error:
         if any(name in str(error) for name in _REMOVED):
             raise InputError(f"{path} holds FINs of two channels, which were removed: train it anew with "
                              "classifier.describe=correlations; its SavedModel or ONNX file still serves") from None
         raise
+
+
+def _copied(path: Path) -> _Memory:
+    """A `.keras` file of the configuration and the weights of another one, of which nothing else is taken."""
+    held, most = _Memory("memory.keras"), max(hdf5.ALWAYS, hdf5.RATIO * path.stat().st_size)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(held, "w") as new, hdf5.unnamed() as weights:
+        if sum(old.getinfo(name).file_size for name in (_CONFIG, _WEIGHTS)) > most:
+            raise ValueError(f"it would unpack to more than {most / 1e9:.3g} GB")
+        new.writestr(_CONFIG, old.read(_CONFIG))
+        with old.open(_WEIGHTS) as packed:
+            shutil.copyfileobj(packed, weights)
+        weights.flush()
+        new.writestr(_WEIGHTS, _copy(weights).getbuffer())
+    return held
+
+
+def _copy(source: IO[bytes]) -> _Memory:
+    """The arrays of an HDF5 file of weights, in one that is written here."""
+    import h5py
+
+    held, most = _Memory(), max(hdf5.ALWAYS, hdf5.RATIO * os.fstat(source.fileno()).st_size)
+    with hdf5.opened(source, deep=True) as file, h5py.File(held, "w") as copy:
+        arrays = {name: entry for name, entry in file.entries.items() if entry}
+        if wrong := [name for name, entry in arrays.items() if entry.elsewhere or not entry.numeric]:
+            raise ValueError(f"{wrong[0]} is not an array of real numbers")
+        if (size := sum(entry.size for entry in arrays.values())) > most:
+            raise ValueError(f"its weights would unpack to {size / 1e9:.3g} GB")
+        machine.afford(2 * size, "these weights", "close other programs")
+        for name in file.entries.keys() - arrays:
+            copy.require_group(name)
+        for name, value in file.read(arrays).items():
+            copy[name] = value
+    return held
 
 
 def _register() -> None:
