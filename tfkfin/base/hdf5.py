@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -29,8 +30,8 @@ from tfkfin.base.errors import InputError
 ALWAYS, RATIO = 256 << 20, 100  # bytes that a file may unpack to in any case, and per byte of its own
 SECONDS, BYTES_A_SECOND = 60, 2 << 20  # that reading may take: always, and more for large files
 _PROGRAM = Path(__file__).with_name("hdf5_reader.py")
-_LONGEST = 64 << 20  # bytes of an answer
-_PLACES, _PIECE, _ALIGNED = 4, 2 << 20, 64  # of pieces of so many bytes, each at a multiple of so many
+_LONGEST, _NONSENSE = 64 << 20, "its reader answers nonsense"  # bytes of an answer
+_PLACES, _PIECE = 4, 2 << 20  # for pieces of so many bytes, or of a chunk
 _STARTING = threading.Lock()
 
 
@@ -38,7 +39,7 @@ class Unreadable(ValueError):
     """No reader could read a file: it is damaged, or made to do harm."""
 
 
-class Entry(NamedTuple):
+class Stored(NamedTuple):
     """What a file says of a dataset. `numeric`: its values are real numbers; `size`: bytes that they, or a chunk, take.
 
     `elsewhere`: other files hold the values.
@@ -52,13 +53,16 @@ class Entry(NamedTuple):
     elsewhere: bool
 
 
-class File:
+class Opened:
     """An open file: `entries` by path; None is a group, which are there only if the file was opened `deep`."""
 
     def __init__(self, peer: socket.socket, lines: IO[bytes], memory: IO[bytes], ask: dict):
-        self._peer, self._lines, self._memory, self._seconds = peer, lines, memory, ask["seconds"]
+        self._peer, self._lines, self._memory, self._limits = peer, lines, memory, ask
         self._ask(ask)
-        self.entries = {name: one and _entry(**one) for name, one in self._answer()["entries"].items()}
+        try:
+            self.entries = {name: one and _stored(**one) for name, one in self._answer()["entries"].items()}
+        except (TypeError, LookupError, AttributeError):
+            raise Unreadable(_NONSENSE) from None
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The values of datasets of real numbers; whoever asks has looked at their sizes.
@@ -67,16 +71,17 @@ class File:
         """
         values = {name: np.empty(self.entries[name].shape, self.entries[name].dtype) for name in names}
         pieces = [piece for name, value in values.items() if value.size
-                  for piece in _pieces(name, value, self.entries[name].chunk)]
-        place = -(-max((part.nbytes for _, part in pieces), default=0) // _ALIGNED) * _ALIGNED
-        memory = mmap.mmap(self._memory.fileno(), _PLACES * place or 1)
-        for i in range(len(pieces) + _PLACES - 1):
+                  for piece in _pieces(name, value, self.entries[name].chunk, self._limits["shared"] // _PLACES)]
+        place = -(-max((part.nbytes for _, part in pieces), default=1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        places = max(1, min(_PLACES, self._limits["shared"] // place))
+        memory = mmap.mmap(self._memory.fileno(), places * place)
+        for i in range(len(pieces) + places - 1):
             if i < len(pieces):
-                self._ask([*pieces[i][0], i % _PLACES * place])
-            if (done := i - _PLACES + 1) >= 0 and done < len(pieces):
+                self._ask([*pieces[i][0], i % places * place])
+            if 0 <= (done := i - places + 1) < len(pieces):
                 part = pieces[done][1]
                 self._answer()
-                part[...] = np.ndarray(part.shape, part.dtype, memory, done % _PLACES * place)
+                part[...] = np.ndarray(part.shape, part.dtype, memory, done % places * place)
         return values
 
     def _ask(self, what: object) -> None:
@@ -91,36 +96,38 @@ class File:
             told = json.loads(line)
             error, ended = told.get("error"), told.get("ended")
         except (ValueError, AttributeError):
-            raise Unreadable("its reader answers nonsense") from None
+            raise Unreadable(_NONSENSE) from None
         if error is not None:
             raise Unreadable(" ".join(error.split())) if error else MemoryError
         if ended is not None:
-            raise Unreadable(f"reading it takes longer than {self._seconds} s" if ended == "SIGXCPU" else
+            raise Unreadable(f"reading it takes longer than {self._limits['seconds']} s" if ended == "late" else
                              f"reading it ended the reader: {ended}")
         return told
 
 
-def _pieces(name: str, value: np.ndarray, chunk: tuple[int, ...]) -> list:
+def _pieces(name: str, value: np.ndarray, chunk: tuple[int, ...], most: int) -> list:
     """((name, axis, first, last), that part of `value`): whole chunks, as many as are quick to copy."""
     if not value.shape:
         return [((name, 0, 0, 1), value)]
     axis = int(np.argmax(value.shape))
     length, rows = value.shape[axis], chunk[axis] if chunk else 1
-    step = rows * max(1, _PIECE * length // (value.nbytes * rows))
+    step = rows * max(1, min(_PIECE, most) * length // (value.nbytes * rows))
     before = (slice(None),) * axis
-    return [((name, axis, first, last := min(first + step, length)), value[(*before, slice(first, last))])
+    return [((name, axis, first, min(first + step, length)), value[(*before, slice(first, first + step))])
             for first in range(0, length, step)]
 
 
-def _entry(shape: list[int], dtype: str, chunk: list[int], elsewhere: bool) -> Entry:
+def _stored(shape: list[int], dtype: str, chunk: list[int], elsewhere: bool) -> Stored:
     numeric = re.fullmatch("[<>|=][biuf][0-9]{1,2}", dtype) is not None
     kind = np.dtype(dtype if numeric else "V")
-    return Entry(tuple(shape), tuple(chunk), kind, numeric, kind.itemsize * max(prod(shape), prod(chunk)), elsewhere)
+    if min(shape, default=0) < 0 or min(chunk, default=1) < 1 or chunk and len(chunk) != len(shape):
+        raise Unreadable(_NONSENSE)
+    return Stored(tuple(shape), tuple(chunk), kind, numeric, kind.itemsize * max(prod(shape), prod(chunk)), elsewhere)
 
 
 @contextmanager
-def opened(source: IO[bytes], deep: bool = False) -> Iterator[File]:
-    """An HDF5 file, of which a reader has read what it holds but no values; `deep`: in groups too, not at the top alone.
+def opened(source: IO[bytes], deep: bool = False) -> Iterator[Opened]:
+    """An HDF5 file, of which a reader has read what it holds (`deep`: in groups too, not at the top alone), no values.
 
     Raises:
         Unreadable: it is damaged, its reader crashed, or takes too much time.
@@ -129,12 +136,14 @@ def opened(source: IO[bytes], deep: bool = False) -> Iterator[File]:
     size = os.fstat(source.fileno()).st_size
     ask = {"deep": deep, "seconds": SECONDS + size // BYTES_A_SECOND,
            "memory": 2 * ALWAYS + min(2 * RATIO * size, machine.memory())}
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]  # which holds for files in memory too
+    ask["shared"] = ask["memory"] if largest < 0 else min(ask["memory"], largest)
     ours, theirs = socket.socketpair()
     with unnamed() as memory, ours, ours.makefile("rb") as lines:
         with theirs:
-            os.ftruncate(memory.fileno(), ask["memory"])
+            os.ftruncate(memory.fileno(), ask["shared"])
             _send([theirs.fileno(), source.fileno(), memory.fileno()])
-        yield File(ours, lines, memory, ask)
+        yield Opened(ours, lines, memory, ask)
 
 
 def unnamed() -> IO[bytes]:
@@ -147,7 +156,7 @@ def _send(fds: list[int]) -> None:
     with _STARTING:
         try:
             socket.send_fds(_started(os.getpid()), [b"."], fds)
-        except OSError:
+        except BrokenPipeError:
             _started.cache_clear()
             socket.send_fds(_started(os.getpid()), [b"."], fds)
 

@@ -14,9 +14,7 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
-from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -57,10 +55,8 @@ def guard(peer: socket.socket, source: int, target: int) -> None:
     waiting.register(peer, 0)
     late = not waiting.poll(1000 * ask["seconds"])
     os.kill(reader, signal.SIGKILL)  # nothing, where it has ended
-    ended = os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1])
-    ended = -signal.SIGXCPU if late else ended
-    with suppress(OSError):
-        say(peer, {"ended": signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"})
+    code = os.waitstatus_to_exitcode(os.waitpid(reader, 0)[1])
+    say(peer, {"ended": "late" if late else signal.Signals(-code).name if code < 0 else f"exit code {code}"})
 
 
 def read(peer: socket.socket, lines, source: int, target: int, ask: dict) -> None:
@@ -91,19 +87,16 @@ def say(peer: socket.socket, what: dict) -> None:
 
 def entries(file: h5py.File, deep: bool) -> dict:
     """Path -> dataset or group of what lies in the file itself. Soft and external links may lead to other files."""
-    found, groups = {}, [("", file)]
+    found, groups, kinds = {}, [("", file)], (h5py.Dataset, h5py.Group) if deep else h5py.Dataset
     while groups:
         path, group = groups.pop()
         for key in group:
-            if len(found) == _MOST:
-                raise ValueError(f"more than {_MOST} entries")
-            if isinstance(group.get(key, getlink=True), h5py.HardLink):
-                item = group[key]
-                if isinstance(item, h5py.Dataset):
-                    found[path + key] = item
-                elif deep and isinstance(item, h5py.Group):
-                    found[path + key] = item
+            if isinstance(group.get(key, getlink=True), h5py.HardLink) and isinstance(item := group[key], kinds):
+                found[path + key] = item
+                if isinstance(item, h5py.Group):
                     groups.append((f"{path}{key}/", item))
+            if len(found) > _MOST:
+                raise ValueError(f"more than {_MOST} entries")
     return found
 
 
@@ -122,16 +115,14 @@ def confine(memory: int, seconds: int) -> None:
         with open("/proc/self/statm") as file:
             memory += int(file.read().split()[0]) * mmap.PAGESIZE  # what is mapped already
         libc = ctypes.CDLL(None)
-        rules = libc.syscall(_LANDLOCK_RULESET, struct.pack("Q", _EVERY_ACCESS), ctypes.c_size_t(8), 0)
+        rules = libc.syscall(_LANDLOCK_RULESET, (ctypes.c_uint64 * 1)(_EVERY_ACCESS), ctypes.c_size_t(8), 0)
         libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         if rules >= 0:  # not every kernel has it
             libc.syscall(_LANDLOCK_RESTRICT, rules, 0)
-    for name, most, more in (("AS", memory, 0), ("CPU", seconds, 1), ("FSIZE", 0, 0), ("CORE", 0, 0), ("NPROC", 0, 0),
-                             ("NOFILE", 0, 0)):
+    for name, most in {"AS": memory, "CPU": seconds + 1, "FSIZE": 0, "CORE": 0, "NPROC": 0, "NOFILE": 0}.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most + more if hard == resource.RLIM_INFINITY else min(most + more, hard)))
+        resource.setrlimit(kind, 2 * (most if hard == resource.RLIM_INFINITY else min(most, hard),))
 
 
 if __name__ == "__main__":

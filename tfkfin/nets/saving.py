@@ -6,10 +6,10 @@ Keras reads no HDF5 that came from elsewhere: it gets a copy, written here, of w
 import importlib
 import io
 import os
-import shutil
 import zipfile
 import zlib
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO
 
 import keras
@@ -23,12 +23,8 @@ _REMOVED = ("ImitatedCorrelations", "PerPair")  # layers that earlier versions h
 
 
 class _Memory(io.BytesIO):
-    def __init__(self, name: str = "memory.weights.h5"):
-        super().__init__()
-        self._name = name
-
     def __str__(self) -> str:
-        return self._name  # Keras tells the format by the name
+        return "memory.weights.h5"  # Keras tells the format by the name
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
@@ -63,7 +59,9 @@ def load(path: Path) -> keras.Model:
     """
     _register()
     try:
-        return keras.saving.load_model(_copied(path), compile=False)
+        with NamedTemporaryFile(suffix=".keras") as copied:
+            _copy_model(path, copied)
+            return keras.saving.load_model(copied.name, compile=False)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     except (TypeError, ValueError) as error:
@@ -73,37 +71,38 @@ def load(path: Path) -> keras.Model:
         raise
 
 
-def _copied(path: Path) -> _Memory:
-    """A `.keras` file of the configuration and the weights of another one, of which nothing else is taken."""
-    held, most = _Memory("memory.keras"), max(hdf5.ALWAYS, hdf5.RATIO * path.stat().st_size)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(held, "w") as new, hdf5.unnamed() as weights:
-        if sum(old.getinfo(name).file_size for name in (_CONFIG, _WEIGHTS)) > most:
-            raise ValueError(f"it would unpack to more than {most / 1e9:.3g} GB")
+def _copy_model(path: Path, to: IO[bytes]) -> None:
+    """Writes a `.keras` file of the configuration and the weights of another one, of which nothing else is taken."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new, hdf5.unnamed() as weights:
+        _afford(path.stat().st_size, sum(old.getinfo(name).file_size for name in (_CONFIG, _WEIGHTS)))
         new.writestr(_CONFIG, old.read(_CONFIG))
-        with old.open(_WEIGHTS) as packed:
-            shutil.copyfileobj(packed, weights)
+        weights.write(old.read(_WEIGHTS))
         weights.flush()
         new.writestr(_WEIGHTS, _copy(weights).getbuffer())
-    return held
+    to.flush()
 
 
 def _copy(source: IO[bytes]) -> _Memory:
     """The arrays of an HDF5 file of weights, in one that is written here."""
     import h5py
 
-    held, most = _Memory(), max(hdf5.ALWAYS, hdf5.RATIO * os.fstat(source.fileno()).st_size)
+    held = _Memory()
     with hdf5.opened(source, deep=True) as file, h5py.File(held, "w") as copy:
-        arrays = {name: entry for name, entry in file.entries.items() if entry}
-        if wrong := [name for name, entry in arrays.items() if entry.elsewhere or not entry.numeric]:
-            raise ValueError(f"{wrong[0]} is not an array of real numbers")
-        if (size := sum(entry.size for entry in arrays.values())) > most:
-            raise ValueError(f"its weights would unpack to {size / 1e9:.3g} GB")
-        machine.afford(2 * size, "these weights", "close other programs")
+        arrays = {name: item for name, item in file.entries.items() if item}
+        if any(item.elsewhere or not item.numeric for item in arrays.values()):
+            raise ValueError("its weights are not arrays of real numbers alone")
+        _afford(os.fstat(source.fileno()).st_size, sum(item.size for item in arrays.values()))
         for name in file.entries.keys() - arrays:
             copy.require_group(name)
         for name, value in file.read(arrays).items():
             copy[name] = value
     return held
+
+
+def _afford(packed: int, size: int) -> None:
+    if size > max(hdf5.ALWAYS, hdf5.RATIO * packed):
+        raise ValueError(f"its weights would unpack to {size / 1e9:.3g} GB out of {packed / 1e6:.3g} MB")
+    machine.afford(2 * size, "reading these weights", "close other programs")
 
 
 def _register() -> None:

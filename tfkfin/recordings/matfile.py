@@ -30,7 +30,6 @@ from tfkfin.base.files import replacing
 
 _HEADER = 128  # bytes of a v5 header: 116 text, 8 subsystem offset, 2 version, 2 byte order
 _HDF5_BLOCK = 512  # bytes that MATLAB reserves for its header before the HDF5 superblock
-_ALWAYS, _RATIO = 256 << 20, 100  # bytes that any variable may have, and bytes of a variable per byte of its file
 MATRIX, COMPRESSED = 14, 15  # element types
 _NUMERIC = {6: 8, 7: 4, 8: 1, 9: 1, 10: 2, 11: 2, 12: 4, 13: 4, 14: 8, 15: 8}  # class -> bytes a value in memory
 _STORED = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # type -> bytes a value in the file
@@ -114,7 +113,7 @@ def _fits(path: Path, name: str, size: int, numeric: bool) -> int:
         raise InputError(f"{path}: {name} is not numeric, but an array of real numbers is needed. MATLAB writes the "
                          "fields of a struct as arrays by save new.mat -struct name")
     there = path.stat().st_size
-    if size > max(_ALWAYS, _RATIO * there):
+    if size > max(hdf5.ALWAYS, hdf5.RATIO * there):
         raise InputError(f"{path}: {name} would unpack to {size / 1e9:.3g} GB out of a file of {there / 1e6:.3g} MB, "
                          "which no recording does: fetch it again")
     return size
@@ -169,7 +168,7 @@ def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
         return {key: value.T for key, value in file.read(wanted).items()}
 
 
-def _size(path: Path, name: str, item: hdf5.Entry) -> int:
+def _size(path: Path, name: str, item: hdf5.Stored) -> int:
     """Bytes of a dataset in memory."""
     if item.elsewhere:
         raise InputError(f"{path}: {name} takes its values from other files, which are not read")
