@@ -104,9 +104,7 @@ def test_joint_fine_tuning_moves_the_fins(run, network):
 
 
 def test_tensorboard_has_scalars_of_every_stage(run):
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,
-    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for stage, wanted in (("imitate", "loss"), ("classify", "loss"), ("finetune", "loss")):
         tags = set()

@@ -138,8 +138,9 @@ def _in_float64(bank, weights, cut):
 
 @pytest.mark.parametrize(("channels", "lags"), [(1, (1, 3)), (3, (1, 2, 5)), (4, ())])
 @pytest.mark.parametrize("stride", [7, 48, 60])
-def test_correlations_are_those_of_windows(stride, channels, lags):
-    layer, x = Correlations(lags), signal(2, 48 + 2 * 60, channels)
+@pytest.mark.parametrize("centred", [False, True])
+def test_correlations_are_those_of_windows(centred, stride, channels, lags):
+    layer, x = Correlations(lags, centred), signal(2, 48 + 2 * 60, channels)
     for compiled in (True, False):
         np.testing.assert_allclose(layer.stream(x, LENGTH, stride, compiled), cut_one_by_one(layer, x, stride),
                                    atol=1e-5)

@@ -26,13 +26,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base import files
 from tfkfin.base.errors import InputError
 from tfkfin.pipeline import batches, dataset
-from tfkfin.recordings import (
-    matfile,
-    readers,
-    remote,
-    synthetic,
-    transfer,
-)
+from tfkfin.recordings import matfile, readers, remote, synthetic, transfer
 
 with_store = pytest.mark.skipif(find_spec("obstore") is None, reason="needs the extra [remote]")
 without_store = pytest.mark.skipif(find_spec("obstore") is not None, reason="the extra [remote] is installed")

@@ -13,6 +13,9 @@ examples:
   python -m tfkfin.experiments ladder --data MINE --set split.repetitions_per_session=4 \\
       --set split.train_sessions=1-5 --set split.test_sessions=6-30
       how decoders hold from repetition to repetition, day to day, person to person
+  python -m tfkfin.experiments faults --data MINE --set split.train_repetitions=1,3 \\
+      --set split.test_repetitions=2
+      what an offset, hum, a dead electrode and others cost
   python -m tfkfin.experiments ablation --data MINE --set split.train_repetitions=1,3 \\
       --set split.test_repetitions=2
       on the same ladder: the paper's network from FINs and from random weights, at equal updates
@@ -85,8 +88,8 @@ def rows_of(arguments: argparse.Namespace) -> tuple[str, ...]:
     """
     if arguments.rows is None:
         return ()
-    if arguments.experiment != "ladder":
-        raise InputError(f"--rows chooses rows of the experiment ladder. Received: {arguments.experiment}")
+    if arguments.experiment not in ("ladder", "faults"):
+        raise InputError(f"--rows chooses rows of the experiments ladder and faults. Received: {arguments.experiment}")
     from tfkfin.experiments.ladder import rows
 
     return rows.chosen([name.strip() for name in arguments.rows.split(",")])

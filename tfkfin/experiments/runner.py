@@ -94,7 +94,7 @@ class Runner:
                         _warnings(evaluation, papers), made)
         write_text(self.folder / "report.md", report.markdown())
         write_text(self.folder / "report.html", report.html())
-        top: dict[str, dict] = {"rungs": {}} if any(result.top for result in made) else {}
+        top: dict[str, dict] = {"rungs": {}} if any("rungs" in result.top for result in made) else {}
         for result in made:  # the ladder and its ablation have other models on the same rungs
             for rung, models in result.top.get("rungs", {}).items():
                 top["rungs"][rung] = top["rungs"].get(rung, {}) | models

@@ -1,6 +1,6 @@
 """Ladder: how decoders hold from repetition to repetition, day to day, person to person; three numbers each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -28,19 +28,23 @@ COLUMNS = ("true", "decided", "segment", "smoothed")  # of the decisions that ar
 class People:
     """The sessions of everybody in a run, read once, and the groups of the person that is worked on."""
 
-    def __init__(self, evaluation: Evaluation):
+    def __init__(self, evaluation: Evaluation, kind: str = "ladder"):
         self.recipe, self.dataset = evaluation.recipe, evaluation.dataset
         self.rest, self.person, self._groups = self.recipe.window.rest, 0, []
         split, files = self.dataset.split, self.dataset.files
-        log.info("ladder: reading %d people", len(split.subjects))
+        log.info("%s: reading %d people", kind, len(split.subjects))
         self.sessions = {person: rungs.sessions(person, map(readers.read, files[person]), split.repetitions_per_session)
                          for person in split.subjects}
-        names = [fit.model.removeprefix("ladder-") for fit in fits(evaluation)
-                 if fit.subject == split.subjects[0] and evaluation.ledger.get(fit.key) is None]
+        names = [name for name in self.chosen(evaluation)
+                 if evaluation.ledger.get(Fit(split.subjects[0], f"{kind}-{name}").key) is None]
         seconds = {name: self.seconds(name) for name in names}
         trained = sum(took for name, took in seconds.items() if getattr(ROWS[name], "trained", False))
-        log.info("ladder: about %.0f minutes of one core for %d rows, %.0f of them for rows that are trained by "
-                 "gradients; --rows chooses rows", sum(seconds.values()) / 60, len(names), trained / 60)
+        log.info("%s: about %.0f minutes of one core for %d rows, %.0f of them for rows that are trained by "
+                 "gradients; --rows chooses rows", kind, sum(seconds.values()) / 60, len(names), trained / 60)
+
+    def chosen(self, evaluation: Evaluation) -> Sequence[str]:
+        """The rows that are worked on."""
+        return rows.chosen(evaluation.rows)
 
     def seconds(self, name: str) -> float:
         """About how long a row takes for everybody, on one core."""
@@ -55,7 +59,7 @@ class People:
             made *= 1 + UPDATE / FIT * rows.updates(self.recipe)
         return streams * SECONDS["adapts" if row.adapts else "decoder"] + made * FIT
 
-    def groups(self, person: int) -> list[rungs.Group]:
+    def groups(self, person: int) -> Iterable[rungs.Group]:
         """The same objects for every row: what is computed of them is kept."""
         if person != self.person:
             for session in self.sessions.get(self.person, ()):

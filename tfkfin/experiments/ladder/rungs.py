@@ -212,34 +212,39 @@ def groups(people: Mapping[int, Sequence[SessionPart]], split: Split, window: Wi
     train, test = splits.part(split, "train"), splits.part(split, "test")
     for person in tested_people or split.subjects:
         own, between = people[person], split.between_sessions
-        tested = [s for s in own if _of(s, test)] if between else list(own)
-        for i in np.unique(np.linspace(0, len(tested) - 1, FEW).round().astype(int)) if tested else ():
+        tested = [s for s in own if of_side(s, test)] if between else list(own)
+        for i in spread(len(tested)):
             yield _random(tested[i], window, seed)
             yield from _repetitions(tested[i], train, test, between)
         if between and tested:
-            yield Group(person, _parts(own, train), tuple(
-                trial for s in tested for trial in _calibrations("session", s, _of(s, test))))
-        others = tuple(part for other in split.subjects if other != person for part in _parts(people[other], train))
+            yield Group(person, parts_of(own, train), tuple(
+                trial for s in tested for trial in _calibrations("session", s, of_side(s, test))))
+        others = tuple(part for other in split.subjects if other != person for part in parts_of(people[other], train))
         if others and tested:
             yield Group(person, others, tuple(
                 trial for s in tested
-                for trial in _calibrations("person", s, _of(s, test) if between else s.repetitions)))
+                for trial in _calibrations("person", s, of_side(s, test) if between else s.repetitions)))
 
 
-def _of(session: SessionPart, side: splits.Part) -> tuple[int, ...]:
+def spread(count: int) -> list[int]:
+    """At most `FEW` of so many sessions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, FEW).round().astype(int)).tolist() if count else []
+
+
+def of_side(session: SessionPart, side: splits.Part) -> tuple[int, ...]:
     """A session's repetitions on a side of the split."""
     return tuple(r for r in session.repetitions if side.holds(r, session.session))
 
 
-def _parts(own: Sequence[SessionPart], side: splits.Part) -> tuple[SessionPart, ...]:
-    return tuple(session.select(wanted) for session in own if (wanted := _of(session, side)))
+def parts_of(own: Sequence[SessionPart], side: splits.Part) -> tuple[SessionPart, ...]:
+    return tuple(session.select(wanted) for session in own if (wanted := of_side(session, side)))
 
 
 def _repetitions(session: SessionPart, train: splits.Part, test: splits.Part, between: bool) -> Iterator[Group]:
-    order = session.repetitions if between else _of(session, train)
+    order = session.repetitions if between else of_side(session, train)
     for k in (1, 2, 4):
         known = order[:k]
-        tested = tuple(r for r in (session.repetitions if between else _of(session, test)) if r not in known)
+        tested = tuple(r for r in (session.repetitions if between else of_side(session, test)) if r not in known)
         if len(order) >= k and tested:
             trial = Trial(f"repetition-{k}", session.select(tested), tested)
             yield Group(session.person, (session.select(known),), (trial,))

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, products_of_channels
+from tfkfin.nets.sliding import jitted, lagged_sums, over_signal, products_of_channels, samples_at, size, windows_in
 
+FLAT = 1e-4  # of the square of a window's mean, added to its variance
 LIMIT = 0.999  # |r| beyond which Fisher's z would run away
 
 
@@ -16,23 +17,29 @@ class Correlations(layers.Layer):
     """Fisher's z of correlations inside a window: (B, L, C) -> (B, C·len(lags) + C·(C-1)).
 
     First each channel's autocorrelation at `lags`, then the correlation of every two channels, of the signal and of
-    its first difference, all about zero mean. Autocorrelations are what AR models are solved from (Yule-Walker);
-    correlations between channels are the scale-free part of the spatial covariance, the input of Riemannian EMG
-    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0).
+    its first difference: about zero, or about the signal's means in the window. Autocorrelations are what AR models
+    are solved from (Yule-Walker); correlations between channels are the scale-free part of the spatial covariance, the
+    input of Riemannian EMG decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing
+    (0).
 
     Args:
         lags: in samples; 1, 2, 3, 4, 6, 8 are 0.5 to 4 ms at 2 kHz.
+        centred: means in the window are subtracted, so that an offset of an electrode changes nothing.
     """
 
-    def __init__(self, lags: tuple[int, ...] = (1, 2, 3, 4, 6, 8), **kwargs):
+    def __init__(self, lags: tuple[int, ...] = (1, 2, 3, 4, 6, 8), centred: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.lags = tuple(lags)
+        self.lags, self.centred = tuple(lags), centred
 
     def call(self, inputs):
         x = ops.transpose(inputs, (0, 2, 1))  # (B, C, L)
         lagged = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) for lag in self.lags]
         products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
-        return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
+        sums = ops.sum(ops.square(x), axis=2), lagged, products
+        if self.centred:
+            length, reach = inputs.shape[1], max(self.lags, default=1)
+            sums = self._about_means(*sums, ops.sum(x, axis=2), inputs[:, :reach], inputs[:, length - reach :], length)
+        return self._of_sums(*sums)
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """The same of the windows [w stride, w stride + length) of signals: (B, T, C) -> (B, W, S).
@@ -40,16 +47,34 @@ class Correlations(layers.Layer):
         Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
         over windows are taken.
         """
-        sums, *products = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide)
-        power, *lagged = ops.unstack(ops.reshape(sums, (-1, *sums.shape[2:])), 1 + len(self.lags), axis=-1)
-        z = self._of_sums(power, lagged, [ops.reshape(p, (-1, *p.shape[2:])) for p in products])
+        sums, *rest = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide)
+        sums, *rest = (ops.reshape(part, (-1, *part.shape[2:])) for part in (sums, *rest))
+        power, *lagged = ops.unstack(sums, 1 + len(self.lags), axis=-1)
+        found = power, lagged, rest[:2]
+        z = self._of_sums(*(self._about_means(*found, *rest[2:], length) if self.centred else found))
         return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
 
     def _window_sums(self, x, length, stride, slide):
-        """Sums of products at lag 0 and `lags` (B, W, C, 1 + lags), and of products of channels (B, W, C, C), twice."""
-        return (lagged_sums(x, (0, *self.lags), length, stride, slide),
-                slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
-                slide(lambda _, x: x[:, 1:] - x[:, :-1], x, length, stride, 1, products_of_channels))
+        """Of windows: sums of products at lag 0 and `lags` (B, W, C, 1 + lags), of products of channels (B, W, C, C),
+        twice; for `centred` also the sums (B, W, C), and the first and last samples (B, W, n, C)."""
+        found = [lagged_sums(x, (0, *self.lags), length, stride, slide),
+                 slide(lambda _, x: x, x, length, stride, 0, products_of_channels),
+                 slide(lambda _, x: x[:, 1:] - x[:, :-1], x, length, stride, 1, products_of_channels)]
+        if self.centred:
+            count, reach = windows_in(size(x, 1), length, stride), max(self.lags, default=1)
+            found += [slide(lambda _, x: x, x, length, stride),
+                      *(samples_at(x, count, at, reach, stride) for at in (0, length - reach))]
+        return found
+
+    def _about_means(self, power, lagged, products, sums, first, last, length: int):
+        """What `_of_sums` takes, of x - mean(x), from that of x; sum (x_t - m)(x_{t+k} - m) over L - k pairs is
+        sum x_t x_{t+k} - m (sum of all but the last k + sum of all but the first k) + (L - k) m^2."""
+        mean, reach = sums / length, last.shape[1]
+        least = FLAT * sums * mean  # rounding of a flat channel far from zero is no signal
+        lagged = [of - mean * (2 * sums - ops.sum(first[:, :lag], axis=1) - ops.sum(last[:, reach - lag :], axis=1))
+                  + (length - lag) * mean**2 for lag, of in zip(self.lags, lagged, strict=True)]
+        of_signal = products[0] - sums[:, :, None] * mean[:, None, :] + least[:, :, None] * ops.eye(sums.shape[1])
+        return power - sums * mean + least, lagged, [of_signal, products[1]]
 
     def _of_sums(self, power, lagged, products):
         """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""
@@ -84,7 +109,7 @@ class Correlations(layers.Layer):
         return (input_shape[0], channels * len(self.lags) + channels * (channels - 1))
 
     def get_config(self):
-        return {**super().get_config(), "lags": list(self.lags)}
+        return {**super().get_config(), "lags": list(self.lags), "centred": self.centred}
 
 
 DESCRIPTION = lambda options, name: Correlations(options.lags, name=name)  # noqa: E731
