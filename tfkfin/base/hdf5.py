@@ -14,13 +14,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -30,9 +29,8 @@ from tfkfin.base.errors import InputError
 ALWAYS, RATIO = 256 << 20, 100  # bytes that a file may unpack to in any case, and per byte of its own
 SECONDS, BYTES_A_SECOND = 60, 2 << 20  # that reading may take: always, and more for large files
 _PROGRAM = Path(__file__).with_name("hdf5_reader.py")
-_LONGEST, _NONSENSE = 64 << 20, "its reader answers nonsense"  # bytes of an answer
+_LONGEST = 64 << 20  # bytes of an answer
 _PLACES, _PIECE = 4, 2 << 20  # for pieces of so many bytes, or of a chunk
-_STARTING = threading.Lock()
 
 
 class Unreadable(ValueError):
@@ -59,10 +57,7 @@ class Opened:
     def __init__(self, peer: socket.socket, lines: IO[bytes], memory: IO[bytes], ask: dict):
         self._peer, self._lines, self._memory, self._limits = peer, lines, memory, ask
         self._ask(ask)
-        try:
-            self.entries = {name: one and _stored(**one) for name, one in self._answer()["entries"].items()}
-        except (TypeError, LookupError, AttributeError):
-            raise Unreadable(_NONSENSE) from None
+        self.entries = self._answer()
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The values of datasets of real numbers; whoever asks has looked at their sizes.
@@ -88,21 +83,22 @@ class Opened:
         with suppress(BrokenPipeError):  # it has ended, and has said how
             self._peer.sendall(json.dumps(what).encode() + b"\n")
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> dict[str, Stored | None]:
         line = self._lines.readline(_LONGEST)
         if not line:
             raise InputError("the process that reads HDF5 has ended: give the command once more")
         try:
             told = json.loads(line)
             error, ended = told.get("error"), told.get("ended")
-        except (ValueError, AttributeError):
-            raise Unreadable(_NONSENSE) from None
+            found = {name: one and _stored(**one) for name, one in told.get("entries", {}).items()}
+        except (ValueError, TypeError, AttributeError):
+            raise Unreadable("its reader answers nonsense") from None
         if error is not None:
             raise Unreadable(" ".join(error.split())) if error else MemoryError
         if ended is not None:
             raise Unreadable(f"reading it takes longer than {self._limits['seconds']} s" if ended == "late" else
                              f"reading it ended the reader: {ended}")
-        return told
+        return found
 
 
 def _pieces(name: str, value: np.ndarray, chunk: tuple[int, ...], most: int) -> list:
@@ -121,7 +117,7 @@ def _stored(shape: list[int], dtype: str, chunk: list[int], elsewhere: bool) -> 
     numeric = re.fullmatch("[<>|=][biuf][0-9]{1,2}", dtype) is not None
     kind = np.dtype(dtype if numeric else "V")
     if min(shape, default=0) < 0 or min(chunk, default=1) < 1 or chunk and len(chunk) != len(shape):
-        raise Unreadable(_NONSENSE)
+        raise ValueError(shape, chunk)
     return Stored(tuple(shape), tuple(chunk), kind, numeric, kind.itemsize * max(prod(shape), prod(chunk)), elsewhere)
 
 
@@ -142,23 +138,18 @@ def opened(source: IO[bytes], deep: bool = False) -> Iterator[Opened]:
     with unnamed() as memory, ours, ours.makefile("rb") as lines:
         with theirs:
             os.ftruncate(memory.fileno(), ask["shared"])
-            _send([theirs.fileno(), source.fileno(), memory.fileno()])
+            fds = [theirs.fileno(), source.fileno(), memory.fileno()]
+            try:
+                socket.send_fds(_started(os.getpid()), [b"."], fds)
+            except BrokenPipeError:  # somebody has ended it
+                _started.cache_clear()
+                socket.send_fds(_started(os.getpid()), [b"."], fds)
         yield Opened(ours, lines, memory, ask)
 
 
 def unnamed() -> IO[bytes]:
     """A file without a name, in memory where the system has such."""
     return open(os.memfd_create("tfkfin"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
-
-
-def _send(fds: list[int]) -> None:
-    """Asks for a reader, of a program that is started where there is none, or it has ended."""
-    with _STARTING:
-        try:
-            socket.send_fds(_started(os.getpid()), [b"."], fds)
-        except BrokenPipeError:
-            _started.cache_clear()
-            socket.send_fds(_started(os.getpid()), [b"."], fds)
 
 
 @cache
