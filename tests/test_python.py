@@ -29,6 +29,7 @@ from tfkfin.recordings import readers, synthetic
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
 from tfkfin.signal import resampling
+from tfkfin.signal.condition import OUTPUTS
 
 
 def test_importing_it_loads_next_to_nothing():

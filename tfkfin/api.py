@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from tfkfin import recipe as recipes
 from tfkfin.base import axes
-from tfkfin.base.console import format_numbers, log, parse_numbers
+from tfkfin.base.console import format_numbers, parse_numbers
 from tfkfin.base.errors import InputError, Missing
 from tfkfin.base.files import shipped
 from tfkfin.base.samples import checked
@@ -21,7 +21,7 @@ from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile, Recordings
-from tfkfin.signal import condition, resampling
+from tfkfin.signal import resampling
 from tfkfin.store import presets
 
 Unit = Literal["V", "mV", "uV"]
@@ -61,7 +61,6 @@ class Decoder(decoder.BaseDecoder):
     """
 
     recipe: recipes.Recipe | None = None  # None once it is fitted
-    _said = False  # whether it has said that electrodes are unlike training
     _warned = False  # whether it has warned that its card lacks the rate of its recordings
 
     @classmethod
@@ -152,7 +151,7 @@ class Decoder(decoder.BaseDecoder):
                 `rate_hz` where the decoder was fitted on recordings at several rates.
         """
         samples = self._samples(emg, rate_hz, unit)
-        return self._told(super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
+        return self.told(super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
 
     def stream(self, emg: Samples, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
                *, adapt: bool = False) -> Answers:
@@ -170,14 +169,7 @@ class Decoder(decoder.BaseDecoder):
         """
         if adapt:
             return self.session(stride).stream(emg, rate_hz, unit)
-        return self._told(super().stream(self._samples(emg, rate_hz, unit), stride))
-
-    def _told(self, answers: Answers) -> Answers:
-        """The answers; the first time that electrodes are unlike those of training, it is said."""
-        if "fault" in answers and not self._said and (what := condition.said(answers["fault"])):
-            self._said = True
-            log.warning("warning: %s", what)
-        return answers
+        return self.told(super().stream(self._samples(emg, rate_hz, unit), stride))
 
     def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
@@ -350,7 +342,7 @@ class OnlineSession(AdaptiveSession):
         Raises:
             InputError: as of `Decoder.stream`; then the session is as it was.
         """
-        return self.decoder._told(super().stream(self.decoder._samples(emg, rate_hz, unit)))
+        return self.decoder.told(super().stream(self.decoder._samples(emg, rate_hz, unit)))
 
     def carried(self) -> Decoder:
         """A new decoder whose prior for the next session has moved a part of the way to this session.

@@ -16,8 +16,10 @@ import numpy as np
 
 from tfkfin.base import axes, files, samples
 from tfkfin.base.answers import steps
+from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
+from tfkfin.signal import condition
 from tfkfin.signal.filtering import filtered, sections
 from tfkfin.store import folders
 
@@ -73,6 +75,7 @@ class BaseDecoder:
         decision: how windows in order of time are decided; calling the decoder decides windows one by one without it.
     """
 
+    _said = False  # whether it has said that electrodes are unlike training
     _before_updates: tuple | None = None  # what `revert` restores: the head's snapshot and the card
 
     def __init__(self, card: dict, model: "keras.Model | None" = None,
@@ -125,6 +128,13 @@ class BaseDecoder:
         emg = np.ascontiguousarray(emg, np.float32)
         axes.windows("emg", emg.shape, self.length, self.channels)
         return self._labelled(self._answer(samples.checked(emg)))
+
+    def told(self, answers: Answers) -> Answers:
+        """The answers; the first time that electrodes are unlike those of training, it is said."""
+        if "fault" in answers and not self._said and (what := condition.said(answers["fault"])):
+            self._said = True
+            log.warning("warning: %s", what)
+        return answers
 
     def _labelled(self, answer: Answers) -> Answers:
         faults = {"fault": answer["fault"].astype(np.int64)} if "fault" in answer else {}

@@ -23,13 +23,13 @@ from tfkfin.decoder import decoder as decoders
 from tfkfin.features import catalogue
 from tfkfin.fit import metrics, training
 from tfkfin.fit.run import Run
-from tfkfin.nets import heads, quality
+from tfkfin.nets import heads
 from tfkfin.nets.forward import Forward, Trunk
 from tfkfin.nets.layers import SignalAugment
 from tfkfin.nets.network import Parts, head_parts, network
+from tfkfin.nets.quality import MOST_WINDOWS, learnt
 from tfkfin.pipeline import batches, windows
 from tfkfin.pipeline.subject import Subject
-from tfkfin.pipeline.windows import evenly
 from tfkfin.recipe import Fin, Recipe
 from tfkfin.recordings.recording import Recording
 from tfkfin.sessions.prior import VIRTUAL_GAINS
@@ -326,10 +326,10 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
                          "resample them")
     solved = heads.kind(recipe.classifier.kind).solve is not None
     people = _People(recipe, recordings, solved)
-    every, shown = [], []
+    every, shown, most = [], [], MOST_WINDOWS // len({recording.subject for recording in recordings})
     for subject in people:
-        every.append((subject.windows.movements, subject.statistics))
-        shown += some_windows(subject, round(subject.rate_hz * window.length_ms / 1000), len(people))
+        every += [(subject.windows.movements, subject.statistics)]
+        shown += subject.some_windows(round(subject.rate_hz * window.length_ms / 1000), most)
     movements = tuple(np.unique(np.concatenate([labels for labels, _ in every])).tolist())
     if len(movements) < 2:
         raise InputError(f"`data` must hold windows of two movements or more. Received: {list(movements)}")
@@ -339,16 +339,10 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
     plan = Plan(recipe, length, len(mean), movements)
     model, poor = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
     names = {movement: name for one in recordings for movement, name in one.names.items()}
-    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor
-    own["signal"] = quality.learnt(shown, mean, sd, rate)
+    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor | {
+        "signal": learnt(shown, mean, sd, rate)}
     return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
                           any(one.synthetic for one in recordings), model.count_params()), model
-
-
-def some_windows(subject: Subject, length: int, people: int = 1) -> list[np.ndarray]:
-    """Some of a subject's windows and of rest, (N, length, C) volts: what `quality.learnt` takes of one of `people`."""
-    chosen = evenly(len(subject.windows), max(20, quality.MOST_WINDOWS // people))
-    return [part for part in (subject.volts(length, chosen), subject.rest) if part is not None and len(part)]
 
 
 class _People:
@@ -361,9 +355,6 @@ class _People:
         self.recipe, self._held = recipe, None
         people = dict.fromkeys(recording.subject for recording in recordings) if apart else (None,)
         self._recordings = [[one for one in recordings if who in (None, one.subject)] for who in people]
-
-    def __len__(self) -> int:
-        return len(self._recordings)
 
     def __iter__(self) -> Iterator[Subject]:
         for own in self._recordings:

@@ -219,6 +219,11 @@ class Subject:
         cut = windows.Windows(np.arange(count) * length, none, none)
         return replace(self, emg=emg, windows=cut, origins=np.zeros((1, 3), np.int64), rest=None)
 
+    def some_windows(self, length: int, most: int) -> list[np.ndarray]:
+        """At most so many windows, evenly spread, and those of rest: (N, length, C) volts each."""
+        chosen = windows.evenly(len(self.windows), max(1, most))
+        return [part for part in (self.volts(length, chosen), self.rest) if part is not None and len(part)]
+
     def resting(self) -> Self | None:
         """The same with its windows of rest in place of its own; None without any."""
         return None if self.rest is None or not len(self.rest) else self.of_windows(self.rest)

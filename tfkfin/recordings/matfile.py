@@ -1,4 +1,4 @@
-"""Reads and writes MATLAB files: v5 through scipy, v7.3 (HDF5) through h5py, by the same three functions.
+"""Reads and writes MATLAB files: v5 through scipy, v7.3 through `base.hdf5`, by the same three functions.
 
 Files are not trusted: a variable's size in memory is compared with the file's size and with the free memory before it
 is read, and links to other files are not followed. Of v5 files, names, shapes and sizes of variables are read and
@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfkfin.base import reading
+from tfkfin.base import hdf5, reading
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 
@@ -154,30 +154,19 @@ def is_v73(path: Path) -> bool:
 
 def _v73(path: Path, names: tuple[str, ...] | None) -> dict:
     """Arrays `names`, or with None the shapes of all. MATLAB stores (rows, columns) as HDF5 (columns, rows)."""
-    import h5py
-
-    with _guarded(path), h5py.File(path, "r") as file:
-        # Soft and external links are not followed: they may lead to other files.
-        own = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
-        data = {key: item for key in own if isinstance(item := file[key], h5py.Dataset)}
+    with _guarded(path), reading.opened(path) as content, hdf5.opened(content) as file:
         if names is None:
-            return {key: item.shape[::-1] if _is_numeric(item) else () for key, item in data.items()}
-        wanted = {key: data[key] for key in names if key in data}
-        _afford(path, {key: _size(path, item) for key, item in wanted.items()})
-        return {key: item[()].T for key, item in wanted.items()}
+            return {key: item.shape[::-1] if item.numeric else () for key, item in file.entries.items()}
+        wanted = {key: _size(path, key, file.entries[key]) for key in names if key in file.entries}
+        _afford(path, wanted)
+        return {key: value.T for key, value in file.read(wanted).items()}
 
 
-def _is_numeric(item) -> bool:
-    return item.shape is not None and item.dtype.kind in "biuf"
-
-
-def _size(path: Path, item) -> int:
+def _size(path: Path, name: str, item: hdf5.Stored) -> int:
     """Bytes of a dataset in memory."""
-    if item.external or item.is_virtual:
-        raise InputError(f"{path}: {item.name} takes its values from other files, which are not read")
-    numeric = _is_numeric(item)
-    chunk = prod(item.chunks or ()) * item.dtype.itemsize if numeric else 0
-    return _fits(path, item.name.lstrip("/"), max(item.nbytes, chunk) if numeric else 0, numeric)
+    if item.elsewhere:
+        raise InputError(f"{path}: {name} takes its values from other files, which are not read")
+    return _fits(path, name, item.size, item.numeric)
 
 
 def _save_v5(path: Path, variables: Mapping[str, np.ndarray], text: bytes) -> None:
@@ -296,13 +285,11 @@ def signals(paths: Sequence[Path], channels: int):
     """
     if find_spec("tensorflow_io") is None or not all(p.suffix.lower() == ".mat" and is_v73(p) for p in paths):
         return None
-    import h5py
-
     types = set()
     for path in paths:
-        with h5py.File(path, "r") as file:
-            emg = file["emg"]
-            _afford(path, {"emg": _size(path, emg)})
+        with _guarded(path), reading.opened(path) as content, hdf5.opened(content) as file:
+            emg = file.entries["emg"]
+            _afford(path, {"emg": _size(path, "emg", emg)})
             types.add(emg.dtype.name if emg.shape[0] == channels else "")
     return stream([str(path) for path in paths], channels, *types) if len(types) == 1 and "" not in types else None
 

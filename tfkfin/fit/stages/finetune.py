@@ -14,7 +14,7 @@ from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
 from tfkfin.fit.stages import Stage, SubjectCache
-from tfkfin.fit.trainers import JointTrainer, some_windows, virtual_inputs, where_fins_fail
+from tfkfin.fit.trainers import JointTrainer, virtual_inputs, where_fins_fail
 from tfkfin.nets import quality, saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
@@ -69,7 +69,8 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
     card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
                  data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic,
                                       "parameters": trainer.network.count_params(), "scores": known} | poor
-    card["signal"] = quality.learnt(some_windows(subject.part("finetune"), run.length), own.mean, own.sd, data.rate_hz)
+    shown_windows = subject.part("finetune").some_windows(run.length, quality.MOST_WINDOWS)
+    card["signal"] = quality.learnt(shown_windows, own.mean, own.sd, data.rate_hz)
     BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
 

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from tfkfin.base import reading
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
@@ -62,7 +63,7 @@ def read(path: Path, wanted: Wanted) -> Table:
     checks.fits(path, sum(streams[one].count * (160 + 28 * streams[one].channels) for one in (*names, *marks)))
     logging.getLogger("pyxdf.pyxdf").disabled = True  # what it warns of is told here
     with checks.refused_as(f"{path} is not a whole XDF file"):
-        source: Any = io.BytesIO(path.read_bytes()[:end]) if cut else str(path)
+        source: Any = io.BytesIO(reading.opened(path).read(end)) if cut else str(path)
         loaded = {one["info"]["stream_id"]: one for one in pyxdf.load_xdf(
             source, [streams[name].number for name in (*names, *marks)], jitter_break_threshold_seconds=GAP_S,
             jitter_break_threshold_samples=0)[0]}
@@ -140,8 +141,8 @@ def _content(path: Path) -> tuple[dict[str, _Stream], int]:
     Looks through a file without reading its samples, and checks that nothing takes more room than the file has.
     """
     by_number: dict[int, _Stream] = {}
-    end, size = 4, path.stat().st_size
-    with checks.refused_as(f"{path} is not a whole XDF file"), open(path, "rb") as file:
+    end, size = 4, reading.size_of(path)
+    with checks.refused_as(f"{path} is not a whole XDF file"), reading.opened(path) as file:
         if file.read(4) != b"XDF:":
             raise InputError(f"{path} is no XDF file: it does not begin as one")
         while size - end > 3 and (stop := _length(file) + file.tell()) <= size:
