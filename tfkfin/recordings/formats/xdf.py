@@ -63,7 +63,7 @@ def read(path: Path, wanted: Wanted) -> Table:
     checks.fits(path, sum(streams[one].count * (160 + 28 * streams[one].channels) for one in (*names, *marks)))
     logging.getLogger("pyxdf.pyxdf").disabled = True  # what it warns of is told here
     with checks.refused_as(f"{path} is not a whole XDF file"):
-        source: Any = io.BytesIO(reading.opened(path).read(end)) if cut else str(path)
+        source: Any = io.BytesIO(reading.content(path, reading.size_of(path))[:end]) if cut else str(path)
         loaded = {one["info"]["stream_id"]: one for one in pyxdf.load_xdf(
             source, [streams[name].number for name in (*names, *marks)], jitter_break_threshold_seconds=GAP_S,
             jitter_break_threshold_samples=0)[0]}
