@@ -383,7 +383,8 @@ def test_command_line_resolves_as_train_does():
 
 def test_experiments_register_themselves_and_say_what_they_are_about(monkeypatch):
     there = kinds.summaries()
-    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward", "ablation", "ladder"]
+    assert list(there) == ["imitation", "downstream", "finetune", "efficiency", "forward", "ablation", "faults",
+                           "ladder"]
     assert list(kinds.papers()) == list(there)[:5]
     shown = command.parser().format_help()
     assert all(summary in shown for summary in there.values())

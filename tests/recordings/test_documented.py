@@ -24,11 +24,14 @@ def blocks(kind: str = "") -> list[tuple[str, str]]:
 def shell(text: str, capsys) -> list[tuple[int, str, str]]:
     """Every command of a block in this process: exit code, stdout, stderr."""
     ended = []
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+    lines = text.replace("\\\n", " ").splitlines()
+    name, _, value = lines[0].partition("=")
+    for line in lines[name.isidentifier():]:  # a first line NAME=value, which the others use
+        words = shlex.split(line.replace(f"${name}", value), comments=True)
         assert words[:2] == ["python", "-m"], line
+        command = import_module(words[2])
         with pytest.raises(SystemExit) as stop:
-            run(import_module(words[2]).main, words[3:])
+            run(getattr(command, "main", None) or import_module(f"{words[2]}.__main__").main, words[3:])
         ended.append((stop.value.code, *capsys.readouterr()))
     return ended
 
