@@ -2,6 +2,7 @@
 
 import argparse
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,7 @@ class BrainFlowBoard(LiveSource):
     drifts, table = True, "brainflow"
 
     def __init__(self, board: str, parameters: Mapping[str, str] | None = None, channels: tuple[int, ...] = ()):
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which BrainFlow imports
         self._flow = required("brainflow.board_shim")
         self._flow.BoardShim.disable_board_logger()
         self._number, self._parameters, self._closed = self._number_of(board), dict(parameters or {}), False
