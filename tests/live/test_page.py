@@ -1,6 +1,7 @@
 """The page: what it makes of datagrams, its document, its buttons, and its process, which ends with the session."""
 
 import os
+import re
 import socket
 import threading
 import time
