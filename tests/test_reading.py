@@ -317,6 +317,7 @@ def test_parquet_is_read_as_pyarrow_reads_it(codec, pages, dictionary, tmp_path)
     from pyarrow import parquet
 
     from tfkfin.recordings import formats
+    from tfkfin.recordings.formats import parquet as parquets
 
     n, path = 20_000, tmp_path / "a.parquet"
     some, words = [None if i % 5 else i for i in range(n)], ["u", "v"] * (n // 2)
@@ -327,6 +328,14 @@ def test_parquet_is_read_as_pyarrow_reads_it(codec, pages, dictionary, tmp_path)
         "time": pyarrow.array(np.arange(n)).cast(pyarrow.timestamp("us"))})
     parquet.write_table(table, path, compression=codec, data_page_version=pages, use_dictionary=dictionary,
                         row_group_size=7000, data_page_size=5000)
+    with path.open("rb") as file, parquet.ParquetFile(path) as whole:
+        about = whole.metadata
+        for g, columns in enumerate(parquets._columns(file, path.stat().st_size)):
+            for c, own in enumerate(columns):
+                right = about.row_group(g).column(c)
+                assert (own[7], own[9], own.get(11)) == (right.total_compressed_size, right.data_page_offset,
+                                                         right.dictionary_page_offset)
+        assert g == about.num_row_groups - 1 and c == about.num_columns - 1
     found, whole = formats.read(path, None).columns, parquet.read_table(path)
     assert list(found) == whole.column_names
     for name, values in found.items():
@@ -398,8 +407,14 @@ def test_texts_are_as_large_as_ours_are(name, content, tmp_path):
 
 
 def test_of_many_wrong_options_some_are_explained(tmp_path):
-    (tmp_path / "r.toml").write_text("".join(f"x{i} = 1\n" for i in range(40_000)))
-    with refused("unknown key 'x0'; .*; and 39992 more", "r.toml"):
+    (tmp_path / "r.toml").write_text("".join(f"x{i} = 1\n" for i in range(20_000)))
+    with refused("unknown key 'x0'; .*; and 19992 more", "r.toml"):
+        recipe.load(tmp_path / "r.toml")
+    (tmp_path / "recordings.toml").symlink_to("r.toml")
+    with refused("x0: Extra inputs are not permitted. Known keys", "recordings.toml", memory=100 << 20):
+        readers.find(tmp_path)
+    (tmp_path / "r.toml").write_text("x = 1\n" * 50_000)
+    with refused("has 0.3 MB, and one of its kind at most 0.262", "r.toml"):
         recipe.load(tmp_path / "r.toml")
 
 

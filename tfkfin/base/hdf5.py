@@ -130,7 +130,7 @@ def opened(source: IO[bytes], deep: bool = False) -> Iterator[Opened]:
     """
     size = os.fstat(source.fileno()).st_size
     ask = {"deep": deep, "seconds": SECONDS + size // BYTES_A_SECOND,
-           "memory": 2 * reading.ALWAYS + min(2 * reading.RATIO * size, machine.memory())}
+           "memory": 8 * reading.ALWAYS + min(2 * reading.RATIO * size, machine.memory())}
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]  # which holds for files in memory too
     ask["shared"] = ask["memory"] if largest < 0 else min(ask["memory"], largest)
     ours, theirs = socket.socketpair()

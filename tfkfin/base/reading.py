@@ -21,7 +21,7 @@ from tfkfin.base.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-ALWAYS, RATIO = 256 << 20, 100  # bytes that any file may unpack to, and bytes in memory per byte of a file
+ALWAYS, RATIO = 64 << 20, 100  # bytes that any file may unpack to, and bytes in memory per byte of a file
 TEXT = 32 << 20  # bytes of a JSON file or another text that is read as a whole: whatever is larger is none of ours
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
           stat.S_IFBLK: "a device"}

@@ -164,7 +164,9 @@ def of(folder: Path) -> Sheet:
 @lru_cache(64)
 def _read(path: Path, _changed: int) -> Sheet:
     try:
-        return Sheet(**read_toml(path))
+        found = read_toml(path)
+        unknown = [key for key in found if key not in Sheet.model_fields][:1]  # pydantic takes long to explain thousands
+        return Sheet(**{key: value for key, value in found.items() if key in Sheet.model_fields or key in unknown})
     except ValidationError as error:
         first = error.errors()[0]
         key = f"{first['loc'][0]}: " if first["loc"] else ""

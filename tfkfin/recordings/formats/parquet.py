@@ -3,7 +3,7 @@
 What a file says of its sizes may be wrong, and a page of it may unpack to any size, so the heads of its pages are read
 before pyarrow unpacks them. Text is read as a dictionary, whose longest word tells how wide a column of it will be.
 
-Reference: apache/parquet-format, parquet.thrift (PageHeader), and Thrift's compact protocol
+Reference: apache/parquet-format, parquet.thrift (FileMetaData, PageHeader), and Thrift's compact protocol
 """
 
 import re
@@ -71,23 +71,24 @@ def _check(path: Path, file: Any, wanted: Mapping[str, str]) -> list[str]:
     """
     about, size, texts = file.metadata, 0, []
     with reading.opened(path) as content:
+        groups = _columns(content, reading.size_of(path))
         for c in range(about.num_columns):
             if (name := about.schema.column(c).path) not in wanted:
                 continue
             text = about.schema.column(c).physical_type == "BYTE_ARRAY"
             texts += [name] * text
             size += about.num_rows * (8 if _PLAIN.match(wanted[name]) else _OBJECT + about.schema.column(c).length)
-            for group in range(about.num_row_groups):
+            for columns in groups:
                 reading.unpacks(path, size, name)
-                size += _pages(content, about.row_group(group).column(c), text, reading.most(path))
+                size += _pages(content, columns[c], text, reading.most(path))
     reading.unpacks(path, size, ", ".join(wanted)[:80])
     return texts
 
 
-def _pages(file: BinaryIO, column: Any, text: bool, most: int) -> int:
-    """Bytes to which the pages of a column in a group of rows unpack, counted up to `most`."""
-    at = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-    end, size = at + column.total_compressed_size, 0
+def _pages(file: BinaryIO, column: dict[int, Any], text: bool, most: int) -> int:
+    """Bytes to which the pages of a column (ColumnMetaData) in a group of rows unpack, counted up to `most`."""
+    at = min(column[9], column.get(11) or column[9])  # the first page of data, or of a dictionary before it
+    end, size = at + column[7], 0
     while at < end and size <= most:
         file.seek(at)
         head, length = _struct(file.read(_HEAD), 0)
@@ -98,26 +99,55 @@ def _pages(file: BinaryIO, column: Any, text: bool, most: int) -> int:
     return size
 
 
+def _columns(file: BinaryIO, end: int) -> list[list[dict[int, Any]]]:
+    """What a file's foot says of each group of rows: its columns, of each what ColumnMetaData has.
+
+    pyarrow would say it too, but ends the whole process where it doesn't like a column's numbers.
+    """
+    file.seek(end - 8)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(end - 8 - length)
+    foot, _ = _struct(file.read(length), 0)
+    return [[column[3] for column in group[1]] for group in foot[4]]
+
+
 def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """A struct of Thrift's compact protocol, number of field -> value, and where it ends; texts are passed over."""
+    """A struct of Thrift's compact protocol, number of field -> value, and where it ends."""
     found: dict[int, Any] = {}
     field = 0
     while tag := data[at]:
-        at, kind = at + 1, tag & 15
+        at += 1
         if tag >> 4:
             field += tag >> 4
         else:
             field, at = _signed(data, at)
-        if kind == 12:
-            found[field], at = _struct(data, at)
-        elif kind in (4, 5, 6):
-            found[field], at = _signed(data, at)
-        elif kind == 8:
-            length, at = _number(data, at)
-            at += length
-        elif kind not in (1, 2):  # true and false
-            raise ValueError(f"a page's head has a field of kind {kind}")
+        found[field], at = (None, at) if tag & 15 in (1, 2) else _value(tag & 15, data, at)  # true and false
     return found, at + 1
+
+
+def _value(kind: int, data: bytes, at: int) -> tuple[Any, int]:
+    """A value, and where it ends; texts, decimals and bytes are passed over."""
+    if kind in (4, 5, 6):
+        return _signed(data, at)
+    if kind == 8:
+        length, at = _number(data, at)
+        return None, at + length
+    if kind in (9, 10):
+        count, of, at = data[at] >> 4, data[at] & 15, at + 1
+        if count == 15:
+            count, at = _number(data, at)
+        if count > len(data):
+            raise ValueError(f"a list says that it has {count} values")
+        values = []
+        for _ in range(count):
+            value, at = _value(of, data, at)
+            values.append(value)
+        return values, at
+    if kind == 12:
+        return _struct(data, at)
+    if kind in (1, 2, 3, 7):
+        return None, at + (8 if kind == 7 else 1)
+    raise ValueError(f"a value of the kind {kind} is none of Parquet's")
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
