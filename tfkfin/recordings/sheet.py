@@ -165,7 +165,7 @@ def of(folder: Path) -> Sheet:
 def _read(path: Path, _changed: int) -> Sheet:
     try:
         found = read_toml(path)
-        unknown = [key for key in found if key not in Sheet.model_fields][:1]  # pydantic takes long to explain thousands
+        unknown = [key for key in found if key not in Sheet.model_fields][:1]  # pydantic explains each
         return Sheet(**{key: value for key, value in found.items() if key in Sheet.model_fields or key in unknown})
     except ValidationError as error:
         first = error.errors()[0]
