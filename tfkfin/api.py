@@ -151,7 +151,7 @@ class Decoder(decoder.BaseDecoder):
                 `rate_hz` where the decoder was fitted on recordings at several rates.
         """
         samples = self._samples(emg, rate_hz, unit)
-        return self.told(super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
+        return self.warned(super().stream(samples) if samples.ndim == 2 else self(samples))["label"]
 
     def stream(self, emg: Samples, stride: int = 0, rate_hz: float = 0.0, unit: Unit = "V",
                *, adapt: bool = False) -> Answers:
@@ -169,7 +169,7 @@ class Decoder(decoder.BaseDecoder):
         """
         if adapt:
             return self.session(stride).stream(emg, rate_hz, unit)
-        return self.told(super().stream(self._samples(emg, rate_hz, unit), stride))
+        return self.warned(super().stream(self._samples(emg, rate_hz, unit), stride))
 
     def session(self, stride: int = 0, smooth: bool = True) -> "OnlineSession":
         """Begins a session with online adaptation, or continues the one that this decoder was calibrated for.
@@ -342,7 +342,7 @@ class OnlineSession(AdaptiveSession):
         Raises:
             InputError: as of `Decoder.stream`; then the session is as it was.
         """
-        return self.decoder.told(super().stream(self.decoder._samples(emg, rate_hz, unit)))
+        return self.decoder.warned(super().stream(self.decoder._samples(emg, rate_hz, unit)))
 
     def carried(self) -> Decoder:
         """A new decoder whose prior for the next session has moved a part of the way to this session.

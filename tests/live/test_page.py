@@ -25,6 +25,7 @@ from tfkfin.live.outputs import Feed, LiveDecision
 from tfkfin.live.page import State, View
 from tfkfin.live.sources.replay import Replay
 from tfkfin.live.stream import Stream
+from tfkfin.signal.condition import FAULTS
 from tfkfin.signal.filtering import filtered as through
 from tfkfin.signal.filtering import sections
 
@@ -152,6 +153,8 @@ def test_electrodes_are_judged(about):
     emg[:, 3] += 2e-5 * np.sin(2 * np.pi * 50 * t)
     state._add(emg)
     assert state.quality() == ["good", "flat", "clipped", "hum 50 Hz"]
+    state.last = {"fault": [FAULTS.index("offset"), 0, 0, FAULTS.index("slow")]}
+    assert state.quality() == ["offset", "flat", "clipped", "hum 50 Hz"]  # decisions know training, and windows alone
 
 
 def test_a_view_shows_it_and_its_buttons_send(shown):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfkfin
 from tfkfin.base.errors import InputError
-from tfkfin.live.measures import LASTS_S, FaultsSaid
+from tfkfin.live.measures import LASTS_S, FaultNotes
 from tfkfin.live.stream import Stream
 from tfkfin.nets.quality import Measures, judged, learnt
 from tfkfin.serving.engines import Exported
@@ -110,7 +110,7 @@ def test_it_is_the_same_through_every_door(fitted, tmp_path):
 
 def test_what_is_wrong_is_said_once_and_what_to_do(fitted, caplog):
     decoder, recording = fitted
-    decoder._said = False
+    decoder._warned_of_electrodes = False
     with caplog.at_level(logging.WARNING, "tfkfin"):
         decoder.predict(recording)
         assert "unlike" not in caplog.text
@@ -121,7 +121,7 @@ def test_what_is_wrong_is_said_once_and_what_to_do(fitted, caplog):
 
 
 def test_live_says_it_when_it_has_lasted_and_when_it_has_passed():
-    said = FaultsSaid(0.05)
+    said = FaultNotes(0.05)
     flat, fine = np.array([0, FAULTS.index("flat")]), np.zeros(2, int)
     notes = [said(one) for one in [fine, flat, fine, *[flat] * 10, *[fine] * 40]]
     assert [note for note in notes if note] == ["electrode 2: flat", "electrode 2: as in training again"]

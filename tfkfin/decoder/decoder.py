@@ -75,7 +75,7 @@ class BaseDecoder:
         decision: how windows in order of time are decided; calling the decoder decides windows one by one without it.
     """
 
-    _said = False  # whether it has said that electrodes are unlike training
+    _warned_of_electrodes = False
     _before_updates: tuple | None = None  # what `revert` restores: the head's snapshot and the card
 
     def __init__(self, card: dict, model: "keras.Model | None" = None,
@@ -129,10 +129,10 @@ class BaseDecoder:
         axes.windows("emg", emg.shape, self.length, self.channels)
         return self._labelled(self._answer(samples.checked(emg)))
 
-    def told(self, answers: Answers) -> Answers:
-        """The answers; the first time that electrodes are unlike those of training, it is said."""
-        if "fault" in answers and not self._said and (what := condition.said(answers["fault"])):
-            self._said = True
+    def warned(self, answers: Answers) -> Answers:
+        """The answers, after a warning of electrodes whose signals are unlike training's; one for each decoder."""
+        if "fault" in answers and not self._warned_of_electrodes and (what := condition.summary(answers["fault"])):
+            self._warned_of_electrodes = True
             log.warning("warning: %s", what)
         return answers
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import samples
-from tfkfin.live.measures import UNKNOWN, FaultsSaid, Proportional, Recent, Scores, Times, Timing
+from tfkfin.live.measures import UNKNOWN, FaultNotes, Proportional, Recent, Scores, Times, Timing
 from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.sources import Chunk, Drift, LiveSource
 from tfkfin.live.stream import Decisions, Stream
@@ -71,7 +71,7 @@ class Loop:
         rests = 0 in stream.movements or stream.decoder.decision.reject > 0
         self.scores = scores or Scores(stream.movements, stride_s, source.rate_hz, rests)
         self.scores.start_recording(source.rate_hz)
-        self._faults = FaultsSaid(stride_s)
+        self._faults = FaultNotes(stride_s)
         self._force = Proportional(list(stream.decoder.card["features"]), stride_s)
         reach = int((stream.length + stream.stride) * source.rate_hz / stream.rate_hz) + 64
         self._recent = Recent(reach)  # (n, 2): true label, and whether the sample was replaced

@@ -12,7 +12,7 @@ from tfkfin.signal.condition import FAULTS
 SECONDS = np.geomspace(1e-6, 1e3, int(np.log(1e9) / np.log(1.01)) + 1)  # neighbouring bins are 1 % apart
 LEVELS = np.arange(-25, 25, 0.05)  # log levels, 5 % apart
 AMPLITUDES = ("RMS", "MAV", "WL", "IAV", "SSI", "VAR", "LOG")  # features that grow with force, the best first
-LASTS_S, PASSED = 0.15, 10  # seconds until a fault is said, and how many times longer until it is said to have passed
+LASTS_S, PASSED = 0.15, 10  # seconds until a fault is noted, and how many times longer until its end is
 LOW, HIGH = 0.1, 0.95  # quantiles of the person's levels that get the speeds 0 and 1
 
 
@@ -243,8 +243,8 @@ class Scores:
                                "p50_ms": delays["p50_ms"], "p95_ms": delays["p95_ms"]}}
 
 
-class FaultsSaid:
-    """What is wrong with electrodes, said when it has lasted and when it has passed.
+class FaultNotes:
+    """Notes of faults of electrodes: one when a fault has lasted, one when it has passed.
 
     Args:
         stride_s: seconds between decisions.
@@ -252,16 +252,16 @@ class FaultsSaid:
 
     def __init__(self, stride_s: float):
         self._needed = max(1, round(LASTS_S / stride_s))
-        self._said: np.ndarray | None = None  # (C,) of each electrode; `_now` for `_count` decisions
+        self._noted: np.ndarray | None = None  # (C,) of each electrode; `_now` for `_count` decisions
 
     def __call__(self, fault: np.ndarray) -> str:
         """The faults (C,) of the next decision, indices of `tfkfin.signal.condition.FAULTS` -> a note, or ""."""
-        if self._said is None:
-            self._said, self._now, self._count = (np.zeros(len(fault), int) for _ in range(3))
+        if self._noted is None:
+            self._noted, self._now, self._count = (np.zeros(len(fault), int) for _ in range(3))
         self._count = np.where(fault == self._now, self._count + 1, 1)
         self._now = np.asarray(fault, int)
         needed = np.where(self._now > 0, self._needed, PASSED * self._needed)
-        new = (self._count >= needed) & (self._now != self._said)
-        self._said = np.where(new, self._now, self._said)
-        return "; ".join(f"electrode {c + 1}: {FAULTS[self._said[c]] if self._said[c] else 'as in training again'}"
+        new = (self._count >= needed) & (self._now != self._noted)
+        self._noted = np.where(new, self._now, self._noted)
+        return "; ".join(f"electrode {c + 1}: {FAULTS[self._noted[c]] if self._noted[c] else 'as in training again'}"
                          for c in np.flatnonzero(new))

@@ -10,6 +10,7 @@ import numpy as np
 from tfkfin.base.samples import fit
 from tfkfin.features import catalogue
 from tfkfin.recordings.health import MAINS_HZ, is_clipped, mains_share
+from tfkfin.signal.condition import FAULTS
 from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
 
@@ -97,11 +98,11 @@ class State:
         return catalogue.direct(x[None].astype(np.float32), tuple(self.about["features"]), self.about["rate_hz"])[0]
 
     def quality(self) -> list[str]:
-        """The quality of each electrode: "flat", "clipped", "hum 50 Hz", or "good"."""
-        rate, found = self.about["source_hz"], []
+        """The quality of each electrode: "flat", "clipped", "hum 50 Hz", the fault in the last decision, or "good"."""
+        rate, found, faults = self.about["source_hz"], [], (self.last or {}).get("fault", [0] * self.about["channels"])
         span = int(2 * rate)  # samples that hum is measured in
         for one in self.raw[-min(self._count or 1, len(self.raw)) :].T:
             shares = mains_share(one[-span:, None], rate) if len(one) >= span else (0.0, 0.0)
             hum = [f"hum {hertz:g} Hz" for hertz, share in zip(MAINS_HZ, shares, strict=True) if share > HUM]
             found.append("flat" if (one == one[0]).all() else "clipped" if is_clipped(one) else (hum or ["good"])[0])
-        return found
+        return [FAULTS[fault] if one == "good" and fault else one for one, fault in zip(found, faults, strict=True)]

@@ -1,15 +1,15 @@
-"""The condition of electrodes, as decisions tell it: names, sentences and ranges; `tfkfin.nets.quality` computes it."""
+"""The condition of electrodes: names of faults, a summary of many windows; `tfkfin.nets.quality` computes it."""
 
 import numpy as np
 
 FAULTS = ("none", "offset", "loud", "quiet", "noise", "slow", "hum", "clipped", "flat")
-OFTEN = 0.25  # of windows from which on a fault is told
+OFTEN = 0.25  # of windows from which on a fault is reported
 REMEDY = "Look at electrodes and cables; one repetition of each movement (calibrate) restores most of what is lost"
 OUTPUTS = ("quality", "quality_overall", "fault")
 
 
-def said(fault: np.ndarray) -> str:
-    """What is wrong for a quarter of windows (N, C) or more, in a sentence; "" where nothing is."""
+def summary(fault: np.ndarray) -> str:
+    """What is wrong in a quarter of windows or more, in a sentence; "" where nothing is. `fault`: (N, C)."""
     shares = (np.asarray(fault)[..., None] == np.arange(1, len(FAULTS))).mean(axis=0)  # (C, faults)
     parts = [f"{what} ({', '.join(map(str, 1 + np.flatnonzero(shares[:, i] >= OFTEN)))})"
              for i, what in enumerate(FAULTS[1:]) if (shares[:, i] >= OFTEN).any()]

@@ -12,9 +12,7 @@ from tfkfin.experiments.ladder.rungs import Group, SessionPart, Trial
 from tfkfin.experiments.report import Result, text
 from tfkfin.fit import metrics
 from tfkfin.pipeline import splits
-from tfkfin.pipeline.subject import ChannelStatistics
-from tfkfin.pipeline.windows import segments
-from tfkfin.recordings.recording import owners
+from tfkfin.pipeline.subject import Subject
 from tfkfin.signal.faults import FAULTS, places, spoilt
 
 DEFAULT = ("best", "best_adapt", "no_fins", "tdar_lda", "tdar_cov_lda")
@@ -32,8 +30,7 @@ class Spoilt(ladder.People):
     def seconds(self, name: str) -> float:
         row, tested = ROWS[name], 0.0
         for person in self.sessions:
-            parts, trials = self.clean(person)
-            minutes = sum(one.seconds for trial in trials for one in trial.stream.recordings) / 60
+            minutes = sum(one.seconds for trial in self.clean(person)[1] for one in trial.stream.recordings) / 60
             tested += minutes * sum(len(places(fault, self.dataset.channels)) for fault in FAULTS)
         kind = "baseline" if isinstance(row, rows.BaselineRow) else "adapts" if row.adapts else "decoder"
         return tested * ladder.SECONDS[kind] + ladder.FIT * len(self.sessions)
@@ -49,24 +46,16 @@ class Spoilt(ladder.People):
     def groups(self, person: int) -> Iterator[Group]:
         """A group for each signal, made when it is its turn: every row gets the same signals, none is kept."""
         parts, trials = self.clean(person)
-        mean, sd = _moments(parts).mean_and_sd()
+        training = Subject.of([one for part in parts for one in part.recordings], self.recipe.window)
         for trial in trials:
             for fault in FAULTS:
                 seeds = [self.recipe.seed + 1000 * person + i for i in range(len(trial.stream.recordings))]
-                each = [spoilt(fault, one.emg, mean, sd, one.rate_hz, seed)
+                each = [spoilt(fault, one.emg, training.mean, training.sd, one.rate_hz, seed)
                         for seed, one in zip(seeds, trial.stream.recordings, strict=True)]
                 for signals in zip(*each, strict=True):
                     stream = replace(trial.stream, _kept={}, recordings=tuple(
                         replace(one, emg=emg) for one, emg in zip(trial.stream.recordings, signals, strict=True)))
                     yield Group(person, parts, (replace(trial, rung=fault, stream=stream),))
-
-
-def _moments(parts: Sequence[SessionPart]) -> ChannelStatistics:
-    """Of movements that are trained on."""
-    recordings = [one for part in parts for one in part.recordings]
-    found = [ChannelStatistics.of(one.emg, [s for s in segments(one.labels, owners(one), False, one.seams)
-                                            if s.repetition]) for one in recordings]
-    return sum(found[1:], found[0])
 
 
 def named(evaluation: Evaluation) -> tuple[str, ...]:
