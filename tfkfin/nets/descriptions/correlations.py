@@ -32,14 +32,11 @@ class Correlations(layers.Layer):
         self.lags, self.centred = tuple(lags), centred
 
     def call(self, inputs):
-        x = ops.transpose(inputs, (0, 2, 1))  # (B, C, L)
+        mean = ops.mean(inputs, axis=1) if self.centred else 0.0
+        x = ops.transpose(inputs - mean[:, None] if self.centred else inputs, (0, 2, 1))  # (B, C, L)
         lagged = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) for lag in self.lags]
         products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
-        sums = ops.sum(ops.square(x), axis=2), lagged, products
-        if self.centred:
-            length, reach = inputs.shape[1], max(self.lags, default=1)
-            sums = self._about_means(*sums, ops.sum(x, axis=2), inputs[:, :reach], inputs[:, length - reach :], length)
-        return self._of_sums(*sums)
+        return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products, inputs.shape[1] * mean**2)
 
     def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
         """The same of the windows [w stride, w stride + length) of signals: (B, T, C) -> (B, W, S).
@@ -47,11 +44,15 @@ class Correlations(layers.Layer):
         Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
         over windows are taken.
         """
+        base = 0.0
+        if self.centred and slide is over_signal:  # sums near 0 are the most exact
+            base = ops.mean(x, axis=1, keepdims=True)
+            x = x - base
         sums, *rest = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide)
+        rest += [length * (rest[2] / length + base) ** 2] if self.centred else []
         sums, *rest = (ops.reshape(part, (-1, *part.shape[2:])) for part in (sums, *rest))
         power, *lagged = ops.unstack(sums, 1 + len(self.lags), axis=-1)
-        found = power, lagged, rest[:2]
-        z = self._of_sums(*(self._about_means(*found, *rest[2:], length) if self.centred else found))
+        z = self._of_sums(*(self._about_means(power, lagged, *rest, length) if self.centred else (power, lagged, rest)))
         return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
 
     def _window_sums(self, x, length, stride, slide):
@@ -66,18 +67,23 @@ class Correlations(layers.Layer):
                       *(samples_at(x, count, at, reach, stride) for at in (0, length - reach))]
         return found
 
-    def _about_means(self, power, lagged, products, sums, first, last, length: int):
+    def _about_means(self, power, lagged, products, of_changes, sums, first, last, of_means, length: int):
         """What `_of_sums` takes, of x - mean(x), from that of x; sum (x_t - m)(x_{t+k} - m) over L - k pairs is
         sum x_t x_{t+k} - m (sum of all but the last k + sum of all but the first k) + (L - k) m^2."""
         mean, reach = sums / length, last.shape[1]
-        least = FLAT * sums * mean  # rounding of a flat channel far from zero is no signal
         lagged = [of - mean * (2 * sums - ops.sum(first[:, :lag], axis=1) - ops.sum(last[:, reach - lag :], axis=1))
                   + (length - lag) * mean**2 for lag, of in zip(self.lags, lagged, strict=True)]
-        of_signal = products[0] - sums[:, :, None] * mean[:, None, :] + least[:, :, None] * ops.eye(sums.shape[1])
-        return power - sums * mean + least, lagged, [of_signal, products[1]]
+        products = [products - sums[:, :, None] * mean[:, None, :], of_changes]
+        return power - sums * mean, lagged, products, of_means
 
-    def _of_sums(self, power, lagged, products):
-        """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""
+    def _of_sums(self, power, lagged, products, of_means=0.0):
+        """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C), twice.
+
+        `of_means`: L m^2 (N, C) of what was subtracted; rounding of a flat channel far from zero is no signal.
+        """
+        if self.centred:
+            power = power + FLAT * of_means
+            products = [products[0] + FLAT * of_means[:, :, None] * ops.eye(power.shape[1]), products[1]]
         auto = [sums / (power + 1e-12) for sums in lagged]
         parts = [ops.stack(auto, axis=2)] if auto else []  # (N, C, lags)
         parts = [ops.reshape(part, (-1, part.shape[1] * part.shape[2])) for part in parts]
