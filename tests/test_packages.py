@@ -85,12 +85,11 @@ def test_what_is_admitted_all_the_same_is_said():
 
 
 def test_what_is_always_installed_has_a_lowest_version():
-    """Which is the one that .ci/run installs, and runs these tests with TFKFIN_LOWEST set; pyxdf needs NumPy 2."""
+    """Which is the one that .ci/run installs, and runs these tests with TFKFIN_LOWEST set."""
     for name, one in admitted(of_all=False).items():
         least = lowest(one)
         assert least, f"{name} has none"
-        own = "TFKFIN_LOWEST" in os.environ and name not in ("numpy", "contourpy", "tensorflow", "tensorboard")
-        assert Version(version(name)) == least or not own, (name, version(name))
+        assert Version(version(name)) == least or "TFKFIN_LOWEST" not in os.environ, (name, version(name))
 
 
 def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path):
