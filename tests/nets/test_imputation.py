@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfkfin
+from tfkfin.base.errors import InputError
 from tfkfin.live.stream import Stream
 from tfkfin.nets import descriptions
 from tfkfin.nets.imputation import Imputation
@@ -152,6 +153,27 @@ def test_a_decoder_goes_on_without_an_electrode(people, tmp_path, fault):
     np.testing.assert_allclose(np.concatenate([one.probabilities for one in made]), wanted, atol=1e-4)
     for other in (tfkfin.Decoder.load(tmp_path / "saved"), Exported(version, "savedmodel"), Exported(version, "onnx")):
         np.testing.assert_allclose(other.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+
+
+def test_electrodes_are_left_out_by_hand(people, tmp_path):
+    """Whatever such an electrode says changes no decision, in Python and exported; and they are taken in again."""
+    decoder = tfkfin.Decoder.from_preset("best", **{"window.length_ms": 60, "window.stride_ms": 20}).fit(people[0])
+    emg, spoilt = people[0].emg[:20000], people[0].emg[:20000].copy()
+    spoilt[:, 2] += 5e-5 * rng.standard_normal(len(spoilt))
+    left = decoder.without(3)
+    wanted = left.stream(emg)["probabilities"]
+    left.save(tmp_path / "saved")
+    for one in (left, tfkfin.Decoder.load(tmp_path / "saved"), Exported(left.export(tmp_path / "model"), "savedmodel")):
+        np.testing.assert_allclose(one.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+    assert np.abs(decoder.stream(spoilt)["probabilities"] - wanted).max() > 0.1
+    np.testing.assert_array_equal(left.without().stream(emg)["probabilities"], decoder.stream(emg)["probabilities"])
+    assert np.mean(left.stream(emg)["label"] == decoder.stream(emg)["label"]) > 0.7
+    for unfit in ((0,), (5,), (1, 2)):
+        with pytest.raises(InputError, match="fewer than half"):
+            decoder.without(*unfit)
+    with pytest.raises(InputError, match="cannot do without electrode 1"):
+        tfkfin.Decoder.from_preset("best_fins", **{"window.length_ms": 60, "window.stride_ms": 20}).fit(
+            people[0]).without(1)
 
 
 def test_keras_knows_the_layer(tmp_path):

@@ -164,10 +164,12 @@ class Forward:
     Args:
         ranges: of the measures of training's signals, as `tfkfin.nets.quality.learnt` gives them; None: not known.
         rate_hz: of the windows.
+        without: electrodes, counted from 0, that are left out of descriptions always.
     """
 
-    def __init__(self, network: keras.Model, ranges: dict | None = None, rate_hz: float = 0.0):
-        self.parts, self.ranges = Parts.of(network), ranges
+    def __init__(self, network: keras.Model, ranges: dict | None = None, rate_hz: float = 0.0,
+                 without: Sequence[int] = ()):
+        self.parts, self.ranges, self.without = Parts.of(network), ranges, list(without)
         measures = Measures(rate_hz) if ranges else None
         self.trunk, self.head = Trunk.of(self.parts.bank, self.parts.describe, measures), Head.of(self.parts)
 
@@ -178,16 +180,23 @@ class Forward:
 
     @cached_property
     def limits(self) -> np.ndarray | None:
-        """Ranges (2, C, 5) by which electrodes are left out of descriptions, those of training; None: none ever is.
+        """Ranges (2, C, 5) by which electrodes are left out of descriptions, those of training; None: none ever is."""
+        able = self.spared[:, None]
+        if not able.any():
+            return None
+        first = self.ranges.get("first") or self.ranges
+        low, high = np.where(able, first["low"], -ALL_THERE_IS), np.where(able, first["high"], ALL_THERE_IS)
+        low[self.without] = high[self.without] = -ALL_THERE_IS
+        return np.float32([low, high])
 
-        Left out are electrodes that the head can impute.
-        """
+    @property
+    def spared(self) -> np.ndarray:
+        """Which electrodes (C,) can be left out: what they would say can be estimated from the others."""
         imputation = layer_called(self.parts.classifier, "imputation")
         if not self.ranges or imputation is None:
-            return None
-        with tf.init_scope():  # a number also where a graph is being made
-            first, known = self.ranges.get("first") or self.ranges, imputation.known[:, None]
-        return np.float32([np.where(known, first["low"], -ALL_THERE_IS), np.where(known, first["high"], ALL_THERE_IS)])
+            return np.zeros(self.trunk.channels, bool)
+        with tf.init_scope():  # numbers also where a graph is being made
+            return imputation.known
 
     def after_fins(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """What is asked for in "features", "probabilities" and, where ranges are known, "quality", for features

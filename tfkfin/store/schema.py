@@ -88,6 +88,7 @@ class Card(CardTable):
     stride_ms: Annotated[float, Field(gt=0)] = 1.0
     recorded_hz: list[Hertz] = []
     signal: Ranges | None = None
+    without: list[Whole] = []  # electrodes that are left out, counted from 1
     movements: Annotated[list[Label], Field(min_length=1, max_length=10_000)] | None = None
     names: dict[Annotated[str, Field(pattern=r"^-?\d{1,5}$")], Text] = {}
     mean_v: list[Volts] | None = None
@@ -118,6 +119,8 @@ class Card(CardTable):
         ranges = (self.signal, self.signal.first) if self.signal else ()
         if {len(side) for one in ranges if one for side in (one.low, one.high)} - {self.channels}:
             raise ValueError(f"signal: it has not {self.channels} channels")
+        if max(self.without, default=0) > self.channels:
+            raise ValueError(f"without: there is no electrode {max(self.without)}")
         highest = max(self.filter.high_pass_hz, self.filter.low_pass_hz, self.filter.notch_hz) if self.filter else 0.0
         if highest >= self.rate_hz / 2 and highest:
             raise ValueError(f"filter: {highest:g} Hz do not lie below half of rate_hz, {self.rate_hz:g}")
