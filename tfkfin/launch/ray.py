@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import quiet_start
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import refused_as
 from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
 
 
@@ -19,10 +19,9 @@ def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent 
     context.clear(tasks)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": context.environment()}}
     if options.address:
-        try:
+        with refused_as(f"no Ray cluster answers at launch.address {options.address}", ConnectionError, ValueError,
+                        RuntimeError):
             ray.init(options.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at launch.address {options.address}: {error}") from None
     else:
         room = {"num_cpus": options.workers * options.threads} if options.workers else {}
         with quiet_start():

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from tfkfin.base import reading
 from tfkfin.base.console import format_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import alone, replacing, sweep, write_text
 from tfkfin.recordings.databases import databases
 from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room, stamp
@@ -92,12 +92,9 @@ class Download:
         Raises:
             InputError: the disk is too small, or the folder contains a recording twice or is not writable.
         """
-        try:
+        with refused_as(f"{self.folder} cannot be made or written to", OSError, remedy=": choose another with --to"):
             with alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}"):
                 return self._run()
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be made or written to ({error.strerror or error}): choose another "
-                             "with --to") from error
 
     def _run(self) -> list[Outcome]:
         self._sums = Checksums(self.folder, self.database)
@@ -321,10 +318,8 @@ class Checksums:
 
     def __init__(self, folder: Path, database: str):
         self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
-        try:
+        with refused_as(f"{self._path} cannot be read", OSError, UnicodeDecodeError, remedy=": move it away"):
             lines = reading.text(self._path).splitlines() if self._path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self._path} cannot be read ({error}): move it away") from error
         owner = next((line.removeprefix(_OWNER).split(",")[0] for line in lines if line.startswith(_OWNER)), None)
         if owner not in (None, database):
             raise InputError(f"{folder} holds {owner}, whose files have the same names as those of {database}: "

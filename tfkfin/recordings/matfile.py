@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkfin.base import hdf5, reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import replacing
 
 _HEADER = 128  # bytes of a v5 header: 116 text, 8 subsystem offset, 2 version, 2 byte order
@@ -135,7 +135,7 @@ def _guarded(path: Path) -> Iterator[None]:
 
 def is_v73(path: Path) -> bool:
     """True for v7.3, False for a complete v5 file; raises InputError for anything else."""
-    try:
+    with refused_as(f"{path} cannot be read", OSError):
         size = reading.size_of(path)
         with reading.opened(path) as file:
             header = file.read(_HEADER)
@@ -145,8 +145,6 @@ def is_v73(path: Path) -> bool:
                 what = "is empty (0 bytes)" if size == 0 else "is not a MATLAB file of version 5 or 7.3"
                 raise InputError(f"{path} {what}: fetch it again, or convert it with scipy.io.savemat")
             ends = [position + 8 + count for position, _, count in elements(file, _order(header))]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if ends and ends[-1] > size:
         raise InputError(f"{path} is cut short ({size} bytes of at least {ends[-1]}): fetch it again")
     return False

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.console import log
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import required
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
@@ -170,10 +170,8 @@ def _native(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     from tfkfin.nets.bilstm import native
 
     if card["family"] == "bilstm":
-        try:
+        with refused_as("the engine native is not available here", native.NativeUnavailable):
             native.load()
-        except native.NativeUnavailable as error:
-            raise InputError(f"the engine native is not available here: {error}") from None
     return _keras(version, card, "native", jit=False)
 
 

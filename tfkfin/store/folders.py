@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from tfkfin.base import reading
 from tfkfin.base.console import log, unfinished
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import making, read_json, shipped, write_text
 from tfkfin.store import schema
 
@@ -166,12 +166,10 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     """
     checked_name(model.absolute().name)
     with ExitStack() as stack:
-        try:
+        with refused_as(f"cannot write to {model}", OSError):
             stack.enter_context(making(model))
             _sweep(model)
             partial, number, lock = _reserve(model)
-        except OSError as error:
-            raise InputError(f"cannot write to {model}: {error.strerror}") from None
         try:
             unfinished.add(partial)
             yield partial, number

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
 
@@ -61,7 +61,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         columns = _load(path, layout, {name: places[name] for name in numbers}, np.float64)
     except ValueError:  # some cell is no number
         columns = {}
-    with checks.refused_as(f"{path} cannot be read as text"):
+    with refused_as(f"{path} cannot be read as text"):
         texts = _load(path, layout, {name: places[name] for name in chosen if name not in columns}, str)
     columns |= {name: _numbers(np.char.strip(values), layout.comma) if name in numbers else np.char.strip(values)
                 for name, values in texts.items()}
@@ -105,7 +105,7 @@ def _numbers(cells: np.ndarray, comma: bool) -> np.ndarray:
 
 
 def _layout(path: Path) -> Layout:
-    with checks.refused_as(f"{path} cannot be read as text"):
+    with refused_as(f"{path} cannot be read as text"):
         encoding = _encoding(path)
         with reading.opened_text(path, encoding) as file:
             lines = [file.readline(_LONGEST).strip("\r\n") for _ in range(_HEAD)]

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
 from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
 
@@ -62,7 +62,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         raise InputError(f"{path}: streams {names[0]} and {twins[0]} have a clock each: choose channels of one stream")
     checks.fits(path, sum(streams[one].count * (160 + 28 * streams[one].channels) for one in (*names, *marks)))
     logging.getLogger("pyxdf.pyxdf").disabled = True  # what it warns of is told here
-    with checks.refused_as(f"{path} is not a whole XDF file"):
+    with refused_as(f"{path} is not a whole XDF file"):
         source: Any = io.BytesIO(reading.content(path, reading.size_of(path))[:end]) if cut else str(path)
         loaded = {one["info"]["stream_id"]: one for one in pyxdf.load_xdf(
             source, [streams[name].number for name in (*names, *marks)], jitter_break_threshold_seconds=GAP_S,
@@ -142,7 +142,7 @@ def _content(path: Path) -> tuple[dict[str, _Stream], int]:
     """
     by_number: dict[int, _Stream] = {}
     end, size = 4, reading.size_of(path)
-    with checks.refused_as(f"{path} is not a whole XDF file"), reading.opened(path) as file:
+    with refused_as(f"{path} is not a whole XDF file"), reading.opened(path) as file:
         if file.read(4) != b"XDF:":
             raise InputError(f"{path} is no XDF file: it does not begin as one")
         while size - end > 3 and (stop := _length(file) + file.tell()) <= size:
@@ -184,10 +184,8 @@ class Writer:
     """
 
     def __init__(self, path: Path, rate_hz: float, channels: int):
-        try:
+        with refused_as(f"{path} cannot be written", OSError):
             self._file = open(path, "xb", buffering=0)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}") from None
         self._rate, self._count, self._last = rate_hz, 0, np.zeros(channels, np.float32)
         self._file.write(b"XDF:")
         self._chunk(1, b"<info><version>1.0</version></info>")

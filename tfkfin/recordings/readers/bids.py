@@ -24,7 +24,7 @@ import numpy as np
 from tfkfin import __version__
 from tfkfin.base import reading
 from tfkfin.base.console import unfinished
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import bury, making, partial_of, read_json, replacing, write_json, write_text
 from tfkfin.recordings import checks, formats
 from tfkfin.recordings import sheet as sheets
@@ -159,7 +159,7 @@ def _table(path: Path, end: str) -> list[dict[str, str]]:
     if not files:
         return []
     found, left = [], reading.size_of(files[-1])
-    with checks.refused_as(f"{files[-1]} cannot be read"), reading.opened_text(files[-1], "utf-8-sig", "") as file:
+    with refused_as(f"{files[-1]} cannot be read"), reading.opened_text(files[-1], "utf-8-sig", "") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if (left := left - len(row)) < -1:  # each cell ends in a tab or a line's end
                 raise InputError(f"{files[-1]}: rows have fewer cells than its heading, which has {len(row)}: "
@@ -180,12 +180,10 @@ def _events(path: Path, hold: bool) -> list[Row]:
     """Events with a duration, without those that mark bad or missing samples; `hold`: others last until the next."""
     found, brief = [], 0
     for row in _table(path, "_events.tsv"):
-        try:
+        with refused_as(f"{path}: its events.tsv has a row that is not numbers", ValueError):
             start, duration = (float("nan" if row.get(key, "") in _MISSING else row[key]) for key in
                                ("onset", "duration"))
             repetition = _whole(row["repetition"]) if row.get("repetition", "") not in _MISSING else 0
-        except ValueError as error:
-            raise InputError(f"{path}: its events.tsv has a row that is not numbers: {error}") from error
         if row.get("trial_type", "").upper().startswith(("BAD", "EDGE", "BOUNDARY")):
             continue
         lasts, value = duration > 0, row.get("value", "")
@@ -251,7 +249,7 @@ def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sh
                              "[movements]")
         return known
     if all(name.isdecimal() for name in names):
-        with checks.refused_as(f"{file.path}: its events.tsv has a movement that is none"):
+        with refused_as(f"{file.path}: its events.tsv has a movement that is none"):
             return {name: _whole(name) for name in names}
     notes.append("movements are numbered by the order of their names")
     moved = [name for name in sorted(every | names) if sheet.number(name) != 0]
