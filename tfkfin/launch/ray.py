@@ -5,16 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import quiet_start
 from tfkfin.base.errors import refused_as
-from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.base.extras import required
+from tfkfin.launch import LaunchContext, Task, TaskEvent, perform
 
 
 def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
     """Ray itself starts a task again when its worker or node is lost."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("ray", error) from None
+    ray = required("ray", "ray", "--launcher ray needs the extra [ray]")
     options = context.options
     context.clear(tasks)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": context.environment()}}

@@ -17,7 +17,7 @@ import numpy as np
 from tfkfin.base import reading
 from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
+from tfkfin.recordings.formats import UNITS, Format, Table, Wanted
 
 _LONGEST = 1 << 20  # characters of a line
 _HEAD = 200  # lines within which the values begin
@@ -142,8 +142,7 @@ def _heading(path: Path, rows: list[tuple[str, ...]], lines: list[str], delimite
                              for cell in names):
         names, row = fits[-2], names  # a line of units
     found = (_UNIT.fullmatch(f"{name} {unit}") for name, unit in zip(names, row, strict=True))
-    known = {unit.lower(): unit for unit in VOLTS}
-    return names, tuple(known[match[1].lower()] if match else "" for match in found)
+    return names, tuple(UNITS[match[1].lower()] if match else "" for match in found)
 
 
 def _is_row(cells: Sequence[str], comma: bool) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from tfkfin.base import reading
 from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
+from tfkfin.recordings.formats import UNITS, VOLTS, Annotation, Format, Table, Wanted, package
 
 TYPES = ("emg", "exg", "eeg")  # of streams of electrodes, the likeliest first
 GAP_S = 0.5  # a step of stamps by more is a gap, and samples before and after do not continue each other
@@ -28,9 +28,6 @@ CLOCK, TOLD = 0.01, 5e-4  # shares of the stated rate that the true one may diff
 _MOST_CHANNELS, _LONGEST_XML = 10_000, 1 << 22
 _BYTES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "double64": 8, "string": 2}  # at least
 _NUMBERS = {1: "<B", 4: "<I", 8: "<Q"}  # bytes of a length -> how it is written
-_UNITS = {unit.lower(): unit for unit in VOLTS} | {
-    word + end: unit for word, unit in (("volt", "V"), ("millivolt", "mV"), ("microvolt", "uV"), ("nanovolt", "nV"))
-    for end in ("", "s")}
 
 
 class _Stream:
@@ -43,7 +40,7 @@ class _Stream:
         self.bytes = self.channels * _BYTES[head.findtext("channel_format")]
         self.marks = head.findtext("channel_format") == "string" or not self.rate_hz and self.channels == 1
         units = [str(one.findtext("unit") or "").strip() for one in head.iterfind("desc/channels/channel")]
-        self.units = tuple(_UNITS.get(unit.lower(), unit) for unit in units) if len(units) == self.channels else ()
+        self.units = tuple(UNITS.get(unit.lower(), unit) for unit in units) if len(units) == self.channels else ()
         if not 0 < self.channels <= _MOST_CHANNELS or not 0 <= self.rate_hz < np.inf:
             raise ValueError(f"stream {self.name} has {self.channels} channels at {self.rate_hz:g} Hz")
 
