@@ -77,6 +77,19 @@ def card(version: Path) -> dict:
     return schema.checked(found, version / CARD)
 
 
+def decoder_card(version: Path) -> dict:
+    """The card of a version folder that holds a decoder.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    found = card(version)
+    if found.get("kind") != "decoder":
+        raise InputError(f"{version} holds {found.get('kind', 'something else')}, no decoder: export a run of the "
+                         "stage finetune")
+    return found
+
+
 def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
     """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
     return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
