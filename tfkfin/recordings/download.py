@@ -92,9 +92,9 @@ class Download:
         Raises:
             InputError: the disk is too small, or the folder contains a recording twice or is not writable.
         """
-        with refused_as(f"{self.folder} cannot be made or written to", OSError, remedy=": choose another with --to"):
-            with alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}"):
-                return self._run()
+        with (refused_as(f"{self.folder} cannot be made or written to", OSError, remedy=": choose another with --to"),
+              alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}")):
+            return self._run()
 
     def _run(self) -> list[Outcome]:
         self._sums = Checksums(self.folder, self.database)
