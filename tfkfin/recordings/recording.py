@@ -278,10 +278,10 @@ def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], l
 
 def from_samples(labels: np.ndarray, repetitions: np.ndarray, seams: Sequence[int] = ()
                  ) -> list[tuple[int, int, int, int]]:
-    """The inverse: (first sample, one beyond the last, movement, repetition) wherever one of the two is not 0."""
-    edges = np.unique([0, *(np.flatnonzero(np.diff(labels) | np.diff(repetitions)) + 1), *seams, len(labels)])
-    return [(int(a), int(b), int(labels[a]), int(repetitions[a])) for a, b in pairwise(edges)
-            if labels[a] or repetitions[a]]
+    """The inverse: (first sample, one beyond the last, movement, repetition) wherever the two stay the same."""
+    changes = np.flatnonzero((np.diff(labels) != 0) | (np.diff(repetitions) != 0)) + 1
+    edges = np.unique([0, *changes, *seams, len(labels)])
+    return [(int(a), int(b), int(labels[a]), int(repetitions[a])) for a, b in pairwise(edges)]
 
 
 def count_repetitions(labels: np.ndarray, seams: Sequence[int] = ()) -> np.ndarray:

@@ -354,7 +354,7 @@ def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: 
         f"{name}\tEMG\tuV\t{rate:.15g}\n" for name in channels))
     rows = (f"{start / rate:.9g}\t{(stop - start) / rate:.9g}\t{recording.names.get(movement, default_name(movement))}"
             f"\t{movement}\t{repetition or 'n/a'}\n" for start, stop, movement, repetition in
-            from_samples(recording.labels[part], recording.repetitions[part]))
+            from_samples(recording.labels[part], recording.repetitions[part]) if movement or repetition)
     write_text(beside / f"{stem}_events.tsv", "onset\tduration\ttrial_type\tvalue\trepetition\n" + "".join(rows))
     known = {"SamplingFrequency": rate, "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate}
     write_json(beside / f"{stem}_emg.json", about | known | ({"Synthetic": True} if recording.synthetic else {}))
