@@ -15,6 +15,7 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,12 @@ class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = shown(super().format(record))
         return text if record.exc_info or "\n" in str(record.msg) else " ".join(text.split("\n"))  # no forged lines
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Logs a warning where a process comes to it first: every stage reads a recording again."""
+    log.warning("%s", text)
 
 
 def numeric(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:

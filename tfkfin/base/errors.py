@@ -20,5 +20,6 @@ def refused_as(what: str, *kinds: type[BaseException], remedy: str = "") -> Iter
     except InputError:
         raise
     except kinds or Exception as error:
-        why = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or error
+        known = {RecursionError: "nested too deep", MemoryError: "it needs more memory than there is"}.get(type(error))
+        why = known or getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{what}: {why}{remedy}") from error

@@ -16,7 +16,6 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -121,16 +120,8 @@ def _afford(path: Path, sizes: dict[str, int]) -> None:
     reading.unpacks(path, sum(sizes.values()), " with ".join(sizes))
 
 
-@contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except MemoryError:
-        raise InputError(f"{path} needs more memory than there is: fetch it again") from None
-    except Exception as error:  # on damaged bytes scipy raises zlib, struct, Type, Value and other errors
-        raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
+def _guarded(path: Path):
+    return refused_as(f"{path} is damaged", remedy=": fetch it again")  # scipy raises zlib, struct and other errors
 
 
 def is_v73(path: Path) -> bool:
