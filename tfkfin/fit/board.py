@@ -2,14 +2,13 @@
 
 import io
 from collections.abc import Mapping
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin import recipe as recipes
 from tfkfin.base import quoted
 from tfkfin.base.files import write_bytes
-from tfkfin.recipe import Recipe, fields
 
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
@@ -54,7 +53,7 @@ class Summaries:
         with self._at(step):
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
-    def hparams(self, recipe: Recipe, stage: str, metrics: dict[str, float]) -> None:
+    def hparams(self, recipe: recipes.Recipe, stage: str, metrics: dict[str, float]) -> None:
         """The recipe as hyperparameters of a stage, with its scores; each stage of a run is a row of its own.
 
         No table of columns is written: TensorBoard would show the first run's alone. Without one it finds the keys of
@@ -62,10 +61,10 @@ class Summaries:
         """
         from tensorboard.plugins.hparams import api
 
-        values = {key: attrgetter(key)(recipe) for key in fields()} | {"stage": stage}
+        own = recipes.values(recipe) | {"stage": stage}
         with self._at(0):
             api.hparams({key: value if isinstance(value, bool | int | float | str) else str(value)
-                         for key, value in values.items()}, trial_id=f"{recipe.digest}-{stage}")
+                         for key, value in own.items()}, trial_id=f"{recipe.digest}-{stage}")
         self.scalars(metrics, 0)
 
 

@@ -286,10 +286,9 @@ def from_samples(labels: np.ndarray, repetitions: np.ndarray, seams: Sequence[in
 
 def count_repetitions(labels: np.ndarray, seams: Sequence[int] = ()) -> np.ndarray:
     """Repetitions (T,) int16: k during the k-th execution of a movement, 0 during rest. A seam ends an execution."""
-    starts = np.unique([0, *(np.flatnonzero(np.diff(labels)) + 1), *seams])
-    counts, last = np.zeros(len(starts), np.int16), Counter[int]()
-    for i, movement in enumerate(labels[starts].tolist()):
+    counts, last = np.zeros(len(labels), np.int16), Counter[int]()
+    for start, stop, movement, _ in from_samples(labels, labels, seams):
         if movement:
             last[movement] += 1
-            counts[i] = last[movement]
-    return np.repeat(counts, np.diff(np.append(starts, len(labels))))
+            counts[start:stop] = last[movement]
+    return counts
