@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tfkfin.base.files import write_bytes
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 
-class Summaries:
+class Summaries(ExitStack):
     """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager.
 
     Curves of loss, accuracy and the like by epoch have the same tags for every stage and subject, so that they overlay.
@@ -24,18 +25,13 @@ class Summaries:
     def __init__(self, folder: str):
         import tensorflow as tf
 
+        super().__init__()
         self._tf, self.folder, self._writers = tf, folder, {}
-
-    def __enter__(self) -> "Summaries":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for writer in self._writers.values():
-            writer.close()
 
     def _at(self, step: int, side: str = ""):
         if side not in self._writers:
             self._writers[side] = self._tf.summary.create_file_writer(f"{self.folder}/{side}".rstrip("/"))
+            self.callback(self._writers[side].close)
         return self._writers[side].as_default(step)
 
     def scalars(self, values: Mapping[str, float], step: int, side: str = "") -> None:

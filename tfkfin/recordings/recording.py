@@ -121,11 +121,16 @@ class Recording:
         if not len(chosen):
             there = format_numbers(np.unique(owner[owner > 0]).tolist()) or "none"
             raise InputError(f"{self.path}: there is none of the repetitions {format_numbers(wanted)}: it has {there}")
+        made = self.at(chosen)
+        # A seam at 0 tells `owners` that the selection comes from trials in files of their own, if it is one trial.
+        return replace(made, seams=made.seams or ((0,) if self.seams else ()))
+
+    def at(self, chosen: np.ndarray) -> Self:
+        """These samples, numbers from 0 in order of time, with a seam at each join."""
         joins = np.flatnonzero(np.diff(chosen) > 1) + 1
         seams = {*joins.tolist(), *np.searchsorted(chosen, self.seams).tolist()} - {0, len(chosen)}
-        # A seam at 0 tells `owners` that the selection comes from trials in files of their own, if it is one trial.
         return replace(self, emg=self.emg[chosen], labels=self.labels[chosen], repetitions=self.repetitions[chosen],
-                       seams=tuple(sorted(seams)) or ((0,) if self.seams else ()))
+                       seams=tuple(sorted(seams)))
 
     def by_session(self, repetitions_per_session: int = 0) -> dict[int, Self]:
         """The recording of each session, {session: recording}, in order of session.

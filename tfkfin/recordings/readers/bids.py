@@ -72,7 +72,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     notes, root = _label_notes(file), _root(file.path)
     sheet = sheets.of(root) if (root / sheets.SHEET).exists() else sheets.Sheet()
     rows = [_events(path, sheet.hold) for path in file.signals]
-    whole = [row for of in _all_events(root, sheet.hold) for row in of]
+    whole = [row for path in sorted(root.rglob("sub-*_emg.*df")) if _is_emg(path)
+             for row in _events(path, sheet.hold)]  # of every recording of the dataset
     column = str(sheet.label or _naming(file.path, whole, notes))
     if sheet.label and not all(column in row.more for of in rows for row in of):
         raise InputError(f"{file.path}: its events.tsv has no column {column}, which {root / sheets.SHEET} says is the "
@@ -195,11 +196,6 @@ def _events(path: Path, hold: bool) -> list[Row]:
         raise InputError(f"{path} has no events.tsv with events that last: its movements are unknown" + bool(brief) * (
             f". {brief} last no time: hold = true in a {sheets.SHEET} holds each until the next"))
     return found
-
-
-def _all_events(root: Path, hold: bool) -> list[list[Row]]:
-    """The events of every recording of a dataset."""
-    return [_events(path, hold) for path in sorted(root.rglob("sub-*_emg.*df")) if _is_emg(path)]
 
 
 def _root(path: Path) -> Path:
