@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,12 +24,10 @@ from tfkfin.base import files, machine, reading
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json, write_text
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.ledger import Fingerprint, Ledger, Results, ShippedFins, of_item
 from tfkfin.recipe import Recipe
 from tfkfin.store import folders, presets
-
-if TYPE_CHECKING:
-    from tfkfin.decoder.decoder import BaseDecoder
 
 RECIPE = "recipe.toml"
 # a start may be killed before it writes recipe.toml
@@ -221,14 +219,12 @@ class Run:
         """Marks a stage, or one of its subjects, as finished."""
         return self.ledger.put(f"{stage}/{item}", scores)
 
-    def decoder(self, subject: int) -> "BaseDecoder":
+    def decoder(self, subject: int) -> BaseDecoder:
         """A subject's fine-tuned decoder.
 
         Raises:
             InputError: the run has not fine-tuned that subject, or an older tfkfin did.
         """
-        from tfkfin.decoder.decoder import BaseDecoder
-
         if self.done("finetune", f"S{subject}") is None:
             raise InputError(f"{self.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
         return BaseDecoder.load(self.folder / "finetune" / f"S{subject}")

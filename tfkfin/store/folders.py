@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -21,10 +20,8 @@ from tfkfin.base import reading
 from tfkfin.base.console import log, unfinished
 from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import making, read_json, shipped, write_text
+from tfkfin.recipe import Recipe
 from tfkfin.store import schema
-
-if TYPE_CHECKING:
-    from tfkfin.recipe import Recipe
 
 SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
 LITERT = "model.tflite"
@@ -90,7 +87,7 @@ def decoder_card(version: Path) -> dict:
     return found
 
 
-def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
+def made_by(recipe: Recipe, length: int, rate_hz: float) -> dict:
     """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
     return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
             "features": list(recipe.features.names), "family": recipe.fin.family, "length": length,
