@@ -6,7 +6,6 @@ be cited, but not passed on.
 """
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -156,9 +155,9 @@ class Download:
                 ninapro.read(file)
             except InputError as error:
                 raise InputError(f"{error} (tfkfin did not download it: move it away, and it will be)") from error
-            self._sums.record({file.path: sha256(file.path)})
+            self._sums.record({file.path: reading.sha256(file.path)})
         archive = part.target
-        if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # downloaded by us
+        if not self.keep_zips and archive.exists() and self._sums.get(archive) == reading.sha256(archive):  # ours
             archive.unlink()
             self._sums.record({archive: None})
         return state
@@ -167,7 +166,7 @@ class Download:
         """Whether a file exists unchanged, or was not downloaded by us. A changed file is renamed."""
         if not path.exists():
             return False
-        if (known := self._sums.get(path)) is None or known == sha256(path):
+        if (known := self._sums.get(path)) is None or known == reading.sha256(path):
             return True
         other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
         path.rename(other)
@@ -186,7 +185,7 @@ class Download:
             return "unpacked"
         for again in ("; fetching it once more", ""):
             self._transfer.fetch(part, starts=b"PK\x03\x04")
-            digest = sha256(part.path)  # before unpacking, so that `finish` can follow it at once
+            digest = reading.sha256(part.path)  # before unpacking, so that `finish` can follow it at once
             try:
                 self._sums.record(unpack(part.path, subject, missing, self._transfer.pause))
             except FetchError as error:
@@ -263,7 +262,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Call
                 pause()
                 with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as target:
                     shutil.copyfileobj(member, target, _BLOCK)  # to its end, where zipfile checks the CRC
-            sums = {path: sha256(partial[name]) for name, path in chosen.items()}
+            sums = {path: reading.sha256(partial[name]) for name, path in chosen.items()}
             if appeared := [path for path in sums if path.exists()]:
                 raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
         return sums
@@ -306,11 +305,6 @@ def _choose(names: list[str], subject: int, targets: Mapping[int, Path]) -> dict
                              f"{there or 'other things'}")
         chosen[name] = path
     return chosen
-
-
-def sha256(path: Path) -> str:
-    with reading.opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Checksums:

@@ -99,10 +99,8 @@ def checksums(version: Path) -> dict[str, str]:
     """SHA-256 of every file but the card, of a README without front matter: relative path -> hex digest."""
     found = {}
     for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
-        with reading.opened(path) as file:
-            digest = hashlib.sha256(without_front_matter(file.read())) if path.name == README else \
-                hashlib.file_digest(file, "sha256")
-        found[path.relative_to(version).as_posix()] = digest.hexdigest()
+        plain = path.name == README and hashlib.sha256(without_front_matter(reading.content(path))).hexdigest()
+        found[path.relative_to(version).as_posix()] = plain or reading.sha256(path)
     return found
 
 
