@@ -121,7 +121,7 @@ def _afford(path: Path, sizes: dict[str, int]) -> None:
 
 
 def _guarded(path: Path):
-    return refused_as(f"{path} is damaged", remedy=": fetch it again")  # scipy raises zlib, struct and other errors
+    return refused_as(f"{path} is damaged or cannot be read", remedy=": fetch it again")  # for scipy raises anything
 
 
 def is_v73(path: Path) -> bool:
