@@ -12,6 +12,9 @@ it:
 
 A measure's distance is how far it lies outside its range, in half-widths of the range; an electrode's quality is
 2^-d of its largest distance d: 1 inside all ranges, 0.5 one half-width beyond.
+
+An electrode that is far from training in a way that spoils decisions is left out of them: what it would say is then
+estimated from the others (`tfkfin.nets.imputation`).
 """
 
 from collections.abc import Sequence
@@ -30,6 +33,7 @@ BELOW = (1, 3, 5, 6, 7)  # and of one that is too low
 MAINS_HZ = (50.0, 60.0)
 TAILS = (0.5, 99.5)  # percentiles of training windows between which a range lies
 SILENT = 0.05  # sd below which samples that repeat are a constant, and not a clipped signal
+FAR = 2  # half-widths beyond a range from which on an electrode is left out, unless half of all would be
 TINY = 1e-8  # added to variances
 MOST_WINDOWS = 2000  # that ranges are learnt from
 
@@ -106,6 +110,24 @@ def learnt(windows: Sequence[np.ndarray], mean: np.ndarray, sd: np.ndarray, rate
                             for part in windows for i in range(0, len(part), 64)])
     low, high = np.percentile(found, TAILS, axis=0)
     return {name: np.round(part, 4).tolist() for name, part in (("low", low), ("high", high))}
+
+
+def kept(measures, limits):
+    """Which electrodes are used: measures (.., C, 5) -> (.., C), 1 or 0.
+
+    Left out are those that are `FAR` too loud or too quiet, too noisy, or hum. Not those that drift or have an offset,
+    which the other electrodes do not make up for; nor any where half of all are far from training: then it is no fault
+    of electrodes.
+
+    Args:
+        limits: lower and upper ends of the ranges (2, C, 5).
+    """
+    low, high = limits[0], limits[1]
+    width = tf.maximum((high - low) / 2, np.float32(LEAST))
+    above, below = ((measures - high) / width)[..., 1:4], ((low - measures) / width)[..., 1]
+    far = tf.cast(tf.maximum(tf.reduce_max(above, axis=-1), below) > FAR, tf.float32)
+    few = 2 * tf.reduce_sum(far, axis=-1, keepdims=True) < measures.shape[-2]
+    return 1 - far * tf.cast(few, tf.float32)
 
 
 def judged(measures, ranges: dict) -> dict[str, tf.Tensor]:

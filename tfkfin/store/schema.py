@@ -67,6 +67,7 @@ class Ranges(CardTable):
 
     low: Annotated[list[Five], Field(max_length=100_000)]
     high: Annotated[list[Five], Field(max_length=100_000)]
+    first: "Ranges | None" = None  # before any calibration
 
 
 class Card(CardTable):
@@ -114,7 +115,8 @@ class Card(CardTable):
             values = getattr(self, name)
             if values is not None and "channels" in self.model_fields_set and len(values) != self.channels:
                 raise ValueError(f"{name}: {len(values)} values for {self.channels} channels")
-        if self.signal and {len(self.signal.low), len(self.signal.high)} != {self.channels}:
+        ranges = (self.signal, self.signal.first) if self.signal else ()
+        if {len(side) for one in ranges if one for side in (one.low, one.high)} - {self.channels}:
             raise ValueError(f"signal: it has not {self.channels} channels")
         highest = max(self.filter.high_pass_hz, self.filter.low_pass_hz, self.filter.notch_hz) if self.filter else 0.0
         if highest >= self.rate_hz / 2 and highest:
