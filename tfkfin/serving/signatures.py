@@ -238,8 +238,12 @@ def save_fins(bank: keras.Model, folder: Path) -> None:
 
 
 def _save(model: keras.Model, folder: Path, endpoints: dict[str, tuple]) -> None:
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, (function, spec) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[spec])
-    archive.write_out(str(folder), verbose=False)
+    """Writes concrete functions: of those that are not, Keras's `ExportArchive` and TensorFlow trace each once more."""
+    saved = tf.__internal__.tracking.AutoTrackable()
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(saved, name, [variable.value for variable in getattr(model, name)])
+    traced = {name: tf.function(function, autograph=False).get_concrete_function(spec)
+              for name, (function, spec) in endpoints.items()}
+    for name, function in traced.items():
+        setattr(saved, name, function)
+    tf.saved_model.save(saved, str(folder), signatures=traced)
