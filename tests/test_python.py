@@ -516,9 +516,11 @@ def test_options_of_a_recipe_are_keywords(given, key, value):
 
 
 def test_executions_are_counted():
-    from tfkfin.api import _executions
+    from tfkfin.api import _recordings
 
-    assert _executions(np.array([0, 1, 1, 0, 2, 1, 1, 0, 1])).tolist() == [1, 1, 1, 2, 1, 2, 2, 3, 3]
+    labels = np.array([0, 1, 1, 0, 2, 1, 1, 0, 1])
+    (found,) = _recordings(np.zeros((9, 2)), labels, None, 1000.0, "V")
+    assert found.repetitions[labels > 0].tolist() == [1, 1, 1, 2, 2, 3]
 
 
 def two_classes(count=40, seed=0):

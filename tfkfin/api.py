@@ -21,6 +21,7 @@ from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
 from tfkfin.recordings import readers
 from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile, Recordings
+from tfkfin.recordings.recording import count_repetitions as executions
 from tfkfin.signal import resampling
 from tfkfin.store import presets
 
@@ -220,7 +221,8 @@ class Decoder(decoder.BaseDecoder):
 
         Args:
             data: recordings or a signal (T, C), whose windows inside one movement are decided in order of time, as
-                `tfkfin.evaluate` does; of several people the mean. Or windows (B, L, C), decided one by one.
+                `tfkfin.evaluate` does; of several people the mean. Repetitions that it was calibrated on do not count,
+                unless there are no others. Or windows (B, L, C), decided one by one.
             labels: with a signal (T,), with windows (B,); `rate_hz` and `unit` as of `predict`.
 
         Raises:
@@ -244,7 +246,8 @@ class Decoder(decoder.BaseDecoder):
         if not len(subject.windows):
             raise InputError(f"{where} has no window inside one movement")
         self._check_amplitude(subject.emg, unit)
-        return float(scoring.judged(scoring.Case(self, subject, self.stride, False))[0]["accuracy"])
+        case = scoring.Case(self, scoring.unlearnt(self.card, subject)[0], self.stride, False)
+        return float(scoring.judged(case)[0]["accuracy"])
 
     def update(self, emg: Samples, labels: ArrayLike | None = None, rate_hz: float = 0.0,
                unit: Unit = "V") -> Self:
@@ -272,7 +275,9 @@ class Decoder(decoder.BaseDecoder):
         if not isinstance(emg, Recording):
             raise InputError("`labels` must be given with samples; a recording has its own")
         subject = scoring.windows_of(self.card, [emg])
-        return super().update(subject.volts(self.length), subject.windows.movements)
+        super().update(subject.volts(self.length), subject.windows.movements)
+        self.card = self.card | {"learnt_from": scoring.taught(self.card, subject)}
+        return self
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
@@ -378,7 +383,7 @@ def _recordings(data: Data, labels: ArrayLike | None, groups: ArrayLike | None, 
         raise InputError(f"`data` must be (T, C) and `labels` (T,). Received: shapes {data.shape}, {labels.shape}"
                          f"{axes.turned('data', data.shape, {'T': labels.size, 'C': 0})}")
     labels = _whole("labels", labels)
-    counted = _executions(labels) if groups is None else _whole("groups", np.asarray(groups))
+    counted = executions(labels) if groups is None else _whole("groups", np.asarray(groups))
     if counted.shape != labels.shape:
         raise InputError(f"`groups` must be (T,) as `labels`. Received: shapes {counted.shape}, {labels.shape}")
     volts = _volts(data, unit)
@@ -437,14 +442,3 @@ def _numbers(repetitions: int | str | Iterable[int]) -> tuple[int, ...]:
     if isinstance(repetitions, int | str):
         return parse_numbers(str(repetitions))
     return tuple(int(number) for number in repetitions)
-
-
-def _executions(labels: np.ndarray) -> np.ndarray:
-    """Which execution of its movement each sample belongs to (T,), from 1."""
-    edges = np.flatnonzero(np.diff(labels, prepend=labels[0] - 1))
-    found, counts = np.zeros(len(labels), np.int16), dict[int, int]()
-    for begin, end in zip(edges, [*edges[1:], len(labels)], strict=True):
-        movement = int(labels[begin])
-        counts[movement] = counts.get(movement, 0) + 1
-        found[begin:end] = counts[movement]
-    return found
