@@ -1,13 +1,14 @@
-"""What reports say of how figures were made is what the recipe says."""
+"""What reports say of how figures were made is what the recipe says; tests between models, by hand."""
 
 from types import SimpleNamespace
 
 import pytest
+from scipy.stats import wilcoxon
 
 from tfkfin import recipe as recipes
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds import finetune
-from tfkfin.experiments.report import text
+from tfkfin.experiments.report import paired, text
 
 
 @pytest.mark.parametrize(("pretrained", "learnt_from", "wanted"), [
@@ -27,3 +28,11 @@ def test_where_fins_start_from(pretrained, learnt_from, wanted):
 def test_whether_fins_were_trained_on_these_recordings(cost, wanted):
     evaluation = SimpleNamespace(recipe=recipes.load("own"), max_test_windows=0, optimistic=False)
     assert f"were trained on {wanted} of them before" in " ".join(finetune._trust(evaluation, cost))
+
+
+def test_ties_are_no_wins():
+    first, second = {s: v for s, v in enumerate((0.5, 0.6, 0.7, 0.8, 0.9))}, dict(enumerate((0.5, 0.5, 0.7, 0.9, 0.6)))
+    test = paired(first, second | {99: 1.0})
+    assert (test["pairs"], test["wins"], test["ties"]) == (5, 2, 2)
+    assert test["p"] == pytest.approx(wilcoxon([0, 0.1, 0, -0.1, 0.3]).pvalue, abs=1e-6)
+    assert paired(first, first)["p"] == 1 and paired(first, first)["ties"] == 5
