@@ -219,7 +219,8 @@ class Decoder(decoder.BaseDecoder):
 
         Args:
             data: recordings or a signal (T, C), whose windows inside one movement are decided in order of time, as
-                `tfkfin.evaluate` does; of several people the mean. Or windows (B, L, C), decided one by one.
+                `tfkfin.evaluate` does; of several people the mean. Repetitions that it was calibrated on do not count,
+                unless there are no others. Or windows (B, L, C), decided one by one.
             labels: with a signal (T,), with windows (B,); `rate_hz` and `unit` as of `predict`.
 
         Raises:
@@ -243,7 +244,8 @@ class Decoder(decoder.BaseDecoder):
         if not len(subject.windows):
             raise InputError(f"{where} has no window inside one movement")
         self._check_amplitude(subject.emg, unit)
-        return float(scoring.judged(scoring.Case(self, subject, self.stride, False))[0]["accuracy"])
+        case = scoring.Case(self, scoring.unlearnt(self.card, subject)[0], self.stride, False)
+        return float(scoring.judged(case)[0]["accuracy"])
 
     def update(self, emg: Samples, labels: ArrayLike | None = None, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Adds labelled windows to the session, in place: the same as a calibration on all of its windows so far.
@@ -270,7 +272,9 @@ class Decoder(decoder.BaseDecoder):
         if not isinstance(emg, Recording):
             raise InputError("`labels` must be given with samples; a recording has its own")
         subject = scoring.windows_of(self.card, [emg])
-        return super().update(subject.volts(self.length), subject.windows.movements)
+        super().update(subject.volts(self.length), subject.windows.movements)
+        self.card = self.card | {"learnt_from": scoring.taught(self.card, subject)}
+        return self
 
     def export(self, to: str | Path, format: Literal["savedmodel", "onnx", "both"] = "savedmodel") -> Path:
         """Writes a new version into a model folder, as `python -m tfkfin.export` does; returns the version folder."""
@@ -435,4 +439,3 @@ def _numbers(repetitions: int | str | Iterable[int]) -> tuple[int, ...]:
     if isinstance(repetitions, int | str):
         return parse_numbers(str(repetitions))
     return tuple(int(number) for number in repetitions)
-

@@ -104,6 +104,9 @@ def show(report: dict) -> None:
     log.info("other repetitions: %s", "; ".join(f"{when} {100 * one['accuracy']:.1f} % of windows, "
                                                 f"{100 * one['execution']:.1f} % of executions"
                                                 for when, one in (("before", before), ("after", after))))
+    if report["trained_on"]:
+        log.warning("warning: it was trained on repetitions %s of these if they are the recordings that it was made of",
+                    format_numbers(report["trained_on"]))
     if report["worse"]:
         log.warning("warning: the new version decides them worse; the one before stays: check recordings and labels")
     if after["recall_unseen"] is not None:

@@ -41,7 +41,9 @@ def main(argv: list[str]) -> None:
         streams = offline.run_streams(folder, arguments.data, subjects, arguments.adapt) if is_run else \
             offline.model_streams(folder, arguments.data, subjects, exercise, repetitions, arguments.engine,
                                   arguments.adapt)
-        scores = offline.evaluate(str(folder), streams, arguments.stride_ms, arguments.decisions, arguments.adapt)
+        scores = offline.evaluate(str(folder), streams, arguments.stride_ms, arguments.decisions, arguments.adapt,
+                                  bool(repetitions))
+        show_training(scores)
         answer(scores)
         return
     from tfkfin.fit import metrics, scoring
@@ -93,8 +95,12 @@ def show(scores: dict) -> None:
     run_folder.show_scores(scores["fin"], f"FINs against exact features{made}", columns, f"Accuracy %{made}")
     if scores["synthetic"]:
         console.print("No person was recorded: these scores say nothing about people.")
+    show_training(scores)
+
+
+def show_training(scores: dict) -> None:
     if scores["trained_on"]:
-        console.print(f"The model was trained on repetitions {format_numbers(scores['trained_on'])}: if these are the "
+        paper().print(f"The model has learnt from repetitions {format_numbers(scores['trained_on'])}: if these are the "
                       "recordings that it was made from, choose others with --repetitions.")
 
 

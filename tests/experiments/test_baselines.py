@@ -123,6 +123,24 @@ def test_what_is_tested_steers_nothing(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_a_stream_leaves_nothing_to_the_next_one_of_the_same_session(name):
+    model, (x, _, _) = fitted(name), LATER[0]
+    before = model.predict_proba(seen(name, x), "new")
+    np.testing.assert_array_equal(model.predict_proba(seen(name, x), "new"), before)
+    np.testing.assert_array_equal(model.predict_proba(seen(name, x)), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_session_that_it_learnt_from_is_known_and_not_adapted_to(name):
+    """So each window is decided by itself, whichever came before; of another session those before have a say."""
+    model, (x, _, _) = fitted(name), EARLIER[2]
+    order = np.random.default_rng(0).permutation(len(x))
+    for session, alike in ((2, True), ("new", name in ("lda", "riemann"))):
+        found, mixed = (model.predict_proba(seen(name, rows), session) for rows in (x, x[order]))
+        assert np.allclose(mixed, found[order], atol=1e-9) == alike
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_order_of_executions_does_not_matter(name):
     model, causal = fitted(name), []
     for i, (x, y, r) in enumerate(LATER):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfkfin.experiments.kinds.ladder import decisions
-from tfkfin.experiments.ladder import rungs
+from tfkfin.experiments.ladder import rows, rungs
 from tfkfin.experiments.ladder.rows import Answers
 from tfkfin.experiments.ladder.rungs import MIXED, content, cut, places
 from tfkfin.recipe import Filter, Split, Window
@@ -160,3 +160,54 @@ def test_training_windows_are_those_of_the_definition():
     np.testing.assert_array_equal(found.starts, [*starts, *(s + len(one.emg) for s in starts)])
     np.testing.assert_array_equal(found.volts([0, -1])[:, 0, 0], one.emg[[starts[0], starts[-1]], 0])
     assert found.sizes == (len(starts), len(starts)) and (found.labels != MIXED).all()
+
+
+class Adapting:
+    """In a decoder's place: answers with what it was made by, and counts its own streams."""
+
+    length, stride, card, movements, made = 10, 5, {"rate_hz": RATE}, np.array([1, 2]), 0
+
+    def __init__(self, history=()):
+        self.history = history
+
+    def calibrate(self, recordings, labelled, repetitions):
+        return Adapting((*self.history, "labels" if labelled else "no labels"))
+
+    def session(self, smooth):
+        return Adapting(self.history)
+
+    def stream(self, recording):
+        self.made += 1
+        return {"probabilities": self.history, "label": np.zeros(1), "streams": self.made}
+
+    def carried(self):
+        return Adapting((*self.history, "carried"))
+
+
+@pytest.mark.parametrize("adapts", [True, False])
+def test_every_trial_begins_a_session_of_its_own(adapts, monkeypatch):
+    """Two trials of one session share nothing; what one trial without calibration adapted goes on to the next."""
+    answers = []
+    monkeypatch.setattr(rows, "answered", lambda recording, length, stride, rate_hz, history, movements, labels:
+                        answers.append((recording.file.session, history)))
+    model = rows.DecoderModel.__new__(rows.DecoderModel)
+    model.row = rows.DecoderRow("", "", adapts=adapts)
+    begun = Adapting()
+    monkeypatch.setattr(model, "_fitted", lambda group: begun)
+    sessions = [rungs.SessionPart(1, s, (recording(1, s, range(1, 4)),)) for s in (1, 2)]
+    group = rungs.Group(1, (), tuple(trial for s in sessions for trial in rungs._calibrations("session", s, (1, 2, 3))))
+    assert len(list(model.decide(group))) == 6
+    after = ("carried",) if adapts else ()
+    assert answers == [(s, (*before, *known)) for s, before in ((1, ()), (2, after))
+                       for known in (("no labels",), ("labels",), ())]
+    assert begun.made == (0 if adapts else 2)
+
+
+def test_a_baseline_knows_the_sessions_that_it_learnt_from(monkeypatch):
+    model, asked = rows.BaselineModel.__new__(rows.BaselineModel), []
+    monkeypatch.setattr(model, "fit", lambda parts: "fitted")
+    monkeypatch.setattr(model, "answers", lambda fitted, trial, session=None: asked.append(session))
+    parts = [rungs.SessionPart(person, session, ()) for person, session in ((1, 3), (1, 4), (2, 4))]
+    streams = (*parts, rungs.SessionPart(2, 3, ()))
+    list(model.decide(rungs.Group(1, tuple(parts), tuple(rungs.Trial("session-0", s, (1,)) for s in streams))))
+    assert asked == [0, 1, 2, None]

@@ -6,7 +6,10 @@ import tensorflow as tf
 
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
-from tfkfin.base.files import shipped
+from tfkfin.base.files import read_json, shipped
+from tfkfin.decoder.decoder import about
+from tfkfin.experiments.evaluation import Evaluation
+from tfkfin.experiments.kinds.ladder import People
 from tfkfin.export import export
 from tfkfin.fit.run import open_run
 from tfkfin.fit.stages import pooled, run_stage
@@ -15,7 +18,8 @@ from tfkfin.nets import solving
 from tfkfin.pipeline import windows
 from tfkfin.pipeline.subject import Subject
 from tfkfin.recipe.options import Augment, Fin, Pooled
-from tfkfin.recordings import matfile
+from tfkfin.recordings import matfile, readers
+from tfkfin.recordings.recording import digests
 from tfkfin.store import presets
 
 LENGTH, STRIDE = 20, 10
@@ -215,3 +219,27 @@ def test_its_fins_start_other_runs_with_any_number_of_channels_and_are_exported(
     assert all(np.array_equal(a, b) for a, b in zip(bank.get_weights(), weights, strict=True))
     version = export(folder, to=tmp_path / "fin_pooled")
     assert all(np.array_equal(a, b) for a, b in zip(presets.load(version).get_weights(), weights, strict=True))
+
+
+def test_what_labels_taught_its_fins_is_not_tested(whole, coloured, tmp_path):
+    """A run that would is refused, as is a ladder where a person whom they know counts as new."""
+    folder = whole[2] / "pooled"
+    known = digests(readers.read(readers.find(coloured, (1,))[0]))
+    taught = sorted(known[r] for r in (1, 3, 4, 6))
+    assert read_json(folder / "model_card.json")["learnt_from"] == taught
+
+    def opened(pipeline, name, **split):
+        settings = {"source.kind": "recordings", "source.data": str(coloured), "window.length_ms": 100,
+                    "features.names": "ENT,RMS", "fin.family": "conv", "fin.pretrained": str(folder)}
+        return open_run(recipes.load(pipeline, settings | {f"split.{key}": value for key, value in split.items()}),
+                        tmp_path / name)
+
+    with pytest.raises(InputError, match="subject 1 that are tested here taught the FINs"):
+        opened("best_fins", "refused", subjects=1, train_repetitions="1,2", test_repetitions="3,5")
+    assert not (tmp_path / "refused").exists()
+    other = opened("best_fins", "other", subjects="1,2", train_repetitions="1,3", test_repetitions="2,5")
+    assert about(other.recipe, 2000.0, 200, 100, [1], np.zeros(1), np.ones(1))["learnt_from"] == taught
+    assert "taught" in Evaluation(other).started
+    ladder = opened("ladder", "ladder", subjects="1,2", train_repetitions="1,3", test_repetitions="2")
+    with pytest.raises(InputError, match="subject 1, who is tested as a new person"):
+        People(Evaluation(ladder))

@@ -5,7 +5,7 @@ import pytest
 from live_cases import Kept
 
 from tfkfin.live.loop import Loop
-from tfkfin.live.sources import Chunk, Drift, LiveSource
+from tfkfin.live.sources import SPAN_S, Chunk, Drift, LiveSource
 from tfkfin.live.stream import Stream
 
 
@@ -27,6 +27,25 @@ def test_a_rate_is_read_from_arrivals(off):
         assert found == [pytest.approx(2000 * (1 + off), rel=2e-4)]
     else:
         assert found == []
+
+
+def told(*rates_hz):
+    """What is said at the end of each span, of packets that come on time at the rate of the span."""
+    drift, when, said = Drift(2000.0), 0.0, []
+    drift(40, when)
+    for rate in rates_hz:
+        begun = drift._start if drift._start is not None else when + 40 / rate
+        while when < begun + SPAN_S:
+            when += 40 / rate
+            found = drift(40, when)
+            said += [found] if found else []
+    return said
+
+
+def test_a_rate_is_the_mean_of_two_spans_that_agree():
+    """One span alone says nothing, nor do two that differ by more than a fifth of a thousandth."""
+    assert told(2008) == [] and told(2008, 2009) == [] and told(2008, 2000, 2008) == []
+    assert told(2008, 2008.3) == [pytest.approx(2008.15, abs=0.01)]
 
 
 def test_a_standstill_is_no_slow_clock():

@@ -5,7 +5,15 @@ import pytest
 
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import count_repetitions
+from tfkfin.recordings.recording import (
+    Recording,
+    RecordingFile,
+    count_repetitions,
+    from_samples,
+    joined,
+    owners,
+    to_samples,
+)
 
 SHEET = 'rate_hz = 1000\nunit = "mV"\nfiles = "sub{subject}_*.%s"\nchannels = %s\nlabel = %s\n'
 
@@ -60,6 +68,41 @@ def test_npy_and_npz(tmp_path):
 def test_runs_are_counted_by_hand():
     labels = np.array([0, 2, 2, 0, 2, 1, 1, 0, 1], np.int16)
     assert count_repetitions(labels).tolist() == [0, 1, 1, 0, 2, 1, 1, 0, 2]
+
+
+def test_a_run_ends_at_the_seam_of_two_files():
+    """The same movement ends one file and begins the next: two executions, counted and written so."""
+    labels = np.array([1, 1, 1, 1, 0, 1], np.int16)
+    assert count_repetitions(labels, (2,)).tolist() == [1, 1, 2, 2, 0, 3]
+    assert from_samples(labels, np.ones(6, np.int16), (2,)) == [
+        (0, 2, 1, 1), (2, 4, 1, 1), (4, 5, 0, 1), (5, 6, 1, 1)]
+    file, emg = RecordingFile("x", 1), np.zeros((3, 2), np.float32)
+    parts = [Recording(file, emg, part, np.zeros(3, np.int16), 100.0) for part in (labels[:3], labels[3:])]
+    made = joined(file, parts, None, [], True, {})
+    assert made.repetitions.tolist() == [1, 1, 1, 2, 0, 3] and made.seams == (3,)
+
+
+@pytest.mark.parametrize("rate_hz", [100.0, 200.0, 2048.0])
+def test_times_of_events_are_those_of_the_nearest_sample(rate_hz):
+    """Samples as text of microseconds, as tables have them: 0.29 s at 100 Hz are 28.999999999999996 samples."""
+    edges = np.arange(0, 120, 3)
+    times = [float(f"{sample / rate_hz:.6f}") for sample in edges.tolist()]
+    assert any(int(time * rate_hz) != sample for time, sample in zip(times, edges, strict=True))
+    events = [(start, stop, 1 + i % 2, 1) for i, (start, stop) in enumerate(zip(times, times[1:], strict=False))]
+    labels, _ = to_samples("x", events, 120, rate_hz)
+    assert (np.flatnonzero(np.diff(labels)) + 1).tolist() == edges[1:].tolist()
+    late = to_samples("x", [((10 + 0.4) / rate_hz, (20 + 0.6) / rate_hz, 1, 1)], 120, rate_hz)[0]
+    assert np.flatnonzero(late).tolist() == list(range(10, 21))
+
+
+@pytest.mark.parametrize(("labels", "numbered", "owned"), [
+    ([1, 1, 0, 0, 2, 0], [1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 2, 2]),  # of the movement before, not as the file numbers it
+    ([0, 0, 1, 0, 2], [3, 3, 1, 1, 2], [1, 1, 1, 2, 2]),  # rest opens trials
+    ([1, 0, 0, 2, 0, 3], [1, 0, 7, 2, 7, 0], [1, 1, 1, 2, 2, 0])])  # a movement of no repetition is of none
+def test_rest_is_of_its_movements_repetition_whatever_its_file_says(labels, numbered, owned):
+    columns = (np.array(part, np.int16) for part in (labels, numbered))
+    made = Recording(RecordingFile("x", 1), np.zeros((len(labels), 1), np.float32), *columns, 100.0)
+    assert owners(made).tolist() == owned
 
 
 @pytest.mark.parametrize(("more", "content", "message"), [

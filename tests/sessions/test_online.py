@@ -127,6 +127,25 @@ def test_virtual_forces_are_taken_unless_they_make_it_worse(step, taken):
     assert len(prior.statistics.virtual_shifts) == 2
 
 
+def test_a_session_that_is_left_out_is_not_among_those_that_decide_it(monkeypatch):
+    """Each of three is decided with virtual forces and without, by the other two."""
+    decided, real = [], online.stream
+
+    def spy(begun, x, active):
+        others = {int(s) for s in range(3) if np.isclose(begun.prior.statistics.centres, parts[s][0].mean(axis=0)).all(
+            axis=1).any()}
+        (own,) = {s for s in range(3) if x[0, 0] in parts[s][0][:, 0]}
+        decided.append((own, tuple(sorted(others)), len(begun.prior.statistics.virtual_shifts)))
+        return real(begun, x, active)
+
+    monkeypatch.setattr(online, "stream", spy)
+    parts = [session(100 + s) for s in range(3)]
+    x, y = (np.concatenate(column) for column in zip(*parts, strict=True))
+    online.fit_prior(x, y, np.repeat(np.arange(3), len(X)), np.tile(np.arange(len(X)) // (G * EACH), 3), [0.5 * x])
+    assert sorted(decided) == [(own, others, forces) for own, others in ((0, (1, 2)), (1, (0, 2)), (2, (0, 1)))
+                               for forces in (0, 2)]
+
+
 def test_without_active_windows_nothing_changes(prior):
     begun = OnlineAdaptation(SessionPosterior(prior))
     assert begun(X[:0], ACTIVE[:0]).shape == (0, G)

@@ -207,6 +207,71 @@ def test_unlabelled_windows_move_no_more_than_is_said(seed, monkeypatch):
     assert 0 < mean_shifts(begun().adapt(LATER[0][0])).max() <= 0.01 * (1 + 1e-6)
 
 
+def test_labelled_and_unlabelled_windows_count_together(monkeypatch):
+    """Class means by whole matrices: of n_g repetitions' worth, one of labels and those of soft labels, added."""
+    monkeypatch.setattr(posterior, "MAX_DISTANCE", np.inf)
+    x, y, r = LATER[3]
+    new = begun().update(x[r == 0], y[r == 0])
+    own = (np.array([x[(r == 0) & (y == c)].mean(axis=0) for c in PRIOR.classes]) - new.centre) / new.sd
+    z, (weights, bias) = (x[r == 1] - new.centre) / new.sd, new.linear()[2:]
+    new.append(x[r == 1])
+    scores = z @ weights + bias
+    scores = np.maximum(scores - scores.max(axis=1, keepdims=True), posterior.MIN_LOG_ODDS)
+    near = np.abs(np.arange(len(z))[:, None] - np.arange(len(z))) <= posterior.NEIGHBOURS
+    p = np.exp(posterior.SOFTNESS * (near @ scores))
+    p /= p.sum(axis=1, keepdims=True)
+    worth = 0.7 * np.minimum(p.sum(axis=0) / EACH, 2)
+    mean = (worth[:, None] * (p.T @ z) / p.sum(axis=0)[:, None] + own) / (worth + 1)[:, None]
+    noise = np.kron(np.diag(1 / (worth + 1)), PRIOR.repetition + PRIOR.within / EFFECTIVE_WINDOWS)
+    prior = np.kron(PRIOR.kernel, PRIOR.between)
+    moved = prior @ np.linalg.solve(prior + noise, (mean - PRIOR.means).ravel())
+    new.em_update()
+    assert PRIOR.trusted and np.ptp(worth) > 0.01
+    np.testing.assert_allclose(new.means, PRIOR.means + moved.reshape(G, D), atol=1e-6)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_stream_far_from_every_class_moves_no_class_mean(labelled):
+    """Windows as far as those of unlike people: labels alone decide, and the z-score goes on."""
+    far, (x, y, r) = 6 * np.random.default_rng(3).normal(size=(300, D)) ** 3, LATER[0]
+    new = begun().update(x[r == 0], y[r == 0]) if labelled else begun()
+    means, centre = new.means.copy(), new.centre.copy()
+    stream(new, far, np.ones(len(far), bool))
+    assert PRIOR.trusted and PRIOR.distance(new._past) > posterior.MAX_DISTANCE
+    np.testing.assert_array_equal(new.means, means)
+    assert (new.centre != centre).any()
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_where_sessions_do_not_predict_each_other_labels_alone_move_means_and_the_centre(trusted, monkeypatch):
+    monkeypatch.setattr(posterior, "MAX_DISTANCE", np.inf)
+    x, y, r = LATER[0]
+    prior = PRIOR.interpolated(0.0)
+    prior.trusted = trusted
+    first, later, every = r == 0, r > 0, np.ones(len(x), bool)
+    streamed, adapted = SessionPosterior(prior), SessionPosterior(prior).adapt(x)
+    stream(streamed, x, every)
+    assert streamed.moved == adapted.moved == trusted
+    labelled = SessionPosterior(prior).update(x[first], y[first])
+    means, centre = labelled.means.copy(), labelled.centre.copy()
+    stream(labelled, x[later], every[later])
+    assert (labelled.means != means).any() == (labelled.centre != centre).any() == trusted
+
+
+def test_the_latest_windows_alone_are_gone_by(monkeypatch):
+    """Those before 60 are as if they had never been."""
+    monkeypatch.setattr(posterior, "MAX_DISTANCE", np.inf)
+    monkeypatch.setattr(posterior, "MAX_PAST", 60)
+    x, _, _ = LATER[0]
+    every, last = begun(), begun()
+    for new, windows in ((every, x[:100]), (last, x[40:100])):
+        for part in np.array_split(windows, 5):
+            new.append(part)
+        new.em_update()
+    np.testing.assert_array_equal(every.means, last.means)
+    assert every.moved
+
+
 def test_the_next_prior_is_bounded():
     x, _, _ = LATER[0]
     new = begun()

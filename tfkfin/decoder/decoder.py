@@ -21,7 +21,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
 from tfkfin.signal import condition
 from tfkfin.signal.filtering import filtered, sections
-from tfkfin.store import folders
+from tfkfin.store import folders, presets
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
@@ -49,12 +49,13 @@ def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements:
         recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
     """
     recorded = sorted({float(rate) for rate in recorded_hz})
+    more = {"recorded_hz": recorded, "learnt_from": presets.learnt_from(recipe)}
     return folders.made_by(recipe, length, rate_hz) | {
         "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
         "channels": len(mean), "movements": [int(m) for m in movements],
         "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
         "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
-    } | named(movements, names or {}) | ({"recorded_hz": recorded} if recorded else {})
+    } | named(movements, names or {}) | {name: known for name, known in more.items() if known}
 
 
 def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:

@@ -264,6 +264,13 @@ class Evaluation:
         return Plot(path, f"{text(f'captions.{name}')}. Data: {self.on}.")
 
     @property
+    def started(self) -> str:
+        """Where FINs start from."""
+        fin, taught = self.recipe.fin, ", which labels of recordings taught" if self.run.learnt_from else ""
+        known = {"": "from random weights", "auto": f"from the shipped ones ({fin.family}), trained on no recording"}
+        return known.get(fin.pretrained, f"from {fin.pretrained}{taught}")
+
+    @property
     def steering(self) -> str:
         """Whether test windows influence their own scores, in a sentence."""
         return text("steering.optimistic" if self.optimistic else "steering.honest")

@@ -124,12 +124,11 @@ class Runner:
 
 def _intro(evaluation: Evaluation, papers: bool) -> list[str]:
     """`papers`: whether there are experiments of the paper's."""
-    seeds, cap, fin = len(evaluation.seeds), evaluation.max_test_windows, evaluation.recipe.fin
+    seeds, cap = len(evaluation.seeds), evaluation.max_test_windows
     figures = text("intro.figures", data=evaluation.data_name, described=evaluation.described(),
                    protocol=evaluation.recipe.protocol, seeds=f"{seeds} seed{'s' * (seeds > 1)}",
-                   capped=text("intro.capped", cap=cap) if cap else "", family=fin.family,
-                   started={"": "from random weights", "auto": f"from the shipped ones ({fin.family})"}.get(
-                       fin.pretrained, f"from {fin.pretrained}"))
+                   capped=text("intro.capped", cap=cap) if cap else "", 
+                   family=evaluation.recipe.fin.family, started=evaluation.started)
     return [*text("intro.papers" if papers else "intro.own", source=SOURCE, figures=figures),
             text("intro.made", digest=evaluation.recipe.digest, **environment())]
 

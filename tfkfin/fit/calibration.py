@@ -5,6 +5,7 @@ heads that are solved are in `tfkfin.sessions`; heads that are trained by gradie
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,14 +67,16 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     report = {"subject": subject.number, "repetitions": list(repetitions), "session": session, "labelled": labelled,
               "windows": len(rows), "seconds": time.monotonic() - began} | report
     report |= {"movements": list(movements)} if movements else {}
-    left, right = own & ~known, {}
+    left, right = own & ~known & ~scoring.learnt(decoder.card, subject), {}
     for when, one in (("before", decoder), ("after", new)):
         decided = scoring.decide(one.probabilities(inputs), segments, one.decision, one.movements)
         report[when] = _scores(one, windows[left], decided[left], np.unique(rows.movements))
         right[when] = (decided == windows.movements)[left]
+    report["trained_on"] = sorted(scoring.trained_on(decoder.card, windows[left], subject.number))
     report["worse"] = metrics.fewer_right(right["before"], right["after"], windows.segments[left])
     recorded = {*decoder.card.get("recorded_hz", [decoder.card["rate_hz"]]), *subject.recorded_hz}
-    new.card = cards.of_calibrated(decoder.card, report) | {"recorded_hz": sorted(recorded)}
+    new.card = cards.of_calibrated(decoder.card, report) | {
+        "recorded_hz": sorted(recorded), "learnt_from": scoring.taught(decoder.card, replace(subject, windows=rows))}
     if "signal" in new.card:
         volts = subject.volts(decoder.length, np.flatnonzero(used)[evenly(int(used.sum()), quality.MOST_WINDOWS)])
         new.card["signal"] = condition.wider(new.card["signal"], quality.learnt(

@@ -101,12 +101,18 @@ class Run:
         """Writes which recordings, and then which recipe, the folder belongs to.
 
         Raises:
-            InputError: as `claim`.
+            InputError: as `claim`; or labels of what is tested here taught the FINs that the recipe starts from.
         """
         if self.recipe.source.kind == "recordings":
             self.claim()
         if not (self.folder / RECIPE).is_file():
             own = self._shipped_fins and presets.find(self._shipped_fins)
+            for person in self.dataset.split.subjects if self.learnt_from else ():
+                tested = self.dataset.load(person, self.dataset.part("test"))
+                if self.learnt_from & set(tested.repetition_digests.tolist()):
+                    raise InputError(f"labels of repetitions of subject {person} that are tested here taught the FINs "
+                                     f"of {self.recipe.fin.pretrained}: test others (split.test_repetitions), or start "
+                                     "from other FINs (fin.pretrained)")
             self.ledger.put("fins", {"network": self.recipe.fin.version} | (
                 {"version": int(own.name), "sha256": reading.sha256(own / folders.FINS_FILE)} if own else {}))
             write_text(self.folder / RECIPE, self.recipe.to_toml())
@@ -147,6 +153,11 @@ class Run:
             raise InputError(f"{self.folder} began with version {began['version']} of the shipped FINs {folder.name}, "
                              "which is gone or was changed: give another folder with --run")
         return options.model_copy(update={"pretrained": str(own)})
+
+    @cached_property
+    def learnt_from(self) -> set[str]:
+        """Repetitions whose labels the FINs that this run starts from learnt from, by their digests."""
+        return set() if self.recipe.source.kind == "signals" else set(presets.learnt_from(self.recipe))
 
     @property
     def _shipped_fins(self) -> Path | None:

@@ -5,7 +5,7 @@ models are evaluated here too: a run's decoders, an exported decoder, or FINs al
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording
 from tfkfin.store import folders, presets
 
+LEARNT = "S%d: the model was calibrated on repetitions %s, or their labels taught its FINs: they are %s"
 THREE_NUMBERS = ("accuracy", "execution", "false_per_minute")
 
 
@@ -134,12 +135,14 @@ class Case:
 
     Attributes:
         synthetic: no person was recorded.
+        left_out: repetitions that are not scored, since the model learnt from them.
     """
 
     model: BaseDecoder | Fins
     subject: Subject
     stride: int
     synthetic: bool
+    left_out: Collection[int] = ()
 
 
 def opened_run(folder: Path, data: str | None = None, subjects: tuple[int, ...] | None = None) -> tuple[Run, tuple]:
@@ -186,6 +189,7 @@ def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] 
         if not len(subject.windows):
             raise InputError(f"{files[0].path} has no window" + (
                 f" of repetitions {format_numbers(repetitions)}" if repetitions else ""))
+        subject, left_out = unlearnt(card, subject, bool(repetitions))
         if isinstance(model, BaseDecoder):
             check(card, subject, str(files[0].path), "model")
             subject = replace(subject, mean=np.asarray(card["mean_v"]), sd=np.asarray(card["sd_v"]))  # for features
@@ -193,7 +197,30 @@ def model_cases(model: BaseDecoder | Fins, data: str, subjects: tuple[int, ...] 
             chosen = evenly(len(subject.windows), -(-windows // len(people)))
             subject = replace(subject, windows=subject.windows[chosen])
         synthetic = any(readers.header(file).synthetic for file in files)
-        yield Case(model, subject, samples(stride_ms, card["rate_hz"]), synthetic)
+        yield Case(model, subject, samples(stride_ms, card["rate_hz"]), synthetic, left_out)
+
+
+def learnt(card: dict, subject: Subject) -> np.ndarray:
+    """Which windows (N,) lie in repetitions that the model of a card was calibrated on, or that labels taught its FINs.
+    """
+    return np.isin(subject.repetition_digests, np.array(card.get("learnt_from", []), "U16"))
+
+
+def taught(card: dict, subject: Subject) -> list[str]:
+    """What `learnt` goes by in the card of the model of this card once these windows have taught it too."""
+    return sorted({*card.get("learnt_from", ()), *subject.repetition_digests.tolist()} - {""})
+
+
+def unlearnt(card: dict, subject: Subject, asked: bool = False) -> tuple[Subject, set[int]]:
+    """The subject without windows that the model of a card has `learnt`, and the repetitions that these lie in.
+
+    They stay where they were `asked` for or there are no others.
+    """
+    windows, known = subject.windows, learnt(card, subject)
+    kept, numbers = asked or known.all(), set(windows.repetitions[known].tolist())
+    if numbers:
+        log.info(LEARNT, subject.number, format_numbers(numbers), "scored all the same" if kept else "not scored")
+    return (subject, set()) if kept else (replace(subject, windows=windows[~known]), numbers)
 
 
 def check(card: dict, subject: Subject, where: str, what: str) -> None:
@@ -228,17 +255,18 @@ def judged(case: Case) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
 
 def evaluate(name: str, cases: Iterable[Case]) -> tuple[dict, dict]:
     """Scores of the model called `name` over all cases, as they are written to JSON; and figures by name."""
-    found, features, trained, synthetic = {}, [], set(), False
+    found, features, trained, left_out, synthetic = {}, [], set(), set(), False
     for case in cases:
-        number, card = case.subject.number, case.model.card
+        number, card, rows = case.subject.number, case.model.card, case.subject.windows
         with showing(f"scoring S{number}"):
             one, pair = judged(case)
         log.info("S%d: R² %s", number, "  ".join(f"{n} {fin['r2']:.3f}" for n, fin in one["fin"].items()))
         found[str(number)] = one
         features += [pair] if card["kind"] == "fins" else []
-        trained |= trained_on(card, case.subject.windows)
+        trained |= trained_on(card, rows, number) | set(rows.repetitions[learnt(card, case.subject)].tolist())
+        left_out |= set(case.left_out)
         synthetic |= case.synthetic
-    summary = {"model": name, "synthetic": synthetic, "trained_on": sorted(trained),
+    summary = {"model": name, "synthetic": synthetic, "trained_on": sorted(trained), "left_out": sorted(left_out),
                "subjects": {s: {n: fin["r2"] for n, fin in one["fin"].items()} for s, one in found.items()}}
     if features:
         true, imitated = (np.concatenate(arrays) for arrays in zip(*features, strict=True))
@@ -253,13 +281,19 @@ def evaluate(name: str, cases: Iterable[Case]) -> tuple[dict, dict]:
     return summary, {"confusion": figure}
 
 
-def trained_on(card: dict, windows: Windows) -> set[int]:
+def trained_on(card: dict, windows: Windows, person: int | None = None) -> set[int]:
     """Repetitions among these windows that the model of a card was trained on, if these are its recordings.
 
     Where sessions are files of their own, their repetitions may all count from 1: then sessions have to agree too.
+
+    Args:
+        person: whose windows these are.
     """
     about, parts = card.get("dataset") or {}, ("train", "finetune") if card["kind"] == "decoder" else ("pretrain",)
     split, there = card.get("recipe", {}).get("split", {}), windows.repetitions
+    own = [card.get("subject", person)] if card["kind"] == "decoder" else about.get("pretrain_subjects", [person])
+    if person not in (None, *own):
+        return set()
     if "train_sessions" in about and not split.get("repetitions_per_session"):
         there = there[np.isin(windows.sessions, about["train_sessions"])]
     return set(there.tolist()) & {r for part in parts for r in about.get(f"{part}_repetitions", ())}

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.answers import paper
-from tfkfin.base.console import log
+from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
-from tfkfin.fit.scoring import mean_and_sd, three_numbers
+from tfkfin.fit.scoring import LEARNT, mean_and_sd, three_numbers, trained_on
 from tfkfin.live.loop import Loop
 from tfkfin.live.measures import Scores
 from tfkfin.live.outputs import LiveDecision, LiveOutput
 from tfkfin.live.sources.replay import Replay, masked
 from tfkfin.live.stream import Stream, load
 from tfkfin.pipeline.splits import Part, segments
-from tfkfin.pipeline.windows import samples
+from tfkfin.pipeline.windows import Windows, samples
 from tfkfin.recipe import Split
 from tfkfin.recordings import readers
-from tfkfin.recordings.recording import Recording, RecordingFile
+from tfkfin.recordings.recording import Recording, RecordingFile, digests
 
 
 class _Lines(LiveOutput):
@@ -50,11 +50,14 @@ class Offline:
     def __call__(self, recordings: Iterable[Recording]) -> dict:
         """`Scores.summary` of a person's recordings, whose labels are UNKNOWN where they are not to be scored."""
         scores: Scores | None = None
+        self._session = None
+        for stream in self._streams.values():
+            stream.renewed()  # what was adapted to another person is left behind
         for recording in recordings:
             rate_hz, session = recording.rate_hz, recording.file.session
             if rate_hz not in self._streams:
                 self._streams[rate_hz] = Stream(self.decoder, self.stride, rate_hz, adapt=self._adapt)
-            elif session != self._session:
+            elif session != self._session is not None:
                 self._streams[rate_hz].next_session()
             stream, self._session = self._streams[rate_hz], session
             stream.restart(0, 0)
@@ -92,6 +95,24 @@ def model_streams(model: Path, data: str, subjects: tuple[int, ...] | None, exer
         yield decoder, number, _recordings(people[number], Split(), Part(repetitions) if repetitions else None, adapt)
 
 
+def _scored(card: dict, recording: Recording, known: dict[str, set[int]], asked: bool) -> Recording:
+    """The recording, without labels of repetitions that the model of a card learnt from unless they were `asked` for.
+
+    Adds to `known`: repetitions that are scored though the model was trained on them, and those that are not.
+    """
+    learnt = {r for r, digest in digests(recording).items() if digest in card.get("learnt_from", ())}
+    if learnt:
+        log.info(LEARNT, recording.subject, format_numbers(learnt), "scored all the same" if asked else "not scored")
+    if learnt and not asked:
+        others = Part(tuple(set(np.unique(recording.repetitions).tolist()) - learnt))
+        recording = masked(recording, Split(), others)
+    known["trained_on" if asked else "left_out"] |= learnt
+    at = np.flatnonzero((recording.labels > 0) & (recording.repetitions > 0))
+    scored = Windows(at, recording.labels[at], recording.repetitions[at], np.full_like(at, recording.file.session))
+    known["trained_on"] |= trained_on(card, scored, recording.subject)
+    return recording
+
+
 def _recordings(files: Iterable[RecordingFile], split: Split, part: Part | None, adapt: bool) -> Iterator[Recording]:
     """Recordings with labels where they belong to a part of the split; session by session to `adapt` to them."""
     for recording in map(readers.read, files):
@@ -115,7 +136,7 @@ def of_sessions(recording: Recording, split: Split, part: Part | None = None) ->
 
 
 def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decisions: Path | None,
-             adapt: bool = False) -> dict:
+             adapt: bool = False, asked: bool = False) -> dict:
     """Scores whole recordings and prints the scores; returns them.
 
     Args:
@@ -123,13 +144,15 @@ def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decis
         stride_ms: between decisions; None: the decoder's own.
         decisions: a new file that gets every decision as a line of JSON.
         adapt: as of `Offline`.
+        asked: whether the repetitions that have labels were chosen by number: otherwise those that a decoder was
+            calibrated on are not scored.
 
     Raises:
         InputError: recordings do not fit a decoder, or the file exists already.
     """
     if decisions and decisions.exists():
         raise InputError(f"{decisions} is there already and is never overwritten: give another file")
-    found, offline = {}, None
+    found, offline, known = {}, None, {"trained_on": set(), "left_out": set()}
     with open(decisions, "x", encoding="utf-8") if decisions else nullcontext() as file:
         take = (lambda line: file.write(json.dumps(line) + "\n")) if file else None
         for decoder, number, recordings in streams:
@@ -137,11 +160,12 @@ def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decis
                 stride = samples(stride_ms, decoder.card["rate_hz"]) if stride_ms else decoder.stride
                 offline = Offline(decoder, stride, take, adapt)
             log.info("deciding the recordings of S%d", number)
-            found[number] = offline(recordings)
+            found[number] = offline(_scored(decoder.card, one, known, asked) for one in recordings)
     delays = {key: mean_and_sd({s: one["transition"][key] for s, one in found.items()}) for key in ("p50_ms", "p95_ms")}
     _print(found)
     return {"model": name, "stream": True, "adapt": adapt, "stride_ms": 1e3 * stride / decoder.card["rate_hz"],
             **three_numbers(found), "transition": delays,
+            **{name: sorted(repetitions) for name, repetitions in known.items()},
             "windows": {str(s): one["windows"] for s, one in found.items()}}
 
 

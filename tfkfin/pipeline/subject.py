@@ -20,7 +20,7 @@ from tfkfin.pipeline.splits import Part
 from tfkfin.pipeline.windows import Segment
 from tfkfin.recipe import Filter, Split, Window
 from tfkfin.recordings import checks
-from tfkfin.recordings.recording import Header, Recording, flat_channels
+from tfkfin.recordings.recording import Header, Recording, digests, flat_channels
 from tfkfin.signal import resampling
 from tfkfin.signal.filtering import filtered, sections
 
@@ -106,6 +106,7 @@ class Subject:
         recorded_hz: rates of the recordings themselves, before they were resampled.
         statistics: what `mean` and `sd` come from, to be added to those of others.
         cued: False where it is not known what was done in a recording, or when.
+        digests: of each file's repetitions, as of `recording.digests`.
     """
 
     number: int
@@ -119,6 +120,7 @@ class Subject:
     recorded_hz: tuple[float, ...] = ()
     statistics: ChannelStatistics | None = None
     cued: bool = True
+    digests: tuple[dict[int, str], ...] = ()
 
     @classmethod
     def of(cls, recordings: Iterable[Recording], window: Window, filter: Filter | Mapping | None = None,
@@ -137,10 +139,11 @@ class Subject:
         """
         sides = {name: Part() if split is None else splits.part(split, name) for name in splits.SIDES}
         train, test, wanted = sides["train"], sides["test"], wanted or tuple(sides.values())
-        statistics, pieces, kept, origins, rest, recorded, position = [], [], [], [], [], [], 0
+        statistics, pieces, kept, origins, rest, recorded, known, position = [], [], [], [], [], [], [], 0
         for number, recording in enumerate(recordings):
             checks.cued(recording.path, recording.cued)
             recorded.append(recording.rate_hz)
+            known.append(digests(recording))
             recording, found = preprocessed(recording, window, filter, split)
             rate, person = recording.rate_hz, recording.subject
             length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
@@ -162,7 +165,7 @@ class Subject:
         whole = sum(statistics[1:], statistics[0])
         mean, sd = whole.mean_and_sd()
         return cls(person, emg, cut, mean, sd, np.array(origins, np.int64).reshape(-1, 3),
-                   np.concatenate(rest) if rest else None, rate, tuple(recorded), whole)
+                   np.concatenate(rest) if rest else None, rate, tuple(recorded), whole, digests=tuple(known))
 
     @property
     def places(self) -> np.ndarray:
@@ -174,6 +177,13 @@ class Subject:
     def files(self) -> np.ndarray:
         """Which of the subject's files each window lies in (N,), from 0."""
         return self.origins[self._segments(), 2]
+
+    @property
+    def repetition_digests(self) -> np.ndarray:
+        """Digest (N,) of the repetition that each window lies in; "" where it is not known."""
+        known = {(i, r): digest for i, own in enumerate(self.digests) for r, digest in own.items()}
+        pairs = zip(self.files.tolist(), self.windows.repetitions.tolist(), strict=True)
+        return np.array([known.get(pair, "") for pair in pairs], "U16")
 
     @property
     def groups(self) -> tuple[np.ndarray, np.ndarray]:

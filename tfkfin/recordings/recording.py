@@ -1,5 +1,6 @@
 """A recording on disk, its header, and in memory, which every reader returns; movements as times and as samples."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -204,6 +205,13 @@ def owners(recording: Recording | Header) -> np.ndarray:
         if len(known):
             found[order] = np.where(last >= 0, numbers[known[last]], 0)
     return np.where((labels > 0) & ~moving, 0, found)
+
+
+def digests(recording: Recording) -> dict[int, str]:
+    """What tells a repetition again, wherever it lies: {repetition: 16 hex digits of its movements' samples}."""
+    moving = np.where(recording.labels > 0, recording.repetitions, 0)
+    return {repetition: hashlib.sha256(recording.emg[moving == repetition].tobytes()).hexdigest()[:16]
+            for repetition in np.unique(moving[moving > 0]).tolist()}
 
 
 def header_of(file: RecordingFile, whole: Recording) -> Header:

@@ -100,9 +100,11 @@ def _common(own: dict, results: dict) -> dict:
 
 def _protocol(own: dict, about: dict) -> str:
     train, tuned, test = (", ".join(map(str, about[f"{part}_repetitions"])) for part in ("train", "finetune", "test"))
-    return (f"{own['protocol']}: trained on repetitions {train}, fine-tuned on {tuned}, scored on every window of "
-            f"repetitions {test} of the same subject and session; windows of {own['length_ms']:g} ms "
-            f"every {own['stride_ms']:g} ms, inside one movement")
+    learnt, scored = (f" of sessions {', '.join(map(str, about[key]))}" if about.get(key) else ""
+                      for key in ("train_sessions", "test_sessions"))
+    return (f"{own['protocol']}: trained on repetitions {train}{learnt}, fine-tuned on {tuned}, scored on every window "
+            f"of repetitions {test}{scored} of the same subject{'' if scored else ' and session'}; windows of "
+            f"{own['length_ms']:g} ms every {own['stride_ms']:g} ms, inside one movement")
 
 
 def _decoder_limits(about: dict, own: dict, whose: str = "") -> list[str]:

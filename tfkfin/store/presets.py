@@ -87,6 +87,12 @@ def new_bank(options: recipes.Fin, features: tuple[str, ...], length: int, chann
     return fins.bank(built, channels, length)
 
 
+def learnt_from(recipe: "recipes.Recipe") -> list[str]:
+    """Repetitions whose labels taught the FINs that a recipe starts from, by their `recordings.recording.digests`."""
+    named = recipe.features.names and recipe.fin.pretrained not in ("", "auto")
+    return _card(recipe.fin.pretrained).get("learnt_from", []) if named else []
+
+
 _shipped_bank = functools.lru_cache(8)(new_bank)
 
 

@@ -90,6 +90,7 @@ class Card(CardTable):
     signal: Ranges | None = None
     without: list[Whole] = []  # electrodes that are left out, counted from 1
     movements: Annotated[list[Label], Field(min_length=1, max_length=10_000)] | None = None
+    learnt_from: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=1_000_000)] = []
     names: dict[Annotated[str, Field(pattern=r"^-?\d{1,5}$")], Text] = {}
     mean_v: list[Volts] | None = None
     sd_v: list[Annotated[float, Field(gt=0, le=1e10)]] | None = None

@@ -65,7 +65,8 @@ def result(evaluation: Evaluation) -> Result:
               ladder.plot(evaluation, "ablation", rungs, TITLES)]
     options, count = evaluation.recipe.finetune, updates(evaluation.recipe)
     trust = text("ablation.trust", count=count, batch=options.batch_size, fin_rate=options.fin_learning_rate,
-                 head_rate=options.head_learning_rate, schedule=options.schedule, more=max(1, count // AGAIN))
+                 head_rate=options.head_learning_rate, schedule=options.schedule, more=max(1, count // AGAIN),
+                 started=evaluation.started)
     data = {"rungs": rungs, "tests": {f"{rung}: fin - {arm}": test for rung, arm, test in tests}}
     return Result("ablation", "Ablation on the ladder: does a FIN start help where it should matter?",
                   _findings(tests), blocks, trust, data, top={"rungs": rungs})

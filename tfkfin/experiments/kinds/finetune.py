@@ -30,7 +30,8 @@ def result(evaluation: Evaluation) -> Result:
     tables = [evaluation.table("finetune.table", rows), _tests(evaluation, data)]
     return Result("finetune", "3. Fine-tuning FINs (paper's Table 2, lower rows, and Table 3)",
                   _findings(evaluation, scores["tests"], group),
-                  [*tables, *plots, _cost_table(evaluation, cost)], _trust(evaluation), {"groups": data, "cost": cost})
+                  [*tables, *plots, _cost_table(evaluation, cost)], _trust(evaluation, cost),
+                  {"groups": data, "cost": cost})
 
 
 def _accuracies(evaluation: Evaluation, model: str, on: str, subjects) -> dict:
@@ -105,10 +106,12 @@ def _findings(evaluation: Evaluation, tests: dict, group: str) -> list[str]:
                  printed=published.TABLE_2["fin"][group][0] - published.TABLE_2["scratch"][group][0])
 
 
-def _trust(evaluation: Evaluation) -> list[str]:
+def _trust(evaluation: Evaluation, cost: dict) -> list[str]:
     cap, options = evaluation.max_test_windows, evaluation.recipe.finetune
     return text("finetune.trust", epochs=options.epochs, windows=options.windows_per_epoch or "all",
                  batch=options.batch_size, start=evaluation.recipe.fin.start,
+                 before="were trained on all of them before" if cost.get("imitate", {}).get("epochs") else
+                 "were trained on none of them before",
                  counted=text("finetune.capped", cap=cap) if cap else "Every test window counts.",
                  steering=evaluation.steering if evaluation.optimistic else text("finetune.fixed"))
 

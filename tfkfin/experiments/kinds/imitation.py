@@ -111,10 +111,10 @@ def _plots(evaluation: Evaluation, pooled: dict, every: dict, channels: dict) ->
 
 
 def _trust(evaluation: Evaluation) -> list[str]:
-    fin, epochs, cap = evaluation.recipe.fin, evaluation.recipe.imitate.epochs, evaluation.max_test_windows
-    start = f"the pretrained ones ({fin.pretrained})" if fin.pretrained else "random weights"
-    return text("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", start=start,
-                                             epochs="as many as they need" if epochs == "auto" else epochs),
+    epochs, cap = evaluation.recipe.imitate.epochs, evaluation.max_test_windows
+    most = "as many as they need" if epochs == "auto" else epochs
+    return text("imitation.trust", how=text("imitation.trained" if epochs else "imitation.kept", epochs=most,
+                                            start=evaluation.started),
                  count=f"at most {cap} test windows a subject, evenly spread" if cap else "every test window")
 
 

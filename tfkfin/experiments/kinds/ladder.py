@@ -18,6 +18,7 @@ from tfkfin.experiments.report import Plot, ReportTable, Result, holm, least_p, 
 from tfkfin.fit import metrics
 from tfkfin.recipe import Recipe
 from tfkfin.recordings import readers
+from tfkfin.recordings.recording import digests
 
 SECONDS = {"baseline": 0.2, "decoder": 0.5, "adapts": 1.0}  # of one core, that a minute of signal takes to be decided
 UPDATE, FIT = 0.3, 3.0  # seconds of an update by gradients, and of making a decoder
@@ -35,6 +36,10 @@ class People:
         log.info("%s: reading %d people", kind, len(split.subjects))
         self.sessions = {person: rungs.sessions(person, map(readers.read, files[person]), split.repetitions_per_session)
                          for person in split.subjects}
+        for person, parts in self.sessions.items() if (learnt := evaluation.run.learnt_from) else ():
+            if any(learnt & set(digests(one).values()) for part in parts for one in part.recordings):
+                raise InputError(f"labels of subject {person}, who is tested as a new person here, taught the FINs: "
+                                 "choose other --subjects, or start from other FINs (fin.pretrained)")
         names = [name for name in self.chosen(evaluation)
                  if evaluation.ledger.get(Fit(split.subjects[0], f"{kind}-{name}").key) is None]
         seconds = {name: self.seconds(name) for name in names}

@@ -1,6 +1,6 @@
 """The stage `imitate`: FINs are trained to give closed-form features of raw windows; no labels, all channels pooled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -126,13 +126,19 @@ def _train(run: Run, shown: board.Summaries, epochs: int) -> tuple[keras.Model, 
     return bank, predict
 
 
-def keep(run: Run, bank: keras.Model, stage: str, scores: dict, **more: dict) -> None:
-    """Writes a stage's FINs, to start other trainings from and to export, with their card; `more`: other scores."""
+def keep(run: Run, bank: keras.Model, stage: str, scores: dict, labelled: Iterable[str] = (), **more: dict) -> None:
+    """Writes a stage's FINs, to start other trainings from and to export, with their card.
+
+    Args:
+        labelled: repetitions whose labels they learnt from, by their digests.
+        more: other scores.
+    """
     folder = run.stage_folder(stage)
     with replacing(folder / folders.FINS_FILE.name) as path:
         on_one_channel(run, bank).save(path)
-    write_json(folder / folders.CARD, run.card() | {"kind": "fins", "parameters": bank.count_params(),
-                                                    "scores": {"fin": scores} | more})
+    write_json(folder / folders.CARD, run.card() | {
+        "kind": "fins", "parameters": bank.count_params(), "scores": {"fin": scores} | more,
+        "learnt_from": sorted({*presets.learnt_from(run.recipe), *labelled})})
 
 
 def on_one_channel(run: Run, bank: keras.Model) -> keras.Model:

@@ -45,10 +45,11 @@ def pooled(run: Run) -> dict:
     predict, (emg, true) = training.Predictor(bank), imitate.sample(run, "test", run.recipe.imitate.test_windows)
     before = metrics.imitation(true, predict(emg), names)
     with board.Summaries(run.board("pooled")) as shown:
-        held_out = _train(run, bank, shown)
+        learner = Learner(run, bank)
+        held_out = _train(run, learner, shown)
         scores = metrics.imitation(true, predict(emg), names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in scores.items()}, run.recipe.pooled.episodes)
-    imitate.keep(run, bank, "pooled", scores)
+    imitate.keep(run, bank, "pooled", scores, learner.episodes.labelled)
     log.info("pooled: held-out %s; R² of imitation %s", ", ".join(
         f"{what} {held_out['before'][what]:.3f} -> {held_out['after'][what]:.3f}" for what in held_out["before"])
         or "nothing",
@@ -56,9 +57,9 @@ def pooled(run: Run) -> dict:
     return {"fin": scores, "fin_before": before, "pooled": held_out}
 
 
-def _train(run: Run, bank: keras.Model, shown: board.Summaries) -> dict:
+def _train(run: Run, learner: "Learner", shown: board.Summaries) -> dict:
     """Trains the bank and puts its best weights back. Returns scores of held-out episodes, before and after."""
-    options, seed, learner = run.recipe.pooled, run.recipe.seed, Learner(run, bank)
+    options, seed, bank = run.recipe.pooled, run.recipe.seed, learner.bank
     held_out = [learner.episodes.draw(np.random.default_rng([seed, 1, i]), True)
                 for i in range(options.validation_episodes * learner.episodes.holds_out)]
     kept = {f"{name}_{when}": tf.Variable(np.nan) for when in ("before", "after") for name in ("loss", "accuracy")}
@@ -120,12 +121,17 @@ class Episodes:
         length, stride: of windows, samples.
         most: samples of a segment, at most; its windows fill it.
 
+    Attributes:
+        labelled: digests of the repetitions that are drawn from.
+
     Raises:
         InputError: nobody has two repetitions of two movements.
     """
 
     def __init__(self, people: Iterable[Subject], length: int, stride: int, most: int, options: Pooled):
-        self._signals, every = zip(*((person.standardised(), _spans(person, length)) for person in people), strict=True)
+        self._signals, every, digests = zip(*((person.standardised(), _spans(person, length), set(
+            person.repetition_digests.tolist())) for person in people), strict=True)
+        self.labelled = set().union(*digests) - {""}
         sizes = [stop - start for keys in every for spans in keys.values() for of in spans.values()
                  for start, stop in of]
         room = min(most, int(np.quantile(sizes, SHORT))) if sizes else length
