@@ -12,7 +12,7 @@ from tfkfin.nets import fins, heads, streaming
 from tfkfin.nets.descriptions.correlations import Correlations
 from tfkfin.nets.forward import ALL, Forward, runs_of
 from tfkfin.nets.network import network as join
-from tfkfin.nets.sliding import over_signal
+from tfkfin.nets.sliding import cut, over_signal
 from tfkfin.serving.signatures import Signatures
 
 rng = np.random.default_rng(17)
@@ -138,12 +138,17 @@ def _in_float64(bank, weights, cut):
 
 @pytest.mark.parametrize(("channels", "lags"), [(1, (1, 3)), (3, (1, 2, 5)), (4, ())])
 @pytest.mark.parametrize("stride", [7, 48, 60])
-@pytest.mark.parametrize("centred", [False, True])
-def test_correlations_are_those_of_windows(centred, stride, channels, lags):
-    layer, x = Correlations(lags, centred), signal(2, 48 + 2 * 60, channels)
+def test_correlations_are_those_of_windows(stride, channels, lags):
+    layer, x = Correlations(lags), signal(2, 48 + 2 * 60, channels)
     for compiled in (True, False):
         np.testing.assert_allclose(layer.stream(x, LENGTH, stride, compiled), cut_one_by_one(layer, x, stride),
                                    atol=1e-5)
+    windows = cut(tf.constant(x), LENGTH, stride)
+    away = rng.normal(size=(2, windows.shape[1], channels)).astype("float32")
+    expected = layer(tf.reshape(windows, (-1, LENGTH, channels)), away=tf.reshape(away, (-1, channels)))
+    for compiled in (True, False):
+        np.testing.assert_allclose(np.reshape(layer.stream(x, LENGTH, stride, compiled, away=away), expected.shape),
+                                   expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("length", "stride"), [(6, 2), (7, 3), (4, 4), (3, 5)])

@@ -26,7 +26,7 @@ from tfkfin.nets.heads import CHUNK, Head
 from tfkfin.nets.layers import found as layer_called
 from tfkfin.nets.network import Parts
 from tfkfin.nets.one_stride import Live
-from tfkfin.nets.quality import MEASURES, Measures, judged, kept
+from tfkfin.nets.quality import MEASURES, Measures, away, judged, kept
 from tfkfin.nets.sliding import over_signal, size, windows_in
 from tfkfin.nets.streaming import stream_bank, stream_layer, streams
 
@@ -71,8 +71,8 @@ class Trunk:
 
     def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described"),
                 limits: np.ndarray | None = None) -> dict[str, tf.Tensor]:
-        """Windows (B, L, C). `limits`: of `tfkfin.nets.quality.kept`, by which electrodes are left out."""
-        return _found({name: part for name, part in self.parts.items() if name in wanted}, x, limits)
+        """Windows (B, L, C). `limits`: ranges of `tfkfin.nets.quality`, by which descriptions are spared faults."""
+        return self._found({name: part for name, part in self.parts.items() if name in wanted}, x, limits)
 
     def signal(self, stride: int, wanted: Sequence[str] = ("features", "described"), compiled: bool = True,
                slide: Callable = over_signal) -> Callable[..., dict[str, tf.Tensor]]:
@@ -81,7 +81,7 @@ class Trunk:
         make = {"features": stream_bank, "described": layer, "measures": layer}
         parts = {name: make[name](part, stride=stride, compiled=compiled, slide=slide)
                  for name, part in self.parts.items() if name in wanted}
-        return partial(_found, parts)
+        return partial(self._found, parts)
 
     def recording(self, emg: np.ndarray, starts: np.ndarray, mean: np.ndarray, sd: np.ndarray,
                   wanted: Sequence[str] = ("features", "described"),
@@ -110,6 +110,14 @@ class Trunk:
                     outputs[name] = np.empty((len(starts), *value.shape[1:]), value.dtype)
                 outputs[name][windows[there]] = value[there]
         return outputs
+
+    def _found(self, parts: dict[str, Callable], x: tf.Tensor, limits=None) -> dict[str, tf.Tensor]:
+        found = {name: part(x) for name, part in parts.items() if name != "described"}
+        if "described" in parts:
+            names = () if limits is None else getattr(self.parts["described"], "takes", ())
+            found["described"] = parts["described"](x, **{
+                name: {"kept": kept, "away": away}[name](found["measures"], limits) for name in names})
+        return found
 
     def _compiled(self, stride: int, samples: int, wanted: Sequence[str], limited: bool) -> Callable:
         key = stride, samples, tuple(sorted(wanted)), limited
@@ -144,15 +152,6 @@ class Trunk:
                    np.pad(inside, (0, span - len(inside)), mode="edge")[None])
 
 
-def _found(parts: dict[str, Callable], x: tf.Tensor, limits=None) -> dict[str, tf.Tensor]:
-    """What each part gives; by `limits`, descriptions are without the electrodes that `measures` say so of."""
-    found = {name: part(x) for name, part in parts.items() if name != "described"}
-    if "described" in parts:
-        those = {} if limits is None else {"kept": kept(found["measures"], limits)}
-        found["described"] = parts["described"](x, **those)
-    return found
-
-
 class Forward:
     """A decoder's network, run over whatever there is.
 
@@ -180,14 +179,14 @@ class Forward:
 
     @cached_property
     def limits(self) -> np.ndarray | None:
-        """Ranges (2, C, 5) by which electrodes are left out of descriptions, those of training; None: none ever is."""
-        able = self.spared[:, None]
-        if not able.any():
+        """Training's ranges (2, C, 5), by which descriptions are spared faults; None: they are not."""
+        if not self.ranges or layer_called(self.parts.classifier, "imputation") is None:
             return None
-        first = self.ranges.get("first") or self.ranges
-        low, high = np.where(able, first["low"], -ALL_THERE_IS), np.where(able, first["high"], ALL_THERE_IS)
-        low[self.without] = high[self.without] = -ALL_THERE_IS
-        return np.float32([low, high])
+        first, ends = self.ranges.get("first") or self.ranges, np.float32([[[-ALL_THERE_IS]], [[ALL_THERE_IS]]])
+        limits = np.float32([first["low"], first["high"]])
+        limits[..., 1:] = np.where(self.spared[:, None], limits[..., 1:], ends)
+        limits[:, self.without, 1:] = -ALL_THERE_IS
+        return limits
 
     @property
     def spared(self) -> np.ndarray:

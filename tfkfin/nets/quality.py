@@ -14,8 +14,8 @@ it:
 A measure's distance is how far it lies outside its range, in half-widths of the range; an electrode's quality is
 2^-d of its largest distance d: 1 inside all ranges, 0.5 one half-width beyond.
 
-An electrode that is far from training in a way that spoils decisions is left out of them: what it would say is then
-estimated from the others (`tfkfin.nets.imputation`).
+Decisions are spared what can be spared. An electrode that is far from training is left out: what it would say is then
+estimated from the others (`tfkfin.nets.imputation`). An offset is subtracted.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ TAILS = (0.5, 99.5)  # percentiles of training windows between which a range lie
 SILENT = 0.05  # sd below which samples that repeat are a constant, and not a clipped signal
 QUIET = 0.25  # variance
 FAR = 2  # half-widths beyond a range from which on an electrode is left out, unless half of all would be
+SLIGHT = 0.5  # half-widths beyond a range from which on an offset is subtracted
 TINY = 1e-8  # added to variances
 MOST_WINDOWS = 2000  # that ranges are learnt from
 
@@ -125,20 +126,33 @@ def kept(measures, limits):
     Args:
         limits: lower and upper ends of the ranges (2, C, 5).
     """
-    low, high = limits[0], limits[1]
-    width = tf.maximum((high - low) / 2, np.float32(LEAST))
-    above, below = ((measures - high) / width)[..., 1:4], ((low - measures) / width)[..., 1]
-    far = tf.cast(tf.maximum(tf.reduce_max(above, axis=-1), below) > FAR, tf.float32)
+    above, below = _beyond(measures, limits)
+    far = tf.cast(tf.maximum(tf.reduce_max(above[..., 1:4], axis=-1), below[..., 1]) > FAR, tf.float32)
     few = 2 * tf.reduce_sum(far, axis=-1, keepdims=True) < measures.shape[-2]
     return 1 - far * tf.cast(few, tf.float32)
+
+
+def away(measures, limits):
+    """Offsets that training did not have, (.., C): how far a mean lies from the middle of training's, where it is outside
+    their range; 0 elsewhere, and where an electrode is louder or quieter too, as envelopes of more force are.
+    """
+    above, below = _beyond(measures, limits)
+    beyond = tf.maximum(above, below)
+    offset = (beyond[..., 0] > SLIGHT) & (beyond[..., 1] < SLIGHT)
+    return tf.where(offset, measures[..., 0] - (limits[0][:, 0] + limits[1][:, 0]) / 2, 0.0)
+
+
+def _beyond(measures, limits):
+    """How many half-widths measures lie above their ranges, and below."""
+    low, high = limits[0], limits[1]
+    width = tf.maximum((high - low) / 2, np.float32(LEAST))
+    return (measures - high) / width, (low - measures) / width
 
 
 def judged(measures, ranges: dict) -> dict[str, tf.Tensor]:
     """Measures (B, C, 5) -> "quality" (B, C) in [0, 1], "quality_overall" (B,), that of the worst electrode, and
     "fault" (B, C), float, an index of `FAULTS`; 0 where the quality is above a half."""
-    low, high = (np.asarray(ranges[name], np.float32) for name in ("low", "high"))
-    width = np.maximum((high - low) / 2, LEAST).astype(np.float32)
-    above, below = (measures - high) / width, (low - measures) / width
+    above, below = _beyond(measures, np.float32([ranges["low"], ranges["high"]]))
     distance = tf.maximum(tf.maximum(above, below), 0.0)
     farthest = tf.reduce_max(distance, axis=-1)
     worst = tf.one_hot(tf.argmax(distance, axis=-1), len(MEASURES))

@@ -23,6 +23,8 @@ class LogCovariance(layers.Layer):
         ridge: of the mean variance, added to every channel's.
     """
 
+    takes = ("kept",)
+
     def __init__(self, difference: int = 0, ridge: float = RIDGE, **kwargs):
         super().__init__(**kwargs)
         self.difference, self.ridge = difference, ridge

@@ -13,11 +13,12 @@ optional; a layer without one is one of which it is not known.
                                                   permutations of the electrodes
     without(described, channels, electrode)       outputs (N, S) in NumPy as if an electrode's signal were constant,
                                                   those that are of it alone left as they are: for layers that mix
-                                                  electrodes. With it go
+                                                  electrodes. With it goes
     flatness(channels)                            which outputs (S, C), 1 or 0, are the log power of a channel, and
                                                   which say how it goes with others: how a lost electrode is seen
-    kept                                          an argument of the call and of `stream`: (B, C) or (B, W, C), 0 for
-                                                  electrodes whose signal counts as constant
+    takes                                         names of arguments, beside the signal, that the call, with (B, C), and
+                                                  `stream`, with (B, W, C), take of each electrode: "kept", 0 where its
+                                                  signal counts as constant; "away", an offset that is subtracted first
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class Beside(layers.Layer):
     def __init__(self, parts: Sequence[layers.Layer | dict], **kwargs):
         super().__init__(**kwargs)
         self.parts = [keras.saving.deserialize_keras_object(p) if isinstance(p, dict) else p for p in parts]
+        self.takes = tuple({name for part in self.parts for name in getattr(part, "takes", ())})
         for name in ("stream", "log_amplitude", "layout"):
             if all(hasattr(part, name) for part in self.parts):
                 setattr(self, name, getattr(self, f"_{name}"))
@@ -51,11 +53,11 @@ class Beside(layers.Layer):
         for part in self.parts:
             part.build(input_shape)
 
-    def call(self, inputs, kept=None):
-        return ops.concatenate([part(inputs, **_those(part, kept)) for part in self.parts], axis=-1)
+    def call(self, inputs, kept=None, away=None):
+        return ops.concatenate([part(inputs, **_those(part, kept, away)) for part in self.parts], axis=-1)
 
-    def _stream(self, *arguments, kept=None, **options):
-        return ops.concatenate([part.stream(*arguments, **options, **_those(part, kept)) for part in self.parts],
+    def _stream(self, *arguments, kept=None, away=None, **options):
+        return ops.concatenate([part.stream(*arguments, **options, **_those(part, kept, away)) for part in self.parts],
                                axis=-1)
 
     def _log_amplitude(self, channels: int) -> np.ndarray:
@@ -71,9 +73,10 @@ class Beside(layers.Layer):
         return {**super().get_config(), "parts": [keras.saving.serialize_keras_object(p) for p in self.parts]}
 
 
-def _those(part: layers.Layer, kept) -> dict:
-    """`kept` for a description that mixes electrodes."""
-    return {"kept": kept} if kept is not None and hasattr(part, "without") else {}
+def _those(part: layers.Layer, kept, away) -> dict:
+    """Which of the two a description takes."""
+    given = {"kept": kept, "away": away}
+    return {name: given[name] for name in getattr(part, "takes", ()) if given[name] is not None}
 
 
 def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:

@@ -38,6 +38,8 @@ class Broad(layers.Layer):
     Outputs of single channels come kind by kind, then those of all channels in the order of `LogCovariance`.
     """
 
+    takes = ("kept",)
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.between = [LogCovariance(difference) for difference in (0, 1, 2)]
