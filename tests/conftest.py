@@ -34,7 +34,11 @@ def drawn_alike(request):
         generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
-HEAVY = ("test_engines", "test_train", "test_tune", "test_streaming", "test_export", "test_experiments")
+HEAVY = (  # every file that takes 20 s or more
+    "test_ladder", "test_engines", "test_commands", "test_calibrate", "test_train", "test_leaks", "test_export",
+    "test_streaming", "test_tune", "test_pooled", "test_imitation", "test_ablation", "test_same", "test_stream",
+    "test_calibration", "test_experiments", "test_estimators", "test_absurd", "test_page", "test_imputation",
+    "test_hub", "test_adapting", "test_doors", "test_quality", "test_golden", "test_features", "test_filtered")
 
 
 def pytest_collection_modifyitems(items):

@@ -519,8 +519,8 @@ def test_executions_are_counted():
     from tfkfin.api import _recordings
 
     labels = np.array([0, 1, 1, 0, 2, 1, 1, 0, 1])
-    (found,) = _recordings(np.zeros((9, 2)), labels, None, 1000.0, "V")
-    assert found.repetitions[labels > 0].tolist() == [1, 1, 1, 2, 2, 3]
+    (made,) = _recordings(np.zeros((9, 2), np.float32), labels, None, 100.0, "V")
+    assert made.repetitions[labels > 0].tolist() == [1, 1, 1, 2, 2, 3]
 
 
 def two_classes(count=40, seed=0):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import started
 
 from tfkfin.base import console
 
@@ -25,10 +26,10 @@ TINY = ["--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretraine
         "--set", "finetune.epochs=2", "--set", "features.names=RMS,VAR"]
 
 
-def command(*arguments, **options):
+def command(*arguments):
     """Runs `python -m tfkfin.<first> <others>` as a user would."""
     return subprocess.run([sys.executable, "-m", f"tfkfin.{arguments[0]}", *map(str, arguments[1:])],
-                          capture_output=True, text=True, timeout=300, **options)
+                          capture_output=True, text=True, timeout=300)
 
 
 def inside(name, *arguments):
@@ -99,13 +100,13 @@ def test_killed_and_started_again_it_ends_the_same(finished, tiny_db2, tmp_path)
     arguments = [sys.executable, "-m", "tfkfin.train", "--stage", "finetune", "--data", str(tiny_db2), "--run",
                  str(tmp_path / "run"), *TINY]
     for done in ("imitate/checkpoints/checkpoint", "classify/S1.json", "finetune/S1.json"):
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = started.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / done).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    last = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    last = started.run(arguments)
     assert last.returncode == 0, last.stderr
     assert scores(tmp_path / "run") == scores(finished)
 

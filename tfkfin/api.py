@@ -19,9 +19,8 @@ from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.session import AdaptiveSession
 from tfkfin.fit import calibration, scoring
 from tfkfin.pipeline import windows
-from tfkfin.recordings import readers
-from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, VOLTS, Recording, RecordingFile, Recordings
-from tfkfin.recordings.recording import count_repetitions as executions
+from tfkfin.recordings import readers, sheet
+from tfkfin.recordings.recording import LARGEST_V, OWN_UNIT_HZ, Recording, RecordingFile, Recordings, count_repetitions
 from tfkfin.signal import resampling
 from tfkfin.store import presets
 
@@ -45,8 +44,7 @@ def read(path: str | Path) -> Recordings:
         InputError: no such file, or not of these formats.
     """
     if Path(path).is_file():
-        found = [file for file in readers.find(Path(path).parent)
-                 if any(part.samefile(path) for part in file.signals)]
+        found = [file for file in readers.find(Path(path).parent) if any(part.samefile(path) for part in file.signals)]
         if not found:
             raise InputError(f"{path} has no name by which a reader finds recordings: give the folder that it lies in")
         return Recordings([readers.read(found[0])])
@@ -249,8 +247,7 @@ class Decoder(decoder.BaseDecoder):
         case = scoring.Case(self, scoring.unlearnt(self.card, subject)[0], self.stride, False)
         return float(scoring.judged(case)[0]["accuracy"])
 
-    def update(self, emg: Samples, labels: ArrayLike | None = None, rate_hz: float = 0.0,
-               unit: Unit = "V") -> Self:
+    def update(self, emg: Samples, labels: ArrayLike | None = None, rate_hz: float = 0.0, unit: Unit = "V") -> Self:
         """Adds labelled windows to the session, in place: the same as a calibration on all of its windows so far.
 
         The head is solved in closed form, with its statistics of earlier sessions; windows of the last calibration
@@ -383,7 +380,7 @@ def _recordings(data: Data, labels: ArrayLike | None, groups: ArrayLike | None, 
         raise InputError(f"`data` must be (T, C) and `labels` (T,). Received: shapes {data.shape}, {labels.shape}"
                          f"{axes.turned('data', data.shape, {'T': labels.size, 'C': 0})}")
     labels = _whole("labels", labels)
-    counted = executions(labels) if groups is None else _whole("groups", np.asarray(groups))
+    counted = count_repetitions(labels) if groups is None else _whole("groups", np.asarray(groups))
     if counted.shape != labels.shape:
         raise InputError(f"`groups` must be (T,) as `labels`. Received: shapes {counted.shape}, {labels.shape}")
     volts = _volts(data, unit)
@@ -430,12 +427,12 @@ def _key(option: str) -> str:
 
 
 def _volts(emg: Any, unit: Unit) -> np.ndarray:
-    if unit not in VOLTS:
-        raise InputError(f"`unit` must be one of {', '.join(VOLTS)}. Received: unit={unit!r}")
+    if unit not in sheet.UNITS:
+        raise InputError(f"`unit` must be one of {', '.join(sheet.UNITS)}. Received: unit={unit!r}")
     emg = _array("emg", emg)
     if emg.dtype.kind not in "biuf":
         raise InputError(f"`emg` must be real numbers. Received: {emg.dtype}")
-    return emg.astype(np.float32, copy=False) if unit == "V" else (emg * VOLTS[unit]).astype(np.float32)
+    return emg.astype(np.float32, copy=False) if unit == "V" else (emg * sheet.UNITS[unit]).astype(np.float32)
 
 
 def _numbers(repetitions: int | str | Iterable[int]) -> tuple[int, ...]:

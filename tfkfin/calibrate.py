@@ -18,7 +18,6 @@ on the other repetitions of the recordings, before and after calibration; they c
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,10 +78,7 @@ def several(arguments: argparse.Namespace) -> None:
     settings = recipes.load(None, dict(map(recipes.parse_setting, arguments.settings))).launch
     failed = launch.launch(tasks, lambda task: Path(task.arguments["json"]).is_file(), arguments.launcher, settings,
                            where, "people")
-    if failed:
-        launch.report_failures(failed, tasks, where)
-        log.error("error: %d of %d people failed; the same command tries them again", len(failed), len(tasks))
-        sys.exit(1)
+    launch.end_if_failed(failed, tasks, where, "people")
 
 
 def work(model: str, to: str, json: str, **options) -> None:

@@ -14,7 +14,7 @@ from tfkfin import recipe as recipes
 from tfkfin.base import samples
 from tfkfin.base.axes import turned
 from tfkfin.base.errors import InputError
-from tfkfin.base.files import read_json, replacing, write_json
+from tfkfin.base.files import read_json, replacing, shipped, write_json
 from tfkfin.store import folders, presets
 
 CHUNK = 256  # windows that go through the network at a time
@@ -55,10 +55,10 @@ class _OfWindows(BaseEstimator):
         return samples.checked(x, "X").transpose(0, 2, 1), y
 
     def _fit_scale(self, x: np.ndarray) -> None:
-        if self.family not in (shipped := _shipped()):
-            raise ValueError(f"`family` must be one of {tuple(shipped)}. Received: family={self.family!r}")
-        if not self.features or (unknown := set(self.features) - set(shipped[self.family])):
-            raise ValueError(f"`features` must be of {shipped[self.family]}. Received: {sorted(unknown)}"
+        if self.family not in (there := _shipped()):
+            raise ValueError(f"`family` must be one of {tuple(there)}. Received: family={self.family!r}")
+        if not self.features or (unknown := set(self.features) - set(there[self.family])):
+            raise ValueError(f"`features` must be of {there[self.family]}. Received: {sorted(unknown)}"
                              if self.features else "`features` is empty")
         self.shape_, self.n_features_in_ = (x.shape[2], x.shape[1]), x.shape[2]
         self.mean_, sd = x.mean(axis=(0, 1)), x.std(axis=(0, 1))
@@ -218,8 +218,6 @@ class FINClassifier(ClassifierMixin, _OfWindows):
 @functools.cache
 def _shipped() -> dict[str, tuple[str, ...]]:
     """FIN families that are shipped trained, and the features of each."""
-    from tfkfin.base.files import shipped
-
     return {path.name.removeprefix("fin_"): tuple(folders.card(presets.find(path))["features"])
             for path in folders.models(shipped("savedmodels")) if path.name.startswith("fin_")}
 

@@ -20,7 +20,6 @@ examples:
 import argparse
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -118,10 +117,7 @@ def trials_by(arguments: argparse.Namespace, search: Search, options: dict[str, 
 
     failed = launch.launch(tasks, done, arguments.launcher, recipe.launch, folder, "trials")
     failed = {key: why for key, why in failed.items() if search.base.ledger.get(f"{key}.failed") is None}
-    if failed:
-        launch.report_failures(failed, tasks, folder)
-        log.error("error: %d of %d trials failed; the same command tries them again", len(failed), len(tasks))
-        sys.exit(1)
+    launch.end_if_failed(failed, tasks, folder, "trials")
 
 
 def show(folder: Path) -> None:

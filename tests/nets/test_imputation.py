@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfkfin
+from tfkfin.base.errors import InputError
 from tfkfin.live.stream import Stream
 from tfkfin.nets import descriptions
 from tfkfin.nets.imputation import Imputation
@@ -38,6 +39,28 @@ def test_without_an_electrode_is_as_if_its_signal_were_constant(kinds, electrode
     x[:, :, electrode] = 0.7
     wanted = np.asarray(layer(x))
     np.testing.assert_allclose(got[:, ~of], wanted[:, ~of], atol=2e-3)
+
+
+@pytest.mark.parametrize("kinds", [("log_covariance",), ("centred_correlations", "log_covariance"), ("broad",)])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_electrode_that_is_not_kept_counts_as_constant(kinds, streamed):
+    """In the calls and in `stream`, window by window; the outputs that are its own are imputed whatever they are."""
+    layer, x = described_by(*kinds), mixed(1)[0]
+    rows = [x[start : start + 60] for start in range(0, 61, 20)]
+    kept = np.ones((4, CHANNELS), np.float32)
+    kept[1, 2] = kept[3, [0, 4]] = 0
+
+    def described(windows, **kept):
+        return np.asarray(layer(np.stack(windows), **kept))
+
+    got = described(rows, kept=kept)
+    if streamed:
+        got = np.asarray(layer.stream(x[None], 60, 20, False, kept=kept[None]))[0]
+    wanted = described([np.where(there, row, np.float32(0.7)) for there, row in zip(kept, rows, strict=True)])
+    others = (kept[:, layer.layout(CHANNELS)[:, 1:]] > 0).all(axis=2)
+    np.testing.assert_allclose(got[others], wanted[others], atol=2e-3)
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(described(rows)[others], wanted[others], atol=2e-3)
 
 
 def test_only_flat_electrodes_are_seen_as_lost():
@@ -91,13 +114,24 @@ def people(tiny_db2):
     return tfkfin.read(tiny_db2)
 
 
-def test_a_decoder_goes_on_without_an_electrode(people, tmp_path):
+def constant(signal):
+    return np.full_like(signal, 1e-4)
+
+
+def humming(signal):
+    """One that has come off: the mains, five times as large as the signal was."""
+    tone = np.sin(2 * np.pi * 50 * np.arange(len(signal)) / 2000)
+    return (signal.mean() + 7 * signal.std() * tone).astype(np.float32)
+
+
+@pytest.mark.parametrize("fault", [constant, humming])
+def test_a_decoder_goes_on_without_an_electrode(people, tmp_path, fault):
     """From Python, live, saved, exported, calibrated and adapting; one that was not lost changes nothing."""
     options = {"window.length_ms": 60, "window.stride_ms": 20}
     before = tfkfin.Decoder.from_preset("best", **options | {"classifier.lost_electrode": False}).fit(people[0])
     now = tfkfin.Decoder.from_preset("best", **options).fit(people[0])
     emg, spoilt = people[0].emg[:20000], people[0].emg[:20000].copy()
-    spoilt[:, 2] = 1e-4
+    spoilt[:, 2] = fault(emg[:, 2])
     np.testing.assert_allclose(now.stream(emg)["probabilities"], before.stream(emg)["probabilities"], atol=1e-6)
     clean = now.stream(emg)["label"]
 
@@ -107,15 +141,39 @@ def test_a_decoder_goes_on_without_an_electrode(people, tmp_path):
     assert agreement(now) > agreement(before) + 0.1 and agreement(now) > 0.7
     assert agreement(now, adapt=True) > 0.6
     calibrated = now.calibrate(people[1], repetitions=1)
+    np.testing.assert_array_equal(calibrated.forward.limits, now.forward.limits)
     assert np.mean(calibrated.stream(spoilt)["label"] == calibrated.stream(emg)["label"]) > 0.6
     version = now.export(tmp_path / "model", "both")
     now.save(tmp_path / "saved")
     wanted = now.stream(spoilt)["probabilities"]
+    windows = np.stack([spoilt[start : start + now.length] for start in range(0, 4000, now.stride)])
+    np.testing.assert_allclose(now(windows)["probabilities"], wanted[: len(windows)], atol=1e-4)
     live = Stream(now)
     made = [found for part in np.split(spoilt, range(777, len(spoilt), 777)) if (found := live(part)) is not None]
     np.testing.assert_allclose(np.concatenate([one.probabilities for one in made]), wanted, atol=1e-4)
     for other in (tfkfin.Decoder.load(tmp_path / "saved"), Exported(version, "savedmodel"), Exported(version, "onnx")):
         np.testing.assert_allclose(other.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+
+
+def test_electrodes_are_left_out_by_hand(people, tmp_path):
+    """Whatever such an electrode says changes no decision, in Python and exported; and they are taken in again."""
+    decoder = tfkfin.Decoder.from_preset("best", **{"window.length_ms": 60, "window.stride_ms": 20}).fit(people[0])
+    emg, spoilt = people[0].emg[:20000], people[0].emg[:20000].copy()
+    spoilt[:, 2] += 5e-5 * rng.standard_normal(len(spoilt))
+    left = decoder.without(3)
+    wanted = left.stream(emg)["probabilities"]
+    left.save(tmp_path / "saved")
+    for one in (left, tfkfin.Decoder.load(tmp_path / "saved"), Exported(left.export(tmp_path / "model"), "savedmodel")):
+        np.testing.assert_allclose(one.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+    assert np.abs(decoder.stream(spoilt)["probabilities"] - wanted).max() > 0.1
+    np.testing.assert_array_equal(left.without().stream(emg)["probabilities"], decoder.stream(emg)["probabilities"])
+    assert np.mean(left.stream(emg)["label"] == decoder.stream(emg)["label"]) > 0.7
+    for unfit in ((0,), (5,), (1, 2)):
+        with pytest.raises(InputError, match="fewer than half"):
+            decoder.without(*unfit)
+    with pytest.raises(InputError, match="cannot do without electrode 1"):
+        tfkfin.Decoder.from_preset("best_fins", **{"window.length_ms": 60, "window.stride_ms": 20}).fit(
+            people[0]).without(1)
 
 
 def test_keras_knows_the_layer(tmp_path):

@@ -11,7 +11,7 @@ import tfkfin
 from tfkfin.base.errors import InputError
 from tfkfin.live.measures import LASTS_S, FaultNotes
 from tfkfin.live.stream import Stream
-from tfkfin.nets.quality import Measures, judged, learnt
+from tfkfin.nets.quality import Measures, judged, kept, learnt
 from tfkfin.serving.engines import Exported
 from tfkfin.signal.condition import FAULTS, OUTPUTS, wider
 from tfkfin.signal.faults import spoilt
@@ -75,7 +75,8 @@ def test_faults_are_told_by_their_names_and_a_clean_signal_has_none():
         said = np.asarray(found["fault"])[:, 0].astype(int)
         assert np.mean(said == FAULTS.index(what)) > (0.99 if name == "clean" else 0.9), (name, np.bincount(said))
         np.testing.assert_allclose(found["quality_overall"], np.min(found["quality"], axis=1))
-    assert wider(ranges, ranges) == ranges
+    assert wider(ranges, ranges) == ranges | {"first": ranges}
+    assert wider(wider(ranges, {"low": [[-9.0] * 5] * 3, "high": ranges["high"]}), ranges)["first"] == ranges
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +105,8 @@ def test_it_is_the_same_through_every_door(fitted, tmp_path):
             np.testing.assert_allclose(found[name][moving], answers[name][moving], atol=2e-3, err_msg=door + name)
     live = Stream(decoder, rate_hz=recording.rate_hz)
     found = [live(emg[i : i + 37]) for i in range(0, len(emg), 37)]
-    kept = np.concatenate([one.quality["quality"] for one in found if one is not None])
-    np.testing.assert_allclose(kept[moving], answers["quality"][moving], atol=2e-3)
+    live = np.concatenate([one.quality["quality"] for one in found if one is not None])
+    np.testing.assert_allclose(live[moving], answers["quality"][moving], atol=2e-3)
 
 
 def test_what_is_wrong_is_said_once_and_what_to_do(fitted, caplog):
@@ -148,3 +149,19 @@ def test_a_decoder_of_before_answers_as_before(fitted):
     found = older.predict(recording), older(recording.emg[None, : decoder.length])
     assert set(found[1]) == {"probabilities", "label", "features"}
     np.testing.assert_array_equal(found[0], decoder.predict(recording))
+
+
+def test_electrodes_that_hum_or_are_far_too_loud_are_left_out_unless_half_are():
+    x = (emg(4) - MEAN) / SD
+    layer, ranges = Measures(RATE), learnt([np.stack([emg(20)[i : i + LENGTH] for i in range(0, 9000, STRIDE)])], MEAN,
+                                           SD, RATE)
+    limits, hum = np.float32([ranges["low"], ranges["high"]]), 3 * np.sin(2 * np.pi * 50 * np.arange(len(x)) / RATE)
+
+    def left_out(x):
+        windows = np.float32([x[i : i + LENGTH] for i in range(0, len(x) - LENGTH, STRIDE)])
+        return 1 - np.asarray(kept(layer(windows), limits)).mean(axis=0)
+
+    for change, wanted in ((0 * x, (0, 0, 0)), (hum[:, None] * [0, 1, 0], (0, 1, 0)), (x * [9999, 0, 0], (1, 0, 0)),
+                           (x * [0, 0, -0.9999], (0, 0, 1)), (hum[:, None] * [0, 1, 1], (0, 0, 0)),
+                           (5 + 0 * x, (0, 0, 0))):
+        np.testing.assert_allclose(left_out(x + change), wanted, atol=0.05)

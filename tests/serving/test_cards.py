@@ -11,7 +11,7 @@ from tfkfin.base.console import run
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import shipped
 from tfkfin.decoder.decoder import BaseDecoder
-from tfkfin.serving.engines import Exported, decoder_card
+from tfkfin.serving.engines import Exported
 from tfkfin.store import card, folders, hub, presets, schema
 
 GOLDEN = Path(__file__).parent / "golden" / "decoder" / "1"
@@ -50,7 +50,7 @@ def lying(folder: Path, field: str, lie, source: Path = GOLDEN) -> Path:
 @pytest.mark.parametrize("field, lie", CASES, ids=[f"{field}{i}" for i, (field, _) in enumerate(CASES)])
 def test_the_file_and_the_field_are_named(field, lie, tmp_path):
     version = lying(tmp_path / "m" / "1", field, lie)
-    for reader in (folders.card, folders.verify, folders.changed, decoder_card):
+    for reader in (folders.card, folders.verify, folders.changed, folders.decoder_card):
         with pytest.raises(InputError) as told:
             reader(version)
         assert str(version / folders.CARD) in str(told.value) and field in str(told.value)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import keras
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import scipy.io
+import started
 import tensorflow as tf
 from google.protobuf import text_format
 
@@ -252,7 +254,7 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
         shutil.copy(run.folder / name, folder / name)
     code = f"import sys; from tfkfin.export import export; export({str(folder)!r}, None, {str(tmp_path / 'm')!r}); " \
            "print(sorted(m for m in sys.modules if m.startswith(('tfkfin.fit', 'tfkfin.pipeline'))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = started.run([sys.executable, "-c", code])
     light = "['tfkfin.fit', 'tfkfin.fit.run_folder']\n"
     assert done.returncode == 0 and done.stdout == light, done.stdout + done.stderr[-2000:]
     card = folders.card(tmp_path / "m" / "1")
@@ -394,8 +396,7 @@ def test_onnx_runs_without_tensorflow(run, exported, tmp_path, environment):
 
 
 def command(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=120,
-                          **options)
+    return started.run([sys.executable, "-m", *map(str, arguments)], **options)
 
 
 def test_command_line_exports_below_the_current_folder(run, tmp_path):
@@ -452,3 +453,27 @@ def test_cudnn_stays_out_whatever_the_machine():
     signatures.stock(bank)
     halves = fin.fins_of(bank)[0].get_layer("bilstm").stack
     assert len(halves) == 4 and all(half.use_cudnn is False for half in halves)
+
+
+def test_each_graph_is_traced_once_and_what_trains_is_there(run, tmp_path, monkeypatch):
+    """Tracing takes most of the time that an export takes."""
+    from tfkfin.serving.signatures import Signatures, save_decoder
+
+    def counted(made, traced, real, emg):
+        traced.append(real.__name__)
+        return real(made, emg)
+
+    names, traced = ("serve", "features", "stream", "about"), []
+    for name in names:
+        monkeypatch.setattr(Signatures, name, partialmethod(counted, traced, getattr(Signatures, name)))
+    decoder = run.decoder(2)
+    save_decoder(Signatures(decoder), tmp_path / "m")
+    assert sorted(traced) == sorted(names)
+    loaded = tf.saved_model.load(str(tmp_path / "m"))
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        held, wanted = getattr(loaded, name), getattr(decoder.model, name)
+        assert len(held) == len(wanted) and all(np.array_equal(a, b) for a, b in zip(held, wanted, strict=True))
+    emg = np.random.default_rng(0).normal(0, 1e-5, (3, decoder.length, decoder.channels)).astype(np.float32)
+    wanted = decoder.model(emg, training=False)["probabilities"]
+    for answer in (loaded.serving_default(tf.constant(emg)), loaded.signatures["serving_default"](emg=emg)):
+        np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-5)

@@ -15,6 +15,8 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,9 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 def format_numbers(numbers: Iterable[int]) -> str:
     """The way back, for messages: (1, 2, 3, 6) -> "1-3, 6"."""
-    ordered = sorted(numbers)
-    runs: list[list[int]] = []
-    for number in ordered:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    # numbers that follow each other are as far from their places
+    parted = groupby(enumerate(sorted(numbers)), lambda placed: placed[1] - placed[0])
+    runs = [[number for _, number in run] for _, run in parted]
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
@@ -123,6 +121,12 @@ class _Shown(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = shown(super().format(record))
         return text if record.exc_info or "\n" in str(record.msg) else " ".join(text.split("\n"))  # no forged lines
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Logs a warning where a process comes to it first: every stage reads a recording again."""
+    log.warning("%s", text)
 
 
 def numeric(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -173,16 +173,8 @@ def read_toml(path: Path, what: str = "TOML") -> dict[str, Any]:
     Raises:
         InputError: it is none, or no regular file.
     """
-    try:
+    with refused_as(f"{path} is not {what}", ValueError, RecursionError):
         return tomllib.loads(reading.text(path, _LARGEST_TOML))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not {what}: {_why(error)}") from None
-
-
-def _why(error: Exception) -> str:
-    return "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
 
 
 def shipped(kind: str) -> Path:

@@ -39,12 +39,8 @@ class Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def _home(fullname: str) -> str | None:
     package, _, name = fullname.partition(".")
-    if package != "tfkfin":
-        return None
-    for old, new in HOMES.items():
-        if name == old or name.startswith(f"{old}."):
-            return f"tfkfin.{new}{name[len(old):]}"
-    return None
+    return next((f"tfkfin.{new}{name[len(old):]}" for old, new in HOMES.items()
+                 if package == "tfkfin" and f"{name}.".startswith(f"{old}.")), None)
 
 
 def install() -> None:

@@ -6,6 +6,7 @@ and with free memory: nothing is unpacked to more than `RATIO` times the file, w
 """
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -95,6 +96,12 @@ def content(path: Path, most: int = TEXT) -> bytes:
 def text(path: Path, most: int = TEXT) -> str:
     """A file as text; raises UnicodeDecodeError where it is none, else as `content`."""
     return io.TextIOWrapper(io.BytesIO(content(path, most)), "utf-8").read()  # \r\n is \n, as `open` has it
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's content; raises as `size_of`."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def most(path: Path) -> int:

@@ -101,7 +101,8 @@ class BaseDecoder:
         """The network over windows, recordings and live signals."""
         from tfkfin.nets.forward import Forward
 
-        return Forward(self.model, self.card.get("signal"), self.card.get("rate_hz", 0.0))
+        left_out = [electrode - 1 for electrode in self.card.get("without", ())]
+        return Forward(self.model, self.card.get("signal"), self.card.get("rate_hz", 0.0), left_out)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -192,6 +193,29 @@ class BaseDecoder:
         axes.signal("emg", emg.shape, self.channels)
         samples.checked(emg[starts.min() : starts.max() + self.length])
         return self._labelled(self.forward.recording(emg, starts, self.wanted))
+
+    def without(self, *electrodes: int) -> Self:
+        """A decoder that decides without electrodes, counted from 1: what they would say is estimated from the others.
+
+        So does the decoder by itself, window by window, where an electrode hums, is flat or far too loud. `without()`
+        takes all of them in again. This decoder does not change; saved and exported, the new one keeps what it leaves
+        out.
+
+        Raises:
+            InputError: no electrode of its, half of all or more, or one that this decoder cannot do without.
+        """
+        if self.model is None:
+            raise InputError("an exported model cannot be changed: leave electrodes out of the decoder that it is made "
+                             "of")
+        chosen = sorted({operator.index(electrode) for electrode in electrodes})
+        if chosen and not (1 <= chosen[0] and chosen[-1] <= self.channels and 2 * len(chosen) < self.channels):
+            raise InputError(f"`electrodes` must be some of 1 to {self.channels}, fewer than half. Received: {chosen}")
+        if needed := [electrode for electrode in chosen if not self.forward.spared[electrode - 1]]:
+            raise InputError(f"this decoder cannot do without electrode {needed[0]}: classifier.lost_electrode, as in "
+                             "the recipe best, is for up to 16 electrodes of which none is flat in training")
+        new = self.with_head(self.head.copy())
+        new.card = self.card | {"without": chosen}
+        return new
 
     # === Sessions ===
 

@@ -24,7 +24,6 @@ examples:
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from tfkfin import launch
@@ -113,10 +112,7 @@ def main(argv: list[str]) -> None:
         runner, names = Runner(opened, seeds, cap, rows), named(arguments.experiment)
         if arguments.launcher:
             tasks, failed = runner.run_by(names, arguments.launcher, arguments.device)
-            if failed:
-                launch.report_failures(failed, tasks, folder)
-                log.error("error: %d of %d tasks failed; the same command tries them again", len(failed), len(tasks))
-                sys.exit(1)
+            launch.end_if_failed(failed, tasks, folder, "tasks")
         runner.run(names)
     runner.show(names)
 

@@ -119,9 +119,8 @@ def direct(windows: np.ndarray, selection: str | Iterable[str], rate_hz: float =
     return out
 
 
-def extract(
-    emg: np.ndarray, starts: np.ndarray, length: int, selection: str | Iterable[str], rate_hz: float = RATE_HZ
-) -> np.ndarray:
+def extract(emg: np.ndarray, starts: np.ndarray, length: int, selection: str | Iterable[str],
+            rate_hz: float = RATE_HZ) -> np.ndarray:
     """Features of the windows emg[s : s + length]: emg (T, C) float32, starts (N,) samples -> (N, C, F) float32."""
     emg, starts = np.asarray(emg, np.float32), np.asarray(starts, np.int64)
     chosen = _chosen(selection, length)

@@ -2,19 +2,19 @@
 
 import io
 from collections.abc import Mapping
-from operator import attrgetter
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
+from tfkfin import recipe as recipes
 from tfkfin.base import quoted
 from tfkfin.base.files import write_bytes
-from tfkfin.recipe import Recipe, fields
 
 WATCHED = 256  # test windows that are scored after each epoch, for curves alone: they change nothing
 
 
-class Summaries:
+class Summaries(ExitStack):
     """Writes TensorBoard summaries of one stage or subject to `folder`; a context manager.
 
     Curves of loss, accuracy and the like by epoch have the same tags for every stage and subject, so that they overlay.
@@ -25,18 +25,13 @@ class Summaries:
     def __init__(self, folder: str):
         import tensorflow as tf
 
+        super().__init__()
         self._tf, self.folder, self._writers = tf, folder, {}
-
-    def __enter__(self) -> "Summaries":
-        return self
-
-    def __exit__(self, *_) -> None:
-        for writer in self._writers.values():
-            writer.close()
 
     def _at(self, step: int, side: str = ""):
         if side not in self._writers:
             self._writers[side] = self._tf.summary.create_file_writer(f"{self.folder}/{side}".rstrip("/"))
+            self.callback(self._writers[side].close)
         return self._writers[side].as_default(step)
 
     def scalars(self, values: Mapping[str, float], step: int, side: str = "") -> None:
@@ -54,7 +49,7 @@ class Summaries:
         with self._at(step):
             self._tf.summary.image(tag, self._tf.image.decode_png(buffer.getvalue(), 4)[None])
 
-    def hparams(self, recipe: Recipe, stage: str, metrics: dict[str, float]) -> None:
+    def hparams(self, recipe: recipes.Recipe, stage: str, metrics: dict[str, float]) -> None:
         """The recipe as hyperparameters of a stage, with its scores; each stage of a run is a row of its own.
 
         No table of columns is written: TensorBoard would show the first run's alone. Without one it finds the keys of
@@ -62,10 +57,10 @@ class Summaries:
         """
         from tensorboard.plugins.hparams import api
 
-        values = {key: attrgetter(key)(recipe) for key in fields()} | {"stage": stage}
+        own = recipes.values(recipe) | {"stage": stage}
         with self._at(0):
             api.hparams({key: value if isinstance(value, bool | int | float | str) else str(value)
-                         for key, value in values.items()}, trial_id=f"{recipe.digest}-{stage}")
+                         for key, value in own.items()}, trial_id=f"{recipe.digest}-{stage}")
         self.scalars(metrics, 0)
 
 

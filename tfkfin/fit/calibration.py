@@ -15,6 +15,7 @@ from tfkfin.base.console import format_numbers, log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import metrics, scoring
+from tfkfin.nets import heads, quality
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
 from tfkfin.recordings import readers
@@ -77,8 +78,6 @@ def calibrate(decoder: Kind, subject: Subject, repetitions: tuple[int, ...] = ()
     new.card = cards.of_calibrated(decoder.card, report) | {
         "recorded_hz": sorted(recorded), "learnt_from": scoring.taught(decoder.card, replace(subject, windows=rows))}
     if "signal" in new.card:
-        from tfkfin.nets import quality
-
         volts = subject.volts(decoder.length, np.flatnonzero(used)[evenly(int(used.sum()), quality.MOST_WINDOWS)])
         new.card["signal"] = condition.wider(new.card["signal"], quality.learnt(
             [volts], *(np.asarray(decoder.card[name]) for name in ("mean_v", "sd_v")), decoder.card["rate_hz"]))
@@ -120,8 +119,6 @@ def evidence(decoder: BaseDecoder, subject: Subject) -> dict:
 def _calibrated(decoder: Kind, inputs: np.ndarray, labels: np.ndarray | None,
                 executions: np.ndarray) -> tuple[Kind, dict]:
     """As `Decoder.calibrated`; a head that is trained by gradients is trained further."""
-    from tfkfin.nets import heads
-
     kind = heads.kind(decoder.card["head"])
     if kind.solve or kind.calibrate:
         return decoder.calibrated(inputs, labels, executions)

@@ -15,7 +15,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import refused_as
 from tfkfin.base.files import read_json, replacing, write_json
 
 
@@ -68,13 +68,9 @@ class Ledger:
             InputError: the file is damaged or gone.
         """
         path = self.folder / f"{key}.npz"
-        try:
+        with refused_as(f"{path} is damaged or gone: remove {path.with_name(path.stem + '.json')}, and the same "
+                        "command makes both anew"):
             return reading.arrays(path)
-        except InputError:
-            raise
-        except Exception:  # for damaged archives zipfile, zlib and NumPy raise errors of many kinds
-            raise InputError(f"{path} is damaged or gone: remove {path.with_name(path.stem + '.json')}, and the same "
-                             "command makes both anew") from None
 
     def put(self, key: str, scores: dict[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
         """Keeps an entry; returns its scores."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,12 +24,10 @@ from tfkfin.base import files, machine, reading
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, write_json, write_text
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit.ledger import Fingerprint, Ledger, Results, ShippedFins, of_item
 from tfkfin.recipe import Recipe
 from tfkfin.store import folders, presets
-
-if TYPE_CHECKING:
-    from tfkfin.decoder.decoder import BaseDecoder
 
 RECIPE = "recipe.toml"
 # a start may be killed before it writes recipe.toml
@@ -116,7 +114,7 @@ class Run:
                                      f"of {self.recipe.fin.pretrained}: test others (split.test_repetitions), or start "
                                      "from other FINs (fin.pretrained)")
             self.ledger.put("fins", {"network": self.recipe.fin.version} | (
-                {"version": int(own.name), "sha256": _digest(own)} if own else {}))
+                {"version": int(own.name), "sha256": reading.sha256(own / folders.FINS_FILE)} if own else {}))
             write_text(self.folder / RECIPE, self.recipe.to_toml())
 
     def claim(self) -> None:
@@ -150,7 +148,8 @@ class Run:
         if folder is None or "version" not in began:
             return options
         own = folder / str(began["version"])
-        if not own.is_dir() or began.get("sha256") not in (None, _digest(own)):
+        if not own.is_dir() or began.get("sha256") not in (
+                None, reading.sha256(own / folders.FINS_FILE)):
             raise InputError(f"{self.folder} began with version {began['version']} of the shipped FINs {folder.name}, "
                              "which is gone or was changed: give another folder with --run")
         return options.model_copy(update={"pretrained": str(own)})
@@ -232,14 +231,12 @@ class Run:
         """Marks a stage, or one of its subjects, as finished."""
         return self.ledger.put(f"{stage}/{item}", scores)
 
-    def decoder(self, subject: int) -> "BaseDecoder":
+    def decoder(self, subject: int) -> BaseDecoder:
         """A subject's fine-tuned decoder.
 
         Raises:
             InputError: the run has not fine-tuned that subject, or an older tfkfin did.
         """
-        from tfkfin.decoder.decoder import BaseDecoder
-
         if self.done("finetune", f"S{subject}") is None:
             raise InputError(f"{self.folder} has no fine-tuned model of subject {subject}: run --stage finetune")
         return BaseDecoder.load(self.folder / "finetune" / f"S{subject}")
@@ -307,12 +304,6 @@ def cleared(folder: Path) -> Iterator[None]:
         raise
 
 
-def _digest(version: Path) -> str:
-    """SHA-256 of the FINs in a version folder."""
-    with reading.opened(version / folders.FINS_FILE) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _afford(run: Run) -> None:
     """Makes sure that memory holds a batch of windows and the FINs' units for it, the least that training takes."""
     recipe, fin, window = run.recipe, run.recipe.fin, run.recipe.window
@@ -358,8 +349,7 @@ def fingerprint(files: Iterable[tuple[str, Path]], kept: Path, beside: Path | No
         before = trusted.get(path)
         if isinstance(before, list) and len(before) == 5 and before[:4] == now:
             return before
-        with reading.opened(Path(path)) as file:
-            return [*now, hashlib.file_digest(file, "sha256").hexdigest()]
+        return [*now, reading.sha256(Path(path))]
 
     with ThreadPoolExecutor() as pool:  # hashing frees the GIL
         entries = dict(zip(named, pool.map(entry, named), strict=True))

@@ -100,10 +100,7 @@ def find_decoder(model: Path, subject: int | None = None) -> tuple[Path, dict, P
         about = {"run": name, "format": "savedmodel"} | card.of_decoder(own, results(model))
         return source, about, Path("savedmodels", f"{name}_s{own['subject']}")
     version = presets.find(model)
-    about = folders.card(version)
-    if about.get("kind") != "decoder":
-        raise InputError(f"{version} holds {about.get('kind', 'something else')}, no decoder")
-    return version, about, version.parent
+    return version, folders.decoder_card(version), version.parent
 
 
 def show_scores(fin: dict | None, imitation: str, columns: list[tuple[str, dict]], accuracy: str) -> None:

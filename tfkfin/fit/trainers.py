@@ -7,10 +7,10 @@ network.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import keras
@@ -325,9 +325,13 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
         raise InputError(f"recordings are at {', '.join(f'{rate:g}' for rate in rates)} Hz: set window.rate_hz to "
                          "resample them")
     solved = heads.kind(recipe.classifier.kind).solve is not None
-    people = _People(recipe, recordings, solved)
+    # each is made when it is its turn, and again the next time, so that one at a time is held; a single one is held
+    people: list[Callable[[], Subject]] = [
+        partial(Subject.of, [one for one in recordings if who in (None, one.subject)], window, recipe.filter)
+        for who in (dict.fromkeys(one.subject for one in recordings) if solved else (None,))]
+    people = people if len(people) > 1 else [cache(people[0])]
     every, shown, most = [], [], MOST_WINDOWS // len({recording.subject for recording in recordings})
-    for subject in people:
+    for subject in (make() for make in people):
         every += [(subject.windows.movements, subject.statistics)]
         shown += subject.some_windows(round(subject.rate_hz * window.length_ms / 1000), most)
     movements = tuple(np.unique(np.concatenate([labels for labels, _ in every])).tolist())
@@ -337,7 +341,7 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
     rate = window.rate_hz or rates[0]
     length, stride = (windows.samples(ms, rate) for ms in (window.length_ms, window.stride_ms))
     plan = Plan(recipe, length, len(mean), movements)
-    model, poor = _solved(plan, people, mean, sd) if solved else _trained(plan, next(iter(people)))
+    model, poor = _solved(plan, people, mean, sd) if solved else _trained(plan, people[0]())
     names = {movement: name for one in recordings for movement, name in one.names.items()}
     own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor | {
         "signal": learnt(shown, mean, sd, rate)}
@@ -345,25 +349,8 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
                           any(one.synthetic for one in recordings), model.count_params()), model
 
 
-class _People:
-    """Subjects, one after another: each is made when it is its turn, and again the next time, so that one at a time is
-    held. A single one is held.
-    """
-
-    def __init__(self, recipe: Recipe, recordings: Sequence[Recording], apart: bool):
-        """`apart`: a subject for each person; otherwise all recordings are of one."""
-        self.recipe, self._held = recipe, None
-        people = dict.fromkeys(recording.subject for recording in recordings) if apart else (None,)
-        self._recordings = [[one for one in recordings if who in (None, one.subject)] for who in people]
-
-    def __iter__(self) -> Iterator[Subject]:
-        for own in self._recordings:
-            subject = self._held or Subject.of(own, self.recipe.window, self.recipe.filter)
-            self._held = subject if len(self._recordings) == 1 else None
-            yield subject
-
-
-def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndarray) -> tuple[keras.Model, dict]:
+def _solved(plan: Plan, people: Sequence[Callable[[], Subject]], mean: np.ndarray,
+            sd: np.ndarray) -> tuple[keras.Model, dict]:
     """The network with its head solved, each session of each person by itself; and where its FINs fail."""
     recipe, names = plan.recipe, plan.recipe.features.names
     with _seeded(recipe.seed):
@@ -376,7 +363,7 @@ def _solved(plan: Plan, people: Iterable[Subject], mean: np.ndarray, sd: np.ndar
         return forward.recording(part.emg, part.windows.starts, ("inputs",))["inputs"]
 
     x, rest, rows, virtual, poor = [], [], [], [], {}
-    for number, subject in enumerate(people):
+    for number, subject in enumerate(make() for make in people):
         poor |= where_fins_fail(forward, subject, names)
         x.append(inputs(subject))
         rows.append(np.stack([subject.windows.movements, *subject.groups, np.full(len(x[-1]), number)]).astype(int))

@@ -214,8 +214,12 @@ def last_line(path: Path) -> str:
     return next((line for line in reversed(lines) if line), "")
 
 
-def missing_extra(name: str, error: ImportError) -> InputError:
-    return InputError(f"--launcher {name} needs the extra [{name}]: pip install 'tfkfin[{name}]' ({error})")
+def end_if_failed(failed: dict[str, str], tasks: Sequence[Task], folder: Path, what: str) -> None:
+    """Ends the command with exit code 1 where some of its tasks (`what` they are) have failed, and says which."""
+    if failed:
+        report_failures(failed, tasks, folder)
+        log.error("error: %d of %d %s failed; the same command tries them again", len(failed), len(tasks), what)
+        sys.exit(1)
 
 
 def perform(task: Task, path: Path) -> str:

@@ -4,25 +4,22 @@ import os
 from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import quiet_start
-from tfkfin.base.errors import InputError
-from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.base.errors import refused_as
+from tfkfin.base.extras import required
+from tfkfin.launch import LaunchContext, Task, TaskEvent, perform
 
 
 def on_ray(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
     """Ray itself starts a task again when its worker or node is lost."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("ray", error) from None
+    ray = required("ray", "ray", "--launcher ray needs the extra [ray]")
     options = context.options
     context.clear(tasks)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": {"env_vars": context.environment()}}
     if options.address:
-        try:
+        with refused_as(f"no Ray cluster answers at launch.address {options.address}", ConnectionError, ValueError,
+                        RuntimeError):
             ray.init(options.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at launch.address {options.address}: {error}") from None
     else:
         room = {"num_cpus": options.workers * options.threads} if options.workers else {}
         with quiet_start():

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
+from tfkfin.base.extras import required
 from tfkfin.base.files import read_json, write_json
 from tfkfin.base.quoted import shell
-from tfkfin.launch import LaunchContext, Task, TaskEvent, missing_extra, perform
+from tfkfin.launch import LaunchContext, Task, TaskEvent, perform
 
 POLL_S = 1  # between looks for outcomes
 QUERY_S = 5  # between questions to Slurm
@@ -103,10 +104,7 @@ class Arrays:
 
 
 def slurm(tasks: Sequence[Task], context: LaunchContext) -> Iterator[TaskEvent | None]:
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("slurm", error) from None
+    required("submitit", "slurm", "--launcher slurm needs the extra [slurm]")
     arrays = Arrays(context)
     try:
         job_of = arrays.running()

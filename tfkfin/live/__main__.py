@@ -25,7 +25,7 @@ from pathlib import Path
 from tfkfin.base import registry
 from tfkfin.base.answers import command_line, parsed
 from tfkfin.base.console import run
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import load_tensorflow
 from tfkfin.base.options import add_options
 
@@ -37,10 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add_options(p, "live", source=kinds)
     group = p.add_argument_group("sources")
     for kind in kinds:
-        try:
+        with refused_as(f"the live source {kind} defines an option that exists already", argparse.ArgumentError):
             registry.load("live/sources", kind, "SOURCE").options(group)
-        except argparse.ArgumentError as error:
-            raise InputError(f"the live source {kind} defines an option that exists already: {error}") from None
     for title in ("outputs", "calibration"):
         add_options(p.add_argument_group(title), f"live-{title}")
     return p

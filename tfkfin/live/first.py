@@ -1,7 +1,6 @@
 """Day one, without a decoder: cued repetitions of movements are recorded, and a decoder is fitted to them."""
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 from tfkfin import recipe as recipes
@@ -10,7 +9,6 @@ from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.live.calibration import Cued, check_folder, cues, save
 from tfkfin.live.outputs import Terminal
-from tfkfin.live.sources import Chunk
 from tfkfin.recordings import readers
 
 UNSAID = {"channels": 8, "rate_hz": 2000.0}  # of a synthetic person, where no decoder says them
@@ -45,22 +43,17 @@ def record(arguments: argparse.Namespace, folder: Path) -> Path:
     check_folder(folder, source.rate_hz, names)
     log.info("%s", source.described)
     cued = Cued(source, cues([*names], arguments.cued, arguments.hold_s, arguments.rest_s))
+    terminal, last = Terminal(names), None
     try:
-        for _ in _shown(cued, Terminal(names)):
+        for _ in cued:
+            if cued.cue != last:
+                last = cued.cue
+                terminal.cue(last)
             if cued.done:
                 return save(folder, arguments.subject or 1, cued.rate_hz, names, *cued.recorded())[0]
     finally:
         cued.close()
     raise InputError("the signal ended before every movement was done: nothing was written")
-
-
-def _shown(cued: Cued, terminal: Terminal) -> Iterator[Chunk | None]:
-    last = None
-    for chunk in cued:
-        if cued.cue != last:
-            last = cued.cue
-            terminal.cue(last)
-        yield chunk
 
 
 def fitted(arguments: argparse.Namespace) -> Path:

@@ -129,14 +129,10 @@ def of_sessions(recording: Recording, split: Split, part: Part | None = None) ->
     edges = [0, *(s.start for before, s in pairwise(found) if s.session != before.session), len(recording.labels)]
     sessions = [next((s.session for s in found if start <= s.start < stop), recording.file.session)
                 for start, stop in pairwise(edges)]
+    of = np.repeat(sessions, np.diff(edges))
     for session in sorted(set(sessions)):
         if part is None or part.sessions is None or session in part.sessions:
-            spans = [span for number, span in zip(sessions, pairwise(edges), strict=True) if number == session]
-            seams = [[start, *(seam for seam in recording.seams if start < seam < stop)] for start, stop in spans]
-            at = np.concatenate([np.arange(*span) for span in spans])
-            yield replace(recording, emg=recording.emg[at], labels=recording.labels[at],
-                          repetitions=recording.repetitions[at], file=replace(recording.file, session=session),
-                          seams=tuple(np.searchsorted(at, np.concatenate(seams)).tolist()[1:]))
+            yield replace(recording.at(np.flatnonzero(of == session)), file=replace(recording.file, session=session))
 
 
 def evaluate(name: str, streams: Iterable[tuple], stride_ms: float | None, decisions: Path | None,

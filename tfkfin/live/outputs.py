@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from tfkfin.base.console import log
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import required
 from tfkfin.base.quoted import line
 from tfkfin.live.measures import UNKNOWN, Times, Timing
@@ -135,12 +135,10 @@ class JsonLines(LiveOutput):
     """
 
     def __init__(self, path: Path):
-        try:
+        if path.exists():
+            raise InputError(f"{path} is there already and is never overwritten: give another file")
+        with refused_as(f"{path} cannot be written", OSError):
             self._file = open(path, "x", encoding="utf-8", buffering=1)  # each line is there, whatever comes
-        except FileExistsError:
-            raise InputError(f"{path} is there already and is never overwritten: give another file") from None
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
     def timed(self, decision: LiveDecision, times: Times) -> None:
         spent = {f"{name}_ms": None if np.isnan(s) else round(1e3 * s, 4) for name, s in vars(times).items()}

@@ -241,12 +241,9 @@ class View:
             if -1 in decided:
                 self._range.start = -1.5
             self.course.stream({
-                "begin": begin, "t": times, "decided": [self._row(label) for label in decided],
-                "asked": [self._row(label) for label in truth],
+                "begin": begin, "t": times, "decided": [self._rows.get(label, math.nan) for label in decided],
+                "asked": [self._rows.get(label, math.nan) for label in truth],
                 "colour": [RIGHT if made[2] in (None, made[1]) else WRONG for made in new]}, rollover=COURSE)
-
-    def _row(self, label: int | None) -> float:
-        return self._rows.get(label, float("nan")) if label is not None else float("nan")
 
     def _force(self):
         """The force to follow during a cue, and the person's own."""

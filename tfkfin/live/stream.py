@@ -16,7 +16,7 @@ from tfkfin.decoder.decoder import FILE, BaseDecoder
 from tfkfin.signal.condition import OUTPUTS
 from tfkfin.signal.filtering import Causal, sections
 from tfkfin.signal.resampling import Resampler
-from tfkfin.store import presets
+from tfkfin.store import folders, presets
 
 STREAMED = "live"  # the engine of decoders whose FINs stream: each sample goes through them once
 
@@ -91,8 +91,7 @@ class HeadApart:
         import tensorflow as tf
 
         answers = self.network(volts, newest)
-        return answers and answers | {
-            "probabilities": self._decide(tf.constant(answers["inputs"], tf.float32)).numpy()}
+        return answers and answers | {"probabilities": self._decide(tf.constant(answers["inputs"], tf.float32)).numpy()}
 
 
 class Stream:
@@ -252,13 +251,13 @@ def load(model: str | Path, engine: str = "auto", adapt: bool = False) -> tuple[
     Raises:
         InputError: no such decoder, or an engine that it does not have.
     """
-    from tfkfin.serving.engines import ENGINES, Exported, decoder_card
+    from tfkfin.serving.engines import ENGINES, Exported
 
     if engine not in ("auto", STREAMED, *ENGINES):
         raise InputError(f"`engine` must be one of {('auto', STREAMED, *ENGINES)}. Received: engine={engine!r}")
     saved = (Path(model) / FILE).is_file()
     version = Path(model) if saved else presets.find(model)
-    card = decoder_card(version)
+    card = folders.decoder_card(version)
     if poor := card.get("imitates_badly"):
         log.warning("warning: the decoder's FINs did not hold on the recordings that it was made of (R² of %s %.2f)",
                     poor["feature"], poor["r2"])

@@ -15,7 +15,7 @@ that are fitted on the same FINs.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import keras
 import numpy as np
@@ -23,15 +23,17 @@ import tensorflow as tf
 
 from tfkfin.base.answers import steps
 from tfkfin.nets.heads import CHUNK, Head
+from tfkfin.nets.layers import found as layer_called
 from tfkfin.nets.network import Parts
 from tfkfin.nets.one_stride import Live
-from tfkfin.nets.quality import Measures, judged
+from tfkfin.nets.quality import MEASURES, Measures, judged, kept
 from tfkfin.nets.sliding import over_signal, size, windows_in
 from tfkfin.nets.streaming import stream_bank, stream_layer, streams
 
 ALL = ("inputs", "features", "probabilities")
 BATCH = 64  # windows at a time where they are cut one by one
 PIECE = 256  # windows of a recording at a time where it is streamed
+ALL_THERE_IS = 1e9  # a measure's range that nothing lies outside of
 FEW = 4  # windows: where runs at one stride are shorter on average, all windows are cut
 
 
@@ -67,21 +69,23 @@ class Trunk:
             known[key] = cls(*bank.input_shape[1:], bank, describe, measures)
         return known[key]
 
-    def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described")) -> dict[str, tf.Tensor]:
-        """Windows (B, L, C)."""
-        return {name: part(x) for name, part in self.parts.items() if name in wanted}
+    def windows(self, x: tf.Tensor, wanted: Sequence[str] = ("features", "described"),
+                limits: np.ndarray | None = None) -> dict[str, tf.Tensor]:
+        """Windows (B, L, C). `limits`: of `tfkfin.nets.quality.kept`, by which electrodes are left out."""
+        return _found({name: part for name, part in self.parts.items() if name in wanted}, x, limits)
 
     def signal(self, stride: int, wanted: Sequence[str] = ("features", "described"), compiled: bool = True,
-               slide: Callable = over_signal) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        """A function of signals (B, T, C) -> (B, W, ..), for the windows [w stride, w stride + L)."""
+               slide: Callable = over_signal) -> Callable[..., dict[str, tf.Tensor]]:
+        """A function of signals (B, T, C), and of `limits`, -> (B, W, ..), for the windows [w stride, w stride + L)."""
         layer = partial(stream_layer, length=self.length)
         make = {"features": stream_bank, "described": layer, "measures": layer}
         parts = {name: make[name](part, stride=stride, compiled=compiled, slide=slide)
                  for name, part in self.parts.items() if name in wanted}
-        return lambda x: {name: part(x) for name, part in parts.items()}
+        return partial(_found, parts)
 
     def recording(self, emg: np.ndarray, starts: np.ndarray, mean: np.ndarray, sd: np.ndarray,
-                  wanted: Sequence[str] = ("features", "described")) -> dict[str, np.ndarray]:
+                  wanted: Sequence[str] = ("features", "described"),
+                  limits: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Windows that lie anywhere in a recording, in pieces of bounded memory.
 
         Args:
@@ -96,8 +100,9 @@ class Trunk:
         pieces, size = (self._laid_out(starts, stride, runs), PIECE) if streamed else (self._cut(starts), BATCH)
         for windows, samples in steps(pieces, -(-len(starts) // size)):
             x = emg[np.minimum(samples, len(emg) - 1)]
-            answer = self._compiled(stride, x.shape[1], wanted)(x, mean, sd) if streamed else self.windows(
-                (tf.constant(x) - mean) / sd, wanted)
+            answer = self._compiled(stride, x.shape[1], wanted, limits is not None)(
+                x, mean, sd, *(() if limits is None else (limits,))) if streamed else self.windows(
+                (tf.constant(x) - mean) / sd, wanted, limits)
             there = windows >= 0
             for name, value in answer.items():
                 value = value.numpy().reshape(len(windows), *value.shape[2 if streamed else 1 :])
@@ -106,13 +111,14 @@ class Trunk:
                 outputs[name][windows[there]] = value[there]
         return outputs
 
-    def _compiled(self, stride: int, samples: int, wanted: Sequence[str]) -> Callable:
-        key = stride, samples, tuple(sorted(wanted))
+    def _compiled(self, stride: int, samples: int, wanted: Sequence[str], limited: bool) -> Callable:
+        key = stride, samples, tuple(sorted(wanted)), limited
         if key not in self._functions:
-            answer, channels = self.signal(stride, wanted), tf.TensorSpec((self.channels,), tf.float32)
+            answer, shapes = self.signal(stride, wanted), [(None, samples, self.channels), (self.channels,),
+                                                           (self.channels,), (2, self.channels, len(MEASURES))]
             self._functions[key] = tf.function(
-                lambda emg, mean, sd: answer((emg - mean) / sd), autograph=False,
-                input_signature=[tf.TensorSpec((None, samples, self.channels), tf.float32), channels, channels])
+                lambda emg, mean, sd, *limits: answer((emg - mean) / sd, *limits), autograph=False,
+                input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes[: 4 if limited else 3]])
         return self._functions[key]
 
     def _cut(self, starts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -138,6 +144,15 @@ class Trunk:
                    np.pad(inside, (0, span - len(inside)), mode="edge")[None])
 
 
+def _found(parts: dict[str, Callable], x: tf.Tensor, limits=None) -> dict[str, tf.Tensor]:
+    """What each part gives; by `limits`, descriptions are without the electrodes that `measures` say so of."""
+    found = {name: part(x) for name, part in parts.items() if name != "described"}
+    if "described" in parts:
+        those = {} if limits is None else {"kept": kept(found["measures"], limits)}
+        found["described"] = parts["described"](x, **those)
+    return found
+
+
 class Forward:
     """A decoder's network, run over whatever there is.
 
@@ -149,10 +164,12 @@ class Forward:
     Args:
         ranges: of the measures of training's signals, as `tfkfin.nets.quality.learnt` gives them; None: not known.
         rate_hz: of the windows.
+        without: electrodes, counted from 0, that are left out of descriptions always.
     """
 
-    def __init__(self, network: keras.Model, ranges: dict | None = None, rate_hz: float = 0.0):
-        self.parts, self.ranges = Parts.of(network), ranges
+    def __init__(self, network: keras.Model, ranges: dict | None = None, rate_hz: float = 0.0,
+                 without: Sequence[int] = ()):
+        self.parts, self.ranges, self.without = Parts.of(network), ranges, list(without)
         measures = Measures(rate_hz) if ranges else None
         self.trunk, self.head = Trunk.of(self.parts.bank, self.parts.describe, measures), Head.of(self.parts)
 
@@ -161,9 +178,34 @@ class Forward:
         """Whether each sample of a signal goes through the FINs once."""
         return self.trunk.streams
 
-    def quality(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Of standardised windows (B, L, C): `tfkfin.signal.condition.OUTPUTS`; nothing where ranges are not known."""
-        return judged(self.trunk.parts["measures"](x), self.ranges) if self.ranges else {}
+    @cached_property
+    def limits(self) -> np.ndarray | None:
+        """Ranges (2, C, 5) by which electrodes are left out of descriptions, those of training; None: none ever is."""
+        able = self.spared[:, None]
+        if not able.any():
+            return None
+        first = self.ranges.get("first") or self.ranges
+        low, high = np.where(able, first["low"], -ALL_THERE_IS), np.where(able, first["high"], ALL_THERE_IS)
+        low[self.without] = high[self.without] = -ALL_THERE_IS
+        return np.float32([low, high])
+
+    @property
+    def spared(self) -> np.ndarray:
+        """Which electrodes (C,) can be left out: what they would say can be estimated from the others."""
+        imputation = layer_called(self.parts.classifier, "imputation")
+        if not self.ranges or imputation is None:
+            return np.zeros(self.trunk.channels, bool)
+        with tf.init_scope():  # numbers also where a graph is being made
+            return imputation.known
+
+    def after_fins(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What is asked for in "features", "probabilities" and, where ranges are known, "quality", for features
+        (B, C, F) and standardised windows (B, L, C).
+        """
+        features, windows = inputs
+        wanted = ("features", "probabilities", *(("quality",) if self.ranges else ()))
+        return self._answers({"features": features} | self.trunk.windows(
+            windows, [name for name in self._needed(wanted) if name != "features"], self.limits), wanted)
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and sd of each channel (C,) that volts are standardised by."""
@@ -174,7 +216,7 @@ class Forward:
         """Windows (B, L, C) in volts, each for itself."""
         def found(rows: slice) -> dict[str, tf.Tensor]:
             x = self.parts.standardise(tf.convert_to_tensor(emg[rows], tf.float32))
-            return self.trunk.windows(x, _needed(wanted))
+            return self.trunk.windows(x, self._needed(wanted), self.limits)
 
         return self._in_chunks(len(emg), BATCH, found, wanted)
 
@@ -183,7 +225,7 @@ class Forward:
 
         Where the FINs stream and windows follow each other at one stride, each sample goes through them once.
         """
-        found = self.trunk.recording(emg, starts, *self.statistics(), _needed(wanted))
+        found = self.trunk.recording(emg, starts, *self.statistics(), self._needed(wanted), self.limits)
         return self._in_chunks(len(starts), CHUNK, lambda rows: {name: part[rows] for name, part in found.items()},
                                wanted)
 
@@ -200,12 +242,12 @@ class Forward:
             slide: how sums over windows are taken.
             standardised: the signals are standardised already.
         """
-        trunk = self.trunk.signal(stride, _needed(wanted), compiled, slide)
+        trunk, limits = self.trunk.signal(stride, self._needed(wanted), compiled, slide), self.limits
 
         def answer(emg):
             count = size(emg, 0), windows_in(size(emg, 1), self.trunk.length, stride)
             found = {name: tf.reshape(part, (count[0] * count[1], *part.shape[2:]))
-                     for name, part in trunk(emg if standardised else self.parts.standardise(emg)).items()}
+                     for name, part in trunk(emg if standardised else self.parts.standardise(emg), limits).items()}
             return {name: tf.reshape(value, (*count, *value.shape[1:]))
                     for name, value in self._answers(found, wanted).items()}
 
@@ -222,21 +264,21 @@ class Forward:
         return Live(lambda slide: self.signal(stride, wanted, True, slide, standardised=True), self.trunk.length,
                     self.trunk.channels, stride, self.statistics)
 
+    def _needed(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The parts of a trunk that answers are made of."""
+        if set(wanted) == {"features"}:
+            return ("features",)
+        return ("features", "described", *(("measures",) if "quality" in wanted or self.limits is not None else ()))
+
     def _answers(self, found: dict[str, tf.Tensor], wanted: Sequence[str]) -> dict[str, tf.Tensor]:
         answers = {"features": found["features"]} if "features" in wanted else {}
-        if "measures" in found:
+        if "quality" in wanted:
             answers |= judged(found["measures"], self.ranges)
         if set(wanted) - {"features"}:
             inputs = self.head.inputs(**{name: found[name] for name in ("features", "described") if name in found})
             answers |= {"inputs": inputs} if "inputs" in wanted else {}
             answers |= {"probabilities": self.head.decide(inputs)} if "probabilities" in wanted else {}
         return answers
-
-
-def _needed(wanted: Sequence[str]) -> tuple[str, ...]:
-    """The parts of a trunk that answers are made of."""
-    needed = ("features",) if set(wanted) == {"features"} else ("features", "described")
-    return (*needed, "measures") if "quality" in wanted else needed
 
 
 def runs_of(starts: np.ndarray) -> tuple[int, list[tuple[int, int]]]:

@@ -1,6 +1,7 @@
 """A lost electrode's part of a decoder's head inputs, imputed from the other electrodes.
 
-An electrode that has come off gives a constant signal. Of the covariance S of a window its row and column are then 0,
+An electrode that has come off gives a constant signal; one that `tfkfin.nets.quality` leaves out counts as one that
+does. Of the covariance S of a window its row and column are then 0,
 and the logarithm of S is that of the other electrodes alone: all head inputs change, and yet they hold what the others
 see. What they would be with the electrode on is estimated by a linear regression, learnt from training windows of which
 each electrode is left out in turn (`without` of the descriptions):
@@ -44,6 +45,11 @@ class Imputation(layers.Layer):
                   "power": (size, count), "others": (size, count), "known": (count,)}
         self.parts = {name: self.add_weight(shape=shape, initializer="zeros", trainable=False, name=name)
                       for name, shape in shapes.items()}
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which electrodes (C,) are imputed when they are lost."""
+        return ops.convert_to_numpy(self.parts["known"]) > 0
 
     def call(self, inputs):
         lost = self.lost(inputs)

@@ -7,11 +7,15 @@ it:
     offset      the mean of x
     loudness    log sd of x
     spectrum    log of the sd of first differences, less log sd: high for noise, low for drift and motion
-    hum         share of the variance in a tone of 50 or 60 Hz, the larger one
+    hum         share of a tone of 50 or 60 Hz, the larger one, in the variance; in 0.25 where the variance is less,
+                since the hum of a muscle at rest is no fault
     repeats     share of samples that are the same as the one before: a constant signal, a clipped one
 
 A measure's distance is how far it lies outside its range, in half-widths of the range; an electrode's quality is
 2^-d of its largest distance d: 1 inside all ranges, 0.5 one half-width beyond.
+
+An electrode that is far from training in a way that spoils decisions is left out of them: what it would say is then
+estimated from the others (`tfkfin.nets.imputation`).
 """
 
 from collections.abc import Sequence
@@ -30,6 +34,8 @@ BELOW = (1, 3, 5, 6, 7)  # and of one that is too low
 MAINS_HZ = (50.0, 60.0)
 TAILS = (0.5, 99.5)  # percentiles of training windows between which a range lies
 SILENT = 0.05  # sd below which samples that repeat are a constant, and not a clipped signal
+QUIET = 0.25  # variance
+FAR = 2  # half-widths beyond a range from which on an electrode is left out, unless half of all would be
 TINY = 1e-8  # added to variances
 MOST_WINDOWS = 2000  # that ranges are learnt from
 
@@ -89,7 +95,8 @@ class Measures(layers.Layer):
         variance = tf.maximum(sums[:, 1] / length - mean * mean, 0.0) + TINY
         rough, repeats, hum = sums[:, 2] / (length - 1) + TINY, sums[:, 3] / (length - 1), tf.zeros_like(mean)
         for i in range(4, 4 + 2 * len(self.tones), 2):
-            hum = tf.maximum(hum, 2 * (sums[:, i] ** 2 + sums[:, i + 1] ** 2) / length**2 / variance)
+            power = 2 * (sums[:, i] ** 2 + sums[:, i + 1] ** 2) / length**2
+            hum = tf.maximum(hum, power / tf.maximum(variance, QUIET))
         loud = tf.math.log(variance) / 2
         return tf.stack([mean, loud, tf.math.log(rough) / 2 - loud, tf.minimum(hum, 1.0), repeats], axis=-1)
 
@@ -106,6 +113,24 @@ def learnt(windows: Sequence[np.ndarray], mean: np.ndarray, sd: np.ndarray, rate
                             for part in windows for i in range(0, len(part), 64)])
     low, high = np.percentile(found, TAILS, axis=0)
     return {name: np.round(part, 4).tolist() for name, part in (("low", low), ("high", high))}
+
+
+def kept(measures, limits):
+    """Which electrodes are used: measures (.., C, 5) -> (.., C), 1 or 0.
+
+    Left out are those that are `FAR` too loud or too quiet, too noisy, or hum. Not those that drift or have an offset,
+    which the other electrodes do not make up for; nor any where half of all are far from training: then it is no fault
+    of electrodes.
+
+    Args:
+        limits: lower and upper ends of the ranges (2, C, 5).
+    """
+    low, high = limits[0], limits[1]
+    width = tf.maximum((high - low) / 2, np.float32(LEAST))
+    above, below = ((measures - high) / width)[..., 1:4], ((low - measures) / width)[..., 1]
+    far = tf.cast(tf.maximum(tf.reduce_max(above, axis=-1), below) > FAR, tf.float32)
+    few = 2 * tf.reduce_sum(far, axis=-1, keepdims=True) < measures.shape[-2]
+    return 1 - far * tf.cast(few, tf.float32)
 
 
 def judged(measures, ranges: dict) -> dict[str, tf.Tensor]:

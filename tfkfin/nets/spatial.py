@@ -27,22 +27,26 @@ class LogCovariance(layers.Layer):
         super().__init__(**kwargs)
         self.difference, self.ridge = difference, ridge
 
-    def call(self, inputs):
+    def call(self, inputs, kept=None):
         length = inputs.shape[1]
-        return self._logarithm(self.covariances(inputs, length, length))
+        return self._logarithm(self.covariances(inputs, length, length, kept=kept))
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal, kept=None):
         """As of `Correlations`: (B, T, C) -> (B, W, S). `compiled` is not obeyed: XLA has no eigenvalues on a CPU."""
-        found = self._logarithm(self.covariances(x, length, stride, slide))
+        found = self._logarithm(self.covariances(x, length, stride, slide, kept))
         return ops.reshape(found, (ops.shape(x)[0], -1, found.shape[1]))
 
-    def covariances(self, x, length: int, stride: int, slide=over_signal):
-        """Of the windows of signals: (B, T, C) -> (B W, C, C) float64."""
+    def covariances(self, x, length: int, stride: int, slide=over_signal, kept=None):
+        """Of the windows of signals: (B, T, C) -> (B W, C, C) float64; 0 of electrodes where `kept` (.., C) is 0."""
         x, given = ops.cast(x, "float64"), (length, stride, self.difference)
         products, sums = (slide(self._of_samples, x, *given, of) for of in (products_of_channels, None))
         products, sums = (ops.reshape(part, (-1, *part.shape[2:])) for part in (products, sums))
         count = length - self.difference
-        return products / count - sums[:, :, None] * sums[:, None, :] / count**2
+        found = products / count - sums[:, :, None] * sums[:, None, :] / count**2
+        if kept is None:
+            return found
+        kept = ops.cast(ops.reshape(kept, (-1, x.shape[2])), "float64")
+        return found * kept[:, :, None] * kept[:, None, :]
 
     def _of_samples(self, _, x):
         return self._differences(x)

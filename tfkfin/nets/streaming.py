@@ -212,7 +212,11 @@ def _taps(xp, x, kernel, axis: int, xla: bool):
 
 def stream_layer(describe: keras.layers.Layer, length: int, stride: int, compiled: bool = True,
                  slide: Callable = over_signal) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A description, a layer of windows, as a function of signals: (B, T, C) -> (B, W, S)."""
-    if hasattr(describe, "stream"):
-        return lambda x: describe.stream(x, length, stride, compiled, slide)
-    return lambda x: _of_each(cut(x, length, stride), describe)
+    """A description, a layer of windows, as a function of signals: (B, T, C) -> (B, W, S), and of its `kept`."""
+    def answer(x, **kept):
+        if hasattr(describe, "stream"):
+            return describe.stream(x, length, stride, compiled, slide, **kept)
+        kept = {name: tf.reshape(part, (-1, x.shape[2])) for name, part in kept.items()}
+        return _of_each(cut(x, length, stride), lambda windows: describe(windows, **kept))
+
+    return answer

@@ -7,14 +7,12 @@ import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
 
-from tfkfin.base.console import log
+from tfkfin.base.console import warn_once
 from tfkfin.base.errors import InputError
 from tfkfin.features import catalogue as features
 from tfkfin.pipeline import splits, windows
@@ -295,9 +293,9 @@ def preprocessed(recording: Recording, window: Window, filter: Filter | Mapping 
         recording = resampled(recording, window.rate_hz, splits.cuts(found, split, window.rest))
         found = splits.segments(recording, split, True)
     for note in recording.notes:
-        _warn(recording.path, note)
+        warn_once(f"warning: {recording.path.name}: {note}")
     if flat := flat_channels(recording):
-        _warn(recording.path, f"channel {', '.join(map(str, flat))} is flat")
+        warn_once(f"warning: {recording.path.name}: channel {', '.join(map(str, flat))} is flat")
     edges = {*splits.cuts(found, split, window.rest), *recording.seams}
     emg = filtered(recording.emg, sections(filter, recording.rate_hz), edges)
     return replace(recording, emg=emg), found
@@ -326,8 +324,3 @@ def labels_at_rate(recording: Labelled, rate_hz: float) -> Labelled:
     labels, repetitions = resampling.at_rate(rate, rate_hz, recording.labels, recording.repetitions)
     return replace(recording, labels=labels, repetitions=repetitions, rate_hz=rate_hz,
                    seams=resampling.seams_at_rate(rate, rate_hz, recording.seams))
-
-
-@cache  # every stage reads a recording: each warning is given once
-def _warn(path: Path, note: str) -> None:
-    log.warning("warning: %s: %s", path.name, note)

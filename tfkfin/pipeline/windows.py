@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from tfkfin.base.errors import InputError
+from tfkfin.recordings.recording import from_samples
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,9 @@ def segments(labels: np.ndarray, repetitions: np.ndarray, rest: bool = False,
     Returns:
         Segments in order of time. A movement that is repeated within a repetition gives another segment.
     """
-    if not len(labels):
-        return []
-    changes = np.flatnonzero((np.diff(labels) != 0) | (np.diff(repetitions) != 0)) + 1
-    starts = np.union1d([0], np.concatenate([changes, seams]).astype(np.int64))
-    stops = np.append(starts[1:], len(labels))
-    movement, repetition = np.asarray(labels)[starts], np.asarray(repetitions)[starts]
-    kept = (movement > 0) & (repetition > 0)
-    if rest:
-        kept |= movement == 0
-    columns = (column[kept].tolist() for column in (starts, stops, movement, repetition))
-    return [Segment(*row) for row in zip(*columns, strict=True)]
+    return [Segment(start, stop, movement, repetition)
+            for start, stop, movement, repetition in from_samples(labels, repetitions, seams)
+            if movement > 0 and repetition > 0 or rest and movement == 0]
 
 
 def starts(segments: Sequence[Segment], length: int, stride: int | Sequence[int],

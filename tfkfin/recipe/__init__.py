@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _HOST = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # C:\ is none
 _MOST = 8  # wrong options that are explained at once
 _DEEPEST = 8  # tables inside tables: bounds the recursion over what users give
 __all__ = ["Classifier", "Filter", "Fin", "InputError", "Launch", "Recipe", "Split", "Window", "fields", "load",
-           "parse_setting", "replaced"]
+           "parse_setting", "replaced", "values"]
 
 
 def load(pipeline: str | Path | None = None, settings: dict[str, Any] | None = None, own: bool = True) -> Recipe:
@@ -125,6 +126,11 @@ def fields(section: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, Any
         else:
             found[prefix + name] = field.default
     return found
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """Every dotted key of a recipe with its value."""
+    return {key: attrgetter(key)(recipe) for key in fields()}
 
 
 def _explain(error: dict[str, Any]) -> str:

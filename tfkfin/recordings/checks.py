@@ -1,7 +1,5 @@
 """Checks that every reader makes of a recording's arrays before anything is computed from them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +8,6 @@ from tfkfin.base import machine, samples
 from tfkfin.base.errors import InputError
 
 SLOWEST_HZ, FASTEST_HZ, rate = samples.SLOWEST_HZ, samples.FASTEST_HZ, samples.rate
-
-
-@contextmanager
-def refused_as(what: str) -> Iterator[None]:
-    """Turns whatever a library raises on a damaged file into an InputError: `what`, and why."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{what}: {error}") from error
 
 
 def shape(path: Path, there: tuple[int, ...]) -> None:

@@ -6,7 +6,6 @@ be cited, but not passed on.
 """
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 from tfkfin.base import reading
 from tfkfin.base.console import format_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import alone, replacing, sweep, write_text
 from tfkfin.recordings.databases import databases
 from tfkfin.recordings.transfer import STALL_S, FetchError, PartialFile, Stopped, Transfer, room, stamp
@@ -92,12 +91,9 @@ class Download:
         Raises:
             InputError: the disk is too small, or the folder contains a recording twice or is not writable.
         """
-        try:
-            with alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}"):
-                return self._run()
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be made or written to ({error.strerror or error}): choose another "
-                             "with --to") from error
+        with (refused_as(f"{self.folder} cannot be made or written to", OSError, remedy=": choose another with --to"),
+              alone(self.folder / ".tfkfin-download.lock", f"another download is at work in {self.folder}")):
+            return self._run()
 
     def _run(self) -> list[Outcome]:
         self._sums = Checksums(self.folder, self.database)
@@ -159,9 +155,9 @@ class Download:
                 ninapro.read(file)
             except InputError as error:
                 raise InputError(f"{error} (tfkfin did not download it: move it away, and it will be)") from error
-            self._sums.record({file.path: sha256(file.path)})
+            self._sums.record({file.path: reading.sha256(file.path)})
         archive = part.target
-        if not self.keep_zips and archive.exists() and self._sums.get(archive) == sha256(archive):  # downloaded by us
+        if not self.keep_zips and archive.exists() and self._sums.get(archive) == reading.sha256(archive):  # ours
             archive.unlink()
             self._sums.record({archive: None})
         return state
@@ -170,7 +166,7 @@ class Download:
         """Whether a file exists unchanged, or was not downloaded by us. A changed file is renamed."""
         if not path.exists():
             return False
-        if (known := self._sums.get(path)) is None or known == sha256(path):
+        if (known := self._sums.get(path)) is None or known == reading.sha256(path):
             return True
         other = next(name for n in range(1, 1000) if not (name := path.with_name(f"{path.name}.changed{n}")).exists())
         path.rename(other)
@@ -189,7 +185,7 @@ class Download:
             return "unpacked"
         for again in ("; fetching it once more", ""):
             self._transfer.fetch(part, starts=b"PK\x03\x04")
-            digest = sha256(part.path)  # before unpacking, so that `finish` can follow it at once
+            digest = reading.sha256(part.path)  # before unpacking, so that `finish` can follow it at once
             try:
                 self._sums.record(unpack(part.path, subject, missing, self._transfer.pause))
             except FetchError as error:
@@ -266,7 +262,7 @@ def unpack(archive: Path, subject: int, targets: Mapping[int, Path], pause: Call
                 pause()
                 with opened.open(info) as member, open(partial.get(info.filename, os.devnull), "wb") as target:
                     shutil.copyfileobj(member, target, _BLOCK)  # to its end, where zipfile checks the CRC
-            sums = {path: sha256(partial[name]) for name, path in chosen.items()}
+            sums = {path: reading.sha256(partial[name]) for name, path in chosen.items()}
             if appeared := [path for path in sums if path.exists()]:
                 raise FetchError(f"{appeared[0]} appeared meanwhile and is never overwritten")
         return sums
@@ -311,20 +307,13 @@ def _choose(names: list[str], subject: int, targets: Mapping[int, Path]) -> dict
     return chosen
 
 
-def sha256(path: Path) -> str:
-    with reading.opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Checksums:
     """`SHA256SUMS` of a folder, as `sha256sum --check` reads it. Other lines in it are kept."""
 
     def __init__(self, folder: Path, database: str):
         self._path, self._lock = folder / "SHA256SUMS", threading.Lock()
-        try:
+        with refused_as(f"{self._path} cannot be read", OSError, UnicodeDecodeError, remedy=": move it away"):
             lines = reading.text(self._path).splitlines() if self._path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{self._path} cannot be read ({error}): move it away") from error
         owner = next((line.removeprefix(_OWNER).split(",")[0] for line in lines if line.startswith(_OWNER)), None)
         if owner not in (None, database):
             raise InputError(f"{folder} holds {owner}, whose files have the same names as those of {database}: "

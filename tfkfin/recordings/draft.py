@@ -368,14 +368,7 @@ def _field(before: str, taken: Iterable[str], differs: bool, label: int | str | 
 
 def _tokens(name: str) -> list[str]:
     """A name as text, numbers and stamps of time in turn; folders apart."""
-    parts: list[str] = []
-    for folder in re.split(r"(/)", name):
-        position = 0
-        for match in re.finditer(rf"{_STAMP.pattern}|(?<!\d)\d+", folder):
-            parts += [folder[position : match.start()], match[0]]
-            position = match.end()
-        parts.append(folder[position:])
-    return [part for part in parts if part]
+    return [part for part in re.split(rf"({_STAMP.pattern}|(?<!\d)\d+|/)", name) if part]
 
 
 def _kind(part: str) -> str:

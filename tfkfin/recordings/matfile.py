@@ -16,7 +16,6 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkfin.base import hdf5, reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import replacing
 
 _HEADER = 128  # bytes of a v5 header: 116 text, 8 subsystem offset, 2 version, 2 byte order
@@ -121,21 +120,13 @@ def _afford(path: Path, sizes: dict[str, int]) -> None:
     reading.unpacks(path, sum(sizes.values()), " with ".join(sizes))
 
 
-@contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except MemoryError:
-        raise InputError(f"{path} needs more memory than there is: fetch it again") from None
-    except Exception as error:  # on damaged bytes scipy raises zlib, struct, Type, Value and other errors
-        raise InputError(f"{path} is damaged ({error or type(error).__name__}): fetch it again") from error
+def _guarded(path: Path):
+    return refused_as(f"{path} is damaged or cannot be read", remedy=": fetch it again")  # for scipy raises anything
 
 
 def is_v73(path: Path) -> bool:
     """True for v7.3, False for a complete v5 file; raises InputError for anything else."""
-    try:
+    with refused_as(f"{path} cannot be read", OSError):
         size = reading.size_of(path)
         with reading.opened(path) as file:
             header = file.read(_HEADER)
@@ -145,8 +136,6 @@ def is_v73(path: Path) -> bool:
                 what = "is empty (0 bytes)" if size == 0 else "is not a MATLAB file of version 5 or 7.3"
                 raise InputError(f"{path} {what}: fetch it again, or convert it with scipy.io.savemat")
             ends = [position + 8 + count for position, _, count in elements(file, _order(header))]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if ends and ends[-1] > size:
         raise InputError(f"{path} is cut short ({size} bytes of at least {ends[-1]}): fetch it again")
     return False

@@ -122,11 +122,16 @@ class Recording:
         if not len(chosen):
             there = format_numbers(np.unique(owner[owner > 0]).tolist()) or "none"
             raise InputError(f"{self.path}: there is none of the repetitions {format_numbers(wanted)}: it has {there}")
+        made = self.at(chosen)
+        # A seam at 0 tells `owners` that the selection comes from trials in files of their own, if it is one trial.
+        return replace(made, seams=made.seams or ((0,) if self.seams else ()))
+
+    def at(self, chosen: np.ndarray) -> Self:
+        """These samples, numbers from 0 in order of time, with a seam at each join."""
         joins = np.flatnonzero(np.diff(chosen) > 1) + 1
         seams = {*joins.tolist(), *np.searchsorted(chosen, self.seams).tolist()} - {0, len(chosen)}
-        # A seam at 0 tells `owners` that the selection comes from trials in files of their own, if it is one trial.
         return replace(self, emg=self.emg[chosen], labels=self.labels[chosen], repetitions=self.repetitions[chosen],
-                       seams=tuple(sorted(seams)) or ((0,) if self.seams else ()))
+                       seams=tuple(sorted(seams)))
 
     def by_session(self, repetitions_per_session: int = 0) -> dict[int, Self]:
         """The recording of each session, {session: recording}, in order of session.
@@ -286,18 +291,17 @@ def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], l
 
 def from_samples(labels: np.ndarray, repetitions: np.ndarray, seams: Sequence[int] = ()
                  ) -> list[tuple[int, int, int, int]]:
-    """The inverse: (first sample, one beyond the last, movement, repetition) wherever one of the two is not 0."""
-    edges = np.unique([0, *(np.flatnonzero(np.diff(labels) | np.diff(repetitions)) + 1), *seams, len(labels)])
-    return [(int(a), int(b), int(labels[a]), int(repetitions[a])) for a, b in pairwise(edges)
-            if labels[a] or repetitions[a]]
+    """The inverse: (first sample, one beyond the last, movement, repetition) wherever the two stay the same."""
+    changes = np.flatnonzero((np.diff(labels) != 0) | (np.diff(repetitions) != 0)) + 1
+    edges = np.unique([0, *changes, *seams, len(labels)])
+    return [(int(a), int(b), int(labels[a]), int(repetitions[a])) for a, b in pairwise(edges)]
 
 
 def count_repetitions(labels: np.ndarray, seams: Sequence[int] = ()) -> np.ndarray:
     """Repetitions (T,) int16: k during the k-th execution of a movement, 0 during rest. A seam ends an execution."""
-    starts = np.unique([0, *(np.flatnonzero(np.diff(labels)) + 1), *seams])
-    counts, last = np.zeros(len(starts), np.int16), Counter[int]()
-    for i, movement in enumerate(labels[starts].tolist()):
+    counts, last = np.zeros(len(labels), np.int16), Counter[int]()
+    for start, stop, movement, _ in from_samples(labels, labels, seams):
         if movement:
             last[movement] += 1
-            counts[i] = last[movement]
-    return np.repeat(counts, np.diff(np.append(starts, len(labels))))
+            counts[start:stop] = last[movement]
+    return counts

@@ -24,7 +24,7 @@ from tfkfin.base import samples
 from tfkfin.base.axes import turned
 from tfkfin.base.bounded import TooMuch, body, within
 from tfkfin.base.console import quiet_start
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.serving import answers
 from tfkfin.store import folders
 
@@ -67,11 +67,9 @@ def parse_url(url: str, model: str | None = None, version: int | None = None, la
     Raises:
         InputError: no such scheme, no model named, or both a version and a label.
     """
-    try:
+    with refused_as(f"{url!r} is not the address of a server", ValueError):
         parts = urlsplit(url if "//" in url else f"//{url}")
         parts.port  # noqa: B018  raises ValueError where it is not valid
-    except ValueError as error:
-        raise InputError(f"{url!r} is not the address of a server: {error}") from None
     if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
         raise InputError(f"a server is http://host:8501, https://host or grpc://host:8500. Received: {url!r}")
     found = re.fullmatch(r"(.*?)/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(?::predict)?/?", parts.path)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base.console import log
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import required
 from tfkfin.decoder.decision import Answers
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
@@ -52,7 +52,7 @@ class Exported(BaseDecoder):
         if engine not in ("auto", *ENGINES):
             raise InputError(f"`engine` must be one of {('auto', *ENGINES)}. Received: engine={engine!r}")
         self.version = presets.find(model)
-        card = decoder_card(self.version)
+        card = folders.decoder_card(self.version)
         folders.verify(self.version)
         super().__init__(card)
         self.milliseconds: dict[str, float] = {}
@@ -98,19 +98,6 @@ class Exported(BaseDecoder):
         self.milliseconds = {name: statistics.median(times) for name, times in spent.items()}
         best = min(available, key=self.milliseconds.get)
         return best, available[best]
-
-
-def decoder_card(version: Path) -> dict:
-    """The card of a version folder that holds a decoder.
-
-    Raises:
-        InputError: it holds something else.
-    """
-    card = folders.card(version)
-    if card.get("kind") != "decoder":
-        raise InputError(f"{version} holds {card.get('kind', 'something else')}, no decoder: "
-                         "export a run of the stage finetune")
-    return card
 
 
 def noise(decoder: BaseDecoder, count: int) -> np.ndarray:
@@ -170,10 +157,8 @@ def _native(version: Path, card: dict) -> Callable[[np.ndarray], Answers]:
     from tfkfin.nets.bilstm import native
 
     if card["family"] == "bilstm":
-        try:
+        with refused_as("the engine native is not available here", native.NativeUnavailable):
             native.load()
-        except native.NativeUnavailable as error:
-            raise InputError(f"the engine native is not available here: {error}") from None
     return _keras(version, card, "native", jit=False)
 
 

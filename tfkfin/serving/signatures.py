@@ -42,7 +42,8 @@ class Signatures:
         self.sections = sections(decoder.card.get("filter"), decoder.card["rate_hz"])
         self.filtered = filtered(self.sections)
         self.standardise, self.fins = parts.standardise, once(parts.bank, self.window, engine_name)
-        self.head = once(parts.head, [tf.TensorSpec((None, *per_channel), tf.float32), self.window], engine_name)
+        self.after_fins = once(self.forward.after_fins, [tf.TensorSpec((None, *per_channel), tf.float32), self.window],
+                               engine_name)
 
     def answer(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         """Windows (B, L, C) volts -> probabilities (B, G), label (B,) int64, features (B, C, F); unchecked."""
@@ -90,8 +91,7 @@ class Signatures:
 
     def _network(self, emg: tf.Tensor) -> dict[str, tf.Tensor]:
         windows = self.standardise(emg)
-        features = self.fins(windows)
-        return {"probabilities": self.head([features, windows]), "features": features} | self.forward.quality(windows)
+        return self.after_fins([self.fins(windows), windows])
 
     def _windows(self, emg: tf.Tensor) -> tf.Tensor:
         return (tf.shape(emg)[1] - self.length) // self.stride + 1
@@ -178,11 +178,11 @@ def filtered(sections: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     return answer
 
 
-def once(model: keras.Model, spec, engine_name: str = "block") -> Callable:
-    """A model at inference as one function of the graph, which all its callers share."""
+def once(part: Callable, spec, engine_name: str = "block") -> Callable:
+    """A model at inference, or a function, as one function of the graph, which all its callers share."""
     def call(x):
         with engine(engine_name):
-            return model(x, training=False)
+            return part(x, training=False) if isinstance(part, keras.Model) else part(x)
 
     return tf.function(call, input_signature=[spec], autograph=False)
 
@@ -238,8 +238,12 @@ def save_fins(bank: keras.Model, folder: Path) -> None:
 
 
 def _save(model: keras.Model, folder: Path, endpoints: dict[str, tuple]) -> None:
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    for name, (function, spec) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=[spec])
-    archive.write_out(str(folder), verbose=False)
+    """Writes concrete functions: of those that are not, Keras's `ExportArchive` and TensorFlow trace each once more."""
+    saved = tf.Module()
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        setattr(saved, name, [variable.value for variable in getattr(model, name)])
+    traced = {name: tf.function(function, autograph=False).get_concrete_function(spec)
+              for name, (function, spec) in endpoints.items()}
+    for name, function in traced.items():
+        setattr(saved, name, function)
+    tf.saved_model.save(saved, str(folder), signatures=traced)

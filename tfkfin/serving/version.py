@@ -98,14 +98,13 @@ def _add(folder: Path, model: keras.Model, keras_file: Path, name: str, emg: np.
 
 
 def publish(card: dict, network: keras.Model, model: Path, format: str | None = None,
-            windows: np.ndarray | None = None, config: bool = True) -> Path:
+            windows: np.ndarray | None = None) -> Path:
     """Writes a decoder, or FINs, as a new version of a model folder; returns the version's folder.
 
     Args:
         card: of the decoder or the FINs; `network` is their Keras model.
         format: as of `write_decoder`; None: the card's, or savedmodel.
         windows: as of `write_decoder`.
-        config: whether models.config beside the model folder gets an entry for it, for servers.
     """
     format = format or card.get("format", "savedmodel")
     with folders.new_version(model) as (folder, number):
@@ -114,7 +113,7 @@ def publish(card: dict, network: keras.Model, model: Path, format: str | None = 
             write_decoder(folder, BaseDecoder(about, network), about, windows)
         else:
             write_fins(folder, network, about)
-    if config and format in ("savedmodel", "both"):
+    if format in ("savedmodel", "both"):
         folders.add_to_config(model)
     return model / str(number)
 

@@ -17,6 +17,7 @@ def summary(fault: np.ndarray) -> str:
 
 
 def wider(ranges: dict, others: dict) -> dict:
-    """Ranges that hold what two hold: of a decoder, and of what it is calibrated on."""
+    """Ranges that hold what two hold: of a decoder, and of what it is calibrated on; and those that it had `first`."""
     return {"low": np.minimum(ranges["low"], others["low"]).tolist(),
-            "high": np.maximum(ranges["high"], others["high"]).tolist()}
+            "high": np.maximum(ranges["high"], others["high"]).tolist(),
+            "first": ranges.get("first") or {name: ranges[name] for name in ("low", "high")}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkfin import __version__
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import refused_as
 from tfkfin.base.files import write_json, write_text
 from tfkfin.base.quoted import line, markdown
 from tfkfin.store import folders
@@ -156,7 +156,5 @@ def _rendered(template: str, about: dict, finalize: Callable[[Any], Any] | None 
     own = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True,  # noqa: S701
                              lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined,
                              finalize=finalize)
-    try:
+    with refused_as(f"the card of {line(about.get('name', 'the model'), 80)} is not whole", jinja2.UndefinedError):
         return own.get_template(template).render(about, files=folders)
-    except jinja2.UndefinedError as error:
-        raise InputError(f"the card of {line(about.get('name', 'the model'), 80)} is not whole: {error}") from None

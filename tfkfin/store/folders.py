@@ -13,18 +13,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from tfkfin.base import reading
 from tfkfin.base.console import log, unfinished
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import making, read_json, shipped, write_text
+from tfkfin.recipe import Recipe
 from tfkfin.store import schema
-
-if TYPE_CHECKING:
-    from tfkfin.recipe import Recipe
 
 SAVED_MODEL, ONNX, ONNX_STREAM = "saved_model.pb", "model.onnx", "stream.onnx"  # files of a version folder
 LITERT = "model.tflite"
@@ -77,7 +74,20 @@ def card(version: Path) -> dict:
     return schema.checked(found, version / CARD)
 
 
-def made_by(recipe: "Recipe", length: int, rate_hz: float) -> dict:
+def decoder_card(version: Path) -> dict:
+    """The card of a version folder that holds a decoder.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    found = card(version)
+    if found.get("kind") != "decoder":
+        raise InputError(f"{version} holds {found.get('kind', 'something else')}, no decoder: export a run of the "
+                         "stage finetune")
+    return found
+
+
+def made_by(recipe: Recipe, length: int, rate_hz: float) -> dict:
     """What the cards of decoders and of FINs that a recipe makes have in common; windows of `length` samples."""
     return {"recipe_digest": recipe.digest, "protocol": recipe.protocol, "recipe": recipe.model_dump(mode="json"),
             "features": list(recipe.features.names), "family": recipe.fin.family, "length": length,
@@ -89,10 +99,8 @@ def checksums(version: Path) -> dict[str, str]:
     """SHA-256 of every file but the card, of a README without front matter: relative path -> hex digest."""
     found = {}
     for path in sorted(p for p in version.rglob("*") if p.is_file() and p.name not in (CARD, ".gitattributes")):
-        with reading.opened(path) as file:
-            digest = hashlib.sha256(without_front_matter(file.read())) if path.name == README else \
-                hashlib.file_digest(file, "sha256")
-        found[path.relative_to(version).as_posix()] = digest.hexdigest()
+        plain = path.name == README and hashlib.sha256(without_front_matter(reading.content(path))).hexdigest()
+        found[path.relative_to(version).as_posix()] = plain or reading.sha256(path)
     return found
 
 
@@ -166,12 +174,10 @@ def new_version(model: Path) -> Iterator[tuple[Path, int]]:
     """
     checked_name(model.absolute().name)
     with ExitStack() as stack:
-        try:
+        with refused_as(f"cannot write to {model}", OSError):
             stack.enter_context(making(model))
             _sweep(model)
             partial, number, lock = _reserve(model)
-        except OSError as error:
-            raise InputError(f"cannot write to {model}: {error.strerror}") from None
         try:
             unfinished.add(partial)
             yield partial, number

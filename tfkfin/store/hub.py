@@ -14,9 +14,9 @@ from typing import Any
 
 from tfkfin.base import reading
 from tfkfin.base.errors import InputError
+from tfkfin.base.extras import required
 from tfkfin.store import folders
 
-SCHEME = "hf://"
 GIT = ".gitattributes"  # the Hub's own file, no part of a model
 
 
@@ -95,12 +95,9 @@ def front_matter(card: dict) -> str:
 @contextmanager
 def _told(name: str) -> Iterator[Any]:
     """Yields huggingface_hub; its errors become an InputError of one line."""
+    hub = required("huggingface_hub", "hub", "hf:// needs huggingface_hub")
     try:
-        import huggingface_hub
-    except ImportError:
-        raise InputError("hf:// needs huggingface_hub: pip install 'tfkfin[hub]'") from None
-    try:
-        yield huggingface_hub
+        yield hub
     except Exception as error:
         ours = isinstance(error, OSError | ValueError) or type(error).__module__.startswith("httpx")
         if not ours or isinstance(error, InputError):

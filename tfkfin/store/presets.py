@@ -16,8 +16,6 @@ ASKED = ("family", "units", "layers", "readout")  # options that decide a FIN's 
 if TYPE_CHECKING:
     import keras  # finding and describing models loads no TensorFlow
 
-    from tfkfin.recipe import Fin
-
 
 def find(name: str | Path) -> Path:
     """The version folder that a name means: of a folder, a shipped model or FIN family, or a model in ./savedmodels.
@@ -61,7 +59,7 @@ def load(name: str | Path) -> "keras.Model":
         raise InputError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
-def shared_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
+def shared_bank(options: recipes.Fin, features: tuple[str, ...], length: int, channels: int) -> "keras.Model":
     """As `new_bank`, for networks that do not train their FINs: shipped FINs are one object for all of them.
 
     So what `tfkfin.nets.forward` compiles for one network serves the next one.
@@ -70,7 +68,7 @@ def shared_bank(options: "Fin", features: tuple[str, ...], length: int, channels
     return (_shipped_bank if shared else new_bank)(options, features, length, channels)
 
 
-def new_bank(options: "Fin", features: tuple[str, ...], length: int, channels: int,
+def new_bank(options: recipes.Fin, features: tuple[str, ...], length: int, channels: int,
              started: bool = True) -> "keras.Model":
     """A bank for a recipe: the pretrained FINs where there are some of its features, others with random weights.
 
@@ -98,7 +96,7 @@ def learnt_from(recipe: "recipes.Recipe") -> list[str]:
 _shipped_bank = functools.lru_cache(8)(new_bank)
 
 
-def _like(trained: "keras.Model | None", model: "keras.Model", options: "Fin", source: str,
+def _like(trained: "keras.Model | None", model: "keras.Model", options: recipes.Fin, source: str,
           started: bool) -> "keras.Model":
     """`model` with the weights of `trained`; a copy of that where the family had other layers when it was trained."""
     if trained is None:
@@ -123,7 +121,7 @@ def _shape(fin: "keras.Model") -> tuple:
     return [type(layer).__name__ for layer in fin.layers], [tuple(w.shape) for w in fin.weights], scale.log, scale.most
 
 
-def _asked(options: "Fin") -> tuple:
+def _asked(options: recipes.Fin) -> tuple:
     return tuple(getattr(options, name) for name in ASKED)
 
 

@@ -67,6 +67,7 @@ class Ranges(CardTable):
 
     low: Annotated[list[Five], Field(max_length=100_000)]
     high: Annotated[list[Five], Field(max_length=100_000)]
+    first: "Ranges | None" = None  # before any calibration
 
 
 class Card(CardTable):
@@ -87,6 +88,7 @@ class Card(CardTable):
     stride_ms: Annotated[float, Field(gt=0)] = 1.0
     recorded_hz: list[Hertz] = []
     signal: Ranges | None = None
+    without: list[Whole] = []  # electrodes that are left out, counted from 1
     movements: Annotated[list[Label], Field(min_length=1, max_length=10_000)] | None = None
     learnt_from: Annotated[list[Annotated[str, Field(max_length=16)]], Field(max_length=1_000_000)] = []
     names: dict[Annotated[str, Field(pattern=r"^-?\d{1,5}$")], Text] = {}
@@ -115,8 +117,11 @@ class Card(CardTable):
             values = getattr(self, name)
             if values is not None and "channels" in self.model_fields_set and len(values) != self.channels:
                 raise ValueError(f"{name}: {len(values)} values for {self.channels} channels")
-        if self.signal and {len(self.signal.low), len(self.signal.high)} != {self.channels}:
+        ranges = (self.signal, self.signal.first) if self.signal else ()
+        if {len(side) for one in ranges if one for side in (one.low, one.high)} - {self.channels}:
             raise ValueError(f"signal: it has not {self.channels} channels")
+        if max(self.without, default=0) > self.channels:
+            raise ValueError(f"without: there is no electrode {max(self.without)}")
         highest = max(self.filter.high_pass_hz, self.filter.low_pass_hz, self.filter.notch_hz) if self.filter else 0.0
         if highest >= self.rate_hz / 2 and highest:
             raise ValueError(f"filter: {highest:g} Hz do not lie below half of rate_hz, {self.rate_hz:g}")

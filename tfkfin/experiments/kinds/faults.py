@@ -77,8 +77,7 @@ def work(estimators, fit: Fit) -> tuple[dict, dict]:
 
 def result(evaluation: Evaluation) -> Result:
     """Of every row that is there for all people."""
-    kept = {name: found for name in rows.available() if all(
-        (found := {s: evaluation.ledger.get(Fit(s, f"faults-{name}").key) for s in evaluation.subjects}).values())}
+    kept = ladder.finished(evaluation, "faults")
     titles = {name: ROWS[name].title for name in kept}
     faults = {fault: {name: {number: metrics.over_people(
         {s: one["rungs"][fault][number] for s, one in scores.items()}, evaluation.recipe.seed)

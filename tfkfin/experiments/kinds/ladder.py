@@ -141,13 +141,15 @@ def decisions(trial: Trial, answers: list[Answers], reject: float, offset: int =
 # === What a report shows; `titles` of rows, as {name: title} ===
 
 
+def finished(evaluation: Evaluation, kind: str) -> dict[str, dict[int, dict]]:
+    """Row -> person -> scores, of the rows that are there for all people; `kind`: the experiment."""
+    return {name: found for name in rows.available() if all(
+        (found := {s: evaluation.ledger.get(Fit(s, f"{kind}-{name}").key) for s in evaluation.subjects}).values())}
+
+
 def result(evaluation: Evaluation) -> Result:
     """Of every row that is there for all people, by whichever command."""
-    kept = {}
-    for name in rows.available():
-        found = {s: evaluation.ledger.get(Fit(s, f"ladder-{name}").key) for s in evaluation.subjects}
-        if all(found.values()):
-            kept[name] = found
+    kept = finished(evaluation, "ladder")
     reference, recipe = RECOMMENDED if RECOMMENDED in kept else next(iter(kept)), evaluation.recipe
     titles, ways, blocks = {name: ROWS[name].title for name in kept}, {}, []
     there = [rung for rung in RUNGS if any(rung in one["rungs"] for one in kept[reference].values())]

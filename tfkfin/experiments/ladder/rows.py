@@ -115,19 +115,12 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
 
 def settings(row: DecoderRow, recipe: Recipe) -> dict[str, Any]:
     """The settings that `Decoder.from_preset(row.preset, **settings)` takes under a recipe of the ladder."""
-    own, before = _flat(recipe.model_dump(mode="json")), _flat(recipes.load("ladder").model_dump(mode="json"))
+    own, before = recipes.values(recipe), recipes.values(recipes.load("ladder"))
     always = OF_ALL + (tuple(key for key in own if key.startswith(OF_TRAINED)) if row.trained else ())
     passed = PASSED if recipes.load(row.preset).features.names else tuple(
         key for key in PASSED if key != "features.")  # a preset without FINs stays without
     return {key: value for key, value in own.items()
             if key in always or key.startswith(passed) and value != before[key]} | row.settings
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in options.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def updates(recipe: Recipe) -> int:

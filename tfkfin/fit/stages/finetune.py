@@ -58,21 +58,34 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
         trainer.fit(part, subject.features("finetune"), labels, run.recipe.seed, callbacks=profiler, after=after)
         if trainer.head.calibrate and run.recipe.finetune.epochs:
             solve()
+        decoder = _decoder(run, trainer, subject, poor)
         with showing(f"scoring S{subject.number}"):
-            outputs = trainer.answers(subject.part("context"), subject.described("context", trainer.described))
+            outputs = _answers(decoder, trainer, subject)
         fin = metrics.imitation(subject.features("test"), outputs["features"][subject.tested],
                                 run.recipe.features.names)
         shown.scalars({f"r2/{name}": s["r2"] for name, s in fin.items()}, run.recipe.finetune.epochs)
     scores = subject.scores(outputs["probabilities"])
-    known = {name: scores[name] for name in THREE_NUMBERS} | {"fin": fin}
-    data, own = run.dataset, subject.subject
-    card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
-                 data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic,
-                                      "parameters": trainer.network.count_params(), "scores": known} | poor
-    shown_windows = subject.part("finetune").some_windows(run.length, quality.MOST_WINDOWS)
-    card["signal"] = quality.learnt(shown_windows, own.mean, own.sd, data.rate_hz)
-    BaseDecoder(card, trainer.network).save(run.stage_folder("finetune") / f"S{subject.number}")
+    decoder.card["scores"] = {name: scores[name] for name in THREE_NUMBERS} | {"fin": fin}
+    decoder.save(run.stage_folder("finetune") / f"S{subject.number}")
     return scores | {"fin_finetuned": fin}
+
+
+def _decoder(run: Run, trainer: JointTrainer, subject: SubjectCache, poor: dict) -> BaseDecoder:
+    data, own = run.dataset, subject.subject
+    shown = subject.part("finetune").some_windows(run.length, quality.MOST_WINDOWS)
+    card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
+                 data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic, "parameters":
+                                      trainer.network.count_params(), "signal": quality.learnt(
+                                          shown, own.mean, own.sd, data.rate_hz)} | poor
+    return BaseDecoder(card, trainer.network)
+
+
+def _answers(decoder: BaseDecoder, trainer: JointTrainer, subject: SubjectCache) -> dict[str, np.ndarray]:
+    """Features and probabilities of a subject's context, as the decoder gives them."""
+    part = subject.part("context")
+    if decoder.forward.limits is None:  # descriptions are known already
+        return trainer.answers(part, subject.described("context", trainer.described))
+    return decoder.forward.recording(part.emg, part.windows.starts, ("features", "probabilities"))
 
 
 def _curves_after(trainer: JointTrainer, shown: board.Summaries, subject: SubjectCache) -> Callable[[int, dict], None]:

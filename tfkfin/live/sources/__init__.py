@@ -13,12 +13,11 @@ import numpy as np
 
 from tfkfin.base.errors import InputError
 from tfkfin.base.options import add_options
+from tfkfin.recordings.formats import UNITS, VOLTS
 
 SPAN_S = 30.0  # of samples that one estimate of the rate takes
 AGREE = 2e-4  # largest difference of two estimates in a row, as a share of the rate
 LEAST, MOST = 5e-4, 1e-2  # shares of the rate that are corrected; no clock is off by more
-VOLTS = {**dict.fromkeys(("v", "volt", "volts"), 1.0), **dict.fromkeys(("mv", "millivolt", "millivolts"), 1e-3),
-         **dict.fromkeys(("uv", "\u00b5v", "\u03bcv", "microvolt", "microvolts"), 1e-6)}  # units as devices write them
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,9 @@ def volts_per(unit: str, where: str) -> float:
     Raises:
         InputError: the unit is unknown.
     """
-    if unit.strip().lower() not in VOLTS:
+    if unit.strip().lower() not in UNITS:
         raise InputError(f"the unit of {where} is unknown (it reports {unit!r}): give --unit")
-    return VOLTS[unit.strip().lower()]
+    return VOLTS[UNITS[unit.strip().lower()]]
 
 
 class Drift:

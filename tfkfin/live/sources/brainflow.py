@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfkfin.base.console import parse_numbers
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import required
 from tfkfin.live.sources import Chunk, LiveSource, channel_indices
 
@@ -43,15 +43,13 @@ class BrainFlowBoard(LiveSource):
         if "master_board" in self._parameters:
             self._parameters["master_board"] = str(master)  # BrainFlow takes its number only
         shim, self._error = self._flow.BoardShim, required("brainflow.exit_codes").BrainFlowError
-        try:
+        with refused_as(f"BrainFlow's board {board} cannot give samples", self._error):
             self.rate_hz = float(shim.get_sampling_rate(master))
             try:
                 rows = list(shim.get_emg_channels(master))
             except self._error:  # amplifiers without EMG channels have ExG channels
                 rows = list(shim.get_exg_channels(master))
             self._stamps, self._count = shim.get_timestamp_channel(master), shim.get_package_num_channel(master)
-        except self._error as error:
-            raise InputError(f"BrainFlow's board {board} cannot give samples: {error}") from None
         self._rows = [rows[i] for i in channel_indices(channels, len(rows), f"board {board}")]
         self.channels, self._last = len(self._rows), None
         self._board = self._started()
@@ -110,11 +108,9 @@ class BrainFlowBoard(LiveSource):
                 raise InputError(f"BrainFlow has no parameter {name!r}: it has {', '.join(sorted(vars(wanted)))}")
             setattr(wanted, name, type(getattr(wanted, name))(value))
         board = self._flow.BoardShim(self._number, wanted)
-        try:
+        with refused_as("the board does not answer", self._error):
             board.prepare_session()
             board.start_stream()
-        except self._error as error:
-            raise InputError(f"the board does not answer: {error}") from None
         return board
 
     def _release(self) -> None:

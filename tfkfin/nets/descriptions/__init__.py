@@ -13,9 +13,11 @@ optional; a layer without one is one of which it is not known.
                                                   permutations of the electrodes
     without(described, channels, electrode)       outputs (N, S) in NumPy as if an electrode's signal were constant,
                                                   those that are of it alone left as they are: for layers that mix
-                                                  electrodes. With it goes
+                                                  electrodes. With it go
     flatness(channels)                            which outputs (S, C), 1 or 0, are the log power of a channel, and
                                                   which say how it goes with others: how a lost electrode is seen
+    kept                                          an argument of the call and of `stream`: (B, C) or (B, W, C), 0 for
+                                                  electrodes whose signal counts as constant
 """
 
 from collections.abc import Sequence
@@ -49,11 +51,12 @@ class Beside(layers.Layer):
         for part in self.parts:
             part.build(input_shape)
 
-    def call(self, inputs):
-        return ops.concatenate([part(inputs) for part in self.parts], axis=-1)
+    def call(self, inputs, kept=None):
+        return ops.concatenate([part(inputs, **_those(part, kept)) for part in self.parts], axis=-1)
 
-    def _stream(self, *arguments, **options):
-        return ops.concatenate([part.stream(*arguments, **options) for part in self.parts], axis=-1)
+    def _stream(self, *arguments, kept=None, **options):
+        return ops.concatenate([part.stream(*arguments, **options, **_those(part, kept)) for part in self.parts],
+                               axis=-1)
 
     def _log_amplitude(self, channels: int) -> np.ndarray:
         return np.concatenate([part.log_amplitude(channels) for part in self.parts])
@@ -66,6 +69,11 @@ class Beside(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "parts": [keras.saving.serialize_keras_object(p) for p in self.parts]}
+
+
+def _those(part: layers.Layer, kept) -> dict:
+    """`kept` for a description that mixes electrodes."""
+    return {"kept": kept} if kept is not None and hasattr(part, "without") else {}
 
 
 def side_by_side(layouts: Sequence[np.ndarray]) -> np.ndarray:

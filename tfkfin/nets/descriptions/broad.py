@@ -48,14 +48,14 @@ class Broad(layers.Layer):
         for part in self.between:
             part.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, kept=None):
         length = inputs.shape[1]
-        return ops.reshape(self.stream(inputs, length, length, False), (-1, self._size(inputs.shape[2])))
+        return ops.reshape(self.stream(inputs, length, length, False, kept=kept), (-1, self._size(inputs.shape[2])))
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal, kept=None):
         """As of `Correlations`: (B, T, C) -> (B, W, S)."""
         sums = jitted(compiled, slide)(self._window_sums)(ops.cast(x, "float64"), length, stride, slide)
-        covariances = [part.covariances(x, length, stride, slide) for part in self.between]
+        covariances = [part.covariances(x, length, stride, slide, kept) for part in self.between]
         logs = logarithm(ops.concatenate(covariances))  # of all at once: eigenvalues make most of an ONNX graph
         between = [ops.reshape(part, (ops.shape(x)[0], -1, logs.shape[1]))
                    for part in ops.split(logs, len(covariances))]

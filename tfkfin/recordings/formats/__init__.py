@@ -3,7 +3,6 @@
 What the columns mean is in `recordings.toml` (`tfkfin.recordings.sheet`) or in the file itself.
 """
 
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +13,16 @@ import numpy as np
 
 from tfkfin.base import reading, registry
 from tfkfin.base.errors import InputError
+from tfkfin.base.extras import required
 from tfkfin.recordings import checks, recording
 
 ROOM = "recordings/formats"  # where `registry` finds formats
 Wanted = Sequence[int | str] | None  # columns of a file, by name, or by number from 1; None: all that may be channels
 _PART = re.compile(r"(.+):(\d{1,4})(?:-(\d{1,4}))?")  # "emg:1-8": columns 1 to 8 of emg, a name that holds several
 VOLTS = recording.VOLTS | {"µV": 1e-6, "μV": 1e-6, "nV": 1e-9}  # Unicode has two letters mu
+UNITS = {unit.lower(): unit for unit in VOLTS} | {  # as devices and programs write them, in small letters
+    word + end: unit for word, unit in (("volt", "V"), ("millivolt", "mV"), ("microvolt", "uV"), ("nanovolt", "nV"))
+    for end in ("", "s")}
 
 
 class Annotation(NamedTuple):
@@ -135,10 +138,7 @@ def package(name: str, path: Path) -> Any:
     Raises:
         InputError: it is not installed, and `path` needs it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(f'{path} needs {name.partition(".")[0]}: pip install "tfkfin[formats]"') from None
+    return required(name, "formats", f"{path} needs {name.partition('.')[0]}")
 
 
 def _formats() -> list[Format]:

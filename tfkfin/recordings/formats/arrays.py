@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings.formats import Format, Table, Wanted
 
 
@@ -24,7 +23,7 @@ def _names(path: Path) -> list[int | str]:
 
 
 def _whole(path: Path):
-    return checks.refused_as(f"{path} is not a whole {path.suffix} of plain arrays")
+    return refused_as(f"{path} is not a whole {path.suffix} of plain arrays")
 
 
 def _columns(path: Path) -> dict[int, np.ndarray]:

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from tfkfin.base.errors import InputError
-from tfkfin.recordings import checks
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
 
 
 def read(path: Path, wanted: Wanted) -> Table:
     """Signals by name, or by number from 1; without names all that are in volts."""
     file = _open(path)
-    with checks.refused_as(f"{path} is damaged"):  # such as a physical range of 0, or annotations that are not text
+    with refused_as(f"{path} is damaged"):  # such as a physical range of 0, or annotations that are not text
         signals = {i + 1: signal for i, signal in enumerate(file.signals)} | {s.label: s for s in file.signals}
         if len(signals) < 2 * len(file.signals):
             signals = {key: signal for key, signal in signals.items() if isinstance(key, int)}
@@ -32,7 +31,7 @@ def read(path: Path, wanted: Wanted) -> Table:
 
 def _open(path: Path):
     edfio = package("edfio", path)
-    with checks.refused_as(f"{path} is not a whole {path.suffix[1:].upper()} file"):
+    with refused_as(f"{path} is not a whole {path.suffix[1:].upper()} file"):
         reader = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
         return reader(path, header_encoding="latin-1")
 

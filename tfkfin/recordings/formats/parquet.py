@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.recordings import checks
+from tfkfin.base.errors import refused_as
 from tfkfin.recordings.formats import Format, Table, Wanted, package
 
 _HEAD, _SMALLEST = 1 << 16, 1 << 12  # bytes of a page's head at most, and that each page counts at least
@@ -26,7 +26,7 @@ _DELTAS = 7  # encoding DELTA_BYTE_ARRAY: each text begins as the one before, so
 
 def read(path: Path, wanted: Wanted) -> Table:
     """Columns by name, or by number from 1; the others are not read."""
-    with _open(path) as file, checks.refused_as(f"{path} is damaged"):
+    with _open(path) as file, refused_as(f"{path} is damaged"):
         there = file.schema_arrow.names
         named = {i + 1: name for i, name in enumerate(there)} | {name: name for name in there}
         chosen = [name for name in (there if wanted is None else wanted) if name in named]
@@ -49,7 +49,7 @@ def names(path: Path) -> list[str]:
 def _open(path: Path, **how: Any):
     parquet = package("pyarrow.parquet", path)
     reading.size_of(path)
-    with checks.refused_as(f"{path} is not a whole Parquet file"):
+    with refused_as(f"{path} is not a whole Parquet file"):
         return parquet.ParquetFile(path, thrift_container_size_limit=_LISTED, **how)
 
 

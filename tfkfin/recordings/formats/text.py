@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import VOLTS, Format, Table, Wanted
+from tfkfin.recordings.formats import UNITS, Format, Table, Wanted
 
 _LONGEST = 1 << 20  # characters of a line
 _HEAD = 200  # lines within which the values begin
@@ -61,7 +61,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         columns = _load(path, layout, {name: places[name] for name in numbers}, np.float64)
     except ValueError:  # some cell is no number
         columns = {}
-    with checks.refused_as(f"{path} cannot be read as text"):
+    with refused_as(f"{path} cannot be read as text"):
         texts = _load(path, layout, {name: places[name] for name in chosen if name not in columns}, str)
     columns |= {name: _numbers(np.char.strip(values), layout.comma) if name in numbers else np.char.strip(values)
                 for name, values in texts.items()}
@@ -105,7 +105,7 @@ def _numbers(cells: np.ndarray, comma: bool) -> np.ndarray:
 
 
 def _layout(path: Path) -> Layout:
-    with checks.refused_as(f"{path} cannot be read as text"):
+    with refused_as(f"{path} cannot be read as text"):
         encoding = _encoding(path)
         with reading.opened_text(path, encoding) as file:
             lines = [file.readline(_LONGEST).strip("\r\n") for _ in range(_HEAD)]
@@ -142,8 +142,7 @@ def _heading(path: Path, rows: list[tuple[str, ...]], lines: list[str], delimite
                              for cell in names):
         names, row = fits[-2], names  # a line of units
     found = (_UNIT.fullmatch(f"{name} {unit}") for name, unit in zip(names, row, strict=True))
-    known = {unit.lower(): unit for unit in VOLTS}
-    return names, tuple(known[match[1].lower()] if match else "" for match in found)
+    return names, tuple(UNITS[match[1].lower()] if match else "" for match in found)
 
 
 def _is_row(cells: Sequence[str], comma: bool) -> bool:

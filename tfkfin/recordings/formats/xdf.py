@@ -18,9 +18,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tfkfin.base import reading
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.recordings import checks
-from tfkfin.recordings.formats import VOLTS, Annotation, Format, Table, Wanted, package
+from tfkfin.recordings.formats import UNITS, VOLTS, Annotation, Format, Table, Wanted, package
 
 TYPES = ("emg", "exg", "eeg")  # of streams of electrodes, the likeliest first
 GAP_S = 0.5  # a step of stamps by more is a gap, and samples before and after do not continue each other
@@ -28,9 +28,6 @@ CLOCK, TOLD = 0.01, 5e-4  # shares of the stated rate that the true one may diff
 _MOST_CHANNELS, _LONGEST_XML = 10_000, 1 << 22
 _BYTES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "float32": 4, "double64": 8, "string": 2}  # at least
 _NUMBERS = {1: "<B", 4: "<I", 8: "<Q"}  # bytes of a length -> how it is written
-_UNITS = {unit.lower(): unit for unit in VOLTS} | {
-    word + end: unit for word, unit in (("volt", "V"), ("millivolt", "mV"), ("microvolt", "uV"), ("nanovolt", "nV"))
-    for end in ("", "s")}
 
 
 class _Stream:
@@ -43,7 +40,7 @@ class _Stream:
         self.bytes = self.channels * _BYTES[head.findtext("channel_format")]
         self.marks = head.findtext("channel_format") == "string" or not self.rate_hz and self.channels == 1
         units = [str(one.findtext("unit") or "").strip() for one in head.iterfind("desc/channels/channel")]
-        self.units = tuple(_UNITS.get(unit.lower(), unit) for unit in units) if len(units) == self.channels else ()
+        self.units = tuple(UNITS.get(unit.lower(), unit) for unit in units) if len(units) == self.channels else ()
         if not 0 < self.channels <= _MOST_CHANNELS or not 0 <= self.rate_hz < np.inf:
             raise ValueError(f"stream {self.name} has {self.channels} channels at {self.rate_hz:g} Hz")
 
@@ -62,7 +59,7 @@ def read(path: Path, wanted: Wanted) -> Table:
         raise InputError(f"{path}: streams {names[0]} and {twins[0]} have a clock each: choose channels of one stream")
     checks.fits(path, sum(streams[one].count * (160 + 28 * streams[one].channels) for one in (*names, *marks)))
     logging.getLogger("pyxdf.pyxdf").disabled = True  # what it warns of is told here
-    with checks.refused_as(f"{path} is not a whole XDF file"):
+    with refused_as(f"{path} is not a whole XDF file"):
         source: Any = io.BytesIO(reading.content(path, reading.size_of(path))[:end]) if cut else str(path)
         loaded = {one["info"]["stream_id"]: one for one in pyxdf.load_xdf(
             source, [streams[name].number for name in (*names, *marks)], jitter_break_threshold_seconds=GAP_S,
@@ -142,7 +139,7 @@ def _content(path: Path) -> tuple[dict[str, _Stream], int]:
     """
     by_number: dict[int, _Stream] = {}
     end, size = 4, reading.size_of(path)
-    with checks.refused_as(f"{path} is not a whole XDF file"), reading.opened(path) as file:
+    with refused_as(f"{path} is not a whole XDF file"), reading.opened(path) as file:
         if file.read(4) != b"XDF:":
             raise InputError(f"{path} is no XDF file: it does not begin as one")
         while size - end > 3 and (stop := _length(file) + file.tell()) <= size:
@@ -184,10 +181,8 @@ class Writer:
     """
 
     def __init__(self, path: Path, rate_hz: float, channels: int):
-        try:
+        with refused_as(f"{path} cannot be written", OSError):
             self._file = open(path, "xb", buffering=0)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}") from None
         self._rate, self._count, self._last = rate_hz, 0, np.zeros(channels, np.float32)
         self._file.write(b"XDF:")
         self._chunk(1, b"<info><version>1.0</version></info>")

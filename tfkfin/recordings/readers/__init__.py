@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfkfin.base import reading, registry
-from tfkfin.base.console import format_numbers, log
+from tfkfin.base.console import format_numbers, warn_once
 from tfkfin.base.errors import InputError
 from tfkfin.recordings import doubts, formats, remote, sheet
 from tfkfin.recordings.recording import Header, Recording, RecordingFile, header_of
@@ -73,7 +72,7 @@ def find(folder: str | Path, subjects: Iterable[int] | None = None, exercise: in
     fetch([path for path in paths if path.name.endswith(reader(name).needs)])
     found = [replace(file, rate_hz=rate_hz) for file in _found(url or where, name, where, paths)]
     for line in left_out(where, paths, found):
-        _tell(line)
+        warn_once(line)
     files = _chosen(url or where, name, found, subjects, exercise)
     fetch([path for file in files for path in file.paths])
     return files
@@ -93,11 +92,6 @@ def left_out(folder: Path, paths: Sequence[Path], found: Sequence[RecordingFile]
             lines.append(f"{len(left)} {suffix} files in {folder} have other names than the recordings found, and are "
                          f"left out: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}")
     return lines
-
-
-@cache
-def _tell(line: str) -> None:
-    log.warning(line)
 
 
 def header(file: RecordingFile) -> Header:

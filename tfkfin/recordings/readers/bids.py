@@ -24,7 +24,7 @@ import numpy as np
 from tfkfin import __version__
 from tfkfin.base import reading
 from tfkfin.base.console import unfinished
-from tfkfin.base.errors import InputError
+from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.files import bury, making, partial_of, read_json, replacing, write_json, write_text
 from tfkfin.recordings import checks, formats
 from tfkfin.recordings import sheet as sheets
@@ -72,7 +72,8 @@ def read(file: RecordingFile, emg: np.ndarray | None = None) -> Recording:
     notes, root = _label_notes(file), _root(file.path)
     sheet = sheets.of(root) if (root / sheets.SHEET).exists() else sheets.Sheet()
     rows = [_events(path, sheet.hold) for path in file.signals]
-    whole = [row for of in _all_events(root, sheet.hold) for row in of]
+    whole = [row for path in sorted(root.rglob("sub-*_emg.*df")) if _is_emg(path)
+             for row in _events(path, sheet.hold)]  # of every recording of the dataset
     column = str(sheet.label or _naming(file.path, whole, notes))
     if sheet.label and not all(column in row.more for of in rows for row in of):
         raise InputError(f"{file.path}: its events.tsv has no column {column}, which {root / sheets.SHEET} says is the "
@@ -159,7 +160,7 @@ def _table(path: Path, end: str) -> list[dict[str, str]]:
     if not files:
         return []
     found, left = [], reading.size_of(files[-1])
-    with checks.refused_as(f"{files[-1]} cannot be read"), reading.opened_text(files[-1], "utf-8-sig", "") as file:
+    with refused_as(f"{files[-1]} cannot be read"), reading.opened_text(files[-1], "utf-8-sig", "") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if (left := left - len(row)) < -1:  # each cell ends in a tab or a line's end
                 raise InputError(f"{files[-1]}: rows have fewer cells than its heading, which has {len(row)}: "
@@ -180,12 +181,10 @@ def _events(path: Path, hold: bool) -> list[Row]:
     """Events with a duration, without those that mark bad or missing samples; `hold`: others last until the next."""
     found, brief = [], 0
     for row in _table(path, "_events.tsv"):
-        try:
+        with refused_as(f"{path}: its events.tsv has a row that is not numbers", ValueError):
             start, duration = (float("nan" if row.get(key, "") in _MISSING else row[key]) for key in
                                ("onset", "duration"))
             repetition = _whole(row["repetition"]) if row.get("repetition", "") not in _MISSING else 0
-        except ValueError as error:
-            raise InputError(f"{path}: its events.tsv has a row that is not numbers: {error}") from error
         if row.get("trial_type", "").upper().startswith(("BAD", "EDGE", "BOUNDARY")):
             continue
         lasts, value = duration > 0, row.get("value", "")
@@ -197,11 +196,6 @@ def _events(path: Path, hold: bool) -> list[Row]:
         raise InputError(f"{path} has no events.tsv with events that last: its movements are unknown" + bool(brief) * (
             f". {brief} last no time: hold = true in a {sheets.SHEET} holds each until the next"))
     return found
-
-
-def _all_events(root: Path, hold: bool) -> list[list[Row]]:
-    """The events of every recording of a dataset."""
-    return [_events(path, hold) for path in sorted(root.rglob("sub-*_emg.*df")) if _is_emg(path)]
 
 
 def _root(path: Path) -> Path:
@@ -251,7 +245,7 @@ def _movements(file: RecordingFile, rows: list[Row], notes: list[str], sheet: sh
                              "[movements]")
         return known
     if all(name.isdecimal() for name in names):
-        with checks.refused_as(f"{file.path}: its events.tsv has a movement that is none"):
+        with refused_as(f"{file.path}: its events.tsv has a movement that is none"):
             return {name: _whole(name) for name in names}
     notes.append("movements are numbered by the order of their names")
     moved = [name for name in sorted(every | names) if sheet.number(name) != 0]
@@ -356,7 +350,7 @@ def _write_run(recording: Recording, part: slice, run: int, folder: Path, kind: 
         f"{name}\tEMG\tuV\t{rate:.15g}\n" for name in channels))
     rows = (f"{start / rate:.9g}\t{(stop - start) / rate:.9g}\t{recording.names.get(movement, default_name(movement))}"
             f"\t{movement}\t{repetition or 'n/a'}\n" for start, stop, movement, repetition in
-            from_samples(recording.labels[part], recording.repetitions[part]))
+            from_samples(recording.labels[part], recording.repetitions[part]) if movement or repetition)
     write_text(beside / f"{stem}_events.tsv", "onset\tduration\ttrial_type\tvalue\trepetition\n" + "".join(rows))
     known = {"SamplingFrequency": rate, "EMGChannelCount": len(channels), "RecordingDuration": len(emg) / rate}
     write_json(beside / f"{stem}_emg.json", about | known | ({"Synthetic": True} if recording.synthetic else {}))
