@@ -19,7 +19,6 @@ import tfkfin
 from tfkfin import calibrate, train
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
-from tfkfin.decoder import decoder as decoders
 from tfkfin.fit import scoring
 from tfkfin.live.stream import Stream
 from tfkfin.pipeline import splits, windows
@@ -30,6 +29,7 @@ from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.engines import Exported
 from tfkfin.signal import resampling
 from tfkfin.signal.condition import OUTPUTS
+from tfkfin.store import card
 
 
 def test_importing_it_loads_next_to_nothing():
@@ -344,7 +344,7 @@ def test_runs_note_the_rate_of_their_recordings(slow):
     recipe = recipes.load("best_fins", {"split.train_repetitions": [1, 3], "split.test_repetitions": [2]})
     data = open_dataset(recipe, one.path.parents[1])
     assert data.rate_hz == 2000 and data.recorded_hz == (1000.0,)
-    about = decoders.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
+    about = card.about(recipe, data.rate_hz, 600, 100, (1, 2), np.zeros(4), np.ones(4), {}, data.recorded_hz)
     assert about["recorded_hz"] == [1000.0]
 
 

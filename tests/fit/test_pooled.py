@@ -7,7 +7,6 @@ import tensorflow as tf
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, shipped
-from tfkfin.decoder.decoder import about
 from tfkfin.experiments.evaluation import Evaluation
 from tfkfin.experiments.kinds.ladder import People
 from tfkfin.export import export
@@ -21,6 +20,7 @@ from tfkfin.recipe.options import Augment, Fin, Pooled
 from tfkfin.recordings import matfile, readers
 from tfkfin.recordings.recording import digests
 from tfkfin.store import presets
+from tfkfin.store.card import about
 
 LENGTH, STRIDE = 20, 10
 TEST = (2, 5)

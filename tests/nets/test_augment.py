@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkfin.nets.layers import SignalAugment
+from tfkfin.nets.augment import SignalAugment
 
 rng = np.random.default_rng(2)
 X = rng.normal(size=(64, 100, 3)).astype("float32")

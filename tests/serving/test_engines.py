@@ -15,7 +15,6 @@ import tensorflow as tf
 from tfkfin import recipe as recipes
 from tfkfin.base import registry
 from tfkfin.base.errors import InputError
-from tfkfin.decoder import decoder as decoders
 from tfkfin.decoder.decision import Decision
 from tfkfin.decoder.decoder import BATCH, BaseDecoder
 from tfkfin.nets import heads
@@ -64,7 +63,7 @@ def model(request, tiny_db2, tmp_path_factory):
         own.solve(inputs, labels, (0 * labels, subject.windows.repetitions[some]))
     else:
         own.prepare(inputs)
-    about = card.of_fitted(decoders.about(recipe, subject.rate_hz, 60, 50, (1, 2, 3), subject.mean, subject.sd),
+    about = card.of_fitted(card.about(recipe, subject.rate_hz, 60, 50, (1, 2, 3), subject.mean, subject.sd),
                            len(some), 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / request.param

@@ -35,7 +35,7 @@ def model(tmp_path_factory):
     head = heads.new(recipe.classifier, ("RMS", "VAR"), 100, 3, 3)
     network = join(presets.new_bank(recipe.fin, ("RMS", "VAR"), 100, 3), head)
     Parts.of(network).standardise.set(np.zeros(3), np.full(3, 1e-5))
-    about = card.of_fitted(decoders.about(recipe, 2000.0, 100, 20, (1, 2, 3), np.zeros(3), np.full(3, 1e-5)), 9, 1,
+    about = card.of_fitted(card.about(recipe, 2000.0, 100, 20, (1, 2, 3), np.zeros(3), np.full(3, 1e-5)), 9, 1,
                            True, network.count_params())
     folder = tmp_path_factory.mktemp("models") / "soak"
     with folders.new_version(folder) as (partial, number):

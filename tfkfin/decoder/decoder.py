@@ -7,7 +7,7 @@ What is trained, scored, saved, exported, served and streamed is this one model.
 
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Answers, Decision
 from tfkfin.signal import condition
 from tfkfin.signal.filtering import filtered, sections
-from tfkfin.store import folders, presets
+from tfkfin.store import folders
 
 if TYPE_CHECKING:
     import keras  # where ONNX Runtime decodes there may be none
@@ -29,39 +29,10 @@ if TYPE_CHECKING:
     from tfkfin.decoder.session import AdaptiveSession
     from tfkfin.nets.forward import Forward
     from tfkfin.nets.heads import Head
-    from tfkfin.recipe import Recipe
 
 _COUNTS = ("length", "channels", "stride")
 FILE, CARD = "decoder.keras", "model_card.json"
 BATCH = 64  # windows of a recording at a time where an engine answers for windows one by one
-
-
-def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
-          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None,
-          recorded_hz: Iterable[float] = ()) -> dict:
-    """The part of a card that says how a decoder decodes, and which recipe made it.
-
-    Args:
-        length, stride: samples at `rate_hz`.
-        movements: labels of the G classes, as in the files.
-        mean, sd: (C,) volts that signals are standardised by.
-        names: of movements, as far as they are known.
-        recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
-    """
-    recorded = sorted({float(rate) for rate in recorded_hz})
-    more = {"recorded_hz": recorded, "learnt_from": presets.learnt_from(recipe)}
-    return folders.made_by(recipe, length, rate_hz) | {
-        "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
-        "channels": len(mean), "movements": [int(m) for m in movements],
-        "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
-        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
-    } | named(movements, names or {}) | {name: known for name, known in more.items() if known}
-
-
-def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:
-    """The part of a card that says what movements are called; nothing where none has a name."""
-    known = {str(m): names[m] for m in map(int, movements) if m in names}
-    return {"names": known} if known else {}
 
 
 class BaseDecoder:

@@ -24,8 +24,8 @@ from tfkfin.features import catalogue
 from tfkfin.fit import metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.nets import heads
+from tfkfin.nets.augment import SignalAugment
 from tfkfin.nets.forward import Forward, Trunk
-from tfkfin.nets.layers import SignalAugment
 from tfkfin.nets.network import Parts, head_parts, network
 from tfkfin.nets.quality import MOST_WINDOWS, learnt
 from tfkfin.pipeline import batches, windows
@@ -343,7 +343,7 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
     plan = Plan(recipe, length, len(mean), movements)
     model, poor = _solved(plan, people, mean, sd) if solved else _trained(plan, people[0]())
     names = {movement: name for one in recordings for movement, name in one.names.items()}
-    own = decoders.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor | {
+    own = card.about(recipe, rate, length, stride, movements, mean, sd, names, rates) | poor | {
         "signal": learnt(shown, mean, sd, rate)}
     return card.of_fitted(own, sum(len(labels) for labels, _ in every), {one.subject for one in recordings},
                           any(one.synthetic for one in recordings), model.count_params()), model

@@ -107,7 +107,7 @@ def _afford(packed: int, size: int) -> None:
 
 def _register() -> None:
     """Imports every module that registers layers with Keras, those of installed packages too."""
-    for module in ("tfkfin.nets.layers", "tfkfin.nets.bilstm.layer"):
+    for module in ("tfkfin.nets.layers", "tfkfin.nets.augment", "tfkfin.nets.bilstm.layer"):
         importlib.import_module(module)
     for room, attribute in (("fins", "FAMILY"), ("heads", "HEAD"), ("descriptions", "DESCRIPTION")):
         for name in registry.names(f"nets/{room}"):

@@ -218,7 +218,7 @@ class Classifier(Section):
 
 
 class Augment(Section):
-    """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.nets.layers`."""
+    """Random changes of raw signals in the stages finetune and pooled; 0 is none. See `tfkfin.nets.augment`."""
 
     gain: float = Field(0.0, ge=0)  # sd of each channel's log amplitude
     shift: float = Field(0.0, ge=0, le=0.5)  # greatest share of signal from the neighbouring electrode

@@ -4,18 +4,51 @@ Reference: Mitchell et al. 2019, "Model cards for model reporting", doi:10.1145/
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tfkfin import __version__
 from tfkfin.base.errors import refused_as
 from tfkfin.base.files import write_json, write_text
 from tfkfin.base.quoted import line, markdown
-from tfkfin.store import folders
+from tfkfin.store import folders, presets
+
+if TYPE_CHECKING:
+    from tfkfin.recipe import Recipe
 
 LICENCE = "Apache-2.0"
 REPLACED = ("Made for", "Movements")  # first words of the limits that each calibration replaces
+
+
+def about(recipe: "Recipe", rate_hz: float, length: int, stride: int, movements: Sequence[int] | np.ndarray,
+          mean: np.ndarray, sd: np.ndarray, names: Mapping[int, str] | None = None,
+          recorded_hz: Iterable[float] = ()) -> dict:
+    """The part of a card that says how a decoder decodes, and which recipe made it.
+
+    Args:
+        length, stride: samples at `rate_hz`.
+        movements: labels of the G classes, as in the files.
+        mean, sd: (C,) volts that signals are standardised by.
+        names: of movements, as far as they are known.
+        recorded_hz: rates of the recordings that it was fitted on, before they were resampled to `rate_hz`.
+    """
+    recorded = sorted({float(rate) for rate in recorded_hz})
+    more = {"recorded_hz": recorded, "learnt_from": presets.learnt_from(recipe)}
+    return folders.made_by(recipe, length, rate_hz) | {
+        "kind": "decoder", "head": recipe.classifier.kind, "stride": stride, "stride_ms": recipe.window.stride_ms,
+        "channels": len(mean), "movements": [int(m) for m in movements],
+        "decision": {"vote": recipe.classifier.vote, "reject": recipe.classifier.reject},
+        "mean_v": [float(v) for v in mean], "sd_v": [float(v) for v in sd]
+    } | named(movements, names or {}) | {name: known for name, known in more.items() if known}
+
+
+def named(movements: Sequence[int] | np.ndarray, names: Mapping[int, str]) -> dict:
+    """The part of a card that says what movements are called; nothing where none has a name."""
+    known = {str(m): names[m] for m in map(int, movements) if m in names}
+    return {"names": known} if known else {}
 
 
 def of_decoder(own: dict, results: dict) -> dict:

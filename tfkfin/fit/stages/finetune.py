@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkfin.base.answers import showing
-from tfkfin.decoder.decoder import BaseDecoder, about
+from tfkfin.decoder.decoder import BaseDecoder
 from tfkfin.fit import board, metrics, training
 from tfkfin.fit.run import Run
 from tfkfin.fit.scoring import THREE_NUMBERS
@@ -18,6 +18,7 @@ from tfkfin.fit.trainers import JointTrainer, virtual_inputs, where_fins_fail
 from tfkfin.nets import quality, saving
 from tfkfin.pipeline.subject import Subject
 from tfkfin.pipeline.windows import evenly
+from tfkfin.store import card
 
 MANY = 16  # steps: a training of fewer is not worth a forecast; and windows whose scoring is timed for one
 _AGAIN = "remove {}, and the same command makes it anew"
@@ -73,11 +74,11 @@ def _finetune_subject(run: Run, trainer: JointTrainer, subject: SubjectCache) ->
 def _decoder(run: Run, trainer: JointTrainer, subject: SubjectCache, poor: dict) -> BaseDecoder:
     data, own = run.dataset, subject.subject
     shown = subject.part("finetune").some_windows(run.length, quality.MOST_WINDOWS)
-    card = about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
-                 data.recorded_hz) | {"subject": subject.number, "synthetic": data.synthetic, "parameters":
-                                      trainer.network.count_params(), "signal": quality.learnt(
-                                          shown, own.mean, own.sd, data.rate_hz)} | poor
-    return BaseDecoder(card, trainer.network)
+    about = card.about(run.recipe, data.rate_hz, run.length, data.stride, data.movements, own.mean, own.sd, data.names,
+                       data.recorded_hz)
+    signal = quality.learnt(shown, own.mean, own.sd, data.rate_hz)
+    more = {"subject": subject.number, "synthetic": data.synthetic, "parameters": trainer.network.count_params()}
+    return BaseDecoder(about | more | {"signal": signal} | poor, trainer.network)
 
 
 def _answers(decoder: BaseDecoder, trainer: JointTrainer, subject: SubjectCache) -> dict[str, np.ndarray]:

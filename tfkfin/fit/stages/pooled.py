@@ -187,7 +187,7 @@ class Episodes:
 
 
 def augmented(episode: Episode, options: Augment, rng: np.random.Generator) -> Episode:
-    """The episode with random changes, as of `tfkfin.nets.layers.SignalAugment`.
+    """The episode with random changes, as of `tfkfin.nets.augment.SignalAugment`.
 
     Gains and electrode shifts are drawn for each session, a lost electrode for both repetitions, noise and pace for
     each movement.
