@@ -133,8 +133,8 @@ def kept(measures, limits):
 
 
 def away(measures, limits):
-    """Offsets that training did not have, (.., C): how far a mean lies from the middle of training's, where it is outside
-    their range; 0 elsewhere, and where an electrode is louder or quieter too, as envelopes of more force are.
+    """Offsets that training did not have, (.., C): how far a mean lies from the middle of training's, where it is
+    outside their range; 0 elsewhere, and where an electrode is louder or quieter too, as envelopes of more force are.
     """
     above, below = _beyond(measures, limits)
     beyond = tf.maximum(above, below)
