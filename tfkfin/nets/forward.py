@@ -271,7 +271,7 @@ class Forward:
 
     def _answers(self, found: dict[str, tf.Tensor], wanted: Sequence[str]) -> dict[str, tf.Tensor]:
         answers = {"features": found["features"]} if "features" in wanted else {}
-        if "quality" in wanted:
+        if "quality" in wanted and self.ranges:
             answers |= judged(found["measures"], self.ranges)
         if set(wanted) - {"features"}:
             inputs = self.head.inputs(**{name: found[name] for name in ("features", "described") if name in found})
