@@ -207,7 +207,7 @@ class Classifier(Section):
     describe: Annotated[Names, each_of(kind_of("nets/descriptions"))] = ("correlations",)  # inputs of solved heads
     lags: tuple[Count, ...] = (1, 2, 3, 4, 6, 8)  # of autocorrelations, in samples
     lost_electrode: bool = False  # what a flat, humming or far too loud electrode would say is estimated from the
-    # others, up to 16 electrodes; heads linear and gaussian, descriptions that mix electrodes
+    # others, new offsets are subtracted; up to 16 electrodes, heads linear and gaussian, where electrodes are mixed
     forces: bool = False  # training windows also count at 0.25 to 1.5 times their amplitude; head gaussian
     vote: Few = 1  # a decision averages the probabilities of the last so many windows
     reject: float = Field(0.0, ge=0, lt=1)  # a decision less probable than this has the label -1 and counts as wrong
