@@ -100,7 +100,7 @@ def test_killed_and_started_again_it_ends_the_same(finished, tiny_db2, tmp_path)
     arguments = [sys.executable, "-m", "tfkfin.train", "--stage", "finetune", "--data", str(tiny_db2), "--run",
                  str(tmp_path / "run"), *TINY]
     for done in ("imitate/checkpoints/checkpoint", "classify/S1.json", "finetune/S1.json"):
-        process = started.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / done).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -314,9 +314,9 @@ def test_the_linear_recipe_needs_no_training(tiny_db2, tmp_path, monkeypatch):
     read, described = [], []
     monkeypatch.setattr(Dataset, "load", lambda *a, real=Dataset.load, **k: (read.append(1), real(*a, **k))[1])
 
-    def recording(self, emg, starts, mean, sd, wanted, real=Trunk.recording):
+    def recording(self, emg, starts, mean, sd, wanted, *limits, real=Trunk.recording):
         described.extend([len(starts)] * ("described" in wanted))
-        return real(self, emg, starts, mean, sd, wanted)
+        return real(self, emg, starts, mean, sd, wanted, *limits)
 
     monkeypatch.setattr(Trunk, "recording", recording)
     done = inside("train", "--stage", "finetune", "--data", tiny_db2, "--subjects", "1", "--run", tmp_path / "run",

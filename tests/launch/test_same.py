@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import chaos
 import pytest
-import started
 from test_launch import MARKS, slurm  # noqa: F401
 
 from tfkfin import launch, train
@@ -29,9 +28,8 @@ SIX = ["--folds", "3", "--seeds", "2"]  # of each person
 
 def trained(*arguments, **environment) -> list[str]:
     """Runs `python -m tfkfin.train --stage classify`; returns the lines of fits.csv, if it leaves one."""
-    words = [sys.executable, "-m", "tfkfin.train", "--stage", "classify", *map(str, arguments), *TINY]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=os.environ | environment) \
-        if environment else started.run(words, 600)
+    done = subprocess.run([sys.executable, "-m", "tfkfin.train", "--stage", "classify", *map(str, arguments), *TINY],
+                          capture_output=True, text=True, timeout=600, env=os.environ | environment)
     assert done.returncode == 0, done.stderr
     table = Path(arguments[arguments.index("--run") + 1]) / "fits.csv"
     return table.read_text().splitlines() if table.is_file() else []

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
-import started
 import tensorflow as tf
 
 from tfkfin import recipe as recipes
@@ -144,7 +143,7 @@ def alone(tmp_path_factory):
         with np.load(folder / "answers.npz") as file:
             return {name: value[0] for name, value in file.items()}
 
-    with (folder / "log").open("w") as log, started.Popen(
+    with (folder / "log").open("w") as log, subprocess.Popen(
             [sys.executable, "-c", ALONE], cwd=folder, env=environment, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=log) as process:
         yield answers

@@ -317,8 +317,8 @@ def test_evaluate_scores_an_export_on_whole_recordings(exported, fins, tiny_db2,
         assert scores["accuracy"]["per_subject"][str(number)] == np.mean(decided == labels[repetitions == 2])
     assert scores["synthetic"] and scores["trained_on"] == [] and "No person was recorded" in capsys.readouterr().out
     assert (tmp_path / "a" / "scores_confusion.png").stat().st_size > 1000
-    evaluate.main([*arguments[:3], "--repetitions", "1,2", "--subjects", "1", "--plots", str(tmp_path / "b")])
-    assert "trained on repetitions 1:" in capsys.readouterr().out
+    evaluate.main([*arguments[:3], "--repetitions", "1,2", "--subjects", "2", "--plots", str(tmp_path / "b")])
+    assert "learnt from repetitions 1:" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["1_confusion.png"]
     evaluate.main(["--fin", str(fins), "--data", str(tiny_db2), "--windows", "20", "--json", str(tmp_path / "f.json")])
     scores = json.loads((tmp_path / "f.json").read_text())

@@ -203,8 +203,9 @@ class Forward:
         """
         features, windows = inputs
         wanted = ("features", "probabilities", *(("quality",) if self.ranges else ()))
-        return self._answers({"features": features} | self.trunk.windows(
-            windows, [name for name in self._needed(wanted) if name != "features"], self.limits), wanted)
+        with tf.name_scope("head"):  # by which `tfkfin.serving.version` knows these operations
+            return self._answers({"features": features} | self.trunk.windows(
+                windows, [name for name in self._needed(wanted) if name != "features"], self.limits), wanted)
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and sd of each channel (C,) that volts are standardised by."""
