@@ -139,8 +139,8 @@ class Decoder(decoder.BaseDecoder):
 
         Args:
             emg: a `Recording`, which brings its own rate and unit; or a signal (T, C); or windows (B, L, C), where L is
-                `card["length_ms"]` at `rate_hz`. What is at another rate than the decoder's is resampled, a signal
-                causally, as live: that delays it by 10 samples of the lower rate.
+                `card["length_ms"]` at `rate_hz`. What is at another rate than the decoder's is resampled, without
+                a delay: live, decisions come 10 samples of the lower rate later.
             rate_hz: of a signal or windows; 0: the one rate of the recordings that the decoder was fitted on
                 (`card["recorded_hz"]`).
             unit: of a signal or windows.
@@ -299,7 +299,7 @@ class Decoder(decoder.BaseDecoder):
         self._check_amplitude(samples, unit)
         wanted = self.card["rate_hz"]
         if samples.ndim == 2:
-            return resampling.stream_at_rate(samples, rate, wanted)
+            return resampling.signal_at_rate(samples, rate, wanted)
         if samples.ndim != 3 or rate == wanted:
             return samples
         length = windows.samples(self.card.get("length_ms", 1000 * self.length / wanted), rate)

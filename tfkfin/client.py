@@ -13,7 +13,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,6 @@ from tfkfin.recordings import readers
 from tfkfin.recordings.recording import Recording, RecordingFile
 from tfkfin.serving.client import Client, ServingError, connect
 from tfkfin.signal.filtering import filtered
-from tfkfin.signal.resampling import stream_at_rate
 
 __all__ = ["Client", "ServingError", "connect", "replay"]  # the documented place of these names
 
@@ -138,12 +137,10 @@ def main(argv: list[str]) -> None:
             return
         about = client.about()
         if arguments.resample and about is not None and float(about["rate_hz"]) != recording.rate_hz:
-            from tfkfin.pipeline.subject import labels_at_rate
+            from tfkfin.pipeline.subject import resampled
 
-            rate_hz = float(about["rate_hz"])
-            log.info("resampled causally, as live, from %g to %g Hz", recording.rate_hz, rate_hz)
-            emg = stream_at_rate(recording.emg, recording.rate_hz, rate_hz)
-            recording = replace(labels_at_rate(recording, rate_hz), emg=emg)
+            log.info("resampled from %g to %g Hz", recording.rate_hz, float(about["rate_hz"]))
+            recording = resampled(recording, float(about["rate_hz"]))
         _replay(client, recording, arguments)
 
 

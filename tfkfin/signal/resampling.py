@@ -8,8 +8,6 @@ import numpy as np
 
 from tfkfin.base.errors import InputError
 
-_BLOCK = 4096  # samples that are resampled at once
-
 
 def _ratio(rate: float, wanted: float) -> tuple[int, int]:
     """(up, down): exact for rates of whole hertz up to 10 kHz; for others, rounded to mHz, the error is below 5e-5."""
@@ -59,14 +57,6 @@ def signal_at_rate(emg: np.ndarray, rate: float, wanted: float, cuts: Iterable[i
     edges, ratio = [0, *sorted(set(cuts)), len(emg)], _ratio(rate, wanted)
     segments = [_segment(emg, start, stop, *ratio) for start, stop in pairwise(edges) if start < stop]
     return segments[0] if len(segments) == 1 else np.concatenate(segments)
-
-
-def stream_at_rate(emg: np.ndarray, rate: float, wanted: float) -> np.ndarray:
-    """A signal (T, C) at another rate, (T', C), causally: as `Resampler` gives it live, so later than it was."""
-    if rate == wanted or not len(emg):
-        return emg
-    resample = Resampler(rate, wanted)
-    return np.concatenate([resample(emg[i : i + _BLOCK]) for i in range(0, len(emg), _BLOCK)])
 
 
 def windows_at_rate(windows: np.ndarray, rate: float, wanted: float, length: int) -> np.ndarray:
