@@ -164,7 +164,7 @@ def test_a_device_is_calibrated_from_the_command_line(device, exported, recordin
     """Calibrated, then live. Neither BrainFlow's synthetic board nor a recording that another process sends over LSL
     does what is asked: that it goes through is all there is to see.
     """
-    words = ["--model", exported, "--channels", "1-4", "--seconds", 30, "--calibrate", tmp_path / "sessions",
+    words = ["--model", exported, "--channels", "1-4", "--seconds", 75, "--calibrate", tmp_path / "sessions",
              "--hold-s", 0.8, "--rest-s", 0.4, "--to", tmp_path / "new", "--json", tmp_path / "said.json",
              "--jsonl", tmp_path / "made.jsonl", "--stride-ms", 20, "--quiet", "--replace"]
     rate_hz, name = {"board": 250.0, "lsl": 2000.0}[device], f"test-{time.time_ns()}"
