@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import started
 
 from tfkfin.base import console
 
@@ -26,10 +25,10 @@ TINY = ["--set", "fin.units=4", "--set", "fin.layers=1", "--set", "fin.pretraine
         "--set", "finetune.epochs=2", "--set", "features.names=RMS,VAR"]
 
 
-def command(*arguments):
+def command(*arguments, **options):
     """Runs `python -m tfkfin.<first> <others>` as a user would."""
     return subprocess.run([sys.executable, "-m", f"tfkfin.{arguments[0]}", *map(str, arguments[1:])],
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=300, **options)
 
 
 def inside(name, *arguments):
@@ -106,7 +105,7 @@ def test_killed_and_started_again_it_ends_the_same(finished, tiny_db2, tmp_path)
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    last = started.run(arguments)
+    last = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert last.returncode == 0, last.stderr
     assert scores(tmp_path / "run") == scores(finished)
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import started
 
 from tfkfin import recipe as recipes
 from tfkfin.base.errors import InputError
@@ -45,7 +44,8 @@ def run(data: Path, folder: Path, names=QUICK, **settings):
 
 
 def remade(folder: Path, data: Path, *more: str) -> subprocess.CompletedProcess:
-    return started.run([sys.executable, str(REMAKE), str(folder), "--data", str(data), *more], 900)
+    return subprocess.run([sys.executable, str(REMAKE), str(folder), "--data", str(data), *more], text=True,
+                          capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")

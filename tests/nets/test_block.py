@@ -1,12 +1,12 @@
 """The stock operation against Keras's own layers."""
 
 import os
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-import started
 import tensorflow as tf
 
 from tfkfin.nets.bilstm.layer import BiLSTM, engine
@@ -89,5 +89,6 @@ def test_saved_it_answers_and_has_gradients_without_the_package(tmp_path):
         wanted = net(given)
     np.savez(tmp_path / "given.npz", x=x, y=wanted, dx=tape.gradient(wanted, given))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = started.run([sys.executable, "-c", STRANGER, str(tmp_path)], cwd=tmp_path, env=environment)
+    done = subprocess.run([sys.executable, "-c", STRANGER, str(tmp_path)], capture_output=True, text=True,
+                          cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -30,10 +30,10 @@ def test_an_offset_that_is_taken_away_changes_nothing():
     x = rng.normal(size=(3, 120, 4)) + np.sin(np.arange(120) / 9)[None, :, None]
     layer = Correlations((1, 2, 5))
     expected = np.stack([by_hand(window, (1, 2, 5)) for window in x])
-    for offset in ([0, 0, 0, 0], [1, -1, 0.1, 3], [-10] * 4):
-        moved, away = (x + offset).astype("float32"), np.tile(np.float32(offset), (3, 1))
-        np.testing.assert_allclose(layer(moved, away=away), expected, atol=1e-4)
-        np.testing.assert_allclose(layer.stream(moved, 120, 120, away=away[:, None])[:, 0], expected, atol=1e-4)
+    for added in ([0, 0, 0, 0], [1, -1, 0.1, 3], [-10] * 4):
+        moved, offset = (x + added).astype("float32"), np.tile(np.float32(added), (3, 1))
+        np.testing.assert_allclose(layer(moved, offset=offset), expected, atol=1e-4)
+        np.testing.assert_allclose(layer.stream(moved, 120, 120, offset=offset[:, None])[:, 0], expected, atol=1e-4)
 
 
 def test_no_gain_changes_them_and_flat_channels_correlate_with_nothing():

@@ -9,6 +9,7 @@ from tfkfin.base.errors import InputError
 from tfkfin.live.stream import Stream
 from tfkfin.nets import descriptions
 from tfkfin.nets.imputation import Imputation
+from tfkfin.nets.layers import found as layer_called
 from tfkfin.recipe import Recipe
 from tfkfin.serving.engines import Exported
 
@@ -176,6 +177,19 @@ def test_a_decoder_goes_on_without_an_electrode(people, tmp_path, fault):
     np.testing.assert_allclose(np.concatenate([one.probabilities for one in made]), wanted, atol=1e-4)
     for other in (tfkfin.Decoder.load(tmp_path / "saved"), Exported(version, "savedmodel"), Exported(version, "onnx")):
         np.testing.assert_allclose(other.stream(spoilt)["probabilities"], wanted, atol=1e-4)
+
+
+def test_an_electrode_that_is_never_left_out_is_not_corrected_either(people):
+    """One that was flat in training, as envelopes are at rest: what looks like a fault may be more force."""
+    options = {"window.length_ms": 60, "window.stride_ms": 20}
+    now, before = (tfkfin.Decoder.from_preset("best", **options | {"classifier.lost_electrode": lost}).fit(people[0])
+                   for lost in (True, False))
+    layer_called(now.forward.parts.classifier, "imputation").parts["known"].assign([1, 1, 0, 1])
+    emg = people[0].emg[:20000].copy()
+    for fault in (offset, humming):
+        emg[:, 2] = fault(people[0].emg[:20000, 2])
+        apart = np.abs(now.stream(emg)["probabilities"] - before.stream(emg)["probabilities"])
+        assert np.mean(apart > 1e-5) < 0.01
 
 
 def test_electrodes_are_left_out_by_hand(people, tmp_path):

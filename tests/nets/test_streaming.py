@@ -144,10 +144,10 @@ def test_correlations_are_those_of_windows(stride, channels, lags):
         np.testing.assert_allclose(layer.stream(x, LENGTH, stride, compiled), cut_one_by_one(layer, x, stride),
                                    atol=1e-5)
     windows = cut(tf.constant(x), LENGTH, stride)
-    away = rng.normal(size=(2, windows.shape[1], channels)).astype("float32")
-    expected = layer(tf.reshape(windows, (-1, LENGTH, channels)), away=tf.reshape(away, (-1, channels)))
+    offset = rng.normal(size=(2, windows.shape[1], channels)).astype("float32")
+    expected = layer(tf.reshape(windows, (-1, LENGTH, channels)), offset=tf.reshape(offset, (-1, channels)))
     for compiled in (True, False):
-        np.testing.assert_allclose(np.reshape(layer.stream(x, LENGTH, stride, compiled, away=away), expected.shape),
+        np.testing.assert_allclose(np.reshape(layer.stream(x, LENGTH, stride, compiled, offset=offset), expected.shape),
                                    expected, atol=1e-5)
 
 

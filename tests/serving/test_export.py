@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import scipy.io
-import started
 import tensorflow as tf
 from google.protobuf import text_format
 
@@ -254,7 +253,7 @@ def test_exporting_needs_neither_recordings_nor_the_stages(run, tmp_path):
         shutil.copy(run.folder / name, folder / name)
     code = f"import sys; from tfkfin.export import export; export({str(folder)!r}, None, {str(tmp_path / 'm')!r}); " \
            "print(sorted(m for m in sys.modules if m.startswith(('tfkfin.fit', 'tfkfin.pipeline'))))"
-    done = started.run([sys.executable, "-c", code])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     light = "['tfkfin.fit', 'tfkfin.fit.run_folder']\n"
     assert done.returncode == 0 and done.stdout == light, done.stdout + done.stderr[-2000:]
     card = folders.card(tmp_path / "m" / "1")
@@ -396,7 +395,8 @@ def test_onnx_runs_without_tensorflow(run, exported, tmp_path, environment):
 
 
 def command(*arguments, **options):
-    return started.run([sys.executable, "-m", *map(str, arguments)], **options)
+    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=120,
+                          **options)
 
 
 def test_command_line_exports_below_the_current_folder(run, tmp_path):

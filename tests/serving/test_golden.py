@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import serving_cases as cases
-import started
 from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
@@ -51,7 +50,8 @@ json.dump({"worst": worst, "devices": devices, "cli": said.getvalue(), "tfkfin":
 def test_goldens_in_a_stranger_process(tmp_path):
     """No tfkfin; the same answers; stock operations only, with kernels for CPU and GPU; saved_model_cli reads it."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = started.run([sys.executable, "-c", STRANGER, str(cases.GOLDEN)], cwd=tmp_path, env=environment)
+    done = subprocess.run([sys.executable, "-c", STRANGER, str(cases.GOLDEN)], capture_output=True, text=True,
+                          cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["worst"] < cases.TOLERANCE and not found["tfkfin"]

@@ -26,7 +26,7 @@ from tfkfin.nets.heads import CHUNK, Head
 from tfkfin.nets.layers import found as layer_called
 from tfkfin.nets.network import Parts
 from tfkfin.nets.one_stride import Live
-from tfkfin.nets.quality import MEASURES, Measures, away, judged, kept
+from tfkfin.nets.quality import MEASURES, Measures, judged, kept, offsets
 from tfkfin.nets.sliding import over_signal, size, windows_in
 from tfkfin.nets.streaming import stream_bank, stream_layer, streams
 
@@ -116,7 +116,7 @@ class Trunk:
         if "described" in parts:
             names = () if limits is None else getattr(self.parts["described"], "takes", ())
             found["described"] = parts["described"](x, **{
-                name: {"kept": kept, "away": away}[name](found["measures"], limits) for name in names})
+                name: {"kept": kept, "offset": offsets}[name](found["measures"], limits) for name in names})
         return found
 
     def _compiled(self, stride: int, samples: int, wanted: Sequence[str], limited: bool) -> Callable:
@@ -179,12 +179,14 @@ class Forward:
 
     @cached_property
     def limits(self) -> np.ndarray | None:
-        """Training's ranges (2, C, 5), by which descriptions are spared faults; None: they are not."""
+        """Training's ranges (2, C, 5), by which descriptions are spared faults; None: they are not.
+
+        An electrode that is never left out, since it was flat in training as envelopes are, is never corrected either.
+        """
         if not self.ranges or layer_called(self.parts.classifier, "imputation") is None:
             return None
         first, ends = self.ranges.get("first") or self.ranges, np.float32([[[-ALL_THERE_IS]], [[ALL_THERE_IS]]])
-        limits = np.float32([first["low"], first["high"]])
-        limits[..., 1:] = np.where(self.spared[:, None], limits[..., 1:], ends)
+        limits = np.where(self.spared[:, None], np.float32([first["low"], first["high"]]), ends)
         limits[:, self.without, 1:] = -ALL_THERE_IS
         return limits
 
@@ -198,8 +200,8 @@ class Forward:
             return imputation.known
 
     def after_fins(self, inputs: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What is asked for in "features", "probabilities" and, where ranges are known, "quality", for features
-        (B, C, F) and standardised windows (B, L, C).
+        """The answers "features" and "probabilities" and, where ranges are known, those of "quality", of standardised
+        windows whose features are known already: [features (B, C, F), windows (B, L, C)].
         """
         features, windows = inputs
         wanted = ("features", "probabilities", *(("quality",) if self.ranges else ()))

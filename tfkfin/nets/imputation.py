@@ -1,10 +1,10 @@
 """A lost electrode's part of a decoder's head inputs, imputed from the other electrodes.
 
-An electrode that has come off gives a constant signal; one that `tfkfin.nets.quality` leaves out counts as one that
-does. Of the covariance S of a window its row and column are then 0,
-and the logarithm of S is that of the other electrodes alone: all head inputs change, and yet they hold what the others
-see. What they would be with the electrode on is estimated by a linear regression, learnt from training windows of which
-each electrode is left out in turn (`without` of the descriptions):
+An electrode that has come off gives a constant signal, and what `tfkfin.nets.quality` leaves out is treated as if it
+did. Of the covariance S of a window its row and column are then 0, and the logarithm of S is that of the other
+electrodes alone: all head inputs change, and yet they hold what the others see. What they would be with the electrode
+on is estimated by a linear regression, learnt from training windows of which each electrode is left out in turn
+(`without` of the descriptions):
 
     x = A_j x_j + b_j       x: head inputs (D,), x_j: those without electrode j, with 0 where an input is of j itself
 

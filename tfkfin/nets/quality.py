@@ -132,14 +132,14 @@ def kept(measures, limits):
     return 1 - far * tf.cast(few, tf.float32)
 
 
-def away(measures, limits):
+def offsets(measures, limits):
     """Offsets that training did not have, (.., C): how far a mean lies from the middle of training's, where it is
     outside their range; 0 elsewhere, and where an electrode is louder or quieter too, as envelopes of more force are.
     """
     above, below = _beyond(measures, limits)
     beyond = tf.maximum(above, below)
-    offset = (beyond[..., 0] > SLIGHT) & (beyond[..., 1] < SLIGHT)
-    return tf.where(offset, measures[..., 0] - (limits[0][:, 0] + limits[1][:, 0]) / 2, 0.0)
+    new = (beyond[..., 0] > SLIGHT) & (beyond[..., 1] < SLIGHT)
+    return tf.where(new, measures[..., 0] - (limits[0][:, 0] + limits[1][:, 0]) / 2, 0.0)
 
 
 def _beyond(measures, limits):

@@ -239,7 +239,7 @@ def save_fins(bank: keras.Model, folder: Path) -> None:
 
 def _save(model: keras.Model, folder: Path, endpoints: dict[str, tuple]) -> None:
     """Writes concrete functions: of those that are not, Keras's `ExportArchive` and TensorFlow trace each once more."""
-    saved = tf.__internal__.tracking.AutoTrackable()
+    saved = tf.train.Checkpoint()  # it holds what it is given, where a tf.Module has its own `variables`
     for name in ("variables", "trainable_variables", "non_trainable_variables"):
         setattr(saved, name, [variable.value for variable in getattr(model, name)])
     traced = {name: tf.function(function, autograph=False).get_concrete_function(spec)

@@ -18,7 +18,7 @@ optional; a layer without one is one of which it is not known.
                                                   which say how it goes with others: how a lost electrode is seen
     takes                                         names of arguments, beside the signal, that the call, with (B, C), and
                                                   `stream`, with (B, W, C), take of each electrode: "kept", 0 where its
-                                                  signal counts as constant; "away", an offset that is subtracted first
+                                                  signal counts as constant; "offset", which is subtracted first
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Beside(layers.Layer):
     def __init__(self, parts: Sequence[layers.Layer | dict], **kwargs):
         super().__init__(**kwargs)
         self.parts = [keras.saving.deserialize_keras_object(p) if isinstance(p, dict) else p for p in parts]
-        self.takes = tuple({name for part in self.parts for name in getattr(part, "takes", ())})
+        self.takes = tuple(dict.fromkeys(name for part in self.parts for name in getattr(part, "takes", ())))
         for name in ("stream", "log_amplitude", "layout"):
             if all(hasattr(part, name) for part in self.parts):
                 setattr(self, name, getattr(self, f"_{name}"))
@@ -53,12 +53,12 @@ class Beside(layers.Layer):
         for part in self.parts:
             part.build(input_shape)
 
-    def call(self, inputs, kept=None, away=None):
-        return ops.concatenate([part(inputs, **_those(part, kept, away)) for part in self.parts], axis=-1)
+    def call(self, inputs, kept=None, offset=None):
+        return ops.concatenate([part(inputs, **_taken(part, kept, offset)) for part in self.parts], axis=-1)
 
-    def _stream(self, *arguments, kept=None, away=None, **options):
-        return ops.concatenate([part.stream(*arguments, **options, **_those(part, kept, away)) for part in self.parts],
-                               axis=-1)
+    def _stream(self, *arguments, kept=None, offset=None, **options):
+        return ops.concatenate([part.stream(*arguments, **options, **_taken(part, kept, offset))
+                                for part in self.parts], axis=-1)
 
     def _log_amplitude(self, channels: int) -> np.ndarray:
         return np.concatenate([part.log_amplitude(channels) for part in self.parts])
@@ -73,9 +73,9 @@ class Beside(layers.Layer):
         return {**super().get_config(), "parts": [keras.saving.serialize_keras_object(p) for p in self.parts]}
 
 
-def _those(part: layers.Layer, kept, away) -> dict:
-    """Which of the two a description takes."""
-    given = {"kept": kept, "away": away}
+def _taken(part: layers.Layer, kept, offset) -> dict:
+    """Those of the two that are given and that a description takes."""
+    given = {"kept": kept, "offset": offset}
     return {name: given[name] for name in getattr(part, "takes", ()) if given[name] is not None}
 
 

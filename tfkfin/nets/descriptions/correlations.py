@@ -18,41 +18,41 @@ class Correlations(layers.Layer):
     First each channel's autocorrelation at `lags`, then the correlation of every two channels, of the signal and of
     its first difference, all about zero mean. Autocorrelations are what AR models are solved from (Yule-Walker);
     correlations between channels are the scale-free part of the spatial covariance, the input of Riemannian EMG
-    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0). `away` (B, C), or
+    decoders (Barachant et al., IEEE TBME 59:920, 2012). Flat channels correlate with nothing (0). `offset` (B, C), or
     (B, W, C) of `stream`, is subtracted from the signals first: an electrode's offset.
 
     Args:
         lags: in samples; 1, 2, 3, 4, 6, 8 are 0.5 to 4 ms at 2 kHz.
     """
 
-    takes = ("away",)
+    takes = ("offset",)
 
     def __init__(self, lags: tuple[int, ...] = (1, 2, 3, 4, 6, 8), **kwargs):
         super().__init__(**kwargs)
         self.lags = tuple(lags)
 
-    def call(self, inputs, away=None):
-        x = ops.transpose(inputs if away is None else inputs - away[:, None], (0, 2, 1))  # (B, C, L)
+    def call(self, inputs, offset=None):
+        x = ops.transpose(inputs if offset is None else inputs - offset[:, None], (0, 2, 1))  # (B, C, L)
         lagged = [ops.sum(x[:, :, lag:] * x[:, :, :-lag], axis=2) for lag in self.lags]
         products = [ops.matmul(y, ops.transpose(y, (0, 2, 1))) for y in (x, x[:, :, 1:] - x[:, :, :-1])]
         return self._of_sums(ops.sum(ops.square(x), axis=2), lagged, products)
 
-    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal, away=None):
+    def stream(self, x, length: int, stride: int, compiled: bool = True, slide=over_signal, offset=None):
         """The same of the windows [w stride, w stride + length) of signals: (B, T, C) -> (B, W, S).
 
         Products are taken once a sample; a window's terms never reach beyond it. `compiled`: by XLA. `slide`: how sums
         over windows are taken.
         """
-        moved = away is not None
+        moved = offset is not None
         if moved and slide is over_signal:  # sums near 0 are the most exact
             base = ops.mean(x, axis=1, keepdims=True)
-            x, away = x - base, away - base
+            x, offset = x - base, offset - base
         found = jitted(compiled, slide)(self._window_sums)(x, length, stride, slide, moved)
         sums, *rest = (ops.reshape(part, (-1, *part.shape[2:])) for part in found)
         power, *lagged = ops.unstack(sums, 1 + len(self.lags), axis=-1)
         if moved:
-            rest = ops.reshape(away, (-1, x.shape[2])), *rest
-        z = self._of_sums(*(self._moved(power, lagged, *rest, length) if moved else (power, lagged, rest)))
+            rest = ops.reshape(offset, (-1, x.shape[2])), *rest
+        z = self._of_sums(*(self._less_offset(power, lagged, *rest, length) if moved else (power, lagged, rest)))
         return ops.reshape(z, (ops.shape(x)[0], -1, z.shape[1]))
 
     def _window_sums(self, x, length, stride, slide, moved: bool):
@@ -69,16 +69,16 @@ class Correlations(layers.Layer):
                       *(samples_at(x, count, at, reach, stride) for at in (0, length - reach))]
         return found
 
-    def _moved(self, power, lagged, away, products, of_changes, sums, first, last, length: int):
-        """What `_of_sums` takes, of x - a in place of x, with a constant `away` (N, C):
+    def _less_offset(self, power, lagged, offset, products, of_changes, sums, first, last, length: int):
+        """What `_of_sums` takes, of x - a in place of x, a the `offset` (N, C):
         sum (x_t - a)(x_{t+k} - a) = sum x_t x_{t+k} - a (sum of all but the last k + of all but the first k) + n a^2,
         n = L - k."""
         reach = last.shape[1]
-        lagged = [of - away * (2 * sums - ops.sum(first[:, :lag], axis=1) - ops.sum(last[:, reach - lag :], axis=1))
-                  + (length - lag) * away**2 for lag, of in zip(self.lags, lagged, strict=True)]
-        mixed = sums[:, :, None] * away[:, None, :]
-        products = (products - mixed - ops.transpose(mixed, (0, 2, 1)) + length * away[:, :, None] * away[:, None, :])
-        return power - 2 * sums * away + length * away**2, lagged, [products, of_changes]
+        lagged = [of - offset * (2 * sums - ops.sum(first[:, :lag], axis=1) - ops.sum(last[:, reach - lag :], axis=1))
+                  + (length - lag) * offset**2 for lag, of in zip(self.lags, lagged, strict=True)]
+        mixed, square = sums[:, :, None] * offset[:, None, :], offset[:, :, None] * offset[:, None, :]
+        products = products - mixed - ops.transpose(mixed, (0, 2, 1)) + length * square
+        return power - 2 * sums * offset + length * offset**2, lagged, [products, of_changes]
 
     def _of_sums(self, power, lagged, products):
         """From sums of squares (N, C), of products at each lag (N, C) and of products of channels (N, C, C)."""
