@@ -23,7 +23,7 @@ from tfkfin.experiments.evaluation import Fit, Setting, targets, usable
 from tfkfin.experiments.kinds import imitation
 from tfkfin.experiments.paper import estimators, published
 from tfkfin.experiments.runner import Runner
-from tfkfin.fit import baselines
+from tfkfin.fit import baselines, training
 from tfkfin.fit.run import open_run
 from tfkfin.pipeline import dataset as datasets
 
@@ -423,6 +423,41 @@ def test_a_further_experiment_is_one_module(runner, tiny_db2, tmp_path, monkeypa
     other.run(["ladder"])
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert results["rungs"] == {"random": {"it": 4}} and results["experiments"] == {"ladder": {"a": 1}}
+
+
+def test_how_long_it_takes_is_said_before_the_first_fit(tiny_db2, tmp_path, monkeypatch, caplog):
+    """By a few steps of each model, from which no fit differs (`test_plain_fits_are_what_train_gives`)."""
+    takes = {"svm": 0.0, "lda": 0.0, "td_svm": 0.0, "td_lda": 0.0, "cnn1": 60.0, "cnn2": 120.0}
+    monkeypatch.setattr(estimators.Estimators, "expected", lambda self, fit: takes[fit.model])
+    monkeypatch.setattr(estimators.Estimators, "work", lambda self, fit: ({"accuracy": 0.5}, {}))
+    made = Runner(open_run(tiny(tiny_db2), tmp_path / "run"), 3, 20)
+    monkeypatch.setattr(made, "publish", lambda: None)
+    with caplog.at_level("INFO", "tfkfin"):
+        made.run(["downstream"])
+        said = list(caplog.messages)
+        made.run(["downstream"])
+    assert said[0] == f"{2 * (4 + 2 * 3)} fits: about 18 min in all" and "1/20" in said[2]  # 2 people, 3 seeds
+    assert "in all" not in "".join(caplog.messages[1:])
+
+
+@pytest.mark.parametrize("model", [*estimators.CLASSICAL, "cnn1", "cnn2", "random", "scratch", "fin_frozen"])
+def test_a_few_steps_tell_how_long_a_model_takes(runner, model, monkeypatch):
+    """Each step is taken to last a second, and tests no time; two steps are done."""
+    def seconds(fit):
+        with pytest.raises(training._Probed):
+            fit([probe := training._Probe()])
+        assert len(probe.ends) == 2
+        return probe.params["epochs"] * probe.params["steps"]
+
+    monkeypatch.setattr(training, "TIMED", 2)
+    monkeypatch.setattr(training, "seconds_of", seconds)
+    monkeypatch.setattr(estimators.Estimators, "_outputs", lambda *_: None)
+    evaluation = runner.evaluation
+    got = runner.estimators.expected(evaluation.fit(model, 1, evaluation.seeds[0]))
+    head = 3 * -(-len(evaluation.examples(Fit(1, "svm"), "train").labels) // evaluation.recipe.classify.batch_size)
+    whole = 2 * -(-32 // evaluation.recipe.finetune.batch_size)
+    wanted = {"cnn1": head, "cnn2": head, "random": whole + head, "scratch": whole, "fin_frozen": whole}
+    assert got == pytest.approx(wanted.get(model, 0), abs=0.1)
 
 
 @pytest.mark.parametrize("seconds, said", [(1.0, "about 1 s left"), (600.0, "about 10 min left"),

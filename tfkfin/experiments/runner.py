@@ -5,6 +5,7 @@ A task of a launcher has all fits of one subject and seed.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from tfkfin.experiments.paper.published import COLUMN, SOURCE
 from tfkfin.experiments.report import Report, ReportTable, Result, text
 from tfkfin.fit.device import set_up_worker
 from tfkfin.fit.run import Run, environment, open_run
+from tfkfin.fit.stages import LONG_S
 
 WORK = "tfkfin.experiments.runner:work"
 
@@ -34,6 +36,7 @@ class Runner:
 
     def run(self, names: Sequence[str]) -> None:
         """Finishes the fits of experiments, and publishes after each, so that a long run shows results early."""
+        self._foretell(names)
         for name in names:
             began, there = time.monotonic(), self._finished(kinds.load(name))
             self.finish(name)
@@ -47,6 +50,16 @@ class Runner:
         work = partial(experiment.work, self.estimators) if experiment.work else self.estimators.work
         fits = [fit for fit in experiment.fits(self.evaluation) if task in (None, self._task(fit))]
         finish(self.evaluation.ledger, fits, work, name)
+
+    def _foretell(self, names: Sequence[str]) -> None:
+        """Says how long the paper's models will take, before the first fit. Others say it as soon as one is done."""
+        own = [experiment for experiment in map(kinds.load, names) if not experiment.work]
+        todo = {fit for one in own for fit in one.fits(self.evaluation) if self.evaluation.ledger.get(fit.key) is None}
+        alike = Counter((fit.model, fit.setting.horizon_ms > 0) for fit in todo)  # fits have equally many updates
+        some = {(fit.model, fit.setting.horizon_ms > 0): fit for fit in sorted(todo, key=lambda fit: fit.key)}
+        seconds = sum(count * self.estimators.expected(some[kind]) for kind, count in alike.items())
+        if seconds > LONG_S:
+            log.info("%d fits: about %.2g min in all", len(todo), seconds / 60)
 
     def _task(self, fit: Fit) -> tuple[int, int]:
         """Subject and seed of a fit's task; deterministic fits go with the first seed."""

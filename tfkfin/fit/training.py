@@ -85,10 +85,11 @@ class Progress(keras.callbacks.Callback):
 
 
 class _Probe(keras.callbacks.Callback):
-    """Ends a training after a few steps by raising `_Probed`, with the seconds that all of it would take."""
+    """Ends a training after a few steps by raising `_Probed`, with the seconds that one call of `fit` would take."""
 
-    def on_train_begin(self, logs=None):
-        self.ends = []
+    def __init__(self):
+        super().__init__()
+        self.ends = []  # of steps, in several calls of `fit` where one has few
 
     def on_train_batch_end(self, batch, logs=None):
         self.ends.append(time.monotonic())

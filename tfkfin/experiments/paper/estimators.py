@@ -44,6 +44,8 @@ from tfkfin.store import presets
 CLASSICAL = {"svm": (baselines.svm, ()), "lda": (lda, ()),  # model and features; (): the recipe's
              "td_svm": (baselines.svm, baselines.TIME_DOMAIN), "td_lda": (lda, baselines.TIME_DOMAIN)}
 
+FEW = 16  # test windows whose decisions are timed to tell how long a fit takes
+
 _AGAIN = "remove that model's folder, and the same command makes it again"
 
 
@@ -146,6 +148,35 @@ class Estimators:
                     [clock, *watch])
         return self._scored(fit, test, lambda: self._outputs(trainer, test)["probabilities"].argmax(axis=1), watch,
                             clock.seconds)
+
+    def expected(self, fit: Fit) -> float:
+        """About how many seconds a fit takes, by a few steps of its training, which leave no trace.
+
+        Not counted: the stage `imitate`, which says its time itself, and a first fit's compiling.
+        """
+        if fit.model in CLASSICAL:
+            return 0.0
+        evaluation, seed = self.evaluation, fit.seed
+        train, test = (evaluation.examples(fit, side, most=evaluation.max_test_windows * (side == "test"))
+                       for side in ("train", "test"))
+        head = self._head(fit)
+        seconds = training.seconds_of(lambda calls: head.fit(
+            train.features, train.labels, seed, fit.key, self._epochs(fit, len(train.labels)), calls))
+        if fit.model in ("cnn1", "cnn2"):  # that of all people pooled is trained once
+            people = len(self.run.dataset.split.pretrain_subjects) / len(evaluation.subjects)
+            return seconds * (people if fit.model == "cnn1" else 1)
+        trainer, options = self._joint(fit, fit.model.endswith("_frozen")), self.recipe.finetune
+        full = self._full(fit, "finetune" if fit.model.startswith("fin") else "train")
+        epoch = training.seconds_of(lambda calls: trainer.fit(
+            train.part, train.features, train.labels, seed, min(full, options.windows_per_epoch or full), calls))
+        few = replace(test, part=replace(test.part, windows=test.part.windows[:FEW]), features=test.features[:FEW],
+                      labels=test.labels[:FEW])
+        for _ in range(2):  # the first time compiles
+            began = time.monotonic()
+            self._outputs(trainer, few)
+        tests = (time.monotonic() - began) / len(few.labels) * len(test.labels)
+        return options.epochs * epoch + tests * (options.epochs if evaluation.optimistic else 1) + (
+            seconds if fit.model.startswith("random") else 0.0)
 
     @cached_property
     def imitated(self) -> training.Predictor:
