@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
+from tfkfin.experiments.kinds.ladder import titled
+
 NOTE = "All these people were used for development: docs/people.md."
 SETS = {  # settings of the split; of larger sets the first people and some of the days, for time
     "biopatrec10mov4ch": ("train_repetitions=1,3", "test_repetitions=2"),
@@ -37,9 +39,7 @@ NAMES = {  # in tables
     "closed_form": "closed form", "closed_form_adapt": "closed form, adapting", "tdar_lda": "usual features, LDA",
     "tdar_lda_centred": "usual features, LDA, recentred", "tdar_cov_lda": "usual + log-cov, LDA",
     "tdar_cov_lda_centred": "usual + log-cov, LDA, recentred", "cov_lda": "log-cov, LDA",
-    "hierarchical": "usual + log-cov, hierarchical", "repetition-1": "1 repetition", "repetition-2": "2 repetitions",
-    "session-0": "session, unknown", "session-0u": "session, unlabelled", "session-1": "session, labelled",
-    "person-0": "person, unknown", "person-0u": "person, unlabelled", "person-1": "person, labelled"}
+    "hierarchical": "usual + log-cov, hierarchical"}
 # Candidates, simpler ones first: not adapting before adapting, then fewer head inputs.
 CANDIDATES = ("fins_alone", "no_fins", "best_fins", "closed_form", "fins_alone_adapt", "no_fins_adapt",
               "best_fins_adapt", "closed_form_adapt")
@@ -60,7 +60,7 @@ def cells(folder: Path, way: str = "rungs") -> dict[str, dict[str, dict[str, flo
 def table(rungs: dict[str, dict[str, float]]) -> list[str]:
     rows = list(next(iter(rungs.values())))
     best = {rung: max(one.values()) for rung, one in rungs.items()}
-    lines = [f"| decoder | {' | '.join(NAMES[rung] for rung in rungs)} |", "|---" * (len(rungs) + 1) + "|"]
+    lines = [f"| decoder | {' | '.join(map(titled, rungs))} |", "|---" * (len(rungs) + 1) + "|"]
     for row in rows:
         shown = (f"**{one[row]:.1f}**" if one[row] >= best[rung] - 0.05 else f"{one[row]:.1f}"
                  for rung, one in rungs.items())

@@ -239,9 +239,11 @@ def gallery_curves():
 
 def gallery_ladder():
     from tfkfin.experiments import figures
+    from tfkfin.experiments.kinds import ladder
 
     lines = {"one model": (81, 89, 46, 46, 76), "another": (92, 97, 81, 83, 86), "a third": (90, 94, 74, 77, 83)}
-    return figures.ladder(lines, ("repetition-1", "repetition-2", "session-0", "session-0u", "session-1"), "made up")
+    rungs = map(ladder.titled, ("repetition-1", "repetition-2", "session-0", "session-0u", "session-1"))
+    return figures.ladder(lines, tuple(rungs), "made up")
 
 
 def gallery_confusion():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -259,6 +260,27 @@ def test_units_are_converted_and_never_mistaken(fitted, people):
         with pytest.raises(InputError, match="times as loud"):
             fitted.predict(emg)
     assert len(fitted.predict(0 * stretch)) and len(fitted.stream(stretch / 50, 100)["label"])  # silence, faint rest
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("what", ["predict", "stream", "session", "update", "calibrate", "fit"])
+def test_a_forked_process_waits_for_no_thread_that_it_lacks(what, fitted, people):
+    one = people[0]
+    windows = np.stack([one.emg[: fitted.length], one.emg[1 : 1 + fitted.length]])
+    fitted.predict(windows)
+    calls = {"predict": lambda: fitted.predict(windows), "stream": lambda: fitted.stream(one.emg[:4000]),
+             "session": lambda: fitted.session().stream(one.emg[:4000]), "update": lambda: fitted.update(windows, 1),
+             "calibrate": lambda: fitted.calibrate(one, repetitions=1),
+             "fit": lambda: tfkfin.Decoder.from_preset("best").fit(one)}
+    if not (child := os.fork()):
+        signal.alarm(60)
+        try:
+            calls[what]()
+        except InputError as error:
+            os._exit(7 * ("forked" in str(error)))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 @pytest.fixture(scope="module")

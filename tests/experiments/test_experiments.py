@@ -1,6 +1,7 @@
 """The experiments: every number against an independent computation, resume by fit, and what a report must say."""
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import rich.console
 import scipy.io
 import scipy.stats
 import sklearn.discriminant_analysis
@@ -355,6 +357,24 @@ def test_groups_are_who_pretrained_and_who_did_not(runner, tiny_db2, tmp_path):
     assert list(runner.evaluation.groups) == ["all"]
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_tables_on_a_terminal_lose_no_figure_and_no_word(runner, width):
+    """Of every experiment, and of one with intervals, which a narrow terminal does without."""
+    tables = [block for result in runner.results() for block in result.blocks if isinstance(block, report.ReportTable)]
+    cells = [f"9{i}.5 (9{i}.1–9{i}.9)" for i in range(9)]
+    wide = report.ReportTable("Wide", ["row", *(f"column number {i}" for i in range(9))],
+                              [["usual features, LDA", *cells]], "Means.", False)
+    for table in (*tables, wide):
+        console = rich.console.Console(width=width, file=io.StringIO())
+        console.print(*table.printed(width), sep="\n")
+        lines = console.file.getvalue().splitlines()
+        assert max(map(len, lines)) <= width and "…" not in "".join(lines)
+        for text in (table.title, *table.columns, *(cell for row in table.rows for cell in row), table.note):
+            said = "".join(lines).replace(" ", "")
+            assert all(word in said for word in re.sub(r" \(.*\)$", "", text).split()), text
+    assert ("(90.1–90.9)" in "".join(lines)) == (width == 200)
+
+
 def test_a_table_without_the_papers_column_is_refused():
     with pytest.raises(ValueError, match="must have the paper's"):
         report.ReportTable("mine", ["model", "ours"], [["a", "1"]])
@@ -473,8 +493,11 @@ def test_the_time_that_is_left_is_said_in_units_that_people_read(seconds, said, 
 
     def work(fit):
         now[0] += seconds
+        for electrode in (1, 2):
+            evaluation.log.warning("warning: electrodes are unlike those of training: %d", electrode)
         return {"accuracy": 0.5}, {}
 
     with caplog.at_level("INFO", "tfkfin"):
         evaluation.finish(Kept, [Fit(subject, "svm") for subject in (1, 2)], work, "downstream")
-    assert said in caplog.messages[1]
+    assert said in caplog.messages[2]
+    assert sum(text.startswith("warning") for text in caplog.messages) == 2  # one for each person

@@ -11,7 +11,10 @@ import serving_cases as cases
 from google.protobuf import text_format
 
 from tfkfin import recipe as recipes
+from tfkfin.base import machine
+from tfkfin.base.errors import InputError
 from tfkfin.nets import fins
+from tfkfin.serving.engines import Exported
 from tfkfin.store import folders, presets
 
 STRANGER = """
@@ -90,6 +93,16 @@ def test_shipped_config_serves_what_is_there():
     assert names_in(folder / "models.config") == [m.name for m in folders.models(folder)]
     for model in folders.models(folder):
         assert not folders.changed(folders.newest(model))
+
+
+def test_an_engine_waits_for_no_thread_of_another_process(monkeypatch):
+    model = Exported(cases.GOLDEN / "decoder", "savedmodel")
+    windows = np.zeros((2, model.length, model.channels), np.float32)
+    assert model(windows)["label"].shape == (2,)
+    monkeypatch.setattr(machine, "_computes", [1])  # the first of all processes: not this one
+    for answer in (lambda: model(windows), lambda: model.stream(windows[0])):
+        with pytest.raises(InputError, match="forked from one in which networks have computed"):
+            answer()
 
 
 def test_golden_config_serves_what_is_there():

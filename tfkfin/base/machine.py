@@ -53,6 +53,21 @@ def _groups(controller: str) -> list[Path]:
     return folders
 
 
+_computes: list[int] = []  # the process that computes
+
+
+def one_process() -> None:
+    """Called before networks compute.
+
+    Raises:
+        InputError: in a process that was forked from the one that computed before, whose threads it would wait for.
+    """
+    _computes[:] = _computes or [os.getpid()]
+    if _computes != [os.getpid()]:
+        raise InputError("this process was forked from one in which networks have computed: it would wait forever for "
+                         "their threads. Start it with multiprocessing.get_context(\"spawn\")")
+
+
 def cores() -> int:
     """Cores that threads of this process can keep busy: those it may run on, no more than its groups' quota.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tfkfin.base import axes, files, samples
+from tfkfin.base import axes, files, machine, samples
 from tfkfin.base.answers import steps
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
@@ -67,9 +67,18 @@ class BaseDecoder:
 
     # === The network ===
 
-    @cached_property
+    @property
     def forward(self) -> "Forward":
-        """The network over windows, recordings and live signals."""
+        """The network over windows, recordings and live signals.
+
+        Raises:
+            InputError: this process was forked from one in which networks have computed.
+        """
+        machine.one_process()
+        return self._forward
+
+    @cached_property
+    def _forward(self) -> "Forward":
         from tfkfin.nets.forward import Forward
 
         left_out = [electrode - 1 for electrode in self.card.get("without", ())]
@@ -98,6 +107,7 @@ class BaseDecoder:
         Raises:
             InputError: another shape, no window, NaN, Inf or what no amplifier gives.
         """
+        machine.one_process()
         emg = np.ascontiguousarray(emg, np.float32)
         axes.windows("emg", emg.shape, self.length, self.channels)
         return self._labelled(self._answer(samples.checked(emg)))

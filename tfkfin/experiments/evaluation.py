@@ -12,6 +12,7 @@ of the split, so that training and test share neither windows nor the samples th
 
 import functools
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -91,8 +92,12 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
         log.info("%s: %d of %d fits to do", title, len(todo), len(fits))
     for i, fit in enumerate(todo, 1):
         if (scores := ledger.get(fit.key)) is None:  # another fit may have needed it
-            since = time.monotonic()
-            scores, arrays = work(fit)
+            since, once = time.monotonic(), _Once()
+            log.addFilter(once)
+            try:
+                scores, arrays = work(fit)
+            finally:
+                log.removeFilter(once)
             scores |= {"seconds": time.monotonic() - since, "fit": asdict(fit)}
             ledger.put(fit.key, scores, arrays)
         if title:
@@ -100,6 +105,20 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
             left = (time.monotonic() - began) / i * (len(todo) - i)
             told = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min" if left < 7200 else f"{left / 3600:.1f} h"
             log.info("%s %d/%d: %s%s, about %s left", title, i, len(todo), fit.key, score, told)
+
+
+class _Once(logging.Filter):
+    """Of warnings that begin alike, such as those of each decoder of a row, the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        begins = record.getMessage()[:40]
+        again = record.levelno >= logging.WARNING and begins in self.seen
+        self.seen.add(begins)
+        return not again
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import base64
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,41 @@ class ReportTable:
         lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
         made = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
         return [f"**{self.title}**", made, *([f"*{self.note}*"] if self.note else [])]
+
+    def printed(self, width: int) -> Iterator[Any]:
+        """For a terminal of `width` columns: where it is too wide without what is in brackets, and in several parts."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        def least(at: int) -> int:  # of a column: words stay whole, and so do figures
+            words = [*self.columns[at].split(), *(row[at] for row in rows)]
+            return 2 + max(len(word) for text in words for word in (text.split() if at in texts else [text]) or [""])
+
+        rows, texts = self.rows, [i for i, kind in enumerate(self.classes) if "text" in kind]
+        if sum(map(least, range(len(self.columns)))) > width:
+            rows = [[cell if at in texts else re.sub(r" \(.*\)$", "", cell) for at, cell in enumerate(row)]
+                    for row in rows]
+        left = list(range(1, len(self.columns)))
+        yield Text(f"\n{self.title}", "bold")
+        while left:
+            yield ""
+            room, part = width - max(least(0), min(width // 3, 2 + max(len(row[0]) for row in rows))), []
+            while left and (not part or least(left[0]) <= room):
+                room -= least(left[0])
+                part.append(left.pop(0))
+            table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+            room = width - sum(map(least, (0, *part)))
+            for at in (0, *part):
+                more = min(room, 2 + max(len(row[at]) for row in (self.columns, *rows)) - least(at))
+                room -= more
+                side = "left" if at in texts else "right"
+                table.add_column(self.columns[at], justify=side, width=least(at) + more - 2)
+            for row in rows:
+                table.add_row(*(Text(row[at]) for at in (0, *part)))
+            yield table
+        if self.note:
+            yield Text(self.note, "italic")
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,11 @@ class Runner:
         answer(self.evaluation.run.ledger.of("results") | {"report": self.folder / "report.html"})
         console = paper()
         for result in self.results(names):
-            lines = [line for block in result.blocks if isinstance(block, ReportTable) for line in block.markdown()]
-            lines = ["---", f"**{result.title}**", *lines, *result.finding, *result.warnings]
-            console.print(Markdown("\n\n".join(lines)))
+            console.print(Markdown(f"---\n\n**{result.title}**"))
+            for table in (block for block in result.blocks if isinstance(block, ReportTable)):
+                for part in table.printed(console.width):
+                    console.print(part)
+            console.print(Markdown("\n\n".join(["", *result.finding, *result.warnings])))
         console.print(f"\n{self.folder / 'report.html'}", soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.base import machine
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder import decoder as decoders
@@ -320,6 +321,7 @@ def fit(recipe: Recipe, recordings: Sequence[Recording]) -> tuple[dict, keras.Mo
     Raises:
         InputError: windows of fewer than two movements, or several rates that the recipe does not resample.
     """
+    machine.one_process()
     window, rates = recipe.window, sorted({recording.rate_hz for recording in recordings})
     if len(rates) > 1 and not window.rate_hz:
         raise InputError(f"recordings are at {', '.join(f'{rate:g}' for rate in rates)} Hz: set window.rate_hz to "

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfkfin.base import machine
 from tfkfin.base.console import log
 from tfkfin.base.errors import InputError, refused_as
 from tfkfin.base.extras import required
@@ -69,6 +70,7 @@ class Exported(BaseDecoder):
 
     def stream(self, emg: np.ndarray, stride: int = 0, *, adapt: bool = False) -> Answers:
         """As `Decoder.stream`. Where the engine has a graph for whole signals, that graph decides."""
+        machine.one_process()
         emg = np.ascontiguousarray(emg, np.float32)
         if adapt or self._stream is None or stride not in (0, self.stride) or emg.shape[1:] != (self.channels,) \
                 or len(emg) < self.length or not np.isfinite(emg).all():

@@ -178,7 +178,8 @@ def about(name: str, recipe: Recipe) -> dict:
 
 
 def titled(rung: str) -> str:
-    return f"{rung} (leaks)" if rung in LEAKS else rung
+    """A rung in words; what is none, such as a fault, as it is."""
+    return text("ladder.rungs").get(rung, rung)
 
 
 def shown(one: dict, number: str) -> str:
@@ -239,7 +240,7 @@ def _findings(rungs: dict, reference: str) -> list[str]:
         if rung not in LEAKS:
             best = max(models, key=lambda name: models[name]["window"]["mean"] or 0.0)
             other = "" if best == reference else f" ({ROWS[best].title}: {100 * models[best]['window']['mean']:.1f})"
-            found.append(f"{rung} {shown(models[reference]['window'], 'window').partition(' ')[0]}{other}")
+            found.append(f"{titled(rung)} {shown(models[reference]['window'], 'window').partition(' ')[0]}{other}")
     return [text("ladder.finding", row=reference, found="; ".join(found))]
 
 
