@@ -4,6 +4,7 @@ The table of options is made from the code before pages are read, into `made/`. 
 `python docs/pictures.py` draws them.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ copyright = "the tfkfin authors, Apache-2.0"  # noqa: A001
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["README.md", "made/options.md"]
 html_theme, html_title = "furo", f"tfkfin {__version__}"
+if "TFKFIN_REPOSITORY" in os.environ:  # its address: pages then link to it
+    html_theme_options = {"source_repository": os.environ["TFKFIN_REPOSITORY"], "source_branch": "main",
+                          "source_directory": "docs/"}
 html_static_path = ["style"]
 html_css_files = ["site.css"]
 html_show_sphinx = False

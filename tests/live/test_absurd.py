@@ -173,11 +173,13 @@ def test_absurd_samples_and_stamps_over_lsl_end_nothing(monkeypatch, streaming, 
     for at, value in ((500, 3e38), (900, 1e300), (1300, np.nan), (1700, -np.inf)):
         emg[at] = value
     stamps[[600, 1000, 1400, 1800, 2200]] = np.nan, np.inf, 1e300, -1e300, 1e9
+    stamps[2600:2640] = np.inf
     chunks = [(emg[i : i + 40].tolist(), stamps[i : i + 40].tolist()) for i in range(0, 4000, 40)]
     kept, source = Kept(), opened(monkeypatch, {"name": "A\x1b[2J\n"}, chunks=chunks)
     loop = Loop(Stream(streaming, 40), source, [kept])
     loop.run(1.9)
-    assert loop.signal.filled == 4 and len(kept.made) > 20 and np.isfinite([d.probabilities for d in kept.made]).all()
+    assert loop.signal.filled == 4 and len(kept.made) + loop.timing.dropped > 90  # dropped where the machine is busy
+    assert np.isfinite([d.probabilities for d in kept.made]).all()
     assert "\x1b" not in source.described and "\n" not in source.described and loop.signal.lost < 2000 * 3600 * 5
 
 

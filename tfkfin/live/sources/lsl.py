@@ -37,7 +37,9 @@ class StampGaps:
         stamps = np.asarray(stamps, np.float64)
         last = stamps[0] - self._period if self._last is None else self._last
         lost = np.zeros(len(stamps), np.int64)
-        for i, beyond in enumerate((np.diff(stamps, prepend=last) - self._period).tolist()):
+        with np.errstate(invalid="ignore"):  # of infinite stamps
+            beyond_period = (np.diff(stamps, prepend=last) - self._period).tolist()
+        for i, beyond in enumerate(beyond_period):
             steady = self._even * self._period > STEADY_S
             if LONGEST_S > beyond > (0.75 * self._period if steady else HURRY_S):
                 lost[i] = round(beyond / self._period)
