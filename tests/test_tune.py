@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,3 +246,11 @@ def test_the_shipped_table_can_be_searched(tiny_db2, tmp_path):
     search = trials.open_search(recipe, tmp_path / "run", "classify", None)
     split = dataset.open_dataset(search.trial({"classifier.noise": 0.1}).recipe, tiny_db2).split
     assert split.train_repetitions == split.finetune_repetitions == (1, 3, 4) and split.test_repetitions == (6,)
+
+
+def test_each_trial_says_how_long_the_others_will_take(monkeypatch, caplog):
+    now = iter((0.0, 180.0))
+    monkeypatch.setattr(tune.time, "monotonic", lambda: next(now))
+    with caplog.at_level("INFO", "tfkfin"):
+        assert tune.run_trial(SimpleNamespace(score=lambda settings: 0.5), 6, 1, {}) == 0.5
+    assert caplog.messages[-1] == "trial 1: accuracy 50.0 %, about 15 min left"

@@ -20,6 +20,7 @@ examples:
 import argparse
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ from typing import Any
 
 from tfkfin import launch
 from tfkfin.base.answers import answer, command_line, paper, parsed
-from tfkfin.base.console import log, quiet_start, run
+from tfkfin.base.console import lasting, log, quiet_start, run
 from tfkfin.base.errors import InputError
 from tfkfin.base.options import add_options
 from tfkfin.fit import run_folder
@@ -87,15 +88,17 @@ def _settings(trial) -> dict[str, Any]:
     return {key: json.loads(text) for key, text in trial.hyperparameters.values.items()}
 
 
-def run_trial(search: Search, number: int, settings: dict[str, Any]) -> float:
-    """The accuracy of a trial; 0 where the settings do not fit the recordings, which `Search` notes."""
+def run_trial(search: Search, most: int, number: int, settings: dict[str, Any]) -> float:
+    """The accuracy of a trial, of `most`; 0 where the settings do not fit the recordings, which `Search` notes."""
     log.info("trial %d: %s", number, described(settings))
+    began = time.monotonic()
     try:
         score = search.score(settings)
     except InputError as error:
         log.warning("warning: trial %d failed: %s", number, error)
         return 0.0
-    log.info("trial %d: accuracy %.1f %%", number, 100 * score)
+    left = (time.monotonic() - began) * (most - number)
+    log.info("trial %d: accuracy %.1f %%, about %s left", number, 100 * score, lasting(left))
     return score
 
 
@@ -169,7 +172,7 @@ def main(argv: list[str]) -> None:
                 trials_by(arguments, search, options, folder)
             set_up_device(arguments.device, mixed_precision=False)
     if begun:
-        search.finish(explore(search, options, partial(run_trial, search)), options)
+        search.finish(explore(search, options, partial(run_trial, search, options["max_trials"])), options)
     show(folder)
 
 

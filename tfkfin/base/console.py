@@ -44,6 +44,12 @@ def parse_numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def lasting(seconds: float) -> str:
+    """How long something takes, in the unit that people would say."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else \
+        f"{seconds / 3600:.1f} h"
+
+
 def format_numbers(numbers: Iterable[int]) -> str:
     """The way back, for messages: (1, 2, 3, 6) -> "1-3, 6"."""
     # numbers that follow each other are as far from their places

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfkfin.base.console import format_numbers, log
+from tfkfin.base.console import format_numbers, lasting, log
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import replacing
 from tfkfin.experiments.paper import published
@@ -103,8 +103,7 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
         if title:
             score = f": accuracy {100 * scores['accuracy']:.1f} %" if "accuracy" in scores else ""
             left = (time.monotonic() - began) / i * (len(todo) - i)
-            told = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min" if left < 7200 else f"{left / 3600:.1f} h"
-            log.info("%s %d/%d: %s%s, about %s left", title, i, len(todo), fit.key, score, told)
+            log.info("%s %d/%d: %s%s, about %s left", title, i, len(todo), fit.key, score, lasting(left))
 
 
 class _Once(logging.Filter):
