@@ -119,9 +119,10 @@ def test_another_adapter_is_found_out(tiny_db2, tmp_path, monkeypatch):
             yield trial, answers
 
     monkeypatch.setattr(rows.DecoderModel, "decide", swapped)
-    settings = {"split.train_sessions": "1", "split.test_sessions": "2", "split.repetitions_per_session": 3}
+    settings = {"split.train_sessions": "1", "split.test_sessions": "2", "split.repetitions_per_session": 3,
+                "split.subjects": 1}
     run(tiny_db2, tmp_path / "run", ("best", "best_adapt"), **settings)
-    answer = remade(tmp_path / "run", tiny_db2, "--people", "1")
+    answer = remade(tmp_path / "run", tiny_db2)
     assert answer.returncode == 1
     differs = {line.split(", ")[2] for line in answer.stdout.splitlines() if line.startswith("DIFFERS")}
     assert differs and all(rung.endswith(("0u", "-1")) and "repetition" not in rung for rung in differs)
