@@ -129,6 +129,7 @@ def test_every_format_by_every_door(write, decoder, tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_real_set_by_every_door(real_sets, tmp_path):
     """20 s of the first person of each, resampled where it was recorded slowly."""

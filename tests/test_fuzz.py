@@ -13,7 +13,7 @@ def fuzzed(*words) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [25, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_no_mutated_input_crashes_hangs_or_escapes(count):
     done = fuzzed("--count", count, "--seed", 1000000)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
@@ -21,6 +21,7 @@ def test_no_mutated_input_crashes_hangs_or_escapes(count):
     assert len(shares) == 12 and min(shares) >= 40 and shares[-1] >= 50, done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_planted_is_found():
     """Crash, hang, memory, an error that is no InputError, and one that says nothing."""

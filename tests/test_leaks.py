@@ -54,8 +54,8 @@ def trained(name: str, data: Path, folder: Path) -> tuple[list[np.ndarray], floa
     return [*weights[0], *weights[1], np.asarray(best)], results["accuracy"]["mean"]
 
 
-@pytest.mark.parametrize("name", [n if n in ("own", "best", "best_fins") else pytest.param(n, marks=pytest.mark.slow)
-                                  for n in RECIPES])
+@pytest.mark.parametrize("name", [n if n in ("own", "best", "best_fins") else pytest.param(
+    n, marks=[pytest.mark.slow, pytest.mark.long]) for n in RECIPES])
 def test_no_recipe_learns_from_test_repetitions(name, tiny_db2, poisoned, tmp_path):
     clean, _ = trained(name, tiny_db2, tmp_path / "clean")
     marked, accuracy = trained(name, poisoned, tmp_path / "poisoned")
@@ -63,6 +63,7 @@ def test_no_recipe_learns_from_test_repetitions(name, tiny_db2, poisoned, tmp_pa
     assert accuracy < 0.67  # noise: chance is 0.33, and two subjects' windows are few
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_experiment_learns_from_test_repetitions(tiny_db2, poisoned, tmp_path, monkeypatch):
     seen, fit = [], JointTrainer.fit

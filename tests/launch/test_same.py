@@ -23,6 +23,7 @@ from tfkfin.fit.run import Run
 TINY = ["--set", "window.length_ms=100", "--set", "window.stride_ms=50", "--set", "features.names=RMS,VAR",
         "--set", "classify.epochs=3", "--set", "launch.memory_gb=1", "--set", "launch.retries=9"]
 ONE = {name: "1" for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
+LONG = [pytest.mark.slow, pytest.mark.long]
 SIX = ["--folds", "3", "--seeds", "2"]  # of each person
 
 
@@ -66,7 +67,7 @@ def table(tiny_db2, tmp_path_factory) -> bytes:
 
 
 @pytest.mark.parametrize(("launcher", "kills"), [
-    pytest.param("local", 5, marks=pytest.mark.slow), pytest.param("ray", 3, marks=pytest.mark.slow),
+    pytest.param("local", 5, marks=LONG), pytest.param("ray", 3, marks=LONG),
     pytest.param("slurm", 5, marks=pytest.mark.slurm)])
 def test_twelve_fits_are_the_same_whoever_was_killed(launcher, kills, table, tiny_db2, request, tmp_path):
     """TFKFIN_KILLS=20 asks for more kills."""

@@ -158,6 +158,7 @@ def _true(recording, decoder):
     return np.where((inside == inside[:, :1]).all(axis=1), inside[:, 0], -1)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["board", "lsl"])
 def test_a_device_is_calibrated_from_the_command_line(device, exported, recording, tmp_path):

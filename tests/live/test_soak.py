@@ -33,6 +33,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_long_session_loses_no_decision_and_grows_no_memory():
     """12 channels at 2 kHz, the shipped conv FINs, a decision every 10 ms."""
@@ -89,6 +90,7 @@ def udp_ports(pid: int) -> list[int]:
     return [int(row[1].partition(":")[2], 16) for row in rows if row[9] in inodes]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_hostile_stream_and_a_page_under_attack_end_nothing(exported, tmp_path):
     """Absurd samples and stamps, gaps and stalls over LSL, from another process; requests with the page's key and

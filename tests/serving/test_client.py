@@ -226,12 +226,14 @@ def test_bad_requests_between_good_ones(server):
     assert counts["good", "OK"] == 300
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ten_thousand_bad_requests(server):
     counts = Storm(server["rest"], server["grpc"], None if REAL else cases.LIMIT).run(bad=10_000)
     assert counts["good", "OK"] == 10_000
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_load_for_a_minute(server):
     result = cases.load(server["rest"], server["grpc"], server["pid"], seconds=60)
