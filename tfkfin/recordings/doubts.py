@@ -73,8 +73,9 @@ class Look(NamedTuple):
 def look(values: np.ndarray) -> Look:
     """What one column (T,) of one file holds."""
     if values.dtype.kind not in "biuf":
-        words, changes = values.astype(str), int(np.sum(values[1:] != values[:-1]))
-        return Look(len(words), True, frozenset(np.unique(words)[: MOST + 1].tolist()), changes, 0, ())
+        different = np.unique(values.astype(str) if values.dtype.hasobject else values)[: MOST + 1].astype(str)
+        changes = int(np.sum(values[1:] != values[:-1]))
+        return Look(len(values), True, frozenset(different.tolist()), changes, 0, ())
     numbers = np.nan_to_num(np.asarray(values, np.float64))
     steps = np.diff(numbers)
     ups, changes = int(np.sum(steps > 0)), int(np.count_nonzero(steps))

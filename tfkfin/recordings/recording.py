@@ -275,7 +275,7 @@ def to_samples(path: Path, movements: Iterable[tuple[float, float, int, int]], l
     following = [*(start_s for start_s, *_ in ordered[1:]), length / rate_hz]
     for (start_s, stop_s, movement, repetition), next_s in zip(ordered, following, strict=False):
         stop_s = next_s if hold and stop_s == start_s else stop_s
-        inside = max(abs(start_s), abs(stop_s)) <= _LONGEST_S  # not where one is NaN, or Inf
+        inside = abs(start_s) <= _LONGEST_S and abs(stop_s) <= _LONGEST_S  # not where one is NaN, or Inf
         if not inside or not (0 <= movement <= 32767 and 0 <= repetition <= 32767):
             raise InputError(f"{path}: movement {movement}, repetition {repetition}, from {start_s:g} to {stop_s:g} s "
                              "is none: numbers from 0 to 32767 and times are needed")

@@ -113,8 +113,9 @@ def _layout(path: Path) -> Layout:
         lines.pop()
     if not lines:
         raise InputError(f"{path} holds no values")
-    delimiter = _delimiter(lines[-5:])
-    rows = [_cells(line, delimiter) for line in lines]
+    with refused_as(f"{path} cannot be read as text"):
+        delimiter = _delimiter(lines[-5:])
+        rows = [_cells(line, delimiter) for line in lines]
     comma = delimiter in (";", "\t") and "," in lines[-1]
     width = len(rows[-1])
     numeric = [i for i, cell in enumerate(rows[-1]) if _is_number(cell, comma)]
