@@ -291,6 +291,13 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(suffix, make, tmp_p
         data(["sheet", str(tmp_path), "--quiet"])
 
 
+def test_complex_numbers_become_no_words(tmp_path):
+    """Each would be 256 bytes: half a gigabyte of what is 32 MB."""
+    np.savez_compressed(tmp_path / "p1.npz", a=np.zeros(1 << 21, complex), m=np.zeros(1 << 21, np.int8))
+    with soon(memory=400 << 20):
+        data(["sheet", str(tmp_path), "--quiet"])
+
+
 def test_members_that_nobody_asked_for_are_not_unpacked(tmp_path):
     path = tmp_path / "p1.npz"
     np.savez_compressed(path, a=np.sin(np.arange(900.0)), m=np.repeat([0, 1, 0], 300), other=np.zeros(5 << 23))

@@ -95,6 +95,19 @@ def test_times_of_events_are_those_of_the_nearest_sample(rate_hz):
     assert np.flatnonzero(late).tolist() == list(range(10, 21))
 
 
+@pytest.mark.parametrize("times", [(np.nan, 0.1), (0.1, np.nan), (0.1, np.inf), (-np.inf, 0.1), (np.nan, np.nan)])
+def test_times_that_are_none_are_refused(times):
+    with pytest.raises(InputError, match="movement 2, repetition 1, from .* s is none"):
+        to_samples("x", [(0.0, 0.05, 1, 1), (*times, 2, 1)], 120, 100.0)
+
+
+def test_a_cell_that_is_too_long_is_one_line(tmp_path):
+    folder(tmp_path, "csv", "[1]", "2")
+    (tmp_path / "sub7_a.csv").write_text("1;" + "x" * 140_000 + "\n1;2\n")
+    with pytest.raises(InputError, match="cannot be read as text: field larger than"):
+        readers.read(readers.find(tmp_path)[0])
+
+
 @pytest.mark.parametrize(("labels", "numbered", "owned"), [
     ([1, 1, 0, 0, 2, 0], [1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 2, 2]),  # of the movement before, not as the file numbers it
     ([0, 0, 1, 0, 2], [3, 3, 1, 1, 2], [1, 1, 1, 2, 2]),  # rest opens trials
