@@ -35,7 +35,7 @@ NEVER = {  # what a room must not even know of, although it lies below
     "nets": ("recordings", "pipeline"), "decoder": ("recordings", "pipeline"), "serving": ("pipeline", "fit"),
     "sessions": ("features", "recipe"), "features": ("recordings",),
 }
-ROOMS, PAIRS, CODE_LINES = 27, 127, 19_063  # 14,000 lines are the aim
+ROOMS, PAIRS, CODE_LINES = 27, 127, 19_065  # 14,000 lines are the aim
 LINES, FUNCTION_LINES = 450, 60
 WAY, WAY_LINES = [Path("tfkfin", name) for name in (  # from volts to a decision
     "nets/layers.py", "nets/network.py", "nets/sliding.py", "nets/streaming.py", "nets/forward.py",
