@@ -28,6 +28,7 @@ from tfkfin.experiments.runner import Runner
 from tfkfin.fit import baselines, training
 from tfkfin.fit.run import open_run
 from tfkfin.pipeline import dataset as datasets
+from tfkfin.signal import condition
 
 TINY = {"source.kind": "recordings", "fin.family": "dense", "fin.units": 4, "fin.layers": 1, "fin.pretrained": "",
         "features.names": "VAR,SSI", "window.length_ms": 100, "window.stride_ms": 50, "imitate.epochs": 1,
@@ -494,10 +495,12 @@ def test_the_time_that_is_left_is_said_in_units_that_people_read(seconds, said, 
     def work(fit):
         now[0] += seconds
         for electrode in (1, 2):
-            evaluation.log.warning("warning: electrodes are unlike those of training: %d", electrode)
+            evaluation.log.warning("warning: %s: noise (%d)", condition.UNLIKE, electrode)
+            evaluation.log.warning("warning: S1_A1_E1.mat: a remark that begins as others do: %d", electrode)
         return {"accuracy": 0.5}, {}
 
     with caplog.at_level("INFO", "tfkfin"):
         evaluation.finish(Kept, [Fit(subject, "svm") for subject in (1, 2)], work, "downstream")
-    assert said in caplog.messages[2]
-    assert sum(text.startswith("warning") for text in caplog.messages) == 2  # one for each person
+    assert said in "".join(caplog.messages[: caplog.messages.index("warning: %s: noise (1)" % condition.UNLIKE, 2)])
+    assert sum(condition.UNLIKE in text for text in caplog.messages) == 2  # one for each person
+    assert sum("a remark" in text for text in caplog.messages) == 4  # all others

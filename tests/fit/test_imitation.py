@@ -161,8 +161,9 @@ def test_a_training_says_before_it_begins_how_long_it_takes(tiny_db2, tmp_path, 
     lines = [one.getMessage() for one in caplog.records]
     said, = [i for i, line in enumerate(lines) if line.startswith("classify and finetune of 1 people: about ")]
     assert said < min(i for i, line in enumerate(lines) if "accuracy" in line)
-    minutes = float(lines[said].split()[-4])
-    assert minutes / 2 < sum(told.seconds[name] for name in ("classify", "finetune")) / 60 < 2 * minutes
+    assert lines[said].split()[-3] == "s"
+    seconds = float(lines[said].split()[-4])
+    assert seconds / 2 < sum(told.seconds[name] for name in ("classify", "finetune")) < 2 * seconds
     monkeypatch.setattr(training.Progress, "on_train_batch_end", step)
     monkeypatch.setattr(stages, "_foretell", lambda *arguments: None)
     untold, _ = trained(tmp_path / "untold", tiny_db2, **FORETOLD)

@@ -33,6 +33,7 @@ from tfkfin.pipeline.dataset import Dataset
 from tfkfin.pipeline.subject import Subject, labels_at_rate
 from tfkfin.pipeline.windows import Windows
 from tfkfin.recordings import readers
+from tfkfin.signal.condition import UNLIKE
 
 WITHOUT_CHANCE = ("imitation", "svm", "lda", "td_svm", "td_lda")
 
@@ -107,16 +108,13 @@ def finish(ledger: Ledger, fits: Iterable[Fit], work: Callable[[Fit], tuple[dict
 
 
 class _Once(logging.Filter):
-    """Of warnings that begin alike, such as those of each decoder of a row, the first."""
+    """Lets one warning of electrodes through: a fit decides with many decoders, and each of them warns."""
 
-    def __init__(self):
-        super().__init__()
-        self.seen = set[str]()
+    warned = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        begins = record.getMessage()[:40]
-        again = record.levelno >= logging.WARNING and begins in self.seen
-        self.seen.add(begins)
+        warns = UNLIKE in record.getMessage()
+        again, self.warned = warns and self.warned, warns or self.warned
         return not again
 
 

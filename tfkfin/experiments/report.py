@@ -74,7 +74,7 @@ class ReportTable:
         return [f"**{self.title}**", made, *([f"*{self.note}*"] if self.note else [])]
 
     def printed(self, width: int) -> Iterator[Any]:
-        """For a terminal of `width` columns: where it is too wide without what is in brackets, and in several parts."""
+        """For a terminal of `width` columns. A table that is too wide loses its brackets, and is parted by columns."""
         from rich import box
         from rich.table import Table
         from rich.text import Text

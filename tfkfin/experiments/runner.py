@@ -13,7 +13,7 @@ from pathlib import Path
 from tfkfin import launch
 from tfkfin import recipe as recipes
 from tfkfin.base.answers import answer, paper
-from tfkfin.base.console import log
+from tfkfin.base.console import lasting, log
 from tfkfin.base.files import write_text
 from tfkfin.experiments import kinds
 from tfkfin.experiments.evaluation import Evaluation, Fit, finish
@@ -59,7 +59,7 @@ class Runner:
         some = {(fit.model, fit.setting.horizon_ms > 0): fit for fit in sorted(todo, key=lambda fit: fit.key)}
         seconds = sum(count * self.estimators.expected(some[kind]) for kind, count in alike.items())
         if seconds > LONG_S:
-            log.info("%d fits: about %.2g min in all", len(todo), seconds / 60)
+            log.info("%d fits: about %s in all", len(todo), lasting(seconds))
 
     def _task(self, fit: Fit) -> tuple[int, int]:
         """Subject and seed of a fit's task; deterministic fits go with the first seed."""

@@ -5,6 +5,7 @@ import numpy as np
 FAULTS = ("none", "offset", "loud", "quiet", "noise", "slow", "hum", "clipped", "flat")
 OFTEN = 0.25  # of windows from which on a fault is reported
 REMEDY = "Look at electrodes and cables; one repetition of each movement (calibrate) restores most of what is lost"
+UNLIKE = "electrodes are unlike those that the decoder learnt from"
 OUTPUTS = ("quality", "quality_overall", "fault")
 
 
@@ -13,7 +14,7 @@ def summary(fault: np.ndarray) -> str:
     shares = (np.asarray(fault)[..., None] == np.arange(1, len(FAULTS))).mean(axis=0)  # (C, faults)
     parts = [f"{what} ({', '.join(map(str, 1 + np.flatnonzero(shares[:, i] >= OFTEN)))})"
              for i, what in enumerate(FAULTS[1:]) if (shares[:, i] >= OFTEN).any()]
-    return f"electrodes are unlike those that the decoder learnt from: {'; '.join(parts)}. {REMEDY}" if parts else ""
+    return f"{UNLIKE}: {'; '.join(parts)}. {REMEDY}" if parts else ""
 
 
 def wider(ranges: dict, others: dict) -> dict:

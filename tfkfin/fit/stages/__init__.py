@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tfkfin.base import registry
-from tfkfin.base.console import log
+from tfkfin.base.console import lasting, log
 from tfkfin.base.errors import InputError
 from tfkfin.decoder.decision import Decision
 from tfkfin.fit import board
@@ -154,7 +154,7 @@ def _foretell(stages: list[Stage], doing: dict[str, partial], cache: SubjectCach
     """Says how long stages will take for all people, by a few steps for the first one, which leave no trace."""
     seconds = people * sum(stage.expected(*doing[stage.name].args, cache) for stage in stages)
     if seconds > LONG_S:
-        log.info("%s of %d people: about %.2g min in all", " and ".join(doing), people, seconds / 60)
+        log.info("%s of %d people: about %s in all", " and ".join(doing), people, lasting(seconds))
 
 
 def _finish_subject(run: Run, stage: str, subject: int, scores: dict, began: float) -> None:
