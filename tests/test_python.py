@@ -263,7 +263,7 @@ def test_units_are_converted_and_never_mistaken(fitted, people):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.parametrize("what", ["predict", "stream", "session", "update", "calibrate", "fit"])
+@pytest.mark.parametrize("what", ["predict", "stream", "session", "update", "calibrate", "fit", "scikit"])
 def test_a_forked_process_waits_for_no_thread_that_it_lacks(what, fitted, people):
     one = people[0]
     windows = np.stack([one.emg[: fitted.length], one.emg[1 : 1 + fitted.length]])
@@ -271,7 +271,9 @@ def test_a_forked_process_waits_for_no_thread_that_it_lacks(what, fitted, people
     calls = {"predict": lambda: fitted.predict(windows), "stream": lambda: fitted.stream(one.emg[:4000]),
              "session": lambda: fitted.session().stream(one.emg[:4000]), "update": lambda: fitted.update(windows, 1),
              "calibrate": lambda: fitted.calibrate(one, repetitions=1),
-             "fit": lambda: tfkfin.Decoder.from_preset("best").fit(one)}
+             "fit": lambda: tfkfin.Decoder.from_preset("best").fit(one),
+             "scikit": lambda: tfkfin.FINClassifier(features=("RMS",), family="dense").fit(
+                 np.repeat(np.moveaxis(windows, 1, 2), 4, axis=0), np.repeat([1, 2], 4))}
     if not (child := os.fork()):
         signal.alarm(60)
         try:

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from tfkfin import recipe as recipes
-from tfkfin.base import samples
+from tfkfin.base import machine, samples
 from tfkfin.base.axes import turned
 from tfkfin.base.errors import InputError
 from tfkfin.base.files import read_json, replacing, shipped, write_json
@@ -40,6 +40,7 @@ class _OfWindows(BaseEstimator):
 
     def _windows(self, X: ArrayLike, y: Any = "no_validation", reset: bool = False) -> tuple[np.ndarray, Any]:
         """Windows (N, L, C) float64 and labels, checked."""
+        machine.one_process()
         checked = validate_data(self, X, y, reset=reset, allow_nd=True, ensure_2d=False, dtype=np.float64)
         x, y = (checked, None) if isinstance(y, str) else checked
         if x.ndim != 3:

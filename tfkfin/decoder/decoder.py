@@ -67,18 +67,9 @@ class BaseDecoder:
 
     # === The network ===
 
-    @property
-    def forward(self) -> "Forward":
-        """The network over windows, recordings and live signals.
-
-        Raises:
-            InputError: this process was forked from one in which networks have computed.
-        """
-        machine.one_process()
-        return self._forward
-
     @cached_property
-    def _forward(self) -> "Forward":
+    def forward(self) -> "Forward":
+        """The network over windows, recordings and live signals."""
         from tfkfin.nets.forward import Forward
 
         left_out = [electrode - 1 for electrode in self.card.get("without", ())]

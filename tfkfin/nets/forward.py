@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfkfin.base import machine
 from tfkfin.base.answers import steps
 from tfkfin.nets.heads import CHUNK, Head
 from tfkfin.nets.layers import found as layer_called
@@ -93,6 +94,7 @@ class Trunk:
             starts: first samples of the windows (N,), in any order, N > 0.
             mean, sd: (C,) that samples are standardised by.
         """
+        machine.one_process()
         emg, starts, outputs = np.asarray(emg, np.float32), np.asarray(starts), {}
         mean, sd = (np.asarray(value, np.float32) for value in (mean, sd))
         stride, runs = runs_of(starts)
@@ -216,6 +218,8 @@ class Forward:
 
     def windows(self, emg: np.ndarray, wanted: Sequence[str] = ALL) -> dict[str, np.ndarray]:
         """Windows (B, L, C) in volts, each for itself."""
+        machine.one_process()
+
         def found(rows: slice) -> dict[str, tf.Tensor]:
             x = self.parts.standardise(tf.convert_to_tensor(emg[rows], tf.float32))
             return self.trunk.windows(x, self._needed(wanted), self.limits)
@@ -244,6 +248,7 @@ class Forward:
             slide: how sums over windows are taken.
             standardised: the signals are standardised already.
         """
+        machine.one_process()
         trunk, limits = self.trunk.signal(stride, self._needed(wanted), compiled, slide), self.limits
 
         def answer(emg):
